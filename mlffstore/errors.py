@@ -1,0 +1,94 @@
+"""The one tree of errors that the library raises.
+
+::
+
+    MlffstoreError
+    ├── DataError (ValueError)               samples that may not be stored
+    │   └── UnitError                        a unit that is unknown or does not fit the column
+    ├── StoreError                           something about a store
+    │   ├── StoreNotFoundError (FileNotFoundError)
+    │   ├── StoreExistsError (FileExistsError)
+    │   ├── FormatError (ValueError)         not a store, or of a format version this release cannot read
+    │   ├── CorruptionError (OSError)        bytes on disk are not what the log says
+    │   ├── ConflictError (RuntimeError)     a concurrent commit made this one impossible
+    │   ├── StorageError (OSError)           the file system or object store refused
+    │   └── ReadOnlyError (PermissionError)  opened for reading, or the folder cannot be written
+    ├── TeacherError (RuntimeError)          a teacher cannot be had or used
+    ├── RecipeError (ValueError)             a recipe is wrong
+    ├── RegistryError (LookupError)          no plugin of that name
+    └── MissingDependencyError (ImportError) an optional package is not installed
+
+Every message says what was expected, what was found, where, and what to do about it.
+"""
+
+
+class MlffstoreError(Exception):
+    """Base of every error that mlffstore raises on purpose."""
+
+
+class DataError(MlffstoreError, ValueError):
+    """Samples that may not be stored as they are."""
+
+
+class UnitError(DataError):
+    """A unit that is unknown or has the wrong dimension."""
+
+
+class StoreError(MlffstoreError):
+    """Base of the errors about a store."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at that place."""
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """There is something at that place already."""
+
+
+class FormatError(StoreError, ValueError):
+    """Not a store, a damaged log entry, or a format version that this release cannot read."""
+
+
+class CorruptionError(StoreError, OSError):
+    """Bytes on disk are not what the log says they are."""
+
+
+class ConflictError(StoreError, RuntimeError):
+    """Another commit made this one impossible; read again and decide."""
+
+
+class StorageError(StoreError, OSError):
+    """The file system or object store refused an operation."""
+
+
+class ReadOnlyError(StoreError, PermissionError):
+    """A write to something that can only be read."""
+
+
+class TeacherError(MlffstoreError, RuntimeError):
+    """A teacher cannot be had, or was asked for something it does not have."""
+
+
+class RecipeError(MlffstoreError, ValueError):
+    """A recipe that cannot be run."""
+
+
+class RegistryError(MlffstoreError, LookupError):
+    """No generator, teacher or exporter has that name."""
+
+
+class MissingDependencyError(MlffstoreError, ImportError):
+    """An optional package is missing; the message names the pip command."""
+
+
+def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    """Return the error for an absent optional package, with the command that installs it."""
+    return MissingDependencyError(f"{purpose} needs the package {package!r}: pip install 'mlffstore[{extra}]'")
+
+
+def problems_message(headline: str, problems: list[str], limit: int = 10) -> str:
+    """Join several problems under one headline; the first `limit` are spelled out."""
+    shown = problems[:limit]
+    more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []
+    return headline + "".join(f"\n  - {line}" for line in shown + more)

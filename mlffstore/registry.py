@@ -1,0 +1,81 @@
+"""Finds generators, teachers and exporters by name, through entry points; loads one only when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mlffstore.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlffstore.protocols import Exporter, Generator, Teacher
+    from mlffstore.snapshot import Snapshot
+
+_GROUPS = {"generator": "mlffstore.generators", "teacher": "mlffstore.teachers", "exporter": "mlffstore.exporters"}
+
+
+def available(kind: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind ("generator", "teacher", "exporter") by name, without loading them."""
+    return {point.name: point for point in sorted(entry_points(group=_GROUPS[kind]), key=lambda point: point.name)}
+
+
+def load(kind: str, name: str) -> Any:
+    """Return what the entry point of that name points to.
+
+    Raises
+    ------
+    RegistryError
+        If there is none; the message lists what there is.
+    MissingDependencyError
+        If the plugin needs a package that is not installed.
+    """
+    known = available(kind)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise RegistryError(f"{kind}: expected one of {', '.join(known) or '(none installed)'}, got {name!r}{hint}")
+    return known[name].load()
+
+
+def get_teacher(name: str, **options: Any) -> Teacher:
+    """Return a teacher by name, such as ``get_teacher("gfn2-xtb")``."""
+    return cast("Teacher", load("teacher", name)(**options))
+
+
+def get_generator(name: str, **options: Any) -> Generator:
+    """Return a generator by name, such as ``get_generator("crystals", rattle=0.1)``."""
+    return cast("Generator", load("generator", name)(**options))
+
+
+def get_exporter(name: str) -> Exporter:
+    """Return an exporter by name, such as ``get_exporter("hdf5")``."""
+    return cast("Exporter", load("exporter", name))
+
+
+def export_release(
+    snapshot: Snapshot,
+    folder: str | Path,
+    *,
+    name: str,
+    version: str = "1.0.0",
+    teacher: str | None = None,
+    **options: Any,
+) -> Path:
+    """Write the release ``folder/NAME-VERSION.h5`` of a snapshot and return its path.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    folder : path
+        Made if it does not exist.
+    name, version : str
+        Of the release.
+    teacher : str, optional
+        Whose labels; needed when there are several.
+    **options
+        Passed to the exporter, see `mlffstore_exporters.hdf5.export_hdf5`.
+    """
+    path = Path(folder) / f"{name}-{version}.h5"
+    return get_exporter("hdf5")(snapshot, path, teacher=teacher, title=name, version=version, **options)

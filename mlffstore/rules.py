@@ -1,0 +1,98 @@
+"""The rules that a batch must keep to be stored: finite numbers, known elements, cells where there is periodicity, labels.
+
+They are cheap and always on. Physics (distances, force limits) is checked by the pipeline and by validation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.errors import DataError, problems_message
+from mlffstore.ragged import reduce_rows
+from mlffstore.schema import LABELS, Array
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlffstore.batch import SampleBatch
+
+#: Labels that every sample needs unless the caller says otherwise.
+REQUIRED = ("energy", "forces")
+
+
+def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
+    """Raise `DataError` with every problem of the batch, or return.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    require : sequence of {"energy", "forces", "stress"}, optional
+        Labels that each sample must have from at least one teacher. ``()`` allows unlabelled structures.
+
+    Raises
+    ------
+    DataError
+        If positions or cells are not finite, an atomic number is not 1 to 118, a periodic direction has no lattice
+        vector, a fully periodic cell has no volume, a label is infinite or NaN in part, or a required label is missing.
+    """
+    unknown = set(require) - set(LABELS)
+    if unknown:
+        raise DataError(f"require: expected labels among {', '.join(LABELS)}, got {', '.join(sorted(unknown))}")
+    if not len(batch):
+        raise DataError("expected at least one sample, got an empty batch")
+    problems: list[str] = []
+
+    def complain(bad: Array, text: str) -> None:
+        if bad.any():
+            which = np.flatnonzero(bad)
+            more = f" (and {len(which) - 1} more samples)" if len(which) > 1 else ""
+            problems.append(f"sample {which[0]}{more}: {text}")
+
+    def per_sample(atoms: Array) -> Array:
+        return reduce_rows(np.logical_or, atoms, batch.offsets) if atoms.any() else np.zeros(len(batch), bool)
+
+    complain(per_sample(~np.isfinite(batch.positions).all(axis=1)), "expected finite positions, got NaN or infinity")
+    complain(
+        per_sample((batch.numbers < 1) | (batch.numbers > 118)), "expected atomic numbers from 1 to 118, got another"
+    )
+    finite_cell = np.isfinite(batch.cell).all(axis=(1, 2))
+    complain(~finite_cell, "expected a finite cell, got NaN or infinity")
+    cell = np.where(finite_cell[:, None, None], batch.cell, 1.0)
+    no_vector = (batch.pbc & (np.abs(cell).sum(axis=2) == 0)).any(axis=1)
+    complain(
+        no_vector, "is periodic along a direction without a lattice vector; give the cell or set pbc to False there"
+    )
+    periodic = batch.pbc.all(axis=1) & finite_cell & ~no_vector
+    if periodic.any():
+        # Relative to the product of the edge lengths, so that the limit means an angle and not a size.
+        volume = np.abs(np.linalg.det(cell)) / np.maximum(np.prod(np.linalg.norm(cell, axis=2), axis=1), 1e-300)
+        complain(periodic & (volume < 1e-6), "expected a cell with a volume, got lattice vectors in one plane")
+
+    present = {name: np.zeros(len(batch), bool) for name in LABELS}
+    for who, named in batch.labels.items():
+        for name, array in named.items():
+            atom_wise = LABELS[name].axis == "atom"
+            flat = array.reshape(len(array), -1)
+            missing, infinite = np.isnan(flat), np.isinf(flat)
+            if infinite.any():
+                rows = infinite.any(axis=1)
+                complain(per_sample(rows) if atom_wise else rows, f"expected finite {name} of {who!r}, got infinity")
+            if missing.any():
+                some, every = missing.any(axis=1), missing.all(axis=1)
+                if atom_wise:
+                    some = reduce_rows(np.logical_or, some, batch.offsets)
+                    every = reduce_rows(np.logical_and, every, batch.offsets)
+                complain(some & ~every, f"expected finite {name} of {who!r}, got NaN for part of it")
+                present[name] |= ~some
+            else:
+                present[name] |= True
+    for name in require:
+        complain(
+            ~present[name],
+            f"has no {name}; give it (attach calculator results, or pass labels=), or say what is needed with "
+            "require=(...): require=() stores structures to be labelled later",
+        )
+    if problems:
+        raise DataError(problems_message("these samples cannot be stored:", problems))

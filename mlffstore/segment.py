@@ -1,0 +1,248 @@
+"""Segments and layers: writing a batch as one valid Zarr v3 group, and reading rows of its columns back."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.codec import (
+    Layout,
+    array_metadata,
+    crc32c,
+    decode_chunk,
+    encode_chunk,
+    join_chunks,
+    parse_index,
+    shard_name,
+)
+from mlffstore.errors import CorruptionError
+from mlffstore.log import Segment, StoredColumn, Summary
+from mlffstore.schema import CODED, CONVENTIONS, LABELS, REASON, STANDARD, Array, Column, label_key, split_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore.storage import Storage
+
+#: Decoded chunks kept in memory for small reads, bytes.
+CACHE_NBYTES = 256 << 20
+#: zstd and the checksums release the interpreter's lock, so threads use all cores.
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
+    """Return every column of a batch as it goes to disk, under its on-disk name."""
+    out = []
+    for name, spec in STANDARD.items():
+        array = batch.content_hash if name == "content_hash" else batch.root if name == "root" else batch.columns[name]
+        out.append((spec.with_dtype(array.dtype.name) if name == "positions" else spec, array))
+    for who, named in batch.labels.items():
+        for name, array in named.items():
+            spec = LABELS[name]
+            out.append((Column(label_key(name, who), spec.axis, spec.inner, spec.shape, spec.dtype, spec.unit,
+                               f"{spec.long_name}, {who}"), array))  # fmt: skip
+    out += [(column, batch.columns[name]) for name, column in batch.user.items()]
+    if "reason" in batch.columns:
+        out.append((REASON, batch.columns["reason"]))
+    return out
+
+
+def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
+    """Write a batch under a fresh name. It is durable, but nobody sees it before a log entry names it."""
+    path = f"segments/{uuid.uuid4().hex}"
+    stored = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
+    return Segment(path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary))
+
+
+def summarise(batch: SampleBatch) -> Summary:
+    """Return what the log says of a batch beside its columns."""
+    counts = np.bincount(batch.numbers)
+    return Summary(
+        elements={int(z): int(counts[z]) for z in np.flatnonzero(counts)},
+        n_periodic=int(batch.pbc.any(axis=1).sum()),
+        n_atoms_min=int(batch.n_atoms.min()),
+        n_atoms_max=int(batch.n_atoms.max()),
+    )
+
+
+def write_columns(
+    storage: Storage,
+    folder: str,
+    columns: Iterable[tuple[Column, Array]],
+    vocabulary: Mapping[str, tuple[str, ...]],
+) -> dict[str, StoredColumn]:
+    """Write columns as the arrays of one Zarr group and return what the log must say of them."""
+    columns = list(columns)
+    layouts = [Layout.of(column, len(array)) for column, array in columns]
+    jobs = [(i, chunk) for i, layout in enumerate(layouts) for chunk in range(layout.n_chunks)]
+
+    def encode(job: tuple[int, int]) -> bytes:
+        column, array = columns[job[0]]
+        return encode_chunk(column, layouts[job[0]], array, job[1])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = list(pool.map(encode, jobs))
+    files = {f"{folder}/zarr.json": _json({"zarr_format": 3, "node_type": "group", "attributes": _group_attributes()})}
+    stored = {}
+    done = 0
+    for (column, _), layout in zip(columns, layouts, strict=True):
+        shard = join_chunks(chunks[done : done + layout.n_chunks])
+        done += layout.n_chunks
+        where = f"{folder}/{column.name}"
+        files[f"{where}/{shard_name(column)}"] = shard
+        files[f"{where}/zarr.json"] = _json(array_metadata(column, layout, attributes(column, vocabulary)))
+        stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(shard), crc32c(shard))
+    storage.write(files)
+    return stored
+
+
+def _group_attributes() -> dict[str, Any]:
+    return {"Conventions": CONVENTIONS}
+
+
+def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the CF attributes of a column."""
+    out: dict[str, Any] = {"units": column.unit, "long_name": column.long_name}
+    name, teacher = split_key(column.name)
+    if teacher is not None:
+        out["teacher"] = teacher
+    if name == "n_atoms":
+        out["sample_dimension"] = "atom"
+    if name in (*CODED, "reason"):
+        words = vocabulary.get(name, ())
+        out |= {"flag_values": list(range(len(words))), "flag_meanings": " ".join(flag_word(w) for w in words)}
+        out["meanings"] = list(words)
+    return out
+
+
+def flag_word(text: str) -> str:
+    """Return a string as one word of CF `flag_meanings`, which are separated by blanks."""
+    return "_".join(text.split()) or "_"
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
+
+
+class ChunkCache:
+    """The chunks decoded last, up to a number of bytes.
+
+    Threads may share it without a lock (each step is one atomic dictionary operation), so a fork cannot leave it locked.
+    """
+
+    def __init__(self, nbytes: int = CACHE_NBYTES) -> None:
+        self.nbytes = nbytes
+        self._chunks: OrderedDict[tuple[str, str, int], Array] = OrderedDict()
+        self._used = 0
+
+    def get(self, key: tuple[str, str, int]) -> Array | None:
+        """Return a chunk, or None."""
+        array = self._chunks.get(key)
+        if array is not None:
+            try:
+                self._chunks.move_to_end(key)
+            except KeyError:  # another thread has just dropped it
+                pass
+        return array
+
+    def put(self, key: tuple[str, str, int], array: Array) -> None:
+        """Keep a chunk; the ones unused for longest go."""
+        if array.nbytes > self.nbytes // 4 or key in self._chunks:
+            return
+        self._chunks[key] = array
+        self._used += array.nbytes
+        while self._used > self.nbytes:
+            try:
+                _, old = self._chunks.popitem(last=False)
+            except KeyError:
+                break
+            self._used -= old.nbytes
+
+
+class ColumnReader:
+    """Reads rows of the columns of segments.
+
+    Parameters
+    ----------
+    storage : Storage
+    cache : ChunkCache
+    """
+
+    def __init__(self, storage: Storage, cache: ChunkCache) -> None:
+        self.storage, self.cache = storage, cache
+
+    def _shard_path(self, stored: StoredColumn) -> str:
+        return f"{stored.folder}/{stored.column.name}/{shard_name(stored.column)}"
+
+    def _read(self, stored: StoredColumn, start: int, nbytes: int) -> bytes:
+        path = self._shard_path(stored)
+        try:
+            data = self.storage.read(path, start, nbytes)
+        except FileNotFoundError as error:
+            raise CorruptionError(
+                f"{self.storage.url}/{path}: the file is missing, though the log promises it; restore it from a copy"
+            ) from error
+        if len(data) != nbytes:
+            raise CorruptionError(
+                f"{self.storage.url}/{path}: expected {nbytes} bytes at {start}, got {len(data)}; the file was truncated"
+            )
+        return data
+
+    def chunks(self, stored: StoredColumn, wanted: list[int]) -> list[Array]:
+        """Return some inner chunks of a column, decoded and checked."""
+        layout = Layout(stored.rows, stored.chunk)
+        where = f"{self.storage.url}/{self._shard_path(stored)}"
+        found = {i: self.cache.get((stored.folder, stored.column.name, i)) for i in wanted}
+        missing = [i for i, array in found.items() if array is None]
+        if missing:
+            if 2 * len(missing) >= layout.n_chunks:
+                # Most of the shard: one read, checked against the log, which also finds exchanged files.
+                data = self._read(stored, 0, stored.nbytes)
+                if self.storage.size(self._shard_path(stored)) != stored.nbytes or crc32c(data) != stored.crc32c:
+                    raise CorruptionError(
+                        f"{where}: is not the file that was committed (checksum); restore it from a copy"
+                    )
+                index = data[-layout.index_nbytes :]
+                pairs = parse_index(index, layout, stored.nbytes, where)
+                pieces = [memoryview(data)[pairs[i][0] : pairs[i][0] + pairs[i][1]] for i in missing]
+            else:
+                index = self._read(stored, stored.nbytes - layout.index_nbytes, layout.index_nbytes)
+                pairs = parse_index(index, layout, stored.nbytes, where)
+                pieces = [memoryview(self._read(stored, *pairs[i])) for i in missing]
+            for i, piece in zip(missing, pieces, strict=True):
+                found[i] = decode_chunk(piece, stored.column, layout, where)
+        out = []
+        for i in wanted:
+            array = found[i]
+            assert array is not None
+            self.cache.put((stored.folder, stored.column.name, i), array)
+            out.append(array)
+        return out
+
+    def read(self, stored: StoredColumn, start: int, stop: int, out: Array) -> None:
+        """Copy rows `start` to `stop` into `out`, shape (stop - start, ...)."""
+        if stop <= start:
+            return
+        first, last = start // stored.chunk, (stop - 1) // stored.chunk
+        for i, array in zip(range(first, last + 1), self.chunks(stored, list(range(first, last + 1))), strict=True):
+            lo, hi = max(start, i * stored.chunk), min(stop, (i + 1) * stored.chunk)
+            out[lo - start : hi - start] = array[lo - i * stored.chunk : hi - i * stored.chunk]
+
+    def gather(self, stored: StoredColumn, rows: Array) -> Array:
+        """Return the rows at `rows`, in that order, reading only the chunks that hold them."""
+        ids = rows // stored.chunk
+        used = np.unique(ids)
+        if len(used) == 0:
+            return np.empty((0, *stored.column.shape), stored.column.dtype)
+        chunks = self.chunks(stored, used.tolist())
+        if len(chunks) == 1:
+            return np.asarray(chunks[0][rows - used[0] * stored.chunk])
+        position = np.searchsorted(used, ids)
+        return np.asarray(np.concatenate(chunks)[position * stored.chunk + rows % stored.chunk])

@@ -1,0 +1,258 @@
+"""Where a store lies: a small interface, and the local file system behind it.
+
+An object store fits the same interface: `put_if_absent` is then a conditional PUT. Nothing here knows what the bytes mean.
+Nothing ever discovers data by listing a folder; `list` is for garbage collection only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mlffstore.errors import FormatError, ReadOnlyError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_TEMPORARY = ".tmp-"
+#: Threads that write and fsync the files of one commit. fsync waits for the disk, so more than cores is right.
+_WRITERS = 8
+
+
+class Storage(Protocol):
+    """The operations that a store needs. Paths are relative, with '/' between parts."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people and for opening it again."""
+        ...
+
+    def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
+        """Return bytes of an object. Raise `FileNotFoundError` if there is none."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Return the size of an object in bytes. Raise `FileNotFoundError` if there is none."""
+        ...
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write new objects that nobody else writes; when this returns they survive a power loss."""
+        ...
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create an object, atomically and durably; return False, changing nothing, if there is one already."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the paths of all objects below a folder. For garbage collection only."""
+        ...
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects; absent ones are no error. For garbage collection only."""
+        ...
+
+
+def check_path(path: str) -> str:
+    """Return a relative path of plain names; raise `FormatError` for anything that could lead out of the store."""
+    parts = path.split("/")
+    if not all(part and part not in (".", "..") and "\\" not in part and "\0" not in part for part in parts):
+        raise FormatError(
+            f"path in the store: expected plain names separated by '/', got {path!r}; the store is damaged"
+        )
+    return path
+
+
+class LocalStorage:
+    """A folder of a POSIX file system.
+
+    Parameters
+    ----------
+    root : path
+        The folder. Made when the first file is written.
+
+    Notes
+    -----
+    Claims go through a temporary file and `os.link`, which is atomic on local file systems and on NFS. After an
+    unclear reply of `link` (NFS may lose it), the link count of the temporary file tells whether it took effect
+    (open(2), section on O_EXCL). Every file is fsynced before its folder, and every folder before its parent's claim.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(os.path.abspath(root))
+        self._real: str | None = None
+        self._checked: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        """The absolute path."""
+        return str(self.root)
+
+    def _path(self, path: str) -> str:
+        """Return the absolute path, after making sure that no link leads out of the folder."""
+        full = os.path.join(self.root, check_path(path))
+        if self._real is None and self.root.exists():
+            self._real = os.path.realpath(self.root)
+        if self._real is not None:
+            parent = os.path.dirname(path)
+            if parent not in self._checked:
+                expected = os.path.join(self._real, parent) if parent else self._real
+                inside = os.path.realpath(os.path.dirname(full)) == expected
+                if inside and os.path.isdir(expected):
+                    self._checked.add(parent)
+            else:
+                inside = True
+            if not inside or os.path.islink(full):
+                raise FormatError(
+                    f"{full}: expected a file inside the store, got a symbolic link; nothing was read or written. "
+                    "Replace the link by what it points to"
+                )
+        return full
+
+    def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
+        """Return `nbytes` bytes from `start` (fewer at the end of the file), or all."""
+        fd = os.open(self._path(path), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        with open(fd, "rb", buffering=0) as file:
+            size = os.fstat(fd).st_size
+            wanted = max(0, min(size - start, size if nbytes is None else nbytes))
+            file.seek(start)
+            parts = []
+            while wanted:
+                part = file.read(wanted)
+                if not part:
+                    break
+                parts.append(part)
+                wanted -= len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def size(self, path: str) -> int:
+        """Return the size of the file in bytes."""
+        return os.stat(self._path(path), follow_symlinks=False).st_size
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files that nobody else writes, and fsync them, their folders, and the folders above."""
+        with _translated(self.url):
+            for folder in sorted({os.path.dirname(path) for path in files}):
+                os.makedirs(os.path.dirname(self._path(f"{folder}/x" if folder else "x")), exist_ok=True)
+            folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
+            folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                list(pool.map(lambda item: _write_file(self._path(item[0]), item[1]), files.items()))
+                list(pool.map(_fsync_folder, folders))
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create a file with `data` unless it exists."""
+        with _translated(self.url):
+            target = self._path(path)
+            folder = os.path.dirname(target)
+            os.makedirs(folder, exist_ok=True)
+            temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+            try:
+                _write_file(temporary, data)
+                try:
+                    os.link(temporary, target)
+                    created = True
+                except FileExistsError:
+                    created = os.stat(temporary).st_nlink == 2
+                except OSError:
+                    if os.stat(temporary).st_nlink != 2:
+                        raise
+                    created = True
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+            _fsync_folder(folder)
+            if folder != str(self.root):
+                _fsync_folder(os.path.dirname(folder))
+            return created
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the paths of all files below a folder, temporary ones too."""
+        base = os.path.join(self.root, prefix)
+        for folder, _, names in os.walk(base, followlinks=False):
+            relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
+            yield from (name if relative == "." else f"{relative}/{name}" for name in sorted(names))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files, and folders that this leaves empty."""
+        with _translated(self.url):
+            folders = set()
+            for path in paths:
+                full = self._path(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(full)
+                folders.add(os.path.dirname(full))
+            for folder in sorted(folders, key=len, reverse=True):
+                while folder != str(self.root):
+                    try:
+                        os.rmdir(folder)
+                    except OSError:
+                        break
+                    folder = os.path.dirname(folder)
+
+
+def _write_file(path: str, data: bytes) -> None:
+    """Create a file that must not exist yet, write it whole and fsync it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _fsync_folder(path: str) -> None:
+    """Make the names in a folder survive a power loss."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn errors of the operating system into ours, with what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, StorageError, FormatError)):
+            raise
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ReadOnlyError(
+                f"{url}: expected a folder that can be written, got {error.strerror!r} for {error.filename}; "
+                "check its owner and permissions, or write to another place"
+            ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                error.errno, f"{url}: no space left; nothing was committed. Free space and append again"
+            ) from error
+        raise StorageError(
+            error.errno, f"{url}: the file system refused ({error}); nothing was committed. Append again"
+        ) from error
+
+
+def open_storage(url: str | os.PathLike[str]) -> Storage:
+    """Return the storage for a path or URL.
+
+    Raises
+    ------
+    StorageError
+        If the scheme of the URL is unknown.
+    """
+    text = os.fspath(url)
+    if text.startswith("file://"):
+        return LocalStorage(text.removeprefix("file://"))
+    scheme, found, _ = text.partition("://")
+    if found:
+        raise StorageError(
+            f"{text}: expected a local path or a file:// URL, got the scheme {scheme!r}; "
+            "copy the store to a local or mounted folder"
+        )
+    return LocalStorage(text)

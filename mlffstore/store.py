@@ -1,0 +1,653 @@
+"""`Store`: create, open, append, tag. Every change is one numbered, atomic, durable commit."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mlffstore import rules
+from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
+from mlffstore.errors import (
+    ConflictError,
+    CorruptionError,
+    DataError,
+    FormatError,
+    ReadOnlyError,
+    StorageError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
+from mlffstore.log import (
+    MAX_ENTRY_NBYTES,
+    Entry,
+    State,
+    checksum,
+    decode_entry,
+    entry_path,
+    segment_document,
+)
+from mlffstore.schema import CONVENTIONS, FORMAT_VERSION
+from mlffstore.segment import write_segment
+from mlffstore.snapshot import Snapshot
+from mlffstore.splits import DEFAULT_FRACTIONS, check_fractions
+from mlffstore.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from ase import Atoms
+
+    from mlffstore.writer import Writer
+
+Mode = Literal["r", "a"]
+#: Waits between attempts at a version, seconds: doubled each time, with jitter (Brooker, "Exponential backoff and jitter").
+_BACKOFF, _BACKOFF_MAX = 0.001, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One line of a store's history."""
+
+    version: int
+    time: str
+    operation: str
+    key: str | None
+    n_samples: int
+    n_atoms: int
+    n_quarantined: int
+    note: str
+
+
+def create(
+    url: str | os.PathLike[str],
+    *,
+    precision: Literal["float32", "float64"] = "float32",
+    splits: Mapping[str, float] = DEFAULT_FRACTIONS,
+    split_seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+    exist_ok: bool = False,
+) -> Store:
+    """Make a new, empty store and open it for appending.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder that does not exist or is empty.
+    precision : {"float32", "float64"}, optional
+        dtype of the stored positions.
+    splits : mapping of str to float, optional
+        Shares of "train", "val" and "test". They are fixed for the life of the store, so that nothing ever moves
+        from one split to another.
+    split_seed : int, optional
+        Another seed gives another split.
+    provenance : mapping, optional
+        JSON that says where the data will come from; kept in the first commit.
+    exist_ok : bool, optional
+        Open the store if there is one already with the same settings.
+
+    Raises
+    ------
+    StoreExistsError
+        If there is a store (and not `exist_ok`) or something else at that place.
+    """
+    storage = open_storage(url)
+    if precision not in ("float32", "float64"):
+        raise DataError(f"precision: expected 'float32' or 'float64', got {precision!r}")
+    settings = {"splits": check_fractions(splits), "split_seed": int(split_seed)}
+    ours = _root_document(uuid.uuid4().hex, precision, settings)
+    try:
+        found = _read_root(storage)
+    except StoreNotFoundError:
+        _refuse_foreign(storage)
+        storage.put_if_absent("zarr.json", json.dumps(ours, indent=1).encode())
+        found = _read_root(storage)
+    same = {**ours, "attributes": {**ours["attributes"], "uuid": None}}
+    if {**found, "attributes": {**found["attributes"], "uuid": None}} != same:
+        raise StoreExistsError(
+            f"{storage.url}: there is a store with other settings already; open it with ml.open(...)"
+        )
+    identity = found["attributes"]["uuid"]
+    entry = Entry(
+        version=0,
+        store=identity,
+        transaction=uuid.uuid4().hex,
+        parent=None,
+        time=_now(),
+        operation="create",
+        body={"settings": settings, "precision": precision, "provenance": dict(provenance or {})},
+    )
+    # A creation that was interrupted after zarr.json is finished here, by whoever comes first.
+    created = storage.put_if_absent(entry_path(0), entry.encode())
+    if not created and not exist_ok:
+        raise StoreExistsError(
+            f"{storage.url}: there is a store already; open it with ml.open({str(url)!r}, mode='a'), or remove it"
+        )
+    return Store(storage, url, "a")
+
+
+def open(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
+    """Open a store.
+
+    Parameters
+    ----------
+    url : str or path
+        Its folder.
+    mode : {"r", "a"}, optional
+        For reading, or for appending too.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing.
+    FormatError
+        If it is not a store of this library, or of a newer format version.
+    """
+    if mode not in ("r", "a"):
+        raise DataError(f"mode: expected 'r' to read or 'a' to append, got {mode!r}")
+    return Store(open_storage(url), url, mode)
+
+
+class Store:
+    """A dataset of labelled samples that many processes append to and read from at once.
+
+    Made by `create` and `open`. It can be pickled and used after a fork.
+    """
+
+    def __init__(self, storage: Storage, url: str | os.PathLike[str], mode: Mode) -> None:
+        self._storage, self._url, self.mode = storage, os.fspath(url), mode
+        root = _read_root(storage)
+        attributes = root["attributes"]
+        self.uuid: str = attributes["uuid"]
+        self.precision: str = attributes["precision"]
+        self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
+        self._state = self._empty_state()
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._refresh()
+        if self._state.version < 0:
+            raise FormatError(
+                f"{storage.url}: the creation of this store was interrupted; call ml.create with the same settings again"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (self._url, self.mode))
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._storage.url
+
+    # -- the log -------------------------------------------------------------------------------------------------
+
+    def _empty_state(self) -> State:
+        return State(self.uuid, self.precision, self.settings)
+
+    def _guard(self) -> threading.RLock:
+        if self._pid != os.getpid():  # a fork may have copied the lock in a locked state
+            self._lock, self._pid = threading.RLock(), os.getpid()
+            self._state = self._empty_state()
+        return self._lock
+
+    def _entries(self, start: int, stop: int | None = None) -> Iterator[tuple[Entry, int, str]]:
+        """Yield the entries from `start`, with their checksums and places, up to the last there is or `stop`."""
+        version = start
+        while stop is None or version < stop:
+            path = entry_path(version)
+            where = f"{self.url}/{path}"
+            try:
+                data = self._storage.read(path, 0, MAX_ENTRY_NBYTES + 1)
+            except FileNotFoundError:
+                return
+            if len(data) > MAX_ENTRY_NBYTES:
+                raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
+            yield decode_entry(data, version, self.uuid, where), checksum(data), where
+            version += 1
+
+    def _refresh(self) -> State:
+        with self._guard():
+            for entry, own, where in self._entries(self._state.version + 1):
+                self._state.apply(entry, own, where)
+            return self._state
+
+    def _commit(
+        self,
+        operation: str,
+        key: str | None,
+        body: Mapping[str, Any],
+        check: Callable[[State], None],
+    ) -> tuple[int, bool]:
+        """Claim the next version for an entry; return the version and whether the entry is ours.
+
+        `check` is called with the state that the entry would follow and raises if it may not.
+        """
+        transaction, wait = uuid.uuid4().hex, _BACKOFF
+        with self._guard():
+            while True:
+                state = self._refresh()
+                if key is not None and key in state.keys:
+                    return state.keys[key], False
+                check(state)
+                entry = Entry(
+                    version=state.version + 1,
+                    store=self.uuid,
+                    transaction=transaction,
+                    parent=state.parent,
+                    time=_now(),
+                    operation=operation,
+                    key=key,
+                    body=body,
+                )
+                data = entry.encode()
+                if len(data) > MAX_ENTRY_NBYTES:
+                    raise DataError(
+                        f"the log entry would be {len(data)} bytes; append fewer user columns or provenance"
+                    )
+                if self._claim(entry, data):
+                    state.apply(entry, checksum(data), f"{self.url}/{entry_path(entry.version)}")
+                    return entry.version, True
+                time.sleep(random.uniform(0, wait))
+                wait = min(2 * wait, _BACKOFF_MAX)
+
+    def _claim(self, entry: Entry, data: bytes) -> bool:
+        """Create the entry's file; after an unclear failure read back whose it is."""
+        path = entry_path(entry.version)
+        try:
+            return self._storage.put_if_absent(path, data)
+        except (StorageError, TimeoutError):
+            try:
+                found = self._storage.read(path, 0, MAX_ENTRY_NBYTES)
+            except (OSError, StorageError):
+                found = b""
+            if found == data:  # the claim took effect, only its reply was lost
+                return True
+            raise
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        samples: SampleBatch | Sequence[Atoms] | Atoms,
+        *,
+        key: str | None = None,
+        teacher: str = DEFAULT_TEACHER,
+        require: Sequence[str] = rules.REQUIRED,
+        source: str | Sequence[str] = "unknown",
+        sampler: str | Sequence[str] = "unknown",
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append samples in one atomic, durable commit.
+
+        Parameters
+        ----------
+        samples : SampleBatch, or sequence of ase.Atoms
+            Frames bring the labels that their calculators hold.
+        key : str, optional
+            Idempotency key. If the log has it already, nothing is written and its version is returned.
+        teacher : str, optional
+            Whose labels the frames hold (a batch names its teachers itself).
+        require : sequence of {"energy", "forces", "stress"}, optional
+            Labels that every sample must have. ``()`` stores structures to be labelled later.
+        source, sampler : str or sequence of str, optional
+            Where the seeds of the frames came from, and what made the structures (a batch says so itself).
+        teachers : mapping of str to mapping, optional
+            JSON on record of each teacher; two different values of "fingerprint" under one name are refused.
+        provenance : mapping, optional
+            JSON kept in the log entry.
+
+        Returns
+        -------
+        int
+            The version of the commit. When this returns, the samples survive a crash and a power loss.
+
+        Raises
+        ------
+        DataError
+            If the samples may not be stored; the message lists all problems and nothing is written.
+        ReadOnlyError
+            If the store is open for reading, or its folder cannot be written.
+        ConflictError
+            If labels of another model are on record under the same teacher name.
+        """
+        if isinstance(samples, SampleBatch):
+            batch = samples
+        else:
+            frames = [samples] if hasattr(samples, "positions") else list(samples)
+            batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler)
+        return self.commit(batch, key=key, require=require, teachers=teachers, provenance=provenance)
+
+    def commit(
+        self,
+        batch: SampleBatch | None,
+        *,
+        rejected: SampleBatch | None = None,
+        reasons: Sequence[str] = (),
+        key: str | None = None,
+        require: Sequence[str] = rules.REQUIRED,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append samples and put rejected ones into quarantine, in one commit.
+
+        `append` is this without the quarantine; the pipeline uses it so that a task's samples and its rejects, with the
+        reason for each, appear together or not at all.
+
+        Parameters
+        ----------
+        batch : SampleBatch or None
+            What to append.
+        rejected : SampleBatch, optional
+            What to put into quarantine; its values are not checked.
+        reasons : sequence of str, optional
+            Why, one for each rejected sample.
+        key, require, teachers, provenance
+            As for `append`.
+
+        Returns
+        -------
+        int
+        """
+        self._check_writable()
+        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
+            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
+        info = {who: _json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
+        note = _json_mapping("provenance", provenance or {})
+        parts: dict[str, SampleBatch] = {}
+        if batch is not None and (len(batch) or rejected is None):
+            batch = batch.astype(self.precision)
+            rules.check(batch, require)
+            parts["segments"] = batch
+        if rejected is not None and len(rejected):
+            if len(reasons) != len(rejected):
+                raise DataError(
+                    f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
+                )
+            parts["quarantine"] = _with_reasons(rejected.astype(self.precision), reasons)
+        fingerprints = {who: info.get(who, {}) for who in (batch.teachers if batch is not None else ())}
+        user = list(batch.user.values()) if batch is not None else []
+
+        def check(state: State) -> None:
+            state.check_append(fingerprints, user)
+
+        with self._guard():
+            state = self._refresh()
+            if key is not None and key in state.keys:
+                return state.keys[key]
+            check(state)  # before any byte is written
+        segments = {role: write_segment(self._storage, part) for role, part in parts.items()}
+        body: dict[str, Any] = {role: [segment_document(segment)] for role, segment in segments.items()}
+        body.setdefault("segments", [])
+        body |= {name: value for name, value in (("teachers", info), ("provenance", note)) if value}
+        version, ours = self._commit("append", key, body, check)
+        if not ours:  # somebody else committed the same key meanwhile; nothing names these files
+            self._storage.delete(path for segment in segments.values() for path in self._storage.list(segment.path))
+        return version
+
+    def writer(
+        self,
+        flush_samples: int = 2048,
+        *,
+        key: str | None = None,
+        teacher: str = DEFAULT_TEACHER,
+        require: Sequence[str] = rules.REQUIRED,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Writer:
+        """Return a buffered writer, a context manager; each flush is one commit.
+
+        Parameters
+        ----------
+        flush_samples : int, optional
+            Commit whenever so many samples are waiting.
+        key : str, optional
+            The commits get the idempotency keys ``key/0``, ``key/1``, ...: the same samples written again in the same
+            order are recognised.
+        teacher, require, teachers, provenance
+            As for `append`.
+        """
+        from mlffstore.writer import Writer
+
+        return Writer(
+            self,
+            flush_samples,
+            key=key,
+            teacher=teacher,
+            require=require,
+            teachers=teachers,
+            provenance=provenance,
+        )
+
+    def tag(self, name: str, version: int | None = None) -> int:
+        """Name a version (the latest by default); return the version of the commit that records the tag.
+
+        Raises
+        ------
+        ConflictError
+            If the tag names another version already: a tag never moves.
+        DataError
+            If the name or the version cannot be.
+        """
+        self._check_writable()
+        if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
+            raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
+        target = self._refresh().version if version is None else int(version)
+
+        def check(state: State) -> None:
+            if name in state.tags:
+                raise ConflictError(
+                    f"tag {name!r} names version {state.tags[name]} already; tags never move, use another"
+                )
+            if not 0 <= target <= state.version:
+                raise DataError(f"version: expected 0 to {state.version}, got {target}")
+
+        state = self._refresh()
+        if state.tags.get(name) == target:
+            return state.version
+        return self._commit("tag", None, {"tag": name, "target": target}, check)[0]
+
+    def _check_writable(self) -> None:
+        if self.mode != "a":
+            raise ReadOnlyError(
+                f"{self.url}: opened for reading; open it with ml.open({self._url!r}, mode='a') to write"
+            )
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def snapshot(self, version: int | None = None, *, tag: str | None = None) -> Snapshot:
+        """Return the dataset as of a version or tag, the latest by default.
+
+        Raises
+        ------
+        DataError
+            If there is no such version or tag, or both are given.
+        """
+        state = self._refresh()
+        if tag is not None:
+            if version is not None:
+                raise DataError("snapshot: expected a version or a tag, got both")
+            if tag not in state.tags:
+                raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
+            version = state.tags[tag]
+        if version is not None and version != state.version:
+            if not 0 <= version <= state.version:
+                raise DataError(f"version: expected 0 to {state.version}, got {version}")
+            state = self._empty_state()
+            for entry, own, where in self._entries(0, version + 1):
+                state.apply(entry, own, where)
+        return Snapshot(self._storage, state, _Reopen(self._url), state.segments)
+
+    @property
+    def version(self) -> int:
+        """The latest version."""
+        return self._refresh().version
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """Tags and the versions that they name."""
+        return dict(self._refresh().tags)
+
+    def keys(self) -> dict[str, int]:
+        """Return the idempotency keys in the log and the versions that they made."""
+        return dict(self._refresh().keys)
+
+    def __len__(self) -> int:
+        return sum(segment.n_samples for segment in self._refresh().segments)
+
+    def history(self, last: int | None = None) -> list[Commit]:
+        """Return the commits, oldest first; only the `last` ones if a number is given."""
+        start = 0 if last is None else max(0, self.version + 1 - last)
+        return [_commit_line(entry) for entry, _, _ in self._entries(start)]
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """Return the provenance of all commits that have one, with their versions, oldest first."""
+        return [
+            {"version": entry.version, "time": entry.time, **found}
+            for entry, _, _ in self._entries(0)
+            if isinstance(found := entry.body.get("provenance"), dict) and found
+        ]
+
+    def __repr__(self) -> str:
+        snap = self.snapshot()
+        who = ", ".join(snap.teachers) or "no labels yet"
+        return (
+            f"<Store {self.url}: {len(snap):,} samples, {snap.n_atoms:,} atoms, {len(snap.elements())} elements, "
+            f"{who}; version {snap.version}, mode {self.mode!r}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from mlffstore.describe import html_table
+
+        return html_table(self)
+
+
+class _Reopen:
+    """Opens a snapshot of a store again in another process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(self, version: int) -> Snapshot:
+        return open(self.url).snapshot(version)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _root_document(identity: str, precision: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            "mlffstore_format": FORMAT_VERSION,
+            "uuid": identity,
+            "precision": precision,
+            "Conventions": CONVENTIONS,
+            **settings,
+        },
+    }
+
+
+def _read_root(storage: Storage) -> dict[str, Any]:
+    """Return the root document of a store after checking it."""
+    try:
+        data = storage.read("zarr.json", 0, 1 << 20)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreNotFoundError(
+            f"{storage.url}: there is no mlffstore store (no zarr.json); check the path, or make one with ml.create(...)"
+        ) from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{storage.url}: may not be read ({error}); check its permissions") from error
+    try:
+        document = json.loads(data)
+        attributes = document["attributes"]
+        version = attributes["mlffstore_format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(
+            f"{storage.url}: is not an mlffstore store (its zarr.json has no mlffstore_format); check the path. "
+            "Other Zarr groups are read with zarr or xarray"
+        ) from error
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise FormatError(f"{storage.url}: mlffstore_format: expected a number, got {version!r}; the store is damaged")
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"{storage.url}: has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade mlffstore"
+        )
+    try:
+        check_fractions(attributes["splits"])
+        good = (
+            attributes["precision"] in ("float32", "float64")
+            and isinstance(attributes["split_seed"], int)
+            and isinstance(attributes["uuid"], str)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
+        raise FormatError(
+            f"{storage.url}/zarr.json: expected uuid, precision, splits and split_seed; the store is damaged"
+        )
+    return dict(document)
+
+
+def _refuse_foreign(storage: Storage) -> None:
+    """Raise if a local folder holds something that is not a store."""
+    path = Path(storage.url)
+    if path.is_dir() and any(not name.name.startswith(".tmp-") for name in path.iterdir()):
+        raise StoreExistsError(
+            f"{path}: expected a new or empty folder, got one with other files; choose another place"
+        )
+    if path.exists() and not path.is_dir():
+        raise StoreExistsError(f"{path}: expected a new or empty folder, got a file; choose another place")
+
+
+def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
+    """Return a batch with the column `reason`."""
+    from mlffstore.batch import assemble
+
+    words = [str(reason) for reason in reasons]
+    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
+    return assemble(
+        batch.columns | {"reason": codes},
+        batch.labels,
+        batch.user,
+        batch.vocabulary | {"reason": meanings},
+        batch.offsets,
+    )
+
+
+def _json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain JSON copy of a mapping."""
+    try:
+        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error
+
+
+def _commit_line(entry: Entry) -> Commit:
+    def total(role: str, what: str) -> int:
+        return sum(int(segment[what]) for segment in entry.body.get(role, ()))
+
+    note = f"{entry.body['tag']} = {entry.body['target']}" if entry.operation == "tag" else ""
+    return Commit(
+        version=entry.version,
+        time=entry.time,
+        operation=entry.operation,
+        key=entry.key,
+        n_samples=total("segments", "n_samples"),
+        n_atoms=total("segments", "n_atoms"),
+        n_quarantined=total("quarantine", "n_samples"),
+        note=note,
+    )
+
+
+__all__ = ["Commit", "CorruptionError", "Store", "create", "open"]

@@ -1,0 +1,102 @@
+"""`Writer`: collects samples one by one and commits them in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlffstore import rules
+from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ase import Atoms
+
+    from mlffstore.store import Store
+
+
+class Writer:
+    """A buffered writer; made by `Store.writer`.
+
+    A sample is checked when it is added, so a bad one raises at once and does not spoil the others. What was added is
+    committed when enough is waiting, by `flush`, and on leaving the ``with`` block, also when an exception ends it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        flush_samples: int,
+        *,
+        key: str | None,
+        teacher: str,
+        require: Sequence[str],
+        teachers: Mapping[str, Mapping[str, Any]] | None,
+        provenance: Mapping[str, Any] | None,
+    ) -> None:
+        if flush_samples < 1:
+            raise DataError(f"flush_samples: expected at least 1, got {flush_samples}")
+        store._check_writable()
+        self.store, self.flush_samples, self.key = store, flush_samples, key
+        self._teacher, self._require, self._teachers, self._provenance = teacher, require, teachers, provenance
+        self._waiting: list[SampleBatch] = []
+        self._n_waiting = 0
+        #: Versions of the commits so far.
+        self.versions: list[int] = []
+
+    def add(
+        self,
+        samples: Atoms | Sequence[Atoms] | SampleBatch,
+        *,
+        labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        source: str = "unknown",
+        sampler: str = "unknown",
+    ) -> None:
+        """Add a frame, several, or a batch; labels come from the calculators unless given.
+
+        Raises
+        ------
+        DataError
+            If a sample may not be stored; nothing of this call is kept.
+        """
+        if isinstance(samples, SampleBatch):
+            batch = samples
+        else:
+            frames = [samples] if hasattr(samples, "positions") else list(samples)
+            given = [labels] if isinstance(labels, Mapping) else labels
+            batch = SampleBatch.from_ase(frames, teacher=self._teacher, labels=given, source=source, sampler=sampler)
+        rules.check(batch, self._require)
+        if self._waiting and batch.user != self._waiting[0].user:
+            raise DataError(
+                f"user columns: expected {sorted(self._waiting[0].user)} as in the samples that wait, got "
+                f"{sorted(batch.user)}; call flush() before another kind of samples"
+            )
+        self._waiting.append(batch.astype(self.store.precision))
+        self._n_waiting += len(batch)
+        if self._n_waiting >= self.flush_samples:
+            self.flush()
+
+    def flush(self) -> int | None:
+        """Commit what is waiting; return the version, or None if there was nothing."""
+        if not self._waiting:
+            return None
+        batch = concatenate(self._waiting)
+        version = self.store.commit(
+            batch,
+            key=None if self.key is None else f"{self.key}/{len(self.versions)}",
+            require=self._require,
+            teachers=self._teachers,
+            provenance=self._provenance,
+        )
+        self._waiting, self._n_waiting = [], 0
+        self.versions.append(version)
+        return version
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
