@@ -140,7 +140,7 @@ class SampleBatch:
             pbc_array = np.repeat(pbc_array[:, None], 3, axis=1)
         pbc_array = column(STRUCTURE["pbc"], pbc_array)
         cell_array = np.zeros((n, 3, 3)) if cell is None else column(STRUCTURE["cell"], cell)
-        molecular = ~pbc_array.any(axis=1)
+        molecular = ~np.any(pbc_array, axis=1)
         if molecular.any() and cell_array[molecular].any():
             cell_array = np.where(molecular[:, None, None], 0.0, cell_array)
         charge_array = np.zeros(n, np.int16) if charge is None else column(STRUCTURE["charge"], charge)
@@ -265,7 +265,8 @@ class SampleBatch:
 
     def meaning(self, name: str) -> list[str]:
         """Return the codes of the column `name` as strings."""
-        return np.asarray(self.vocabulary[name], dtype=object)[self.columns[name]].tolist()
+        words = self.vocabulary[name]
+        return [words[code] for code in self.columns[name].tolist()]
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -335,6 +336,13 @@ class SampleBatch:
             return self
         columns = {k: v for k, v in self.columns.items() if k != "content_hash"}
         return self._replace(columns | {"positions": self.positions.astype(precision)}, self.labels)
+
+    def hashed(self) -> SampleBatch:
+        """Return the batch with `content_hash` and `root` as columns, so that they are computed once."""
+        if "content_hash" in self.columns and "root" in self.columns:
+            return self
+        own = self.content_hash
+        return self._replace({"root": own, **self.columns, "content_hash": own}, self.labels)
 
     def with_labels(self, teacher: str, **labels: npt.ArrayLike) -> SampleBatch:
         """Return the batch with the labels `energy`, `forces`, `stress` of `teacher` added or replaced."""

@@ -22,20 +22,20 @@ cryptographic; it finds duplicates and names roots.
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlffstore.ragged import offsets
+from mlffstore.threads import cpu_pool
 
 U64 = npt.NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 #: Samples are hashed in slabs of about this many atoms, so that temporaries stay in the processor's cache.
-_SLAB_ATOMS = 16384
+_SLAB_ATOMS = 32768
 
 
 def mix(x: U64) -> U64:
@@ -51,7 +51,8 @@ def mix(x: U64) -> U64:
 def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the bit patterns of floats as unsigned integers, with -0.0 made 0.0."""
     canonical = values + values.dtype.type(0.0)  # IEEE 754: -0.0 + 0.0 = 0.0, everything else unchanged
-    return canonical.view(np.uint32 if values.dtype.itemsize == 4 else np.uint64)
+    bits: npt.NDArray[Any] = canonical.view(np.uint32 if values.dtype.itemsize == 4 else np.uint64)
+    return bits
 
 
 def _atom_words(numbers: npt.NDArray[Any], positions: npt.NDArray[Any], index: U64) -> U64:
@@ -113,9 +114,8 @@ def content_hash(
         h[lo:hi] = np.add.reduceat(words, starts[lo:hi] - a)
 
     pairs = [(int(lo), int(hi)) for lo, hi in itertools.pairwise(cuts)]
-    if len(pairs) > 8:  # below that a pool costs more than it saves
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(slab, pairs))
+    if len(pairs) > 8:  # below that threads cost more than they save
+        list(cpu_pool().map(slab, pairs))
     else:
         for pair in pairs:
             slab(pair)

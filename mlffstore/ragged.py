@@ -35,7 +35,9 @@ def row_indices(starts: npt.ArrayLike, counts: npt.ArrayLike) -> Ints:
     starts, counts = np.asarray(starts, dtype=np.int64), np.asarray(counts, dtype=np.int64)
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - ends + counts, counts)
+    indices: Ints = np.repeat(starts - ends + counts, counts)
+    indices += np.arange(total, dtype=np.int64)
+    return indices
 
 
 def reduce_rows(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:

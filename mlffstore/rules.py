@@ -53,18 +53,20 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
     def per_sample(atoms: Array) -> Array:
         return reduce_rows(np.logical_or, atoms, batch.offsets) if atoms.any() else np.zeros(len(batch), bool)
 
-    complain(per_sample(~np.isfinite(batch.positions).all(axis=1)), "expected finite positions, got NaN or infinity")
+    if not np.isfinite(batch.positions).all():
+        bad = ~np.all(np.isfinite(batch.positions), axis=1)
+        complain(per_sample(bad), "expected finite positions, got NaN or infinity")
     complain(
         per_sample((batch.numbers < 1) | (batch.numbers > 118)), "expected atomic numbers from 1 to 118, got another"
     )
-    finite_cell = np.isfinite(batch.cell).all(axis=(1, 2))
+    finite_cell = np.all(np.isfinite(batch.cell), axis=(1, 2))
     complain(~finite_cell, "expected a finite cell, got NaN or infinity")
     cell = np.where(finite_cell[:, None, None], batch.cell, 1.0)
-    no_vector = (batch.pbc & (np.abs(cell).sum(axis=2) == 0)).any(axis=1)
+    no_vector = np.any(batch.pbc & (np.abs(cell).sum(axis=2) == 0), axis=1)
     complain(
         no_vector, "is periodic along a direction without a lattice vector; give the cell or set pbc to False there"
     )
-    periodic = batch.pbc.all(axis=1) & finite_cell & ~no_vector
+    periodic = np.all(batch.pbc, axis=1) & finite_cell & ~no_vector
     if periodic.any():
         # Relative to the product of the edge lengths, so that the limit means an angle and not a size.
         volume = np.abs(np.linalg.det(cell)) / np.maximum(np.prod(np.linalg.norm(cell, axis=2), axis=1), 1e-300)
@@ -75,19 +77,19 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
         for name, array in named.items():
             atom_wise = LABELS[name].axis == "atom"
             flat = array.reshape(len(array), -1)
-            missing, infinite = np.isnan(flat), np.isinf(flat)
-            if infinite.any():
-                rows = infinite.any(axis=1)
-                complain(per_sample(rows) if atom_wise else rows, f"expected finite {name} of {who!r}, got infinity")
-            if missing.any():
-                some, every = missing.any(axis=1), missing.all(axis=1)
-                if atom_wise:
-                    some = reduce_rows(np.logical_or, some, batch.offsets)
-                    every = reduce_rows(np.logical_and, every, batch.offsets)
-                complain(some & ~every, f"expected finite {name} of {who!r}, got NaN for part of it")
-                present[name] |= ~some
-            else:
-                present[name] |= True
+            if np.isfinite(flat).all():  # the usual case, in one pass
+                present[name][:] = True
+                continue
+            missing = np.isnan(flat)
+            infinite = np.any(np.isinf(flat), axis=1)
+            some, every = np.any(missing, axis=1), np.all(missing, axis=1)
+            if atom_wise:
+                infinite = per_sample(infinite)
+                some = reduce_rows(np.logical_or, some, batch.offsets)
+                every = reduce_rows(np.logical_and, every, batch.offsets)
+            complain(infinite, f"expected finite {name} of {who!r}, got infinity")
+            complain(some & ~every, f"expected finite {name} of {who!r}, got NaN for part of it")
+            present[name] |= ~some
     for name in require:
         complain(
             ~present[name],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import uuid
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,14 +26,14 @@ from mlffstore.schema import CODED, CONVENTIONS, LABELS, REASON, STANDARD, Array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from concurrent.futures import Future
 
     from mlffstore.batch import SampleBatch
-    from mlffstore.storage import Storage
+    from mlffstore.storage import Content, Storage
+from mlffstore.threads import cpu_pool
 
 #: Decoded chunks kept in memory for small reads, bytes.
 CACHE_NBYTES = 256 << 20
-#: zstd and the checksums release the interpreter's lock, so threads use all cores.
-_THREADS = min(8, os.cpu_count() or 1)
 
 
 def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
@@ -80,27 +79,32 @@ def write_columns(
 ) -> dict[str, StoredColumn]:
     """Write columns as the arrays of one Zarr group and return what the log must say of them."""
     columns = list(columns)
-    layouts = [Layout.of(column, len(array)) for column, array in columns]
-    jobs = [(i, chunk) for i, layout in enumerate(layouts) for chunk in range(layout.n_chunks)]
-
-    def encode(job: tuple[int, int]) -> bytes:
-        column, array = columns[job[0]]
-        return encode_chunk(column, layouts[job[0]], array, job[1])
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        chunks = list(pool.map(encode, jobs))
-    files = {f"{folder}/zarr.json": _json({"zarr_format": 3, "node_type": "group", "attributes": _group_attributes()})}
+    layouts = {column.name: Layout.of(column, len(array)) for column, array in columns}
+    chunks: dict[str, list[Future[bytes]]] = {}
+    # The largest first: they take longest, and the small ones fill the gaps.
+    for column, array in sorted(columns, key=lambda pair: -pair[1].nbytes):
+        layout = layouts[column.name]
+        chunks[column.name] = [
+            cpu_pool().submit(encode_chunk, column, layout, array, i) for i in range(layout.n_chunks)
+        ]
     stored = {}
-    done = 0
-    for (column, _), layout in zip(columns, layouts, strict=True):
-        shard = join_chunks(chunks[done : done + layout.n_chunks])
-        done += layout.n_chunks
+    files: dict[str, Content] = {
+        f"{folder}/zarr.json": _json({"zarr_format": 3, "node_type": "group", "attributes": _group_attributes()})
+    }
+    for column, _ in columns:
         where = f"{folder}/{column.name}"
+        metadata = array_metadata(column, layouts[column.name], attributes(column, vocabulary))
+        files[f"{where}/zarr.json"] = _json(metadata)
+
+        def shard(column: Column = column) -> bytes:
+            layout = layouts[column.name]
+            data = join_chunks([chunk.result() for chunk in chunks[column.name]])
+            stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(data), crc32c(data))
+            return data
+
         files[f"{where}/{shard_name(column)}"] = shard
-        files[f"{where}/zarr.json"] = _json(array_metadata(column, layout, attributes(column, vocabulary)))
-        stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(shard), crc32c(shard))
     storage.write(files)
-    return stored
+    return {column.name: stored[column.name] for column, _ in columns}
 
 
 def _group_attributes() -> dict[str, Any]:
@@ -146,10 +150,8 @@ class ChunkCache:
         """Return a chunk, or None."""
         array = self._chunks.get(key)
         if array is not None:
-            try:
+            with contextlib.suppress(KeyError):  # another thread may just have dropped it
                 self._chunks.move_to_end(key)
-            except KeyError:  # another thread has just dropped it
-                pass
         return array
 
     def put(self, key: tuple[str, str, int], array: Array) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from mlffstore.log import Segment, State
     from mlffstore.storage import Storage
+from mlffstore.threads import cpu_pool
 
 #: Reads of more bytes than this are spread over threads.
 _PARALLEL_NBYTES = 4 << 20
@@ -265,8 +265,7 @@ class Snapshot:
             part.place(out[key], values, part.segment.columns[key].column.axis)
 
         if plan.nbytes(keys) > _PARALLEL_NBYTES:
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(fill, jobs))
+            list(cpu_pool().map(fill, jobs))
         else:
             for job in jobs:
                 fill(job)

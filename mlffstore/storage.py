@@ -10,18 +10,19 @@ import contextlib
 import errno
 import os
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from mlffstore.errors import FormatError, ReadOnlyError, StorageError
+from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _TEMPORARY = ".tmp-"
-#: Threads that write and fsync the files of one commit. fsync waits for the disk, so more than cores is right.
-_WRITERS = 8
+#: The bytes of a new file, or a function that makes them when a thread is free to write them.
+Content: TypeAlias = "bytes | Callable[[], bytes]"
 
 
 class Storage(Protocol):
@@ -40,7 +41,7 @@ class Storage(Protocol):
         """Return the size of an object in bytes. Raise `FileNotFoundError` if there is none."""
         ...
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, Content]) -> None:
         """Write new objects that nobody else writes; when this returns they survive a power loss."""
         ...
 
@@ -133,16 +134,20 @@ class LocalStorage:
         """Return the size of the file in bytes."""
         return os.stat(self._path(path), follow_symlinks=False).st_size
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, Content]) -> None:
         """Write files that nobody else writes, and fsync them, their folders, and the folders above."""
         with _translated(self.url):
             for folder in sorted({os.path.dirname(path) for path in files}):
                 os.makedirs(os.path.dirname(self._path(f"{folder}/x" if folder else "x")), exist_ok=True)
             folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
             folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
-            with ThreadPoolExecutor(_WRITERS) as pool:
-                list(pool.map(lambda item: _write_file(self._path(item[0]), item[1]), files.items()))
-                list(pool.map(_fsync_folder, folders))
+
+            def write_one(path: str) -> None:
+                content = files[path]
+                _write_file(self._path(path), content if isinstance(content, bytes) else content())
+
+            _run_all(write_one, files)
+            _run_all(_fsync_folder, folders)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create a file with `data` unless it exists."""
@@ -193,6 +198,14 @@ class LocalStorage:
                     except OSError:
                         break
                     folder = os.path.dirname(folder)
+
+
+def _run_all(function: Callable[[str], None], paths: Iterable[str]) -> None:
+    """Call a function for every path in threads and wait for all, so that none is still writing when one has failed."""
+    jobs = [io_pool().submit(function, path) for path in paths]
+    wait(jobs)
+    for job in jobs:
+        job.result()
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -366,13 +366,14 @@ class Store:
         if batch is not None and (len(batch) or rejected is None):
             batch = batch.astype(self.precision)
             rules.check(batch, require)
+            batch = batch.hashed()
             parts["segments"] = batch
         if rejected is not None and len(rejected):
             if len(reasons) != len(rejected):
                 raise DataError(
                     f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
                 )
-            parts["quarantine"] = _with_reasons(rejected.astype(self.precision), reasons)
+            parts["quarantine"] = _with_reasons(rejected.astype(self.precision).hashed(), reasons)
         fingerprints = {who: info.get(who, {}) for who in (batch.teachers if batch is not None else ())}
         user = list(batch.user.values()) if batch is not None else []
 

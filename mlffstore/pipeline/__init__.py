@@ -1,0 +1,1 @@
+"""Recipes and their execution: generate, label, check, append, resume."""

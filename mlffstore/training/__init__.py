@@ -1,0 +1,1 @@
+"""Reading stores and releases for training."""

@@ -1,0 +1,44 @@
+"""The app with all verbs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlffstore import __version__
+from mlffstore.cli import export, importing, info, log, plugins, run, tag
+
+app = typer.Typer(
+    name="mlffstore",
+    help="Make, keep, check and release datasets for machine-learned force fields.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlffstore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Make, keep, check and release datasets for machine-learned force fields."""
+
+
+app.command("run")(run.run)
+app.command("import")(importing.import_)
+app.command("info")(info.info)
+app.command("log")(log.log)
+app.command("export")(export.export)
+app.command("tag")(tag.tag)
+app.command("teachers")(plugins.teachers)
+app.command("generators")(plugins.generators)

@@ -1,0 +1,43 @@
+"""What the verbs share: consoles, JSON, tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+#: Results.
+out = Console(highlight=False, soft_wrap=True)
+#: Progress and remarks.
+err = Console(stderr=True, highlight=False)
+
+StorePath = Annotated[str, typer.Argument(help="Path of the store.", metavar="STORE", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
+    typer.echo(json.dumps(document, indent=2, default=str))
+
+
+def pairs(rows: list[tuple[str, str]], title: str = "") -> Table:
+    """Return a table of headings and texts."""
+    table = Table(title=title or None, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, text)
+    return table
+
+
+def grid(headings: list[str], rows: list[list[str]], title: str = "") -> Table:
+    """Return a table with headings."""
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,162 @@
+"""`mlffstore run`: make what a recipe says, with progress, and go on after any interruption."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import mlffstore as ml
+from mlffstore.cli.output import AsJson, err, out, pairs, print_json
+from mlffstore.describe import describe, human_bytes, lines
+from mlffstore.pipeline.recipe import load_recipe
+from mlffstore.pipeline.run import run as run_recipe
+
+if TYPE_CHECKING:
+    from mlffstore.pipeline.recipe import Recipe
+    from mlffstore.pipeline.run import RunReport
+    from mlffstore.pipeline.task import Outcome
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)],
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="Processes; the number of cores by default.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Address of a Dask scheduler to run on instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Generate, label, check and store what RECIPE says; run it again to go on after an interruption."""
+    parsed = load_recipe(recipe)
+    began = time.monotonic()
+    with _progress(parsed) as (bar, progress):
+        if scheduler is None:
+            count = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or 1
+            report = run_recipe(parsed, workers=count, progress=progress)
+        else:
+            report = _run_on_dask(parsed, scheduler, progress)
+        bar.stop()
+    files = [] if report.failed or parsed.release is None else _release(parsed)
+    about = describe(ml.open(parsed.store))
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json(
+            {
+                "tasks": report.n_tasks,
+                "done_before": report.n_done_before,
+                "accepted": report.accepted,
+                "rejected": report.rejected,
+                "reasons": dict(report.reasons),
+                "failed": report.failed,
+                "release": files,
+                "seconds": seconds,
+                "store": about,
+            }
+        )
+    else:
+        _print(parsed, report, about, files, seconds)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _progress(recipe: Recipe) -> Any:
+    import contextlib
+
+    @contextlib.contextmanager
+    def manager() -> Any:
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not sys.stderr.isatty(),
+        )
+        began = time.monotonic()
+        made = {"samples": 0, "tasks": 0}
+        total = len(recipe.tasks())
+        with bar:
+            row = bar.add_task("tasks", total=None, rate="starting")
+
+            def progress(outcome: Outcome) -> None:
+                made["samples"] += outcome.accepted
+                made["tasks"] += 1
+                rate = made["samples"] / (time.monotonic() - began)
+                bar.update(row, total=total, completed=made["tasks"], rate=f"{rate:.1f} samples/s")
+                if bar.disable and made["tasks"] % max(1, total // 10) == 0:
+                    err.print(f"{made['tasks']}/{total} tasks, {made['samples']} samples, {rate:.1f} samples/s")
+
+            yield bar, progress
+
+    return manager()
+
+
+def _run_on_dask(recipe: Recipe, scheduler: str, progress: Any) -> RunReport:
+    from mlffstore.errors import missing_dependency
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise missing_dependency("distributed", "dask", "--scheduler") from error
+    with Client(scheduler) as client:
+        return run_recipe(recipe, executor=client.get_executor(retries=2), progress=progress)
+
+
+def _release(recipe: Recipe) -> list[dict[str, Any]]:
+    """Cut the recipe's release, a file for each teacher."""
+    assert recipe.release is not None
+    store = ml.open(recipe.store)
+    snap, folder = store.snapshot(), Path(recipe.release.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for who in snap.teachers:
+        path = folder / f"{recipe.name}-{who}-{recipe.release.version}.h5"
+        with err.status(f"exporting {path} ..."):
+            ml.get_exporter("hdf5")(
+                snap,
+                path,
+                teacher=who,
+                title=recipe.name,
+                version=recipe.release.version,
+                provenance=store.provenance(),
+            )
+        files.append({"path": str(path), "teacher": who, "bytes": path.stat().st_size})
+    return files
+
+
+def _print(
+    recipe: Recipe, report: RunReport, about: dict[str, Any], files: list[dict[str, Any]], seconds: float
+) -> None:
+    rows = lines(about)
+    rows += [("release", f"{one['path']} ({one['teacher']}, {human_bytes(one['bytes'])})") for one in files]
+    resumed = f", {report.n_done_before} of {report.n_tasks} tasks were done before" if report.n_done_before else ""
+    rows.append(
+        ("this run", f"{report.accepted:,} samples accepted, {report.rejected:,} rejected, {seconds:.0f} s{resumed}")
+    )
+    for reason, count in report.reasons.most_common(8):
+        rows.append(("", f"{count:,} x {reason}"))
+    out.print(pairs(rows, title=f"{recipe.name}: {recipe.store}"))
+    for line in report.failed:
+        err.print(f"failed: {line}", markup=False)
+    if report.failed:
+        err.print("some tasks failed; mend the cause and run the same command again: it goes on from here")
+        return
+    steps = [f"mlffstore info {recipe.store}", f"mlffstore log {recipe.store}"]
+    if files:
+        teacher = files[0]["teacher"]
+        code = f"import mlffstore as ml; print(ml.TorchDataset('{files[0]['path']}', split='train').batch([0, 1]))"
+        steps.append(f'python -c "{code}"')
+        steps.append(f"mlffstore export {recipe.store} --teacher {teacher} --out {teacher}.h5")
+    out.print("\nNext, try:")
+    for step in steps[:3]:
+        out.print(f"  {step}", markup=False)

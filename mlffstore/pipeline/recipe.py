@@ -1,0 +1,140 @@
+"""Recipes: the YAML that says what to make. Unknown keys are refused; every quantity states its unit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from mlffstore.errors import RecipeError, missing_dependency, problems_message
+
+try:
+    import yaml
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+except ImportError as _error:
+    raise missing_dependency("pydantic and pyyaml", "cli", "running a recipe") from _error
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Strict):
+    """One kind of samples: a generator, a teacher, and how many."""
+
+    name: Name = Field(description="Name of the part; part of the idempotency keys.")
+    generator: str = Field(description="Name of a generator, see `mlffstore generators`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the generator.")
+    teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
+    teacher_options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+    samples: int = Field(gt=0, description="Structures to generate; rejected ones count.")
+    samples_per_task: int = Field(default=32, gt=0, description="Structures of one task: one commit.")
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks; the last one may be smaller."""
+        return -(-self.samples // self.samples_per_task)
+
+
+class Checks(_Strict):
+    """Limits that every labelled sample must keep; the others go to quarantine with the reason."""
+
+    d_min: float = Field(default=0.5, ge=0, description="Smallest distance of two atoms or images, angstrom.")
+    force_max: float = Field(default=50.0, gt=0, description="Largest force on an atom, eV/angstrom.")
+    n_atoms: tuple[int, int] = Field(default=(1, 1000), description="Fewest and most atoms.")
+    elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
+
+
+class Release(_Strict):
+    """The HDF5 files to cut when all tasks are done, one for each teacher."""
+
+    folder: str = Field(default="release", description="Where; relative to the working folder.")
+    version: str = Field(default="1.0.0", description="Version of the release.")
+
+
+class Splits(_Strict):
+    """Shares of the splits, decided by a hash of the root of each sample."""
+
+    train: float = Field(default=0.8, ge=0, le=1, description="Share of roots that train.")
+    val: float = Field(default=0.1, ge=0, le=1, description="Share of roots that validate.")
+    test: float = Field(default=0.1, ge=0, le=1, description="Share of roots that test.")
+    seed: int = Field(default=0, description="Another seed gives another split.")
+
+
+class Recipe(_Strict):
+    """What to make."""
+
+    name: Name = Field(description="Name of the dataset.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    store: str = Field(description="Path of the store; relative to the working folder.")
+    precision: Literal["float32", "float64"] = Field(default="float32", description="dtype of stored positions.")
+    splits: Splits = Splits()
+    checks: Checks = Checks()
+    parts: tuple[Part, ...] = Field(min_length=1)
+    release: Release | None = None
+
+    @model_validator(mode="after")
+    def _unique_parts(self) -> Recipe:
+        names = [part.name for part in self.parts]
+        if len(set(names)) != len(names):
+            raise ValueError(f"parts: expected different names, got {', '.join(names)}")
+        return self
+
+    def key(self, part: Part, task: int) -> str:
+        """Return the idempotency key of a task.
+
+        It names everything that decides the task's samples, so that a changed recipe makes new samples, and an
+        unchanged part of a changed recipe does not run again.
+        """
+        decisive = {
+            "seed": self.seed,
+            "checks": self.checks.model_dump(mode="json"),
+            "precision": self.precision,
+            # The number of tasks decides nothing but the size of the last one, so a part can grow.
+            "part": part.model_dump(mode="json", exclude={"samples"}),
+            "count": self.count(part, task),
+        }
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        return f"run/{self.name}/{part.name}/{task}/{digest}"
+
+    @staticmethod
+    def count(part: Part, task: int) -> int:
+        """Return how many structures a task makes."""
+        return min(part.samples_per_task, part.samples - task * part.samples_per_task)
+
+    def tasks(self) -> list[tuple[Part, int]]:
+        """Return all tasks, the parts interleaved so that a store that still grows is representative."""
+        lists = [[((i + 0.5) / part.n_tasks, p, i) for i in range(part.n_tasks)] for p, part in enumerate(self.parts)]
+        return [(self.parts[p], i) for _, p, i in sorted(task for tasks in lists for task in tasks)]
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises
+    ------
+    RecipeError
+        With all problems, each with its place in the file.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: expected YAML, got a syntax error: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: expected a mapping with name, store and parts, got {type(document).__name__}")
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}"
+            + ("" if one["type"] == "missing" else f", got {str(one['input'])[:60]!r}")
+            for one in error.errors()
+        ]
+        raise RecipeError(problems_message(f"{path}: the recipe cannot be run:", problems)) from error

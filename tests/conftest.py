@@ -1,0 +1,33 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a process, before numpy or torch are imported: the tests run side by side and results stay reproducible.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow")
+    parser.addoption("--run-gpu", action="store_true", help="run the tests marked gpu")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in ("slow", "gpu"):
+            if name in item.keywords and not config.getoption(f"--run-{name}"):
+                item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder with the real inputs, or skip."""
+    folder = Path(os.environ.get("MLFFSTORE_SHARED", Path(__file__).parents[1].parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs the real inputs: no folder {folder}/data (set MLFFSTORE_SHARED)")
+    return folder
