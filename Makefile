@@ -1,0 +1,61 @@
+# Verbs equal CI jobs. Needs Python 3.11 or later and make, nothing else; everything is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test nightly lint format wheel docs bench clean
+
+help:  ## List the verbs.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later; call: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: the constraint picks the build, so that no other package pulls a larger one.
+$(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable '.[quickstart]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.quickstart
+	$(PIP) install --constraint constraints.txt --editable '.[quickstart,dask,dev]'
+	@touch $@
+
+quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (about 2 minutes).
+	$(BIN)/mlffstore run recipes/quickstart.yaml
+
+test: $(VENV)/.dev  ## Run the tests with coverage.
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+nightly: $(VENV)/.dev  ## Run all tests, the slow ones too.
+	$(BIN)/python -m pytest --run-slow
+
+lint: $(VENV)/.dev  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Mend style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.dev  ## Build sdist and wheel, and import all four packages from the wheel in an empty folder.
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/check_wheel.py dist
+
+docs: $(BIN)/python  ## Build the documentation into site/.
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.dev  ## Print the storage benchmark beside its peers.
+	$(PIP) install --constraint constraints.txt atompack-db rdkit
+	$(BIN)/python benchmarks/bench_store.py
+
+clean:  ## Remove what the other verbs made, but not datasets.
+	rm -rf $(VENV) dist build site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

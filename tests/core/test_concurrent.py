@@ -1,0 +1,87 @@
+"""Several processes append to one store at the same time: everything acknowledged is there, exactly once."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+import mlffstore as ml
+from tests.samples import metal_frames
+
+PROCESSES, BATCHES = 4, 50
+
+
+def append_batches(url: str, who: int, barrier, acknowledged) -> None:
+    store = ml.open(url, mode="a")
+    batch = ml.SampleBatch.from_ase(metal_frames(2, seed=who))
+    barrier.wait()
+    for i in range(BATCHES):
+        version = store.append(batch, key=f"{who}/{i}")
+        acknowledged.put((version, f"{who}/{i}"))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_four_processes_append_fifty_batches_each(method, tmp_path):
+    context = multiprocessing.get_context(method)
+    store = ml.create(tmp_path / "d.zarr")
+    barrier, acknowledged = context.Barrier(PROCESSES), context.Queue()
+    workers = [
+        context.Process(target=append_batches, args=(store.url, who, barrier, acknowledged)) for who in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    seen = dict(acknowledged.get(timeout=120) for _ in range(PROCESSES * BATCHES))
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert sorted(seen) == list(range(1, PROCESSES * BATCHES + 1))  # no version acknowledged twice, no gap
+    snap = ml.open(store.url).snapshot()
+    assert len(snap) == 2 * PROCESSES * BATCHES
+    assert ml.open(store.url).keys() == {key: version for version, key in seen.items()}
+    by_seed = {who: np.array([f.calc.results["energy"] for f in metal_frames(2, seed=who)]) for who in range(PROCESSES)}
+    energies = snap.read(columns=["energy"]).energy.reshape(-1, 2)
+    for version, key in seen.items():
+        assert np.array_equal(energies[version - 1], by_seed[int(key.split("/")[0])])
+
+
+def race(url: str, barrier, answers) -> None:
+    store = ml.open(url, mode="a")
+    barrier.wait()
+    answers.put(store.append(metal_frames(1), key="same"))
+
+
+def test_the_same_key_from_four_processes_lands_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    store = ml.create(tmp_path / "d.zarr")
+    barrier, answers = context.Barrier(4), context.Queue()
+    workers = [context.Process(target=race, args=(store.url, barrier, answers)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    assert {answers.get(timeout=60) for _ in workers} == {1}
+    for worker in workers:
+        worker.join(60)
+    assert len(store) == 1
+    assert len(store.snapshot().segments) == 1
+    # The losers removed the segments that nothing names.
+    assert len(list((tmp_path / "d.zarr" / "segments").iterdir())) == 1
+
+
+def create(url: str, barrier, answers) -> None:
+    barrier.wait()
+    answers.put(ml.create(url, exist_ok=True).uuid)
+
+
+def test_creating_at_the_same_time_makes_one_store(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(4), context.Queue()
+    url = str(tmp_path / "d.zarr")
+    workers = [context.Process(target=create, args=(url, barrier, answers)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    assert len({answers.get(timeout=60) for _ in workers}) == 1
+    for worker in workers:
+        worker.join(60)
+    assert ml.open(url).version == 0
