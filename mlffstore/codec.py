@@ -8,6 +8,7 @@ written here because a whole column is encoded in one go, in threads, without an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ _ABSENT = (1 << 64) - 1
 def crc32c(data: bytes | memoryview) -> int:
     """Return the CRC-32C (Castagnoli) of some bytes."""
     return int(google_crc32c.value(bytes(data) if isinstance(data, memoryview) else data))
+
+
+def digest(data: bytes) -> str:
+    """Return the first 128 bits of the SHA-256 of a file, in hexadecimal.
+
+    The log keeps this of every shard. A CRC of the whole file would not do: chunks end with their own CRC, and the CRC of
+    anything followed by its CRC is a constant, so that two shards with chunks of equal length could not be told apart.
+    """
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

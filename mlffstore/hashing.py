@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlffstore.ragged import offsets
-from mlffstore.threads import cpu_pool
 
 U64 = npt.NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -106,19 +105,12 @@ def content_hash(
     cuts = np.unique(np.searchsorted(starts, np.arange(0, starts[-1] + _SLAB_ATOMS, _SLAB_ATOMS)).clip(0, len(h)))
     cuts = np.unique(np.concatenate([[0], cuts, [len(h)]]))
 
-    def slab(pair: tuple[int, int]) -> None:
-        lo, hi = pair
+    # One thread: numpy holds the interpreter's lock between such short steps, and threads would only pass it around.
+    for lo, hi in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
         a, b = int(starts[lo]), int(starts[hi])
         index = np.arange(a, b, dtype=np.uint64) - np.repeat(starts[lo:hi].astype(np.uint64), n_atoms[lo:hi])
         words = _atom_words(numbers[a:b], positions[a:b], index)
         h[lo:hi] = np.add.reduceat(words, starts[lo:hi] - a)
-
-    pairs = [(int(lo), int(hi)) for lo, hi in itertools.pairwise(cuts)]
-    if len(pairs) > 8:  # below that threads cost more than they save
-        list(cpu_pool().map(slab, pairs))
-    else:
-        for pair in pairs:
-            slab(pair)
 
     cell_bits = _bits(np.ascontiguousarray(cell, dtype=np.float64)).reshape(len(h), 9)
     for j in range(9):

@@ -24,7 +24,7 @@ OPERATIONS = ("create", "append", "layer", "replace", "tag")
 MAX_ENTRY_NBYTES = 64 << 20
 #: Largest count that is believed of a segment: 2**40 atoms are 13 TB of positions.
 _MAX_COUNT = 1 << 40
-_UUID = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 _SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
 _LAYER = re.compile(r"layers/[0-9a-f]{32}")
 
@@ -43,7 +43,7 @@ class StoredColumn:
     rows: int
     chunk: int
     nbytes: int
-    crc32c: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Entry:
         UUID of the store, so that an entry of another store is recognised.
     transaction : str
         UUID of the attempt: tells a writer after an unclear failure whether the entry is its own.
-    parent : int or None
-        `checksum` of the entry before, which makes the log a chain.
+    parent : str or None
+        `mlffstore.codec.digest` of the file of the entry before, which makes the log a chain.
     time : str
         UTC, ISO 8601; for people, never for order.
     operation : {"create", "append", "layer", "replace", "tag"}
@@ -106,7 +106,7 @@ class Entry:
     version: int
     store: str
     transaction: str
-    parent: int | None
+    parent: str | None
     time: str
     operation: str
     key: str | None = None
@@ -130,11 +130,6 @@ class Entry:
 
 
 _ENVELOPE = ("format", "version", "store", "transaction", "parent", "time", "operation", "key", "crc32c")
-
-
-def checksum(data: bytes) -> int:
-    """Return the checksum by which the next entry refers to this one: the CRC-32C of the whole file."""
-    return crc32c(data)
 
 
 def decode_entry(data: bytes, version: int, store: str | None, where: str) -> Entry:
@@ -165,7 +160,7 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
         version=fields.integer("version"),
         store=fields.text("store"),
         transaction=fields.text("transaction"),
-        parent=None if parent is None else fields.integer("parent"),
+        parent=None if parent is None else fields.text("parent", _DIGEST),
         time=fields.text("time"),
         operation=fields.text("operation"),
         key=None if document.get("key") is None else fields.text("key"),
@@ -231,7 +226,7 @@ def column_document(stored: StoredColumn) -> dict[str, Any]:
         "dtype": column.dtype,
         "chunk": stored.chunk,
         "nbytes": stored.nbytes,
-        "crc32c": stored.crc32c,
+        "digest": stored.digest,
     }
     if known_column(column.name) is None:
         document |= {"axis": column.axis, "unit": column.unit, "long_name": column.long_name}
@@ -268,7 +263,7 @@ def _parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: in
         rows=rows,
         chunk=fields.integer("chunk", 1, max(rows, 1)),
         nbytes=fields.integer("nbytes"),
-        crc32c=fields.integer("crc32c", 0, 2**32 - 1),
+        digest=fields.text("digest", _DIGEST),
     )
 
 
@@ -342,7 +337,7 @@ class State:
     precision: str
     settings: Mapping[str, Any]
     version: int = -1
-    parent: int | None = None
+    parent: str | None = None
     segments: list[Segment] = field(default_factory=list)
     quarantine: list[Segment] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
@@ -350,8 +345,8 @@ class State:
     teachers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     user: dict[str, Column] = field(default_factory=dict)
 
-    def apply(self, entry: Entry, data_checksum: int, where: str) -> None:
-        """Add the next entry.
+    def apply(self, entry: Entry, own: str, where: str) -> None:
+        """Add the next entry, whose file has the digest `own`.
 
         Raises
         ------
@@ -374,7 +369,7 @@ class State:
             self.tags[fields.text("tag")] = target
         if entry.key is not None:
             self.keys[entry.key] = entry.version
-        self.version, self.parent = entry.version, data_checksum
+        self.version, self.parent = entry.version, own
 
     def _append(self, fields: _Fields) -> None:
         segments = [parse_segment(value, fields.where) for value in fields.items("segments")]

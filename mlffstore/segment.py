@@ -13,8 +13,8 @@ import numpy as np
 from mlffstore.codec import (
     Layout,
     array_metadata,
-    crc32c,
     decode_chunk,
+    digest,
     encode_chunk,
     join_chunks,
     parse_index,
@@ -79,10 +79,12 @@ def write_columns(
 ) -> dict[str, StoredColumn]:
     """Write columns as the arrays of one Zarr group and return what the log must say of them."""
     columns = list(columns)
+    order = [column.name for column, _ in columns]
     layouts = {column.name: Layout.of(column, len(array)) for column, array in columns}
     chunks: dict[str, list[Future[bytes]]] = {}
-    # The largest first: they take longest, and the small ones fill the gaps.
-    for column, array in sorted(columns, key=lambda pair: -pair[1].nbytes):
+    # The smallest first: their files reach the disk while the large ones are still being compressed.
+    columns = sorted(columns, key=lambda pair: pair[1].nbytes)
+    for column, array in columns:
         layout = layouts[column.name]
         chunks[column.name] = [
             cpu_pool().submit(encode_chunk, column, layout, array, i) for i in range(layout.n_chunks)
@@ -95,16 +97,17 @@ def write_columns(
         where = f"{folder}/{column.name}"
         metadata = array_metadata(column, layouts[column.name], attributes(column, vocabulary))
         files[f"{where}/zarr.json"] = _json(metadata)
+    for column, _ in columns:
 
         def shard(column: Column = column) -> bytes:
             layout = layouts[column.name]
             data = join_chunks([chunk.result() for chunk in chunks[column.name]])
-            stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(data), crc32c(data))
+            stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(data), digest(data))
             return data
 
-        files[f"{where}/{shard_name(column)}"] = shard
+        files[f"{folder}/{column.name}/{shard_name(column)}"] = shard
     storage.write(files)
-    return {column.name: stored[column.name] for column, _ in columns}
+    return {name: stored[name] for name in order}
 
 
 def _group_attributes() -> dict[str, Any]:
@@ -207,9 +210,9 @@ class ColumnReader:
             if 2 * len(missing) >= layout.n_chunks:
                 # Most of the shard: one read, checked against the log, which also finds exchanged files.
                 data = self._read(stored, 0, stored.nbytes)
-                if self.storage.size(self._shard_path(stored)) != stored.nbytes or crc32c(data) != stored.crc32c:
+                if self.storage.size(self._shard_path(stored)) != stored.nbytes or digest(data) != stored.digest:
                     raise CorruptionError(
-                        f"{where}: is not the file that was committed (checksum); restore it from a copy"
+                        f"{where}: is not the file that was committed (SHA-256); restore it from a copy"
                     )
                 index = data[-layout.index_nbytes :]
                 pairs = parse_index(index, layout, stored.nbytes, where)

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlffstore import rules
 from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
+from mlffstore.codec import digest
 from mlffstore.errors import (
     ConflictError,
     CorruptionError,
@@ -31,7 +32,6 @@ from mlffstore.log import (
     MAX_ENTRY_NBYTES,
     Entry,
     State,
-    checksum,
     decode_entry,
     entry_path,
     segment_document,
@@ -198,8 +198,8 @@ class Store:
             self._state = self._empty_state()
         return self._lock
 
-    def _entries(self, start: int, stop: int | None = None) -> Iterator[tuple[Entry, int, str]]:
-        """Yield the entries from `start`, with their checksums and places, up to the last there is or `stop`."""
+    def _entries(self, start: int, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
+        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
         version = start
         while stop is None or version < stop:
             path = entry_path(version)
@@ -210,7 +210,7 @@ class Store:
                 return
             if len(data) > MAX_ENTRY_NBYTES:
                 raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
-            yield decode_entry(data, version, self.uuid, where), checksum(data), where
+            yield decode_entry(data, version, self.uuid, where), digest(data), where
             version += 1
 
     def _refresh(self) -> State:
@@ -253,7 +253,7 @@ class Store:
                         f"the log entry would be {len(data)} bytes; append fewer user columns or provenance"
                     )
                 if self._claim(entry, data):
-                    state.apply(entry, checksum(data), f"{self.url}/{entry_path(entry.version)}")
+                    state.apply(entry, digest(data), f"{self.url}/{entry_path(entry.version)}")
                     return entry.version, True
                 time.sleep(random.uniform(0, wait))
                 wait = min(2 * wait, _BACKOFF_MAX)

@@ -86,7 +86,9 @@ def test_a_key_is_committed_once(store):
     assert store.append(metal_frames(3, seed=9), key="task-1") == 1
     assert len(store) == 2
     assert store.keys() == {"task-1": 1}
-    assert len(list(store._storage.list("segments"))) == len(list(store._storage.list(store.snapshot().segments[0].path)))
+    assert len(list(store._storage.list("segments"))) == len(
+        list(store._storage.list(store.snapshot().segments[0].path))
+    )
 
 
 def test_snapshots_never_change(store):
@@ -143,7 +145,9 @@ def test_two_teachers_are_never_mixed(store):
 def test_a_teacher_name_stands_for_one_model(store):
     store.append(metal_frames(1), teacher="m", teachers={"m": {"fingerprint": "sha256:aa"}})
     before = sorted(store._storage.list(""))
-    with pytest.raises(ConflictError, match="teacher 'm': the store holds labels of 'sha256:aa', these are of 'sha256:bb'"):
+    with pytest.raises(
+        ConflictError, match="teacher 'm': the store holds labels of 'sha256:aa', these are of 'sha256:bb'"
+    ):
         store.append(metal_frames(1, seed=2), teacher="m", teachers={"m": {"fingerprint": "sha256:bb"}})
     assert sorted(store._storage.list("")) == before
     assert store.snapshot().teacher_info("m") == {"fingerprint": "sha256:aa"}
