@@ -1,0 +1,163 @@
+"""CHGNet, natively batched: the default teacher of crystals."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import io
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import TeacherError, missing_dependency
+from mlffstore.protocols import TeacherInfo
+from mlffstore_teachers.collect import collect, failure
+from mlffstore_teachers.domain import refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore.protocols import TeacherLabels
+
+_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class CHGNetTeacher:
+    """CHGNet 0.3.0 (MPtrj, PBE and PBE+U): crystals of 89 elements; refuses molecules.
+
+    Parameters
+    ----------
+    batch_atoms : int, optional
+        Atoms of one call of the model, at most (a larger sample goes alone). Bounds the memory; on a CPU more is not
+        faster (dense crystals have a hundred neighbours within the cutoff of 6 angstrom), on a GPU it is.
+    device : str, optional
+        Of torch.
+
+    Notes
+    -----
+    Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi:10.1038/s42256-023-00716-3. The weights come with the package.
+    CHGNet gives energies in eV an ATOM and stresses in GPa, tension positive; both are converted.
+    """
+
+    def __init__(self, *, batch_atoms: int = 64, device: str = "cpu") -> None:
+        if batch_atoms < 1:
+            raise TeacherError(f"chgnet: expected batch_atoms of at least 1, got {batch_atoms}")
+        self.batch_atoms, self.device = batch_atoms, device
+        self._info = _info()
+        self._model: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # the weights are loaded again where it is used
+
+    @property
+    def info(self) -> TeacherInfo:
+        """What the teacher is."""
+        return self._info
+
+    def label(self, batch: SampleBatch) -> TeacherLabels:
+        """Label every sample, many in one call of the model; one that fails does not disturb the others."""
+        reasons = refusals(self._info, batch, charged=False)
+        results: list[dict[str, Any] | None] = [None] * len(batch)
+        graphs: dict[int, Any] = {}
+        for i in (i for i, reason in enumerate(reasons) if not reason):
+            try:
+                graphs[i] = self._graph(batch, i)
+            except Exception as error:  # isolated atoms and whatever else the converter raises
+                reasons[i] = failure(self._info.name, error)
+        for group in _groups(list(graphs), batch.n_atoms, self.batch_atoms):
+            self._predict(group, graphs, results, reasons)
+        return collect(self._info.name, batch, results, reasons, stress=True)
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            # CHGNet prints on loading, and deprecations of its own imports say nothing to our users.
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")
+                from chgnet.model import CHGNet
+
+                self._model = CHGNet.load(use_device=self.device, verbose=False)
+            self._model.graph_converter.on_isolated_atoms = "error"
+        return self._model
+
+    def _graph(self, batch: SampleBatch, i: int) -> Any:
+        model = self._loaded()
+        from pymatgen.core import Lattice, Structure
+
+        atoms = slice(batch.offsets[i], batch.offsets[i + 1])
+        structure = Structure(
+            Lattice(batch.cell[i]),
+            batch.numbers[atoms].tolist(),
+            batch.positions[atoms].astype(np.float64),
+            coords_are_cartesian=True,
+        )
+        return model.graph_converter(structure)
+
+    def _predict(
+        self, group: Sequence[int], graphs: dict[int, Any], results: list[dict[str, Any] | None], reasons: list[str]
+    ) -> None:
+        """Label a group in one call; if that fails, halve it until the culprit is alone."""
+        from ase.units import GPa
+
+        try:
+            with warnings.catch_warnings():
+                # CHGNet converts volumes that require gradients; torch warns once a process.
+                warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+                found = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
+        except Exception as error:  # a model may raise anything; the reason is kept
+            if len(group) == 1:
+                reasons[group[0]] = failure(self._info.name, error)
+                return
+            half = len(group) // 2
+            self._predict(group[:half], graphs, results, reasons)
+            self._predict(group[half:], graphs, results, reasons)
+            return
+        for i, one in zip(group, [found] if len(group) == 1 else found, strict=True):
+            stress = np.asarray(one["s"], np.float64)
+            results[i] = {
+                "energy": float(one["e"]) * len(one["f"]),
+                "forces": one["f"],
+                "stress": np.array([0.5 * (stress[a, b] + stress[b, a]) for a, b in _VOIGT]) * GPa,
+            }
+
+
+def _groups(indices: Sequence[int], n_atoms: Any, budget: int) -> list[list[int]]:
+    """Cut samples into groups of at most `budget` atoms, similar sizes together."""
+    groups: list[list[int]] = []
+    used = budget
+    for i in sorted(indices, key=lambda i: int(n_atoms[i])):
+        if used + int(n_atoms[i]) > budget or not groups:
+            groups.append([])
+            used = 0
+        groups[-1].append(i)
+        used += int(n_atoms[i])
+    return groups
+
+
+@functools.cache
+def _info() -> TeacherInfo:
+    """Describe the model without importing it, which takes seconds."""
+    spec = importlib.util.find_spec("chgnet")
+    if spec is None or spec.origin is None:
+        raise missing_dependency("chgnet", "chgnet", "the teacher 'chgnet'")
+    weights = sorted((Path(spec.origin).parent / "pretrained" / "0.3.0").glob("*.pth.tar"))
+    if len(weights) != 1:
+        raise TeacherError(f"chgnet: expected the weights of version 0.3.0 in the package, got {len(weights)} files")
+    digest = hashlib.sha256(weights[0].read_bytes()).hexdigest()
+    return TeacherInfo(
+        name="chgnet",
+        # The elements of MPtrj: all up to Pu but Po, At, Rn, Fr and Ra (Deng et al., figure 2).
+        elements=frozenset(range(1, 95)) - {84, 85, 86, 87, 88},
+        domains=frozenset({"periodic"}),
+        properties=("energy", "forces", "stress"),
+        precision="float32",
+        conservative=True,
+        licence="BSD-3-Clause",
+        fingerprint=f"CHGNet 0.3.0, weights sha256:{digest}",
+        software={"chgnet": version("chgnet"), "torch": version("torch"), "pymatgen": version("pymatgen")},
+    )
