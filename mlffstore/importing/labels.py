@@ -111,7 +111,9 @@ class LabelReader:
             # Programs disagree on the order of six numbers (Voigt or LAMMPS), so six are refused.
             problems.append(f"{key!r}: expected a virial of 3x3 numbers, got shape {virial.shape}; write all nine")
         elif not (atoms.pbc.all() and atoms.cell.rank == 3):
-            problems.append(f"{key!r}: expected a sample that is periodic in three directions, since stress = -virial/V")
+            problems.append(
+                f"{key!r}: expected a sample that is periodic in three directions, since stress = -virial/V"
+            )
         else:
             energy = convert("energy", virial.reshape(3, 3), self.units.get("virial", "eV"))
             labels["stress"] = -energy / atoms.get_volume()
@@ -135,7 +137,7 @@ class LabelReader:
         """Return names that look like labels and are not used, ``{"energy": "REF_energy"}``: for messages only."""
         results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
         used = set(self.keys.values()) | {"energy", "forces", "stress", "energies", "stresses"}
-        found = {}
+        found: dict[str, str] = {}
         for label, parts in _HINTS.items():
             places = (atoms.arrays,) if label == "forces" else (results, atoms.info)
             for name in (name for place in places for name in place if isinstance(name, str) and name not in used):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 #: Seed of the embedding: the same file gives the same structures, so that a second import recognises them.
 _SEED = 0xC0FFEE
+_END = object()
 
 
 def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
@@ -29,11 +31,18 @@ def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
         If a record is not understood, is a 2D drawing, or lacks hydrogens and they may not be added.
     """
     Chem = _rdkit()
-    with path.open("rb") as file, _quiet():
-        for i, mol in enumerate(Chem.ForwardSDMolSupplier(file, removeHs=False)):
+    with path.open("rb") as file:
+        supplier = Chem.ForwardSDMolSupplier(file, removeHs=False)
+        for i in itertools.count():
             where = f"record {i}"
+            with _quiet():
+                mol: Any = next(supplier, _END)
+            if mol is _END:
+                return
             if mol is None:
-                raise DataError(f"{path}, {where}: expected a molecule that RDKit accepts, got one it rejects; repair it")
+                raise DataError(
+                    f"{path}, {where}: expected a molecule that RDKit accepts, got one it rejects; repair it"
+                )
             if not mol.GetNumAtoms() or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
                 raise DataError(
                     f"{path}, {where}: expected 3D coordinates, got a 2D drawing; import its SMILES instead (or write "
@@ -65,20 +74,28 @@ def read_smiles(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
     from rdkit.Chem import rdDistGeom
 
     if not add_hydrogens:
-        raise DataError(f"{path}: expected add_hydrogens=True, got False; SMILES leave hydrogens out, and they are needed")
-    with path.open(encoding="utf-8") as file, _quiet():
+        raise DataError(
+            f"{path}: expected add_hydrogens=True, got False; SMILES leave hydrogens out, and they are needed"
+        )
+    with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            text = line.split("#", 1)[0] if line.startswith("#") else line
-            if not text.strip() or (number == 1 and text.split()[0].lower() == "smiles"):
+            words = line.split()
+            if not words or words[0].startswith("#") or (number == 1 and words[0].lower() == "smiles"):
                 continue
-            smiles, where = text.split()[0], f"line {number}"
-            mol = Chem.MolFromSmiles(smiles)
+            smiles, where = words[0], f"line {number}"
+            with _quiet():
+                mol = Chem.MolFromSmiles(smiles)
             if mol is None or not mol.GetNumAtoms() or "." in smiles:
-                raise DataError(f"{path}, {where}: expected the SMILES of one molecule, got {smiles!r}; correct or remove it")
+                raise DataError(
+                    f"{path}, {where}: expected the SMILES of one molecule, got {smiles!r}; correct or remove it"
+                )
             full = Chem.AddHs(mol)
             parameters = rdDistGeom.ETKDGv3()
-            parameters.randomSeed, parameters.maxIterations = _SEED, 50
-            if rdDistGeom.EmbedMolecule(full, parameters) != 0:
+            parameters.randomSeed = _SEED
+            parameters.maxIterations = 50
+            with _quiet():
+                failed = rdDistGeom.EmbedMolecule(full, parameters) != 0
+            if failed:
                 raise DataError(f"{path}, {where}: RDKit finds no 3D structure for {smiles!r}; remove the line")
             info = {"smiles": smiles}
             yield Record(_to_atoms(full, info), where, hydrogens=full.GetNumAtoms() - mol.GetNumAtoms())
