@@ -18,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import mlffstore as ml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMMIT = 4096  # samples a commit
 BATCH = 32

@@ -251,7 +251,9 @@ class SampleBatch:
     @property
     def root(self) -> Array:
         """Hash of the seed of each sample, shape (S,), uint64; the sample's own where nobody said."""
-        return self.columns.get("root", self.content_hash)
+        if "root" in self.columns:
+            return self.columns["root"]
+        return self.content_hash
 
     @property
     def source(self) -> list[str]:

@@ -21,7 +21,6 @@ cryptographic; it finds duplicates and names roots.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np

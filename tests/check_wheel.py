@@ -27,7 +27,8 @@ def main(dist: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "site"
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)], check=True
+            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)],
+            check=True,
         )
         code = (
             "import sys; sys.path.insert(0, 'site'); import importlib, pathlib\n"

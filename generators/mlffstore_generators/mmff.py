@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-class MMFF(Calculator):
+class MMFF(Calculator):  # type: ignore[misc]  # ASE has no types
     """Energy (eV) and forces (eV/angstrom) of RDKit's MMFF94 for one molecule.
 
     Parameters

@@ -129,7 +129,10 @@ def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
     ]
     z = known[int(rng.integers(len(known)))]
     symbol, own = chemical_symbols[z], reference_states[z]["symmetry"]
-    atoms, structure = bulk(symbol), own
+    try:
+        atoms, structure = bulk(symbol), own
+    except ValueError as error:  # ASE's reference state lacks the basis
+        raise NoCrystalError("element without a bulk structure") from error
     if own != "diamond" and rng.random() < 0.5:
         structure = ("fcc", "bcc", "hcp")[int(rng.integers(3))]
         volume = atoms.get_volume() / len(atoms)

@@ -92,7 +92,7 @@ def embed(mol: Any, seed: int) -> Any:
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
         if properties is None:
             raise NoStructureError("no MMFF94 parameters")
-        parameters = rdDistGeom.ETKDGv3()
+        parameters: Any = rdDistGeom.ETKDGv3()
         parameters.randomSeed = seed
         parameters.maxIterations = 20
         if rdDistGeom.EmbedMolecule(mol, parameters) != 0:

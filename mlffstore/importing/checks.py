@@ -188,7 +188,7 @@ def _bare(vectors: Any, orders: Any, neighbours: Any) -> bool:
     if n > 3 or orders.sum() > 3.8:
         return False
     if n < 2:
-        return n == 0 or not (orders[0] > 1.8 and neighbours[0] in (7, 8, 16))
+        return n == 0 or not (orders[0] > 1.4 and neighbours[0] in (7, 8, 16))
     unit = vectors / np.linalg.norm(vectors, axis=1)[:, None]
     cosines = (unit @ unit.T)[np.triu_indices(n, 1)]
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1))).sum()

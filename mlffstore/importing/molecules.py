@@ -90,7 +90,7 @@ def read_smiles(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
                     f"{path}, {where}: expected the SMILES of one molecule, got {smiles!r}; correct or remove it"
                 )
             full = Chem.AddHs(mol)
-            parameters = rdDistGeom.ETKDGv3()
+            parameters: Any = rdDistGeom.ETKDGv3()
             parameters.randomSeed = _SEED
             parameters.maxIterations = 50
             with _quiet():

@@ -211,14 +211,18 @@ def import_files(
                     "digest": digest, "file": path.name, "sha256": sha, "format": kind or "ase", "block": number,
                     "batch_samples": size, "samples": len(batch), "last": last, "options": content,
                 }  # fmt: skip
+                before = target.store.version
                 version = target.store.commit(
                     batch, key=f"import/{digest}/{size}/{number}", require=require, provenance={"import": note}
                 )
                 target.remember(note)
-                versions.append(version)
-                samples += len(batch)
-                atoms += batch.n_atoms_total
-                hydrogens += sum(record.hydrogens for record in block)
+                if version <= before:  # another process imports the same file and was faster
+                    skipped += len(batch)
+                else:
+                    versions.append(version)
+                    samples += len(batch)
+                    atoms += batch.n_atoms_total
+                    hydrogens += sum(record.hydrogens for record in block)
             begun += len(batch)
             if progress is not None:
                 progress(samples + skipped)

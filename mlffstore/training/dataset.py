@@ -7,7 +7,6 @@ them with numpy. Nothing is opened before a DataLoader forks or pickles, and pic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +23,9 @@ except ImportError as _error:
     raise missing_dependency("torch", "torch", "TorchDataset") from _error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from mlffstore.schema import Array
-    from mlffstore.snapshot import Snapshot
-    from mlffstore.store import Store
 
 Source = "str | os.PathLike[str] | Store | Snapshot"
 Batch = dict[str, torch.Tensor]
@@ -166,17 +165,13 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         """Join batches into one; give it to torch's DataLoader as `collate_fn`."""
         if len(items) == 1:
             return items[0]
-        out = {
-            name: torch.cat([item[name] for item in items]) for name in items[0] if name not in ("batch", "ptr")
-        }
+        out = {name: torch.cat([item[name] for item in items]) for name in items[0] if name not in ("batch", "ptr")}
         counts = out["n_atoms"]
         out["batch"] = torch.repeat_interleave(torch.arange(len(counts)), counts)
         out["ptr"] = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
         return out
 
-    def loader(
-        self, batch_size: int = 32, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False
-    ) -> Loader:
+    def loader(self, batch_size: int = 32, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False) -> Loader:
         """Return an iterable over batches, in another order in each epoch."""
         return Loader(self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
 
@@ -184,9 +179,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 class Loader:
     """Batches of a `TorchDataset`. Each iteration is one epoch; its order depends on (seed, epoch) alone."""
 
-    def __init__(
-        self, dataset: TorchDataset, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool
-    ) -> None:
+    def __init__(self, dataset: TorchDataset, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, got {batch_size}")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle

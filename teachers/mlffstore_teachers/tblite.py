@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 
 
-def gfn2_xtb(
-    *, accuracy: float = 1.0, max_iterations: int = 250, electronic_temperature: float = 300.0
-) -> ASETeacher:
+def gfn2_xtb(*, accuracy: float = 1.0, max_iterations: int = 250, electronic_temperature: float = 300.0) -> ASETeacher:
     """GFN2-xTB, a semi-empirical tight-binding method, for molecules of H to Rn.
 
     Parameters

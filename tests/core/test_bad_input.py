@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from ase import Atoms
 import mlffstore as ml
 from mlffstore import errors, rules, units
 from tests.samples import labelled, metal_frames, molecule_frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def frame(**changes) -> Atoms:

@@ -91,7 +91,7 @@ def test_user_columns_travel():
     batch = ml.SampleBatch(
         n_atoms=[1, 2],
         numbers=[2, 1, 1],
-        positions=np.zeros((3, 3)) + [[0.0], [0.0], [0.74]],
+        positions=[*np.zeros((3, 3)), [0.0], [0.0], [0.74]],
         extra={"gap": ([1.5, 2.5], "eV", "sample"), "magmom": ([0.0, 0.1, 0.2], "mu_B", "atom")},
     )
     one = batch.take([1])
@@ -156,8 +156,8 @@ def test_what_is_not_a_frame_is_refused(frames, message):
 
 def test_forces_of_the_wrong_shape_name_the_sample():
     good = molecule_frames(1)[0]
+    labels = [{"energy": 0.0, "forces": np.zeros((3, 3))}, {"energy": 0.0, "forces": np.zeros((2, 3))}]
     with pytest.raises(DataError, match=r"sample 1: expected forces of shape \(3, 3\), got \(2, 3\)"):
-        labels = [{"energy": 0.0, "forces": np.zeros((3, 3))}, {"energy": 0.0, "forces": np.zeros((2, 3))}]
         ml.SampleBatch.from_ase([good, good], labels=labels)
 
 

@@ -1,0 +1,73 @@
+"""The command line: results on stdout, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from ase.io import write
+
+import mlffstore as ml
+from tests.samples import metal_frames, molecule_frames
+
+
+def cli(*args, code=0):
+    done = subprocess.run([sys.executable, "-m", "mlffstore.cli", *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(12), teacher="emt", key="first")
+    store.append(molecule_frames(4), teacher="toy")
+    return store
+
+
+def test_info(store):
+    text = cli("info", store.url).stdout
+    for part in ("16", "emt (12)", "toy (4)", "75 %", "first"):
+        assert part in text
+    about = json.loads(cli("info", store.url, "--json").stdout)
+    assert about["samples"] == 16
+    assert about["elements"]["C"] > 0
+
+
+def test_log_and_tag(store):
+    cli("tag", store.url, "v1")
+    assert "v1 = version 2" in cli("tag", store.url).stdout
+    commits = json.loads(cli("log", store.url, "--json").stdout)
+    assert [c["operation"] for c in commits] == ["create", "append", "append", "tag"]
+    assert "append" in cli("log", store.url, "-n", "2").stdout
+
+
+def test_export(store, tmp_path):
+    written = json.loads(cli("export", store.url, "-o", tmp_path / "out", "--json").stdout)
+    assert [one["teacher"] for one in written] == ["emt", "toy"]
+    assert sum(written[0][split] for split in ("train", "val", "test")) == 12
+    done = cli("export", store.url, "-o", tmp_path / "one.h5", code=3)
+    assert "choose one" in done.stderr
+    cli("export", store.url, "-o", tmp_path / "one.h5", "-t", "toy")
+    assert len(ml.TorchDataset(tmp_path / "one.h5", split=None)) == 4
+
+
+def test_import(tmp_path):
+    write(tmp_path / "a.extxyz", metal_frames(5))
+    text = cli("import", tmp_path / "a.extxyz", tmp_path / "i.zarr", "-t", "emt").stdout
+    assert "5 samples" in text
+    assert len(ml.open(tmp_path / "i.zarr")) == 5
+
+
+def test_plugins():
+    names = [one["name"] for one in json.loads(cli("teachers", "--json").stdout)]
+    assert names == ["chgnet", "emt", "gfn2-xtb"]
+    assert "strain" in cli("generators").stdout
+
+
+def test_exit_codes(tmp_path):
+    assert "there is no mlffstore store" in cli("info", tmp_path / "absent", code=3).stderr
+    assert "no-such-verb" in cli("no-such-verb", code=2).stderr
+    assert cli("--version").stdout.startswith("mlffstore ")
