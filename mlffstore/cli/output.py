@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-#: Results.
-out = Console(highlight=False, soft_wrap=True)
+#: Results. A pipe has no width, and a table folded at 80 columns is hard to search.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 #: Progress and remarks.
 err = Console(stderr=True, highlight=False)
 

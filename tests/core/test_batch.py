@@ -91,7 +91,7 @@ def test_user_columns_travel():
     batch = ml.SampleBatch(
         n_atoms=[1, 2],
         numbers=[2, 1, 1],
-        positions=[*np.zeros((3, 3)), [0.0], [0.0], [0.74]],
+        positions=[[0, 0, 0], [0, 0, 0], [0, 0, 0.74]],
         extra={"gap": ([1.5, 2.5], "eV", "sample"), "magmom": ([0.0, 0.1, 0.2], "mu_B", "atom")},
     )
     one = batch.take([1])
