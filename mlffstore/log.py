@@ -1,32 +1,42 @@
 """The log: numbered JSON entries, each created only if absent, that together say what a store holds.
 
-`Entry` is one commit; `State` is what the entries up to some version add up to. Everything that is read from an entry
-is checked here, field by field, before anything else uses it: a store may come from somebody else.
+`Entry` is one commit. `Log` reads entries, claims the next one, and keeps the state that they add up to.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import logging
+import os
+import random
 import re
-from dataclasses import dataclass, field, replace
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.codec import crc32c
-from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
-from mlffstore.schema import FORMAT_VERSION, LABELS, REASON, STANDARD, USER_DTYPES, Axis, Column, split_key
+from mlffstore import checkpoint
+from mlffstore.codec import crc32c, digest
+from mlffstore.errors import CorruptionError, DataError, FormatError, StorageError
+from mlffstore.records import DIGEST, Fields
+from mlffstore.schema import FORMAT_VERSION
+from mlffstore.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from mlffstore.storage import Storage
+
+_log = logging.getLogger(__name__)
 LOG_FOLDER = "_log"
-OPERATIONS = ("create", "append", "layer", "replace", "tag")
+OPERATIONS = ("create", "append", "layer", "replace", "tag", "expire")
 #: No honest entry comes near this; a larger file is not read into memory.
 MAX_ENTRY_NBYTES = 64 << 20
-#: Largest count that is believed of a segment: 2**40 atoms are 13 TB of positions.
-_MAX_COUNT = 1 << 40
-_DIGEST = re.compile(r"[0-9a-f]{32}")
-_SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
-_LAYER = re.compile(r"layers/[0-9a-f]{32}")
+#: Waits between attempts at a version, seconds: doubled each time, with jitter (Brooker, "Exponential backoff and jitter").
+_BACKOFF, _BACKOFF_MAX = 0.001, 0.25
 
 
 def entry_path(version: int) -> str:
@@ -34,50 +44,9 @@ def entry_path(version: int) -> str:
     return f"{LOG_FOLDER}/{version:020d}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredColumn:
-    """Where one column of a segment lies, and what must be found there."""
-
-    folder: str
-    column: Column
-    rows: int
-    chunk: int
-    nbytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What `info` says of a segment without reading it."""
-
-    elements: Mapping[int, int]
-    """Atomic number -> number of atoms."""
-    n_periodic: int
-    """Samples that are periodic along any direction."""
-    n_atoms_min: int
-    n_atoms_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """An immutable block of whole samples: its columns, and those of the layers over it, by on-disk name."""
-
-    path: str
-    n_samples: int
-    n_atoms: int
-    summary: Summary
-    columns: Mapping[str, StoredColumn]
-    vocabulary: Mapping[str, tuple[str, ...]]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the columns on disk."""
-        return sum(stored.nbytes for stored in self.columns.values())
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """Teachers with labels here, in the order of the columns."""
-        return tuple(dict.fromkeys(who for who in (split_key(key)[1] for key in self.columns) if who))
+def now() -> str:
+    """Return the time as it stands in entries: UTC, ISO 8601, milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +65,7 @@ class Entry:
         `mlffstore.codec.digest` of the file of the entry before, which makes the log a chain.
     time : str
         UTC, ISO 8601; for people, never for order.
-    operation : {"create", "append", "layer", "replace", "tag"}
+    operation : {"create", "append", "layer", "replace", "tag", "expire"}
     key : str or None
         Idempotency key: a key occurs at most once in a log.
     body : dict
@@ -149,7 +118,7 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
         document = json.loads(head + b"}")
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: expected a JSON object, got something else ({error})") from error
-    fields = _Fields(document, where)
+    fields = Fields(document, where)
     if fields.integer("format") > FORMAT_VERSION:
         raise FormatError(
             f"{where}: written in format version {document['format']}, this release reads up to {FORMAT_VERSION}; "
@@ -160,7 +129,7 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
         version=fields.integer("version"),
         store=fields.text("store"),
         transaction=fields.text("transaction"),
-        parent=None if parent is None else fields.text("parent", _DIGEST),
+        parent=None if parent is None else fields.text("parent", DIGEST),
         time=fields.text("time"),
         operation=fields.text("operation"),
         key=None if document.get("key") is None else fields.text("key"),
@@ -175,262 +144,129 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
     return entry
 
 
-class _Fields:
-    """Checked access to the members of a JSON object."""
+class Log:
+    """The log of one store, and the state that its entries add up to as far as they were read.
 
-    def __init__(self, document: Any, where: str) -> None:
-        if not isinstance(document, dict):
-            raise FormatError(f"{where}: expected a JSON object, got {type(document).__name__}")
-        self.document, self.where = document, where
-
-    def _get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
-        value = self.document.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise FormatError(f"{self.where}: {name}: expected {what}, got {str(value)[:60]!r}; the store is damaged")
-        return value
-
-    def integer(self, name: str, low: int = 0, high: int = _MAX_COUNT) -> int:
-        value: int = self._get(name, int, "an integer")
-        if not low <= value <= high:
-            raise FormatError(f"{self.where}: {name}: expected {low} to {high}, got {value}; the store is damaged")
-        return value
-
-    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
-        value: str = self._get(name, str, "a string")
-        if pattern is not None and not pattern.fullmatch(value):
-            raise FormatError(f"{self.where}: {name}: unexpected value {value[:80]!r}; the store is damaged")
-        return value
-
-    def items(self, name: str) -> list[Any]:
-        value: list[Any] = self._get(name, list, "a list")
-        return value
-
-    def mapping(self, name: str) -> dict[str, Any]:
-        value: dict[str, Any] = self._get(name, dict, "an object")
-        return value
-
-
-def known_column(key: str) -> Column | None:
-    """Return the standard column that an on-disk name stands for, or None for a user column."""
-    name, teacher = split_key(key)
-    if teacher is not None:
-        return LABELS.get(name)
-    return REASON if key == "reason" else STANDARD.get(key)
-
-
-def column_document(stored: StoredColumn) -> dict[str, Any]:
-    """Return what the log says of a column."""
-    column = stored.column
-    document: dict[str, Any] = {
-        "shape": [stored.rows, *column.shape],
-        "dtype": column.dtype,
-        "chunk": stored.chunk,
-        "nbytes": stored.nbytes,
-        "digest": stored.digest,
-    }
-    if known_column(column.name) is None:
-        document |= {"axis": column.axis, "unit": column.unit, "long_name": column.long_name}
-    return document
-
-
-def _parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
-    where = f"{where}: {folder}/{key}"
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9][A-Za-z0-9_+.-]{0,63})?", key):
-        raise FormatError(f"{where}: not a column name; the store is damaged")
-    fields = _Fields(value, where)
-    dtype = fields.text("dtype")
-    shape = fields.items("shape")
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MAX_COUNT for n in shape) or not shape:
-        raise FormatError(f"{where}: shape: expected sizes, got {str(shape)[:60]}; the store is damaged")
-    column = known_column(key)
-    if column is None:
-        if "." in key or dtype not in USER_DTYPES or len(shape) > 8:
-            raise FormatError(f"{where}: expected a known column or a numeric user column; the store is damaged")
-        axis: Axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
-        inner = tuple(f"{key}_dim{i}" for i in range(1, len(shape)))
-        column = Column(key, axis, inner, tuple(shape[1:]), dtype, fields.text("unit"), fields.text("long_name"))
-    elif dtype != column.dtype:
-        if not (key == "positions" and dtype == "float64"):
-            raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
-        column = column.with_dtype(dtype)
-    rows = n_samples if column.axis == "sample" else n_atoms
-    if shape != [rows, *column.shape]:
-        raise FormatError(f"{where}: expected shape {[rows, *column.shape]}, got {shape}; the store is damaged")
-    column = replace(column, name=key)
-    return StoredColumn(
-        folder=folder,
-        column=column,
-        rows=rows,
-        chunk=fields.integer("chunk", 1, max(rows, 1)),
-        nbytes=fields.integer("nbytes"),
-        digest=fields.text("digest", _DIGEST),
-    )
-
-
-def segment_document(segment: Segment) -> dict[str, Any]:
-    """Return what the log says of a segment."""
-    return {
-        "path": segment.path,
-        "n_samples": segment.n_samples,
-        "n_atoms": segment.n_atoms,
-        "summary": {
-            "elements": {str(z): n for z, n in segment.summary.elements.items()},
-            "n_periodic": segment.summary.n_periodic,
-            "n_atoms_min": segment.summary.n_atoms_min,
-            "n_atoms_max": segment.summary.n_atoms_max,
-        },
-        "columns": {key: column_document(stored) for key, stored in segment.columns.items()},
-        "vocabulary": {name: list(words) for name, words in segment.vocabulary.items()},
-    }
-
-
-def parse_segment(value: Any, where: str) -> Segment:
-    """Check and return a segment of a log entry."""
-    fields = _Fields(value, where)
-    path = fields.text("path", _SEGMENT)
-    n_samples, n_atoms = fields.integer("n_samples", 1), fields.integer("n_atoms", 1)
-    columns = {
-        key: _parse_column(key, column, path, n_samples, n_atoms, where)
-        for key, column in fields.mapping("columns").items()
-    }
-    absent = set(STANDARD) - set(columns)
-    if absent or n_atoms < n_samples:
-        raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
-    vocabulary = {}
-    for name, words in fields.mapping("vocabulary").items():
-        if not isinstance(words, list) or len(words) > 65536 or not all(isinstance(word, str) for word in words):
-            raise FormatError(f"{where}: vocabulary of {name!r}: expected strings; the store is damaged")
-        vocabulary[name] = tuple(words)
-    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary)
-
-
-def _parse_summary(fields: _Fields) -> Summary:
-    summary = _Fields(fields.mapping("summary"), f"{fields.where}: summary")
-    elements = _Fields(summary.mapping("elements"), f"{summary.where}: elements")
-    if not all(re.fullmatch(r"[1-9]\d{0,2}", z) for z in elements.document):
-        raise FormatError(f"{elements.where}: expected atomic numbers; the store is damaged")
-    return Summary(
-        elements={int(z): elements.integer(z) for z in elements.document},
-        n_periodic=summary.integer("n_periodic"),
-        n_atoms_min=summary.integer("n_atoms_min"),
-        n_atoms_max=summary.integer("n_atoms_max"),
-    )
-
-
-def layer_document(segment: str, path: str, columns: Mapping[str, StoredColumn]) -> dict[str, Any]:
-    """Return what the log says of a layer over one segment."""
-    return {
-        "segment": segment,
-        "path": path,
-        "columns": {key: column_document(stored) for key, stored in columns.items()},
-    }
-
-
-@dataclass(slots=True)
-class State:
-    """What the entries up to `version` add up to.
-
-    It grows by `apply`; snapshots copy what they need from it, so growing never changes a snapshot.
+    Parameters
+    ----------
+    storage : Storage
+    empty : State
+        The state before entry 0: uuid, precision and settings of the store.
     """
 
-    store: str
-    precision: str
-    settings: Mapping[str, Any]
-    version: int = -1
-    parent: str | None = None
-    segments: list[Segment] = field(default_factory=list)
-    quarantine: list[Segment] = field(default_factory=list)
-    keys: dict[str, int] = field(default_factory=dict)
-    tags: dict[str, int] = field(default_factory=dict)
-    teachers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    user: dict[str, Column] = field(default_factory=dict)
+    def __init__(self, storage: Storage, empty: State) -> None:
+        self.storage, self._empty = storage, empty
+        self._state: State | None = None
+        self._lock, self._pid = threading.RLock(), os.getpid()
 
-    def apply(self, entry: Entry, own: str, where: str) -> None:
-        """Add the next entry, whose file has the digest `own`.
+    def guard(self) -> threading.RLock:
+        """Return the lock of the state."""
+        if self._pid != os.getpid():  # a fork may have copied the lock in a locked state, and the state half changed
+            self._lock, self._pid, self._state = threading.RLock(), os.getpid(), None
+        return self._lock
 
-        Raises
-        ------
-        CorruptionError
-            If it does not follow the entry before.
-        FormatError
-            If its body is not what its operation needs.
+    def fresh(self) -> State:
+        """Return the state before entry 0."""
+        return State(self._empty.store, self._empty.precision, self._empty.settings)
+
+    def read(self, version: int) -> tuple[Entry, str, str] | None:
+        """Return an entry, the digest of its file, and its place; None if there is no such version."""
+        path = entry_path(version)
+        where = f"{self.storage.url}/{path}"
+        try:
+            data = self.storage.read(path, 0, MAX_ENTRY_NBYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > MAX_ENTRY_NBYTES:
+            raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
+        return decode_entry(data, version, self._empty.store, where), digest(data), where
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
+        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
+        version = start
+        while (stop is None or version < stop) and (found := self.read(version)) is not None:
+            yield found
+            version += 1
+
+    def replay(self, state: State, stop: int | None = None) -> State:
+        """Apply the entries after `state.version`, up to the last there is or `stop`."""
+        for entry, own, where in self.entries(state.version + 1, stop):
+            state.apply(entry, own, where)
+        return state
+
+    def _start(self, at_most: int | None = None) -> State:
+        """Return the state of a checkpoint that agrees with the log, or the empty one."""
+        state = checkpoint.load(self.storage, self._empty, at_most)
+        if state is not None:
+            found = None
+            with contextlib.suppress(FormatError, CorruptionError):  # the replay will meet the damage and say so
+                found = self.read(state.version)
+            if found is not None and found[1] == state.parent:
+                return state
+            _log.warning(
+                "%s: the checkpoint of version %d does not fit the log, ignored", self.storage.url, state.version
+            )
+        return self.fresh()
+
+    def refresh(self) -> State:
+        """Read what was committed since and return the state, which only `commit` and `refresh` change."""
+        with self.guard():
+            if self._state is None:
+                self._state = self._start()
+            return self.replay(self._state)
+
+    def at(self, version: int) -> State:
+        """Return the state as of a version that exists, not shared with anybody."""
+        return self.replay(self._start(version), version + 1)
+
+    def commit(
+        self, operation: str, key: str | None, body: Mapping[str, Any], check: Callable[[State], None]
+    ) -> tuple[int, bool]:
+        """Claim the next version for an entry; return the version that has it and whether the entry is ours.
+
+        `check` is called with the state that the entry would follow and raises if it may not. A lost race costs another
+        small file, never the data again.
         """
-        if entry.parent != self.parent:
-            raise CorruptionError(f"{where}: does not follow the entry before it; an entry was replaced or edited")
-        fields = _Fields(dict(entry.body), where)
-        if entry.operation == "append":
-            self._append(fields)
-        elif entry.operation == "layer":
-            self._layer(fields)
-        elif entry.operation == "replace":
-            raise FormatError(f"{where}: compacted by a newer mlffstore; upgrade to read it")
-        elif entry.operation == "tag":
-            target = fields.integer("target", 0, entry.version - 1)
-            self.tags[fields.text("tag")] = target
-        if entry.key is not None:
-            self.keys[entry.key] = entry.version
-        self.version, self.parent = entry.version, own
-
-    def _append(self, fields: _Fields) -> None:
-        segments = [parse_segment(value, fields.where) for value in fields.items("segments")]
-        rejected = [parse_segment(value, fields.where) for value in fields.document.get("quarantine", [])]
-        for who, info in fields.document.get("teachers", {}).items():
-            self.teachers.setdefault(who, info if isinstance(info, dict) else {})
-        for segment in segments:
-            for who in segment.teachers:
-                self.teachers.setdefault(who, {})
-            for key, stored in segment.columns.items():
-                if known_column(key) is None:
-                    self.user.setdefault(key, stored.column)
-        self.segments += segments
-        self.quarantine += rejected
-
-    def _layer(self, fields: _Fields) -> None:
-        by_path = {segment.path: i for i, segment in enumerate(self.segments)}
-        for who, info in fields.document.get("teachers", {}).items():
-            self.teachers.setdefault(who, info if isinstance(info, dict) else {})
-        for value in fields.items("layers"):
-            layer = _Fields(value, fields.where)
-            path, target = layer.text("path", _LAYER), layer.text("segment", _SEGMENT)
-            if target not in by_path:
-                raise FormatError(f"{fields.where}: a layer over {target}, which is not in this version")
-            segment = self.segments[by_path[target]]
-            columns = {
-                key: _parse_column(key, column, path, segment.n_samples, segment.n_atoms, fields.where)
-                for key, column in layer.mapping("columns").items()
-            }
-            taken = set(columns) & set(segment.columns)
-            if taken:
-                raise CorruptionError(f"{fields.where}: {target} has {', '.join(sorted(taken))} already")
-            self.segments[by_path[target]] = replace(segment, columns={**segment.columns, **columns})
-            for key, stored in columns.items():
-                who = split_key(key)[1]
-                if who:
-                    self.teachers.setdefault(who, {})
-                elif known_column(key) is None:
-                    self.user.setdefault(key, stored.column)
-
-    def check_append(self, teachers: Mapping[str, Mapping[str, Any]], user: Iterable[Column]) -> None:
-        """Raise if a batch with these teachers and user columns does not fit what the store holds.
-
-        Raises
-        ------
-        ConflictError
-            If a teacher of that name has another fingerprint: its energies would be mixed with another model's.
-        DataError
-            If a user column has another dtype, shape, axis or unit than before.
-        """
-        for who, info in teachers.items():
-            known, new = self.teachers.get(who, {}).get("fingerprint"), info.get("fingerprint")
-            if known is not None and new is not None and known != new:
-                raise ConflictError(
-                    f"teacher {who!r}: the store holds labels of {known!r}, these are of {new!r}; "
-                    "store them under another teacher name, their energies must not be mixed"
+        transaction, wait = uuid.uuid4().hex, _BACKOFF
+        with self.guard():
+            while True:
+                state = self.refresh()
+                if key is not None and key in state.keys:
+                    return state.keys[key], False
+                check(state)
+                entry = Entry(
+                    version=state.version + 1,
+                    store=self._empty.store,
+                    transaction=transaction,
+                    parent=state.parent,
+                    time=now(),
+                    operation=operation,
+                    key=key,
+                    body=body,
                 )
-        for column in user:
-            before = self.user.get(column.name)
-            if before is not None and replace(before, long_name="") != replace(column, long_name=""):
-                raise DataError(
-                    f"user column {column.name!r}: expected {before.dtype} {before.dims} in {before.unit!r} as before, "
-                    f"got {column.dtype} {column.dims} in {column.unit!r}; convert it or rename it"
-                )
+                data = entry.encode()
+                if len(data) > MAX_ENTRY_NBYTES:
+                    raise DataError(
+                        f"the log entry would be {len(data)} bytes; append fewer samples, user columns or provenance"
+                    )
+                if self._claim(entry_path(entry.version), data):
+                    state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
+                    self._maybe_checkpoint(state)
+                    return entry.version, True
+                time.sleep(random.uniform(0, wait))
+                wait = min(2 * wait, _BACKOFF_MAX)
+
+    def _claim(self, path: str, data: bytes) -> bool:
+        """Create the entry's file. After a failure ask once more: the same bytes may lie there already, and that is success."""
+        try:
+            return self.storage.put_if_absent(path, data)
+        except (StorageError, TimeoutError):
+            return self.storage.put_if_absent(path, data)
+
+    def _maybe_checkpoint(self, state: State) -> None:
+        """Write a checkpoint every so many commits. It is a help for opening, so a failure is only noted."""
+        if checkpoint.due(state.version):
+            try:
+                checkpoint.save(self.storage, state)
+            except (OSError, StorageError) as error:
+                _log.warning("%s: no checkpoint was written (%s); it can be rebuilt", self.storage.url, error)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import uuid
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mlffstore.codec import (
     shard_name,
 )
 from mlffstore.errors import CorruptionError
-from mlffstore.log import Segment, StoredColumn, Summary
+from mlffstore.records import Layer, Segment, StoredColumn, Summary
 from mlffstore.schema import CODED, CONVENTIONS, LABELS, REASON, STANDARD, Array, Column, label_key, split_key
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
         out.append((spec.with_dtype(array.dtype.name) if name == "positions" else spec, array))
     for who, named in batch.labels.items():
         for name, array in named.items():
-            spec = LABELS[name]
-            out.append((Column(label_key(name, who), spec.axis, spec.inner, spec.shape, spec.dtype, spec.unit,
-                               f"{spec.long_name}, {who}"), array))  # fmt: skip
+            out.append((label_column(name, who), array))
     out += [(column, batch.columns[name]) for name, column in batch.user.items()]
     if "reason" in batch.columns:
         out.append((REASON, batch.columns["reason"]))
@@ -56,8 +55,33 @@ def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
 def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
     """Write a batch under a fresh name. It is durable, but nobody sees it before a log entry names it."""
     path = f"segments/{uuid.uuid4().hex}"
-    stored = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
-    return Segment(path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary))
+    stored, metadata = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
+    return Segment(
+        path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary), {path: metadata}
+    )
+
+
+def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
+    """Write more columns over the rows of a segment under a fresh name, to be named by a log entry."""
+    path = f"layers/{uuid.uuid4().hex}"
+    columns = list(columns)
+    stored, metadata = write_columns(storage, path, columns, {})
+    return Layer(path, segment.path, stored, metadata, count_labels(columns))
+
+
+def label_column(name: str, teacher: str) -> Column:
+    """Return the column of a teacher's energy, forces or stress under its on-disk name."""
+    spec = LABELS[name]
+    return replace(spec, name=label_key(name, teacher), long_name=f"{spec.long_name}, {teacher}")
+
+
+def count_labels(columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:
+    """Return how many samples have an energy of each teacher."""
+    return {
+        teacher: int(np.count_nonzero(~np.isnan(array)))
+        for (name, teacher), array in ((split_key(column.name), array) for column, array in columns)
+        if teacher is not None and name == "energy"
+    }
 
 
 def summarise(batch: SampleBatch) -> Summary:
@@ -68,6 +92,11 @@ def summarise(batch: SampleBatch) -> Summary:
         n_periodic=int(batch.pbc.any(axis=1).sum()),
         n_atoms_min=int(batch.n_atoms.min()),
         n_atoms_max=int(batch.n_atoms.max()),
+        labelled={
+            who: int(np.count_nonzero(~np.isnan(named["energy"])))
+            for who, named in batch.labels.items()
+            if "energy" in named
+        },
     )
 
 
@@ -76,8 +105,8 @@ def write_columns(
     folder: str,
     columns: Iterable[tuple[Column, Array]],
     vocabulary: Mapping[str, tuple[str, ...]],
-) -> dict[str, StoredColumn]:
-    """Write columns as the arrays of one Zarr group and return what the log must say of them."""
+) -> tuple[dict[str, StoredColumn], str]:
+    """Write columns as the arrays of one Zarr group and return what the log must say of them and of their metadata."""
     columns = list(columns)
     order = [column.name for column, _ in columns]
     layouts = {column.name: Layout.of(column, len(array)) for column, array in columns}
@@ -90,13 +119,13 @@ def write_columns(
             cpu_pool().submit(encode_chunk, column, layout, array, i) for i in range(layout.n_chunks)
         ]
     stored = {}
-    files: dict[str, Content] = {
-        f"{folder}/zarr.json": _json({"zarr_format": 3, "node_type": "group", "attributes": _group_attributes()})
-    }
-    for column, _ in columns:
-        where = f"{folder}/{column.name}"
-        metadata = array_metadata(column, layouts[column.name], attributes(column, vocabulary))
-        files[f"{where}/zarr.json"] = _json(metadata)
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"Conventions": CONVENTIONS}}
+    documents = {f"{folder}/zarr.json": _json(group)}
+    by_name = {column.name: column for column, _ in columns}
+    for name in order:
+        metadata = array_metadata(by_name[name], layouts[name], attributes(by_name[name], vocabulary))
+        documents[f"{folder}/{name}/zarr.json"] = _json(metadata)
+    files: dict[str, Content] = dict(documents)
     for column, _ in columns:
 
         def shard(column: Column = column) -> bytes:
@@ -107,11 +136,12 @@ def write_columns(
 
         files[f"{folder}/{column.name}/{shard_name(column)}"] = shard
     storage.write(files)
-    return {name: stored[name] for name in order}
+    return {name: stored[name] for name in order}, digest(b"".join(documents.values()))
 
 
-def _group_attributes() -> dict[str, Any]:
-    return {"Conventions": CONVENTIONS}
+def metadata_paths(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the paths of the Zarr metadata documents of a folder in the order of their digest."""
+    return [f"{folder}/zarr.json", *(f"{folder}/{name}/zarr.json" for name in names)]
 
 
 def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -10,18 +10,20 @@ import numpy.typing as npt
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, merge_codes, normalise_indices
 from mlffstore.errors import DataError
 from mlffstore.ragged import Ints, offsets, row_indices
-from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, label_key, split_key
+from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, split_key
 from mlffstore.segment import ChunkCache, ColumnReader
 from mlffstore.splits import SPLITS, assign
+from mlffstore.state import SegmentList, Totals
+from mlffstore.threads import cpu_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
-    from mlffstore.log import Segment, State
+    from mlffstore.records import Segment
+    from mlffstore.state import State
     from mlffstore.storage import Storage
-from mlffstore.threads import cpu_pool
 
 #: Reads of more bytes than this are spread over threads.
 _PARALLEL_NBYTES = 4 << 20
@@ -39,15 +41,15 @@ class Snapshot:
     >>> snap[0], snap.read([5, 3, 3])  # doctest: +SKIP
     """
 
-    def __init__(self, storage: Storage, state: State, reopen: Callable[[int], Snapshot], segments: Sequence[Segment]):
+    def __init__(self, storage: Storage, state: State, opener: Opener) -> None:
         self._storage = storage
-        self._reopen = reopen
-        self._segments = tuple(segments)
-        self._starts = offsets([segment.n_samples for segment in self._segments])
+        self._opener: Opener = opener
+        self._segments, self._totals = state.segments.copy(), state.totals.copy()
+        self._starts = offsets(self._segments.n_samples)
         self._reader = ColumnReader(storage, ChunkCache())
         self._teachers = {who: dict(info) for who, info in state.teachers.items()}
         self._user = dict(state.user)
-        self._rejected = tuple(state.quarantine)
+        self._rejected, self._rejected_totals = state.quarantine.copy(), state.rejected.copy()
         self._state_settings = dict(state.settings)
         self._precision = state.precision
         self.version = state.version
@@ -55,7 +57,7 @@ class Snapshot:
         self._root: npt.NDArray[np.uint64] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self._reopen, self.version))
+        return (_reopen, (self._opener, self.version))
 
     # -- what is there -------------------------------------------------------------------------------------------
 
@@ -65,21 +67,20 @@ class Snapshot:
     @property
     def n_atoms(self) -> int:
         """Atoms of all samples together."""
-        return sum(segment.n_atoms for segment in self._segments)
+        return sum(self._segments.n_atoms)
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers that labelled something, in the order of their first commit."""
-        used = {who for segment in self._segments for who in segment.teachers}
-        return tuple(who for who in self._teachers if who in used)
+        return tuple(who for who in self._teachers if self._totals.labelled.get(who))
 
     def teacher_info(self, teacher: str) -> dict[str, Any]:
         """Return what was recorded of a teacher: identity, licence, domain, versions; empty if nothing was."""
         return dict(self._teachers[choose_teacher(tuple(self._teachers), teacher)])
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments, in order."""
+    def segments(self) -> Sequence[Segment]:
+        """The segments, in order. Those of a large store are parsed when they are looked at."""
         return self._segments
 
     @property
@@ -105,47 +106,36 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Bytes of the columns on disk."""
-        return sum(segment.nbytes for segment in self._segments)
+        return self._totals.nbytes
 
     @property
     def n_quarantined(self) -> int:
         """Number of rejected samples on record."""
-        return sum(segment.n_samples for segment in self._rejected)
+        return sum(self._rejected.n_samples)
 
     def elements(self) -> dict[int, int]:
         """Return atomic number -> number of atoms, from the log alone."""
-        counts: dict[int, int] = {}
-        for segment in self._segments:
-            for z, n in segment.summary.elements.items():
-                counts[z] = counts.get(z, 0) + n
-        return dict(sorted(counts.items()))
+        return dict(sorted(self._totals.elements.items()))
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that `mlffstore info` shows, as plain types, from the log alone."""
         from ase.data import chemical_symbols
 
-        summaries = [segment.summary for segment in self._segments]
-        labelled = {
-            who: sum(s.n_samples for s in self._segments if label_key("energy", who) in s.columns)
-            for who in self.teachers
-        }
-        raw = sum(
-            stored.rows * stored.column.row_nbytes for segment in self._segments for stored in segment.columns.values()
-        )
+        totals = self._totals
         return {
             "url": self.url,
             "uuid": self.store_uuid,
             "version": self.version,
             "samples": len(self),
             "atoms": self.n_atoms,
-            "periodic": sum(s.n_periodic for s in summaries),
-            "n_atoms_min": min((s.n_atoms_min for s in summaries), default=0),
-            "n_atoms_max": max((s.n_atoms_max for s in summaries), default=0),
+            "periodic": totals.n_periodic,
+            "n_atoms_min": totals.n_atoms_min,
+            "n_atoms_max": totals.n_atoms_max,
             "elements": {chemical_symbols[z]: n for z, n in self.elements().items()},
-            "teachers": labelled,
+            "teachers": {who: totals.labelled[who] for who in self.teachers},
             "segments": len(self._segments),
             "nbytes": self.nbytes,
-            "nbytes_raw": raw,
+            "nbytes_raw": totals.nbytes_raw,
             "quarantined": self.n_quarantined,
             "precision": self.precision,
         }
@@ -155,9 +145,10 @@ class Snapshot:
         """The rejected samples as a snapshot of their own; `reasons` says why."""
         other = Snapshot.__new__(Snapshot)
         other.__dict__.update(self.__dict__)
-        other._segments, other._rejected = self._rejected, ()
-        other._starts = offsets([segment.n_samples for segment in self._rejected])
-        other._reopen, other._root = _Quarantine(self._reopen), None
+        other._segments, other._totals = self._rejected, self._rejected_totals
+        other._rejected, other._rejected_totals = SegmentList(), Totals()
+        other._starts = offsets(self._rejected.n_samples)
+        other._opener, other._root = _QuarantineOpener(self._opener), None
         return other
 
     def reasons(self) -> list[str]:
@@ -445,15 +436,24 @@ class _Plan:
         return sum(rows[per_key[key].axis] * per_key[key].row_nbytes for key in keys)
 
 
-class _Quarantine:
-    """Reopens the quarantine of a snapshot; a class and not a closure so that it can be pickled."""
+class Opener(Protocol):
+    """Makes a snapshot of a version again, in another process."""
 
-    def __init__(self, reopen: Callable[[int], Snapshot]) -> None:
-        self.reopen = reopen
-
-    def __call__(self, version: int) -> Snapshot:
-        return self.reopen(version).quarantine
+    def snapshot(self, version: int) -> Snapshot:
+        """Return the snapshot."""
+        ...
 
 
-def _reopen(reopen: Callable[[int], Snapshot], version: int) -> Snapshot:
-    return reopen(version)
+class _QuarantineOpener:
+    """Makes the quarantine of a snapshot again; a class and not a closure so that it can be pickled."""
+
+    def __init__(self, opener: Opener) -> None:
+        self.opener = opener
+
+    def snapshot(self, version: int) -> Snapshot:
+        """Return the quarantine of the snapshot."""
+        return self.opener.snapshot(version).quarantine
+
+
+def _reopen(opener: Opener, version: int) -> Snapshot:
+    return opener.snapshot(version)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import random
-import threading
-import time
 import uuid
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,38 +15,29 @@ from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
 from mlffstore.codec import digest
 from mlffstore.errors import (
     ConflictError,
-    CorruptionError,
     DataError,
     FormatError,
     ReadOnlyError,
-    StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
-from mlffstore.log import (
-    MAX_ENTRY_NBYTES,
-    Entry,
-    State,
-    decode_entry,
-    entry_path,
-    segment_document,
-)
+from mlffstore.log import Entry, Log, entry_path, now
+from mlffstore.records import segment_document
 from mlffstore.schema import CONVENTIONS, FORMAT_VERSION
 from mlffstore.segment import write_segment
 from mlffstore.snapshot import Snapshot
 from mlffstore.splits import DEFAULT_FRACTIONS, check_fractions
-from mlffstore.storage import Storage, open_storage
+from mlffstore.state import State
+from mlffstore.storage import LocalStorage, Storage, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ase import Atoms
 
     from mlffstore.writer import Writer
 
 Mode = Literal["r", "a"]
-#: Waits between attempts at a version, seconds: doubled each time, with jitter (Brooker, "Exponential backoff and jitter").
-_BACKOFF, _BACKOFF_MAX = 0.001, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +62,15 @@ def create(
     split_seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
     exist_ok: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    single_writer: bool = False,
 ) -> Store:
     """Make a new, empty store and open it for appending.
 
     Parameters
     ----------
     url : str or path
-        A folder that does not exist or is empty.
+        A folder that does not exist or is empty, or a URL such as ``s3://bucket/d.zarr``.
     precision : {"float32", "float64"}, optional
         dtype of the stored positions.
     splits : mapping of str to float, optional
@@ -94,23 +82,26 @@ def create(
         JSON that says where the data will come from; kept in the first commit.
     exist_ok : bool, optional
         Open the store if there is one already with the same settings.
+    storage_options, single_writer
+        As for `open`.
 
     Raises
     ------
     StoreExistsError
         If there is a store (and not `exist_ok`) or something else at that place.
     """
-    storage = open_storage(url)
+    storage = open_storage(url, storage_options, single_writer=single_writer)
     if precision not in ("float32", "float64"):
         raise DataError(f"precision: expected 'float32' or 'float64', got {precision!r}")
     settings = {"splits": check_fractions(splits), "split_seed": int(split_seed)}
     ours = _root_document(uuid.uuid4().hex, precision, settings)
+    storage.check_claims()
     try:
-        found = _read_root(storage)
+        found, own = _read_root(storage)
     except StoreNotFoundError:
         _refuse_foreign(storage)
         storage.put_if_absent("zarr.json", json.dumps(ours, indent=1).encode())
-        found = _read_root(storage)
+        found, own = _read_root(storage)
     same = {**ours, "attributes": {**ours["attributes"], "uuid": None}}
     if {**found, "attributes": {**found["attributes"], "uuid": None}} != same:
         raise StoreExistsError(
@@ -122,9 +113,14 @@ def create(
         store=identity,
         transaction=uuid.uuid4().hex,
         parent=None,
-        time=_now(),
+        time=now(),
         operation="create",
-        body={"settings": settings, "precision": precision, "provenance": dict(provenance or {})},
+        body={
+            "root": own,
+            "settings": settings,
+            "precision": precision,
+            "provenance": _json_mapping("provenance", provenance or {}),
+        },
     )
     # A creation that was interrupted after zarr.json is finished here, by whoever comes first.
     created = storage.put_if_absent(entry_path(0), entry.encode())
@@ -132,18 +128,30 @@ def create(
         raise StoreExistsError(
             f"{storage.url}: there is a store already; open it with ml.open({str(url)!r}, mode='a'), or remove it"
         )
-    return Store(storage, url, "a")
+    return Store(storage, "a", _Opener(os.fspath(url), storage_options, single_writer))
 
 
-def open(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
+def open(
+    url: str | os.PathLike[str],
+    mode: Mode = "r",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    single_writer: bool = False,
+) -> Store:
     """Open a store.
 
     Parameters
     ----------
     url : str or path
-        Its folder.
+        Its folder, or a URL such as ``s3://bucket/d.zarr`` (extra ``s3``).
     mode : {"r", "a"}, optional
         For reading, or for appending too.
+    storage_options : mapping, optional
+        For object stores: what `obstore.store.from_url` takes, such as ``region``, ``endpoint``, ``access_key_id`` and
+        ``client_options``. Without them the usual environment variables count (``AWS_...``). Never logged nor stored.
+    single_writer : bool, optional
+        Write to an object store that ignores conditional writes. Two writers would lose commits there: the caller
+        promises that there is one.
 
     Raises
     ------
@@ -154,7 +162,10 @@ def open(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
     """
     if mode not in ("r", "a"):
         raise DataError(f"mode: expected 'r' to read or 'a' to append, got {mode!r}")
-    return Store(open_storage(url), url, mode)
+    storage = open_storage(url, storage_options, single_writer=single_writer)
+    if mode == "a":
+        storage.check_claims()
+    return Store(storage, mode, _Opener(os.fspath(url), storage_options, single_writer))
 
 
 class Store:
@@ -163,114 +174,25 @@ class Store:
     Made by `create` and `open`. It can be pickled and used after a fork.
     """
 
-    def __init__(self, storage: Storage, url: str | os.PathLike[str], mode: Mode) -> None:
-        self._storage, self._url, self.mode = storage, os.fspath(url), mode
-        root = _read_root(storage)
-        attributes = root["attributes"]
+    def __init__(self, storage: Storage, mode: Mode, opener: _Opener) -> None:
+        self._storage, self.mode, self._opener = storage, mode, opener
+        attributes = _read_root(storage)[0]["attributes"]
         self.uuid: str = attributes["uuid"]
         self.precision: str = attributes["precision"]
         self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
-        self._state = self._empty_state()
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._refresh()
-        if self._state.version < 0:
+        self._log = Log(storage, State(self.uuid, self.precision, self.settings))
+        if self._log.refresh().version < 0:
             raise FormatError(
                 f"{storage.url}: the creation of this store was interrupted; call ml.create with the same settings again"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (self._url, self.mode))
+        return (self._opener, (self.mode,))
 
     @property
     def url(self) -> str:
         """Where the store is."""
         return self._storage.url
-
-    # -- the log -------------------------------------------------------------------------------------------------
-
-    def _empty_state(self) -> State:
-        return State(self.uuid, self.precision, self.settings)
-
-    def _guard(self) -> threading.RLock:
-        if self._pid != os.getpid():  # a fork may have copied the lock in a locked state
-            self._lock, self._pid = threading.RLock(), os.getpid()
-            self._state = self._empty_state()
-        return self._lock
-
-    def _entries(self, start: int, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
-        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
-        version = start
-        while stop is None or version < stop:
-            path = entry_path(version)
-            where = f"{self.url}/{path}"
-            try:
-                data = self._storage.read(path, 0, MAX_ENTRY_NBYTES + 1)
-            except FileNotFoundError:
-                return
-            if len(data) > MAX_ENTRY_NBYTES:
-                raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
-            yield decode_entry(data, version, self.uuid, where), digest(data), where
-            version += 1
-
-    def _refresh(self) -> State:
-        with self._guard():
-            for entry, own, where in self._entries(self._state.version + 1):
-                self._state.apply(entry, own, where)
-            return self._state
-
-    def _commit(
-        self,
-        operation: str,
-        key: str | None,
-        body: Mapping[str, Any],
-        check: Callable[[State], None],
-    ) -> tuple[int, bool]:
-        """Claim the next version for an entry; return the version and whether the entry is ours.
-
-        `check` is called with the state that the entry would follow and raises if it may not.
-        """
-        transaction, wait = uuid.uuid4().hex, _BACKOFF
-        with self._guard():
-            while True:
-                state = self._refresh()
-                if key is not None and key in state.keys:
-                    return state.keys[key], False
-                check(state)
-                entry = Entry(
-                    version=state.version + 1,
-                    store=self.uuid,
-                    transaction=transaction,
-                    parent=state.parent,
-                    time=_now(),
-                    operation=operation,
-                    key=key,
-                    body=body,
-                )
-                data = entry.encode()
-                if len(data) > MAX_ENTRY_NBYTES:
-                    raise DataError(
-                        f"the log entry would be {len(data)} bytes; append fewer user columns or provenance"
-                    )
-                if self._claim(entry, data):
-                    state.apply(entry, digest(data), f"{self.url}/{entry_path(entry.version)}")
-                    return entry.version, True
-                time.sleep(random.uniform(0, wait))
-                wait = min(2 * wait, _BACKOFF_MAX)
-
-    def _claim(self, entry: Entry, data: bytes) -> bool:
-        """Create the entry's file; after an unclear failure read back whose it is."""
-        path = entry_path(entry.version)
-        try:
-            return self._storage.put_if_absent(path, data)
-        except (StorageError, TimeoutError):
-            try:
-                found = self._storage.read(path, 0, MAX_ENTRY_NBYTES)
-            except (OSError, StorageError):
-                found = b""
-            if found == data:  # the claim took effect, only its reply was lost
-                return True
-            raise
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -380,8 +302,8 @@ class Store:
         def check(state: State) -> None:
             state.check_append(fingerprints, user)
 
-        with self._guard():
-            state = self._refresh()
+        with self._log.guard():
+            state = self._log.refresh()
             if key is not None and key in state.keys:
                 return state.keys[key]
             check(state)  # before any byte is written
@@ -389,9 +311,10 @@ class Store:
         body: dict[str, Any] = {role: [segment_document(segment)] for role, segment in segments.items()}
         body.setdefault("segments", [])
         body |= {name: value for name, value in (("teachers", info), ("provenance", note)) if value}
-        version, ours = self._commit("append", key, body, check)
+        version, ours = self._log.commit("append", key, body, check)
         if not ours:  # somebody else committed the same key meanwhile; nothing names these files
-            self._storage.delete(path for segment in segments.values() for path in self._storage.list(segment.path))
+            for segment in segments.values():
+                self._storage.delete(found.path for found in self._storage.list(segment.path))
         return version
 
     def writer(
@@ -441,7 +364,7 @@ class Store:
         self._check_writable()
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
             raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
-        target = self._refresh().version if version is None else int(version)
+        target = self._log.refresh().version if version is None else int(version)
 
         def check(state: State) -> None:
             if name in state.tags:
@@ -450,16 +373,18 @@ class Store:
                 )
             if not 0 <= target <= state.version:
                 raise DataError(f"version: expected 0 to {state.version}, got {target}")
+            if not state.retains(target):
+                raise DataError(f"version {target} has expired and cannot be tagged")
 
-        state = self._refresh()
+        state = self._log.refresh()
         if state.tags.get(name) == target:
             return state.version
-        return self._commit("tag", None, {"tag": name, "target": target}, check)[0]
+        return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
 
     def _check_writable(self) -> None:
         if self.mode != "a":
             raise ReadOnlyError(
-                f"{self.url}: opened for reading; open it with ml.open({self._url!r}, mode='a') to write"
+                f"{self.url}: opened for reading; open it with ml.open({self._opener.url!r}, mode='a') to write"
             )
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -472,7 +397,7 @@ class Store:
         DataError
             If there is no such version or tag, or both are given.
         """
-        state = self._refresh()
+        state = self._log.refresh()
         if tag is not None:
             if version is not None:
                 raise DataError("snapshot: expected a version or a tag, got both")
@@ -482,38 +407,41 @@ class Store:
         if version is not None and version != state.version:
             if not 0 <= version <= state.version:
                 raise DataError(f"version: expected 0 to {state.version}, got {version}")
-            state = self._empty_state()
-            for entry, own, where in self._entries(0, version + 1):
-                state.apply(entry, own, where)
-        return Snapshot(self._storage, state, _Reopen(self._url), state.segments)
+            if not state.retains(version):
+                raise DataError(
+                    f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"
+                    + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
+                )
+            state = self._log.at(version)
+        return Snapshot(self._storage, state, self._opener)
 
     @property
     def version(self) -> int:
         """The latest version."""
-        return self._refresh().version
+        return self._log.refresh().version
 
     @property
     def tags(self) -> dict[str, int]:
         """Tags and the versions that they name."""
-        return dict(self._refresh().tags)
+        return dict(self._log.refresh().tags)
 
     def keys(self) -> dict[str, int]:
         """Return the idempotency keys in the log and the versions that they made."""
-        return dict(self._refresh().keys)
+        return dict(self._log.refresh().keys)
 
     def __len__(self) -> int:
-        return sum(segment.n_samples for segment in self._refresh().segments)
+        return sum(self._log.refresh().segments.n_samples)
 
     def history(self, last: int | None = None) -> list[Commit]:
         """Return the commits, oldest first; only the `last` ones if a number is given."""
         start = 0 if last is None else max(0, self.version + 1 - last)
-        return [_commit_line(entry) for entry, _, _ in self._entries(start)]
+        return [_commit_line(entry) for entry, _, _ in self._log.entries(start)]
 
     def provenance(self) -> list[dict[str, Any]]:
         """Return the provenance of all commits that have one, with their versions, oldest first."""
         return [
             {"version": entry.version, "time": entry.time, **found}
-            for entry, _, _ in self._entries(0)
+            for entry, _, _ in self._log.entries(0)
             if isinstance(found := entry.body.get("provenance"), dict) and found
         ]
 
@@ -531,18 +459,20 @@ class Store:
         return html_table(self)
 
 
-class _Reopen:
-    """Opens a snapshot of a store again in another process."""
+@dataclass(frozen=True)
+class _Opener:
+    """Opens a store again, in another process too."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    url: str
+    options: Mapping[str, Any] | None = field(repr=False)  # may hold credentials
+    single_writer: bool
 
-    def __call__(self, version: int) -> Snapshot:
-        return open(self.url).snapshot(version)
+    def __call__(self, mode: Mode = "r") -> Store:
+        return open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
 
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def snapshot(self, version: int) -> Snapshot:
+        """Return a snapshot of the store."""
+        return self().snapshot(version)
 
 
 def _root_document(identity: str, precision: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -559,8 +489,8 @@ def _root_document(identity: str, precision: str, settings: Mapping[str, Any]) -
     }
 
 
-def _read_root(storage: Storage) -> dict[str, Any]:
-    """Return the root document of a store after checking it."""
+def _read_root(storage: Storage) -> tuple[dict[str, Any], str]:
+    """Return the root document of a store after checking it, and the digest of its file."""
     try:
         data = storage.read("zarr.json", 0, 1 << 20)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -597,12 +527,14 @@ def _read_root(storage: Storage) -> dict[str, Any]:
         raise FormatError(
             f"{storage.url}/zarr.json: expected uuid, precision, splits and split_seed; the store is damaged"
         )
-    return dict(document)
+    return dict(document), digest(data)
 
 
 def _refuse_foreign(storage: Storage) -> None:
     """Raise if a local folder holds something that is not a store."""
-    path = Path(storage.url)
+    if not isinstance(storage, LocalStorage):
+        return  # a prefix of an object store cannot be seen to be empty without listing it
+    path = storage.root
     if path.is_dir() and any(not name.name.startswith(".tmp-") for name in path.iterdir()):
         raise StoreExistsError(
             f"{path}: expected a new or empty folder, got one with other files; choose another place"
@@ -651,4 +583,4 @@ def _commit_line(entry: Entry) -> Commit:
     )
 
 
-__all__ = ["Commit", "CorruptionError", "Store", "create", "open"]
+__all__ = ["Commit", "Store", "create", "open"]

@@ -144,12 +144,12 @@ def test_two_teachers_are_never_mixed(store):
 
 def test_a_teacher_name_stands_for_one_model(store):
     store.append(metal_frames(1), teacher="m", teachers={"m": {"fingerprint": "sha256:aa"}})
-    before = sorted(store._storage.list(""))
+    before = sorted(found.path for found in store._storage.list(""))
     with pytest.raises(
         ConflictError, match="teacher 'm': the store holds labels of 'sha256:aa', these are of 'sha256:bb'"
     ):
         store.append(metal_frames(1, seed=2), teacher="m", teachers={"m": {"fingerprint": "sha256:bb"}})
-    assert sorted(store._storage.list("")) == before
+    assert sorted(found.path for found in store._storage.list("")) == before
     assert store.snapshot().teacher_info("m") == {"fingerprint": "sha256:aa"}
 
 

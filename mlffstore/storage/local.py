@@ -1,8 +1,4 @@
-"""Where a store lies: a small interface, and the local file system behind it.
-
-An object store fits the same interface: `put_if_absent` is then a conditional PUT. Nothing here knows what the bytes mean.
-Nothing ever discovers data by listing a folder; `list` is for garbage collection only.
-"""
+"""A store in a folder of a POSIX file system."""
 
 from __future__ import annotations
 
@@ -12,60 +8,17 @@ import os
 import uuid
 from concurrent.futures import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, ReadOnlyError, StorageError
+from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
 from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-_TEMPORARY = ".tmp-"
-#: The bytes of a new file, or a function that makes them when a thread is free to write them.
-Content: TypeAlias = "bytes | Callable[[], bytes]"
-
-
-class Storage(Protocol):
-    """The operations that a store needs. Paths are relative, with '/' between parts."""
-
-    @property
-    def url(self) -> str:
-        """Where it is, for people and for opening it again."""
-        ...
-
-    def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
-        """Return bytes of an object. Raise `FileNotFoundError` if there is none."""
-        ...
-
-    def size(self, path: str) -> int:
-        """Return the size of an object in bytes. Raise `FileNotFoundError` if there is none."""
-        ...
-
-    def write(self, files: Mapping[str, Content]) -> None:
-        """Write new objects that nobody else writes; when this returns they survive a power loss."""
-        ...
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create an object, atomically and durably; return False, changing nothing, if there is one already."""
-        ...
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the paths of all objects below a folder. For garbage collection only."""
-        ...
-
-    def delete(self, paths: Iterable[str]) -> None:
-        """Remove objects; absent ones are no error. For garbage collection only."""
-        ...
-
-
-def check_path(path: str) -> str:
-    """Return a relative path of plain names; raise `FormatError` for anything that could lead out of the store."""
-    parts = path.split("/")
-    if not all(part and part not in (".", "..") and "\\" not in part and "\0" not in part for part in parts):
-        raise FormatError(
-            f"path in the store: expected plain names separated by '/', got {path!r}; the store is damaged"
-        )
-    return path
+#: What `link` says where there are no hard links (some FUSE, SMB and FAT mounts).
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LocalStorage:
@@ -146,8 +99,13 @@ class LocalStorage:
                 content = files[path]
                 _write_file(self._path(path), content if isinstance(content, bytes) else content())
 
-            _run_all(write_one, files)
-            _run_all(_fsync_folder, folders)
+            try:
+                _run_all(write_one, files)
+                _run_all(_fsync_folder, folders)
+            except BaseException:
+                with contextlib.suppress(OSError, StorageError):  # nothing names them; what stays is for gc
+                    self.delete(files)
+                raise
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create a file with `data` unless it exists."""
@@ -155,35 +113,71 @@ class LocalStorage:
             target = self._path(path)
             folder = os.path.dirname(target)
             os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+            temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, data)
-                try:
-                    os.link(temporary, target)
-                    created = True
-                except FileExistsError:
-                    created = os.stat(temporary).st_nlink == 2
-                except OSError:
-                    if os.stat(temporary).st_nlink != 2:
-                        raise
-                    created = True
+                created = _link(temporary, target) or self.read(path) == data
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
+            if created:
+                self._sync_claim(folder)
+            return created
+
+    def _sync_claim(self, folder: str) -> None:
+        """Make a claimed name survive a power loss. It can be seen already, so a failure here is an unclear one."""
+        try:
             _fsync_folder(folder)
             if folder != str(self.root):
                 _fsync_folder(os.path.dirname(folder))
-            return created
+        except OSError as error:
+            raise StorageError(
+                error.errno,
+                f"{self.url}: the commit is visible, but whether it survives a power loss is unknown ({error}); "
+                "check the disk, then append again with the same key",
+            ) from error
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the paths of all files below a folder, temporary ones too."""
+    def replace(self, path: str, data: bytes) -> None:
+        """Create or replace a file; readers see the old bytes or the new ones."""
+        with _translated(self.url):
+            target = self._path(path)
+            folder = os.path.dirname(target)
+            os.makedirs(folder, exist_ok=True)
+            temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+            try:
+                _write_file(temporary, data)
+                os.replace(temporary, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+
+    def clock(self) -> float:
+        """Return the time that the file system gives a new file: a server's clock need not be ours."""
+        with _translated(self.url):
+            probe = self._path(f"{TEMPORARY}{uuid.uuid4().hex}")
+            _write_file(probe, b"")
+            try:
+                return os.stat(probe).st_mtime
+            finally:
+                os.unlink(probe)
+
+    def check_claims(self) -> None:
+        """Do nothing: `link` says so itself where it cannot be had."""
+
+    def list(self, prefix: str) -> Iterator[Found]:
+        """Yield all files below a folder, temporary ones too. Links are not followed."""
         base = os.path.join(self.root, prefix)
         for folder, _, names in os.walk(base, followlinks=False):
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
-            yield from (name if relative == "." else f"{relative}/{name}" for name in sorted(names))
+            for name in sorted(names):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    status = os.stat(os.path.join(folder, name), follow_symlinks=False)
+                    path = name if relative == "." else f"{relative}/{name}"
+                    yield Found(path, status.st_size, status.st_mtime)
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files, and folders that this leaves empty."""
+        """Remove files, and folders below the first level that this leaves empty."""
         with _translated(self.url):
             folders = set()
             for path in paths:
@@ -191,12 +185,14 @@ class LocalStorage:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(full)
                 folders.add(os.path.dirname(full))
+            # The folders of the first level stay: another writer may be about to make something in them.
             for folder in sorted(folders, key=len, reverse=True):
-                while folder != str(self.root):
+                while os.path.dirname(os.path.dirname(folder)).startswith(str(self.root)):
                     try:
                         os.rmdir(folder)
                     except OSError:
                         break
+                    self._checked.discard(os.path.relpath(folder, self.root))
                     folder = os.path.dirname(folder)
 
 
@@ -206,6 +202,29 @@ def _run_all(function: Callable[[str], None], paths: Iterable[str]) -> None:
     wait(jobs)
     for job in jobs:
         job.result()
+
+
+def _link(temporary: str, target: str) -> bool:
+    """Give a file its name unless that is taken; return whether it got it.
+
+    NFS may lose the reply to `link` and may answer a repeated request with "exists". The link count of the temporary file
+    tells whether the call took effect (open(2), on O_EXCL).
+    """
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if os.stat(temporary).st_nlink == 2:
+            return True
+        if isinstance(error, FileExistsError):
+            return False
+        if error.errno in _NO_LINKS:
+            raise StorageError(
+                error.errno,
+                f"{target}: the file system has no hard links ({error.strerror}), which claim a version for one writer; "
+                "put the store on a local disk, NFS or an object store (s3://...)",
+            ) from error
+        raise
+    return True
 
 
 def _write_file(path: str, data: bytes) -> None:
@@ -249,23 +268,3 @@ def _translated(url: str) -> Iterator[None]:
         raise StorageError(
             error.errno, f"{url}: the file system refused ({error}); nothing was committed. Append again"
         ) from error
-
-
-def open_storage(url: str | os.PathLike[str]) -> Storage:
-    """Return the storage for a path or URL.
-
-    Raises
-    ------
-    StorageError
-        If the scheme of the URL is unknown.
-    """
-    text = os.fspath(url)
-    if text.startswith("file://"):
-        return LocalStorage(text.removeprefix("file://"))
-    scheme, found, _ = text.partition("://")
-    if found:
-        raise StorageError(
-            f"{text}: expected a local path or a file:// URL, got the scheme {scheme!r}; "
-            "copy the store to a local or mounted folder"
-        )
-    return LocalStorage(text)

@@ -1,0 +1,89 @@
+"""The operations that a store needs of the place where it lies.
+
+Nothing here knows what the bytes mean. Nothing ever discovers data by listing a folder; `list` is for garbage collection
+only. Paths are relative, with '/' between parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from mlffstore.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+#: How the names of temporary files begin.
+TEMPORARY = ".tmp-"
+#: The bytes of a new file, or a function that makes them when a thread is free to write them.
+Content: TypeAlias = "bytes | Callable[[], bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object that a listing found."""
+
+    path: str
+    nbytes: int
+    #: When it was written, seconds on the clock of the storage, the one that `Storage.clock` reads.
+    modified: float
+
+
+class Storage(Protocol):
+    """A place for named bytes."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people and for opening it again."""
+        ...
+
+    def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
+        """Return bytes of an object, fewer at its end. Raise `FileNotFoundError` if there is none."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Return the size of an object in bytes. Raise `FileNotFoundError` if there is none."""
+        ...
+
+    def write(self, files: Mapping[str, Content]) -> None:
+        """Write new objects that nobody else writes; when this returns they survive a power loss."""
+        ...
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create an object, atomically and durably; return False, changing nothing, if there is another one already.
+
+        After an unclear failure (a lost reply) it finds out whether the object there holds `data`. If that cannot be
+        found out it raises `StorageError`: the object may then appear, or not.
+        """
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Create or replace an object atomically; not durable. For hints that may be lost."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Found]:
+        """Yield all objects below a folder, temporary ones too. For garbage collection only."""
+        ...
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects; absent ones are no error. For garbage collection only."""
+        ...
+
+    def clock(self) -> float:
+        """Return the time now in seconds, on the clock that stamps objects, so that clock skew does no harm."""
+        ...
+
+    def check_claims(self) -> None:
+        """Raise `StorageError` if `put_if_absent` cannot be trusted here. Called when a store is opened for writing."""
+        ...
+
+
+def check_path(path: str) -> str:
+    """Return a relative path of plain names; raise `FormatError` for anything that could lead out of the store."""
+    parts = path.split("/")
+    if not all(part and part not in (".", "..") and "\\" not in part and "\0" not in part for part in parts):
+        raise FormatError(
+            f"path in the store: expected plain names separated by '/', got {path!r}; the store is damaged"
+        )
+    return path

@@ -1,0 +1,213 @@
+"""A store in an object store: S3 and what speaks its protocol, Google, Azure, or the memory of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.errors import ReadOnlyError, StorageError, missing_dependency
+from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
+from mlffstore.threads import io_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+#: Waits before an unclear claim is tried again, seconds, with jitter. The client itself retries each request before.
+_WAITS = (0.1, 0.3, 1.0, 3.0)
+_memory: dict[str, Any] = {}
+
+
+class ObjectStorage:
+    """A prefix of an object store.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``s3://bucket/prefix`` or ``memory://name``.
+    options : mapping
+        See `mlffstore.storage.open_storage`.
+    single_writer : bool, optional
+        Do not rely on conditional writes; only one process may write.
+
+    Notes
+    -----
+    Claims are PUTs with ``If-None-Match: *``. After an unclear failure (timeout, 409, 5xx) the object is read back: each
+    claim holds a fresh transaction id, so equal bytes are ours. Putting the same bytes again is safe, since a request that
+    arrives late finds the name taken.
+
+    The client's threads do not survive a fork: use spawn or forkserver with object stores.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, single_writer: bool = False) -> None:
+        try:
+            import obstore
+            from obstore.store import MemoryStore, from_url
+        except ImportError as error:
+            raise missing_dependency("obstore", "s3", f"{url.partition('://')[0]}://") from error
+        self._api = obstore
+        self._url, self._single_writer = url.rstrip("/"), single_writer
+        if url.startswith("memory://"):
+            self._store = _memory.setdefault(self._url, MemoryStore())
+            return
+        try:
+            self._store = from_url(self._url, **dict(options))
+        except Exception as error:
+            raise StorageError(
+                f"{url}: the object store cannot be opened ({_first_line(error)}); check the URL and storage_options"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """The URL, without credentials."""
+        return self._url
+
+    def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
+        """Return `nbytes` bytes from `start` (fewer at the end), or all."""
+        check_path(path)
+        if nbytes == 0:
+            return b""
+        with self._translated(path):
+            if nbytes is None and start == 0:
+                return bytes(self._api.get(self._store, path).bytes())
+            span: Any = {"offset": start} if nbytes is None else (start, start + nbytes)
+            try:
+                return bytes(self._api.get(self._store, path, options={"range": span}).bytes())
+            except self._api.exceptions.GenericError:
+                if self.size(path) <= start:  # a range that begins after the end is an error to the protocol
+                    return b""
+                raise
+
+    def size(self, path: str) -> int:
+        """Return the size of the object in bytes."""
+        with self._translated(path):
+            return int(self._api.head(self._store, check_path(path))["size"])
+
+    def write(self, files: Mapping[str, Content]) -> None:
+        """Put objects that nobody else writes, several at a time. An acknowledged PUT is durable."""
+
+        def write_one(path: str) -> None:
+            content = files[path]
+            with self._translated(path, writing=True):
+                self._api.put(self._store, check_path(path), content if isinstance(content, bytes) else content())
+
+        jobs = [io_pool().submit(write_one, path) for path in files]
+        failures = [error for job in jobs if (error := job.exception()) is not None]  # waits for all
+        if failures:
+            raise failures[0]
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create an object with `data` unless there is one."""
+        check_path(path)
+        if self._single_writer:
+            found = self._peek(path)
+            if found is None:
+                self.replace(path, data)
+            return found is None or found == data
+        for wait in (*_WAITS, None):
+            try:
+                self._api.put(self._store, path, data, mode="create", use_multipart=False)
+                return True
+            except (self._api.exceptions.BaseError, OSError) as error:
+                denied = self._denied(error)
+                if denied is not None:
+                    raise denied from error
+                with contextlib.suppress(StorageError):
+                    found = self._peek(path)
+                    if found is not None:
+                        return found == data
+                if wait is None:
+                    raise StorageError(
+                        f"{self._url}/{path}: whether the commit took effect is unknown ({_first_line(error)}); open the "
+                        "store again and append with the same key: what is there already is recognised"
+                    ) from error
+            time.sleep(wait * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+    def _peek(self, path: str) -> bytes | None:
+        """Return an object, or None if there is none."""
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return None
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Create or replace an object."""
+        with self._translated(path, writing=True):
+            self._api.put(self._store, check_path(path), data, use_multipart=False)
+
+    def list(self, prefix: str) -> Iterator[Found]:
+        """Yield all objects below a prefix."""
+        with self._translated(prefix):
+            for page in self._api.list(self._store, prefix or None):
+                for found in page:
+                    yield Found(found["path"], int(found["size"]), found["last_modified"].timestamp())
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects."""
+        wanted = [check_path(path) for path in paths]
+        for start in range(0, len(wanted), 1000):
+            with contextlib.suppress(FileNotFoundError), self._translated("", writing=True):
+                self._api.delete(self._store, wanted[start : start + 1000])
+
+    def clock(self) -> float:
+        """Return the time that the object store gives a new object."""
+        probe = f"{TEMPORARY}{uuid.uuid4().hex}"
+        self.replace(probe, b"")
+        try:
+            with self._translated(probe):
+                return float(self._api.head(self._store, probe)["last_modified"].timestamp())
+        finally:
+            self.delete([probe])
+
+    def check_claims(self) -> None:
+        """Raise `StorageError` if a second conditional PUT of one name is accepted: two writers would lose commits."""
+        if self._single_writer:
+            return
+        probe = f"{TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            first, second = self.put_if_absent(probe, b"1"), self.put_if_absent(probe, b"2")
+        finally:
+            with contextlib.suppress(StorageError):
+                self.delete([probe])
+        if not first or second:
+            raise StorageError(
+                f"{self._url}: the object store ignores conditional writes (If-None-Match), so two writers could overwrite "
+                "each other's commits. Use one that has them (AWS S3, MinIO, Ceph, R2, GCS, Azure), or open with "
+                "single_writer=True and make sure that only one process ever writes"
+            )
+
+    def _denied(self, error: BaseException) -> ReadOnlyError | None:
+        """Return the error to raise if credentials are missing or not enough."""
+        names = self._api.exceptions
+        if isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError)):
+            return ReadOnlyError(
+                f"{self._url}: the object store refused access ({_first_line(error)}); check the credentials and their rights"
+            )
+        return None
+
+    @contextlib.contextmanager
+    def _translated(self, path: str, *, writing: bool = False) -> Iterator[None]:
+        """Turn the client's errors into ours, with what to do."""
+        try:
+            yield
+        except (FileNotFoundError, self._api.exceptions.NotFoundError) as error:
+            if writing:
+                raise StorageError(f"{self._url}: there is no such bucket; make it first") from error
+            raise FileNotFoundError(f"{self._url}/{path}") from error
+        except StorageError:
+            raise
+        except (self._api.exceptions.BaseError, OSError) as error:
+            denied = self._denied(error)
+            if denied is not None:
+                raise denied from error
+            raise StorageError(
+                f"{self._url}/{path}: the object store did not answer as expected ({_first_line(error)}); nothing was "
+                "committed. Try again"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
