@@ -257,7 +257,7 @@ class Log:
                 wait = min(2 * wait, _BACKOFF_MAX)
 
     def _claim(self, path: str, data: bytes) -> bool:
-        """Create the entry's file. After a failure ask once more: the same bytes may lie there already, and that is success."""
+        """Create the entry's file. After a failure ask once more: if the same bytes lie there already, that is success."""
         try:
             return self.storage.put_if_absent(path, data)
         except (StorageError, TimeoutError):

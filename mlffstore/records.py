@@ -109,22 +109,26 @@ class Fields:
         return value
 
     def integer(self, name: str, low: int = 0, high: int = MAX_COUNT) -> int:
+        """Return an integer within limits."""
         value: int = self._get(name, int, "an integer")
         if not low <= value <= high:
             raise FormatError(f"{self.where}: {name}: expected {low} to {high}, got {value}; the store is damaged")
         return value
 
     def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
+        """Return a string, which matches `pattern` as a whole."""
         value: str = self._get(name, str, "a string")
         if pattern is not None and not pattern.fullmatch(value):
             raise FormatError(f"{self.where}: {name}: unexpected value {value[:80]!r}; the store is damaged")
         return value
 
     def items(self, name: str) -> list[Any]:
+        """Return a list."""
         value: list[Any] = self._get(name, list, "a list")
         return value
 
     def mapping(self, name: str) -> dict[str, Any]:
+        """Return an object."""
         value: dict[str, Any] = self._get(name, dict, "an object")
         return value
 
@@ -153,6 +157,7 @@ def column_document(stored: StoredColumn) -> dict[str, Any]:
 
 
 def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
+    """Check and return a column of a segment or layer that lies in `folder`."""
     where = f"{where}: {folder}/{key}"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9][A-Za-z0-9_+.-]{0,63})?", key):
         raise FormatError(f"{where}: not a column name; the store is damaged")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
 from mlffstore.records import SEGMENT, Fields, Layer, Segment, known_column, parse_layer, parse_segment
-from mlffstore.schema import Column
 
 if TYPE_CHECKING:
     from mlffstore.log import Entry
+    from mlffstore.schema import Column
 
 
 class SegmentList(Sequence[Segment]):

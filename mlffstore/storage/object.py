@@ -184,7 +184,7 @@ class ObjectStorage:
         names = self._api.exceptions
         if isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError)):
             return ReadOnlyError(
-                f"{self._url}: the object store refused access ({_first_line(error)}); check the credentials and their rights"
+                f"{self._url}: the object store refused access ({_first_line(error)}); check the credentials"
             )
         return None
 
