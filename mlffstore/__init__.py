@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlffstore import errors
     from mlffstore.batch import SampleBatch, concatenate
     from mlffstore.importing import import_files
+    from mlffstore.maintenance.verify import verify
     from mlffstore.registry import export_release, get_exporter, get_generator, get_teacher
     from mlffstore.snapshot import Snapshot
     from mlffstore.store import Store, create, open
@@ -36,6 +37,7 @@ _WHERE = {
     "get_teacher": "mlffstore.registry",
     "import_files": "mlffstore.importing",
     "open": "mlffstore.store",
+    "verify": "mlffstore.maintenance.verify",
 }
 __all__ = [
     "SampleBatch",
@@ -52,6 +54,7 @@ __all__ = [
     "get_teacher",
     "import_files",
     "open",
+    "verify",
 ]
 
 

@@ -44,6 +44,11 @@ def due(version: int) -> bool:
     return (version + 1) % EVERY == 0
 
 
+def wanted(version: int, last: int) -> bool:
+    """Return whether a checkpoint helps while `last` is the last version: one of the newest, or a staying one."""
+    return version > last - 2 * EVERY or (version + 1) % STAYING == 0
+
+
 def path_of(version: int) -> str:
     """Return the path of the checkpoint of a version."""
     return f"{FOLDER}/{version:020d}.json"
@@ -54,27 +59,30 @@ def save(storage: Storage, state: State) -> None:
     storage.replace(path_of(state.version), encode(state))
     storage.replace(HINT, _sealed({"version": state.version}))
     old = state.version - 2 * EVERY
-    if old >= 0 and (old + 1) % STAYING:
+    if old >= 0 and not wanted(old, state.version):
         storage.delete([path_of(old)])
+
+
+def newest(storage: Storage) -> int:
+    """Return the version of the newest checkpoint according to the hint. Raise if there is none or it is damaged."""
+    try:
+        return Fields(_opened(storage.read(HINT, 0, 4096), HINT), HINT).integer("version")
+    except ValueError as error:
+        raise CorruptionError(f"{HINT}: not a JSON document; it may be deleted, the log has everything") from error
 
 
 def load(storage: Storage, empty: State, at_most: int | None = None) -> State | None:
     """Return the newest checkpoint that can be found, not newer than `at_most`, or None."""
     try:
-        candidates = [int(_opened(storage.read(HINT, 0, 4096), HINT)["version"])]
-    except (OSError, MlffstoreError, KeyError, TypeError, ValueError):
+        version = newest(storage)
+        if at_most is not None and version > at_most:
+            version = (at_most + 1) // STAYING * STAYING - 1
+            if version < 0:
+                return None
+        path = path_of(version)
+        return decode(storage.read(path, 0, _MAX_NBYTES), version, empty, f"{storage.url}/{path}")
+    except (OSError, MlffstoreError):
         return None
-    if at_most is not None and candidates[0] > at_most:
-        newest = (at_most + 1) // STAYING * STAYING - 1
-        candidates = [newest] if newest >= 0 else []
-    for version in candidates:
-        try:
-            return decode(
-                storage.read(path_of(version), 0, _MAX_NBYTES), version, empty, f"{storage.url}/{path_of(version)}"
-            )
-        except (OSError, MlffstoreError):
-            continue
-    return None
 
 
 def _sealed(document: dict[str, Any]) -> bytes:

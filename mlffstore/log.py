@@ -213,7 +213,11 @@ class Log:
         with self.guard():
             if self._state is None:
                 self._state = self._start()
-            return self.replay(self._state)
+            try:
+                return self.replay(self._state)
+            except BaseException:  # an entry may have been applied in part
+                self._state = None
+                raise
 
     def at(self, version: int) -> State:
         """Return the state as of a version that exists, not shared with anybody."""

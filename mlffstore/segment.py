@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.batch import assemble
 from mlffstore.codec import (
     Layout,
     array_metadata,
@@ -21,8 +22,8 @@ from mlffstore.codec import (
     parse_index,
     shard_name,
 )
-from mlffstore.errors import CorruptionError
-from mlffstore.records import Layer, Segment, StoredColumn, Summary
+from mlffstore.errors import CorruptionError, StorageError
+from mlffstore.records import Layer, Segment, StoredColumn, Summary, known_column
 from mlffstore.schema import CODED, CONVENTIONS, LABELS, REASON, STANDARD, Array, Column, label_key, split_key
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
     return Segment(
         path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary), {path: metadata}
     )
+
+
+def discard(storage: Storage, folder: str) -> None:
+    """Remove a segment or layer that no log entry names, or leave it to garbage collection if that fails."""
+    with contextlib.suppress(OSError, StorageError):
+        storage.delete([found.path for found in storage.list(folder)])
 
 
 def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
@@ -120,11 +127,11 @@ def write_columns(
         ]
     stored = {}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"Conventions": CONVENTIONS}}
-    documents = {f"{folder}/zarr.json": _json(group)}
+    documents = {f"{folder}/zarr.json": json_bytes(group)}
     by_name = {column.name: column for column, _ in columns}
     for name in order:
         metadata = array_metadata(by_name[name], layouts[name], attributes(by_name[name], vocabulary))
-        documents[f"{folder}/{name}/zarr.json"] = _json(metadata)
+        documents[f"{folder}/{name}/zarr.json"] = json_bytes(metadata)
     files: dict[str, Content] = dict(documents)
     for column, _ in columns:
 
@@ -164,7 +171,8 @@ def flag_word(text: str) -> str:
     return "_".join(text.split()) or "_"
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a Zarr metadata document as it is written."""
     return json.dumps(document, indent=1).encode()
 
 
@@ -281,3 +289,29 @@ class ColumnReader:
             return np.asarray(chunks[0][rows - used[0] * stored.chunk])
         position = np.searchsorted(used, ids)
         return np.asarray(np.concatenate(chunks)[position * stored.chunk + rows % stored.chunk])
+
+
+def read_column(reader: ColumnReader, stored: StoredColumn) -> Array:
+    """Return a whole column, shape (rows, ...), checked against the log."""
+    out = np.empty((stored.rows, *stored.column.shape), stored.column.dtype)
+    reader.read(stored, 0, stored.rows, out)
+    return out
+
+
+def read_segment(reader: ColumnReader, segment: Segment) -> SampleBatch:
+    """Return the samples of a segment with everything that the layers over it say: the inverse of `write_segment`."""
+    return assemble_segment(segment, {key: read_column(reader, stored) for key, stored in segment.columns.items()})
+
+
+def assemble_segment(segment: Segment, columns: Mapping[str, Array]) -> SampleBatch:
+    """Return the batch of the columns of a segment, given by their on-disk names."""
+    plain: dict[str, Array] = {}
+    labels: dict[str, dict[str, Array]] = {}
+    for key, array in columns.items():
+        name, teacher = split_key(key)
+        if teacher is None:
+            plain[key] = array
+        else:
+            labels.setdefault(teacher, {})[name] = array
+    user = {key: stored.column for key, stored in segment.columns.items() if known_column(key) is None}
+    return assemble(plain, labels, user, dict(segment.vocabulary))

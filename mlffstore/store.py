@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,32 +13,43 @@ import numpy as np
 
 from mlffstore import rules
 from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
-from mlffstore.codec import digest
+from mlffstore.codec import shard_name
+from mlffstore.duplicates import Clash, HashIndex, check_policy, resolve
 from mlffstore.errors import (
     ConflictError,
     DataError,
     FormatError,
     ReadOnlyError,
+    StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from mlffstore.log import Entry, Log, entry_path, now
 from mlffstore.records import segment_document
-from mlffstore.schema import CONVENTIONS, FORMAT_VERSION
-from mlffstore.segment import write_segment
+from mlffstore.root import read_root, root_document
+from mlffstore.segment import discard, write_segment
 from mlffstore.snapshot import Snapshot
 from mlffstore.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.state import State
 from mlffstore.storage import LocalStorage, Storage, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ase import Atoms
 
+    from mlffstore.maintenance.compaction import Compaction
+    from mlffstore.maintenance.garbage import Garbage
+    from mlffstore.maintenance.verify import Verification
+    from mlffstore.records import Segment
     from mlffstore.writer import Writer
 
+    Progress = Callable[[int, int], None]
+
 Mode = Literal["r", "a"]
+OnDuplicate = Literal["keep", "skip", "error"]
+#: A commit that follows its data within this time, seconds, need not make sure that garbage collection left them alone.
+_SURELY_THERE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +106,14 @@ def create(
     if precision not in ("float32", "float64"):
         raise DataError(f"precision: expected 'float32' or 'float64', got {precision!r}")
     settings = {"splits": check_fractions(splits), "split_seed": int(split_seed)}
-    ours = _root_document(uuid.uuid4().hex, precision, settings)
+    ours = root_document(uuid.uuid4().hex, precision, settings)
     storage.check_claims()
     try:
-        found, own = _read_root(storage)
+        found, own = read_root(storage)
     except StoreNotFoundError:
         _refuse_foreign(storage)
         storage.put_if_absent("zarr.json", json.dumps(ours, indent=1).encode())
-        found, own = _read_root(storage)
+        found, own = read_root(storage)
     same = {**ours, "attributes": {**ours["attributes"], "uuid": None}}
     if {**found, "attributes": {**found["attributes"], "uuid": None}} != same:
         raise StoreExistsError(
@@ -176,10 +188,11 @@ class Store:
 
     def __init__(self, storage: Storage, mode: Mode, opener: _Opener) -> None:
         self._storage, self.mode, self._opener = storage, mode, opener
-        attributes = _read_root(storage)[0]["attributes"]
+        attributes = read_root(storage)[0]["attributes"]
         self.uuid: str = attributes["uuid"]
         self.precision: str = attributes["precision"]
         self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
+        self._hashes: HashIndex | None = None
         self._log = Log(storage, State(self.uuid, self.precision, self.settings))
         if self._log.refresh().version < 0:
             raise FormatError(
@@ -207,6 +220,7 @@ class Store:
         sampler: str | Sequence[str] = "unknown",
         teachers: Mapping[str, Mapping[str, Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
     ) -> int:
         """Append samples in one atomic, durable commit.
 
@@ -226,6 +240,9 @@ class Store:
             JSON on record of each teacher; two different values of "fingerprint" under one name are refused.
         provenance : mapping, optional
             JSON kept in the log entry.
+        on_duplicate : {"keep", "skip", "error"}, optional
+            What to do with structures that the store or these samples hold already, bit for bit (equal content_hash).
+            Safe against other writers that skip too: of two that append the same structure at once, one keeps it.
 
         Returns
         -------
@@ -246,7 +263,9 @@ class Store:
         else:
             frames = [samples] if hasattr(samples, "positions") else list(samples)
             batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler)
-        return self.commit(batch, key=key, require=require, teachers=teachers, provenance=provenance)
+        return self.commit(
+            batch, key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
+        )
 
     def commit(
         self,
@@ -258,6 +277,7 @@ class Store:
         require: Sequence[str] = rules.REQUIRED,
         teachers: Mapping[str, Mapping[str, Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
     ) -> int:
         """Append samples and put rejected ones into quarantine, in one commit.
 
@@ -272,7 +292,7 @@ class Store:
             What to put into quarantine; its values are not checked.
         reasons : sequence of str, optional
             Why, one for each rejected sample.
-        key, require, teachers, provenance
+        key, require, teachers, provenance, on_duplicate
             As for `append`.
 
         Returns
@@ -282,40 +302,106 @@ class Store:
         self._check_writable()
         if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
             raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
+        check_policy(on_duplicate)
         info = {who: _json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
-        note = _json_mapping("provenance", provenance or {})
-        parts: dict[str, SampleBatch] = {}
+        notes = {"teachers": info, "provenance": _json_mapping("provenance", provenance or {})}
         if batch is not None and (len(batch) or rejected is None):
             batch = batch.astype(self.precision)
             rules.check(batch, require)
             batch = batch.hashed()
-            parts["segments"] = batch
+        else:
+            batch = None
         if rejected is not None and len(rejected):
             if len(reasons) != len(rejected):
                 raise DataError(
                     f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
                 )
-            parts["quarantine"] = _with_reasons(rejected.astype(self.precision).hashed(), reasons)
+            rejected = _with_reasons(rejected.astype(self.precision).hashed(), reasons)
+        else:
+            rejected = None
+        while True:
+            new, n_duplicates = batch, 0
+            if batch is not None and on_duplicate != "keep":
+                with self._log.guard():
+                    self._index().update(self._log.refresh())
+                    new, n_duplicates = resolve(batch, self._index(), on_duplicate)
+                if not len(new):
+                    new = None
+                    if rejected is None and key is None:
+                        return self.version
+            skipped = {"duplicates_skipped": n_duplicates} if n_duplicates else {}
+            try:
+                return self._commit(new, rejected, key, {**notes, **skipped}, strict=on_duplicate != "keep")
+            except Clash:
+                continue
+
+    def _commit(
+        self,
+        batch: SampleBatch | None,
+        rejected: SampleBatch | None,
+        key: str | None,
+        notes: Mapping[str, Any],
+        *,
+        strict: bool,
+    ) -> int:
+        """Write the segments and name them in the log; with `strict`, raise `Clash` if a structure is there meanwhile."""
+        info = notes["teachers"]
         fingerprints = {who: info.get(who, {}) for who in (batch.teachers if batch is not None else ())}
         user = list(batch.user.values()) if batch is not None else []
+        parts = {"segments": batch, "quarantine": rejected}
+        segments: dict[str, Segment] = {}
+        written = 0.0
 
         def check(state: State) -> None:
             state.check_append(fingerprints, user)
+            if strict and batch is not None:
+                self._index().update(state)
+                if self._index().holds(batch.content_hash).any():
+                    raise Clash
+            if segments and time.monotonic() - written > _SURELY_THERE_SECONDS:
+                self._check_files(segments.values())
 
         with self._log.guard():
             state = self._log.refresh()
             if key is not None and key in state.keys:
                 return state.keys[key]
             check(state)  # before any byte is written
-        segments = {role: write_segment(self._storage, part) for role, part in parts.items()}
+        for role, part in parts.items():
+            if part is not None:
+                segments[role] = write_segment(self._storage, part)
+        written = time.monotonic()
         body: dict[str, Any] = {role: [segment_document(segment)] for role, segment in segments.items()}
         body.setdefault("segments", [])
-        body |= {name: value for name, value in (("teachers", info), ("provenance", note)) if value}
-        version, ours = self._log.commit("append", key, body, check)
-        if not ours:  # somebody else committed the same key meanwhile; nothing names these files
-            for segment in segments.values():
-                self._storage.delete(found.path for found in self._storage.list(segment.path))
+        body |= {name: value for name, value in notes.items() if value}
+        try:
+            version, ours = self._log.commit("append", key, body, check)
+        except (Clash, ConflictError, DataError):  # raised before the claim
+            self._discard(segments.values())
+            raise
+        if not ours:  # somebody else committed the same key meanwhile
+            self._discard(segments.values())
         return version
+
+    def _discard(self, segments: Iterable[Segment]) -> None:
+        """Remove segments that nothing names."""
+        for segment in segments:
+            discard(self._storage, segment.path)
+
+    def _check_files(self, segments: Iterable[Segment]) -> None:
+        """Raise if garbage collection took files that waited too long for their commit."""
+        for segment in segments:
+            names = {f"{stored.folder}/{key}/{shard_name(stored.column)}" for key, stored in segment.columns.items()}
+            if not names <= {found.path for found in self._storage.list(segment.path)}:
+                raise StorageError(
+                    f"{self.url}/{segment.path}: written too long before its commit, and garbage collection removed it; "
+                    "nothing was committed. Append again"
+                )
+
+    def _index(self) -> HashIndex:
+        """Return the index of content hashes, made when it is first needed."""
+        if self._hashes is None:
+            self._hashes = HashIndex(self._storage)
+        return self._hashes
 
     def writer(
         self,
@@ -326,6 +412,7 @@ class Store:
         require: Sequence[str] = rules.REQUIRED,
         teachers: Mapping[str, Mapping[str, Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
     ) -> Writer:
         """Return a buffered writer, a context manager; each flush is one commit.
 
@@ -336,7 +423,7 @@ class Store:
         key : str, optional
             The commits get the idempotency keys ``key/0``, ``key/1``, ...: the same samples written again in the same
             order are recognised.
-        teacher, require, teachers, provenance
+        teacher, require, teachers, provenance, on_duplicate
             As for `append`.
         """
         from mlffstore.writer import Writer
@@ -349,6 +436,7 @@ class Store:
             require=require,
             teachers=teachers,
             provenance=provenance,
+            on_duplicate=on_duplicate,
         )
 
     def tag(self, name: str, version: int | None = None) -> int:
@@ -380,6 +468,67 @@ class Store:
         if state.tags.get(name) == target:
             return state.version
         return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+
+    # -- care ----------------------------------------------------------------------------------------------------
+
+    def verify(self, *, full: bool = False, progress: Progress | None = None) -> Verification:
+        """Check that everything the log promises is there and is what was committed; see `mlffstore.verify`."""
+        from mlffstore.maintenance.verify import verify_storage
+
+        return verify_storage(self._storage, full=full, progress=progress)
+
+    def compact(self, *, target_nbytes: int | None = None, progress: Progress | None = None) -> Compaction:
+        """Merge runs of small segments, with the layers over them, into large ones.
+
+        Samples, their order and their values stay the same, and old versions stay readable, so the space comes free only
+        when they have expired (`gc`). Others may append and label meanwhile.
+
+        Parameters
+        ----------
+        target_nbytes : int, optional
+            Uncompressed size that merged segments come near to, 128 MiB by default. Memory needed: some times this.
+            Segments of half this size or more stay as they are.
+        progress : callable, optional
+            Called with the runs done so far and their number.
+
+        Returns
+        -------
+        Compaction
+        """
+        from mlffstore.maintenance.compaction import TARGET_NBYTES, compact
+
+        self._check_writable()
+        target = TARGET_NBYTES if target_nbytes is None else target_nbytes
+        return compact(self._storage, self._log, target_nbytes=target, progress=progress)
+
+    def gc(self, *, dry_run: bool = True, grace: float | None = None, expire_before: int | None = None) -> Garbage:
+        """Remove files that no retained version needs: of killed writers, lost races and expired versions.
+
+        Parameters
+        ----------
+        dry_run : bool, optional
+            Only say what would be removed (the default).
+        grace : float, optional
+            Seconds that a file must be old, 24 hours by default: younger ones may belong to a commit that is being made.
+            Ages are measured on the clock of the storage. 0 is safe only while nobody writes.
+        expire_before : int, optional
+            Give up the versions before this one, except tagged ones; this cannot be undone. Snapshots of these
+            versions, also open ones, can no longer be read.
+
+        Returns
+        -------
+        Garbage
+
+        Raises
+        ------
+        DataError
+            If the version cannot be given up, or the grace period is negative.
+        """
+        from mlffstore.maintenance.garbage import GRACE_SECONDS, collect
+
+        self._check_writable()
+        seconds = GRACE_SECONDS if grace is None else grace
+        return collect(self._storage, self._log, dry_run=dry_run, grace=seconds, expire_before=expire_before)
 
     def _check_writable(self) -> None:
         if self.mode != "a":
@@ -475,61 +624,6 @@ class _Opener:
         return self().snapshot(version)
 
 
-def _root_document(identity: str, precision: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {
-            "mlffstore_format": FORMAT_VERSION,
-            "uuid": identity,
-            "precision": precision,
-            "Conventions": CONVENTIONS,
-            **settings,
-        },
-    }
-
-
-def _read_root(storage: Storage) -> tuple[dict[str, Any], str]:
-    """Return the root document of a store after checking it, and the digest of its file."""
-    try:
-        data = storage.read("zarr.json", 0, 1 << 20)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreNotFoundError(
-            f"{storage.url}: there is no mlffstore store (no zarr.json); check the path, or make one with ml.create(...)"
-        ) from error
-    except PermissionError as error:
-        raise ReadOnlyError(f"{storage.url}: may not be read ({error}); check its permissions") from error
-    try:
-        document = json.loads(data)
-        attributes = document["attributes"]
-        version = attributes["mlffstore_format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(
-            f"{storage.url}: is not an mlffstore store (its zarr.json has no mlffstore_format); check the path. "
-            "Other Zarr groups are read with zarr or xarray"
-        ) from error
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise FormatError(f"{storage.url}: mlffstore_format: expected a number, got {version!r}; the store is damaged")
-    if version > FORMAT_VERSION:
-        raise FormatError(
-            f"{storage.url}: has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade mlffstore"
-        )
-    try:
-        check_fractions(attributes["splits"])
-        good = (
-            attributes["precision"] in ("float32", "float64")
-            and isinstance(attributes["split_seed"], int)
-            and isinstance(attributes["uuid"], str)
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        good = False
-    if not good:
-        raise FormatError(
-            f"{storage.url}/zarr.json: expected uuid, precision, splits and split_seed; the store is damaged"
-        )
-    return dict(document), digest(data)
-
-
 def _refuse_foreign(storage: Storage) -> None:
     """Raise if a local folder holds something that is not a store."""
     if not isinstance(storage, LocalStorage):
@@ -570,7 +664,19 @@ def _commit_line(entry: Entry) -> Commit:
     def total(role: str, what: str) -> int:
         return sum(int(segment[what]) for segment in entry.body.get(role, ()))
 
-    note = f"{entry.body['tag']} = {entry.body['target']}" if entry.operation == "tag" else ""
+    note = ""
+    if entry.operation == "tag":
+        note = f"{entry.body['tag']} = {entry.body['target']}"
+    elif entry.operation == "replace":
+        pairs = entry.body["replacements"]
+        n_in, n_out = (sum(len(pair[name]) for pair in pairs) for name in ("inputs", "outputs"))
+        note = f"{n_in} segments merged into {n_out}"
+    elif entry.operation == "expire":
+        note = f"versions before {entry.body['before']} given up"
+    elif entry.operation == "layer":
+        note = ", ".join(sorted({who for layer in entry.body["layers"] for who in layer["labelled"]}))
+    elif entry.body.get("duplicates_skipped"):
+        note = f"{entry.body['duplicates_skipped']} duplicates skipped"
     return Commit(
         version=entry.version,
         time=entry.time,

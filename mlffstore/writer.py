@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore import rules
 from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.duplicates import check_policy
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.store import Store
+    from mlffstore.store import OnDuplicate, Store
 
 
 class Writer:
@@ -34,12 +35,15 @@ class Writer:
         require: Sequence[str],
         teachers: Mapping[str, Mapping[str, Any]] | None,
         provenance: Mapping[str, Any] | None,
+        on_duplicate: OnDuplicate = "keep",
     ) -> None:
         if flush_samples < 1:
             raise DataError(f"flush_samples: expected at least 1, got {flush_samples}")
+        check_policy(on_duplicate)
         store._check_writable()
         self.store, self.flush_samples, self.key = store, flush_samples, key
         self._teacher, self._require, self._teachers, self._provenance = teacher, require, teachers, provenance
+        self._on_duplicate: OnDuplicate = on_duplicate
         self._waiting: list[SampleBatch] = []
         self._n_waiting = 0
         #: Versions of the commits so far.
@@ -88,6 +92,7 @@ class Writer:
             require=self._require,
             teachers=self._teachers,
             provenance=self._provenance,
+            on_duplicate=self._on_duplicate,
         )
         self._waiting, self._n_waiting = [], 0
         self.versions.append(version)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlffstore import __version__
-from mlffstore.cli import export, importing, info, log, plugins, run, tag
+from mlffstore.cli import care, export, importing, info, log, plugins, run, tag
 
 app = typer.Typer(
     name="mlffstore",
@@ -40,5 +40,8 @@ app.command("info")(info.info)
 app.command("log")(log.log)
 app.command("export")(export.export)
 app.command("tag")(tag.tag)
+app.command("verify")(care.verify)
+app.command("compact")(care.compact)
+app.command("gc")(care.gc)
 app.command("teachers")(plugins.teachers)
 app.command("generators")(plugins.generators)

@@ -66,6 +66,10 @@ class Storage(Protocol):
         """Yield all objects below a folder, temporary ones too. For garbage collection only."""
         ...
 
+    def list_top(self) -> Iterator[Found]:
+        """Yield the objects of the store's own folder, not those below. For garbage collection only."""
+        ...
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects; absent ones are no error. For garbage collection only."""
         ...

@@ -176,6 +176,15 @@ class LocalStorage:
                     path = name if relative == "." else f"{relative}/{name}"
                     yield Found(path, status.st_size, status.st_mtime)
 
+    def list_top(self) -> Iterator[Found]:
+        """Yield the files of the folder itself."""
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        yield Found(entry.name, status.st_size, status.st_mtime)
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files, and folders below the first level that this leaves empty."""
         with _translated(self.url):

@@ -48,7 +48,7 @@ class ObjectStorage:
         except ImportError as error:
             raise missing_dependency("obstore", "s3", f"{url.partition('://')[0]}://") from error
         self._api = obstore
-        self._url, self._single_writer = url.rstrip("/"), single_writer
+        self._url, self._options, self._single_writer = url.rstrip("/"), dict(options), single_writer
         if url.startswith("memory://"):
             self._store = _memory.setdefault(self._url, MemoryStore())
             return
@@ -58,6 +58,9 @@ class ObjectStorage:
             raise StorageError(
                 f"{url}: the object store cannot be opened ({_first_line(error)}); check the URL and storage_options"
             ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self._url, self._options, self._single_writer))
 
     @property
     def url(self) -> str:
@@ -145,6 +148,12 @@ class ObjectStorage:
                 for found in page:
                     yield Found(found["path"], int(found["size"]), found["last_modified"].timestamp())
 
+    def list_top(self) -> Iterator[Found]:
+        """Yield the objects of the prefix itself."""
+        with self._translated(""):
+            for found in self._api.list_with_delimiter(self._store)["objects"]:
+                yield Found(found["path"], int(found["size"]), found["last_modified"].timestamp())
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects."""
         wanted = [check_path(path) for path in paths]
@@ -207,6 +216,11 @@ class ObjectStorage:
                 f"{self._url}/{path}: the object store did not answer as expected ({_first_line(error)}); nothing was "
                 "committed. Try again"
             ) from error
+
+
+def _reopen(url: str, options: Mapping[str, Any], single_writer: bool) -> ObjectStorage:
+    """Open the storage in another process. `options` may hold credentials: pickles of it are for workers, not for disk."""
+    return ObjectStorage(url, options, single_writer=single_writer)
 
 
 def _first_line(error: BaseException) -> str:

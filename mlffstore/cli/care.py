@@ -1,0 +1,112 @@
+"""`mlffstore verify`, `compact` and `gc`: care of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import mlffstore as ml
+from mlffstore.cli.output import AsJson, StorePath, err, grid, out, print_json
+from mlffstore.describe import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while something goes on."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def verify(
+    store: StorePath,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read and check every byte, not only the log and sizes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that STORE is whole. Exit code 1 and a list of what is damaged if it is not."""
+    with _progress("segments") as progress:
+        found = ml.verify(store, full=full, progress=progress)
+    if as_json:
+        print_json({**dataclasses.asdict(found), "ok": found.ok})
+    else:
+        how = "every byte read" if full else "log and sizes of files; --full reads every byte"
+        out.print(
+            f"{found.url}: version {found.version}, {found.n_entries:,} log entries, {found.n_segments:,} segments, "
+            f"{found.n_files:,} files, {human_bytes(found.nbytes)} ({how})",
+            soft_wrap=True,
+        )
+        if found.ok:
+            out.print("no damage found")
+        else:
+            out.print(f"{len(found.problems)} problems:")
+            out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in found.problems]))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def compact(
+    store: StorePath,
+    target: Annotated[
+        int, typer.Option("--target-mib", min=1, help="Uncompressed size of merged segments, MiB.")
+    ] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the small segments of STORE into large ones. Others may go on writing."""
+    with _progress("runs of segments") as progress:
+        done = ml.open(store, "a").compact(target_nbytes=target << 20, progress=progress)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    out.print(
+        f"{done.n_before:,} segments, now {done.n_after:,}; {human_bytes(done.nbytes)} written in "
+        f"{len(done.versions)} commits"
+    )
+    if done.n_conflicts:
+        out.print(f"{done.n_conflicts} runs were changed by somebody else meanwhile: compact again to merge them")
+    if done.versions:
+        out.print("the replaced files stay for older versions; 'mlffstore gc --expire-before VERSION' frees them")
+
+
+def gc(
+    store: StorePath,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove the files; without it they are only listed.")
+    ] = False,
+    grace: Annotated[str, typer.Option("--grace", help="How old a file must be, such as 90m, 36h or 7d.")] = "24h",
+    expire_before: Annotated[
+        int | None,
+        typer.Option("--expire-before", min=0, help="Give up versions before this one, except tagged ones, for ever."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List, or with --delete remove, the files of STORE that no version needs."""
+    done = ml.open(store, "a").gc(dry_run=not delete, grace=_seconds(grace), expire_before=expire_before)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    for path in done.paths:
+        out.print(path)
+    verb = "would be removed; add --delete to do it" if done.dry_run else "removed"
+    out.print(f"{done.n_files:,} files, {human_bytes(done.nbytes)}, in {len(done.paths):,} places {verb}")
+    if done.n_young:
+        out.print(f"{done.n_young:,} more files that nothing needs are younger than {grace} and were left alone")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match:
+        raise typer.BadParameter(f"expected a number and s, m, h or d, such as 36h, got {text!r}", param_hint="--grace")
+    return float(match[1]) * _UNITS[match[2]]
