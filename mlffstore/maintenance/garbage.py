@@ -97,6 +97,8 @@ def collect(
                 storage.delete([found.path for found in storage.list(path)])
             else:
                 storage.delete([path])
+        for folder in ("segments", "layers"):
+            storage.prune(folder, now - grace)
     return Garbage(
         dry_run=dry_run,
         paths=tuple(sorted(old)),

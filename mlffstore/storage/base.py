@@ -74,6 +74,10 @@ class Storage(Protocol):
         """Remove objects; absent ones are no error. For garbage collection only."""
         ...
 
+    def prune(self, prefix: str, before: float) -> None:
+        """Remove the empty folders below a folder that were last changed before a time. For garbage collection only."""
+        ...
+
     def clock(self) -> float:
         """Return the time now in seconds, on the clock that stamps objects, so that clock skew does no harm."""
         ...

@@ -10,7 +10,7 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlffstore.errors import FormatError, ReadOnlyError, StorageError
+from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
 from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
 from mlffstore.threads import io_pool
 
@@ -69,9 +69,9 @@ class LocalStorage:
 
     def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
         """Return `nbytes` bytes from `start` (fewer at the end of the file), or all."""
-        fd = os.open(self._path(path), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with open(fd, "rb", buffering=0) as file:
-            size = os.fstat(fd).st_size
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with _translated(self.url, reading=True), open(os.open(self._path(path), flags), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
             wanted = max(0, min(size - start, size if nbytes is None else nbytes))
             file.seek(start)
             parts = []
@@ -85,7 +85,8 @@ class LocalStorage:
 
     def size(self, path: str) -> int:
         """Return the size of the file in bytes."""
-        return os.stat(self._path(path), follow_symlinks=False).st_size
+        with _translated(self.url, reading=True):
+            return os.stat(self._path(path), follow_symlinks=False).st_size
 
     def write(self, files: Mapping[str, Content]) -> None:
         """Write files that nobody else writes, and fsync them, their folders, and the folders above."""
@@ -204,6 +205,19 @@ class LocalStorage:
                     self._checked.discard(os.path.relpath(folder, self.root))
                     folder = os.path.dirname(folder)
 
+    def prune(self, prefix: str, before: float) -> None:
+        """Remove empty folders, which a killed writer may leave."""
+        base = os.path.join(self.root, prefix)
+        folders = [folder for folder, _, _ in os.walk(base, followlinks=False) if folder != base]
+        changed = {}  # before anything is removed, since that changes the folder above
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                changed[folder] = os.stat(folder, follow_symlinks=False).st_mtime
+        for folder in reversed(folders):
+            if changed.get(folder, before) < before:
+                with contextlib.suppress(OSError):  # not empty, or gone
+                    os.rmdir(folder)
+
 
 def _run_all(function: Callable[[str], None], paths: Iterable[str]) -> None:
     """Call a function for every path in threads and wait for all, so that none is still writing when one has failed."""
@@ -258,22 +272,22 @@ def _fsync_folder(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn errors of the operating system into ours, with what to do."""
+def _translated(url: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn errors of the operating system into ours, with what to do. That a file is absent is no such error."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, StorageError, FormatError)):
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, MlffstoreError)):
             raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            expected = "a file that can be read" if reading else "a folder that can be written"
             raise ReadOnlyError(
-                f"{url}: expected a folder that can be written, got {error.strerror!r} for {error.filename}; "
-                "check its owner and permissions, or write to another place"
+                f"{url}: expected {expected}, got {error.strerror!r} for {error.filename}; check its owner and permissions"
+                + ("" if reading else ", or write to another place")
             ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 error.errno, f"{url}: no space left; nothing was committed. Free space and append again"
             ) from error
-        raise StorageError(
-            error.errno, f"{url}: the file system refused ({error}); nothing was committed. Append again"
-        ) from error
+        what = "Check the disk and try again" if reading else "Nothing was committed; append again"
+        raise StorageError(error.errno, f"{url}: the file system refused ({error}). {what}") from error

@@ -161,6 +161,9 @@ class ObjectStorage:
             with contextlib.suppress(FileNotFoundError), self._translated("", writing=True):
                 self._api.delete(self._store, wanted[start : start + 1000])
 
+    def prune(self, prefix: str, before: float) -> None:
+        """Do nothing: there are no folders."""
+
     def clock(self) -> float:
         """Return the time that the object store gives a new object."""
         probe = f"{TEMPORARY}{uuid.uuid4().hex}"
