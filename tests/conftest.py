@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for name in ("slow", "gpu"):
-            if name in item.keywords and not config.getoption(f"--run-{name}"):
+            if item.get_closest_marker(name) and not config.getoption(f"--run-{name}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
 
 

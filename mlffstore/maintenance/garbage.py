@@ -92,13 +92,13 @@ def collect(
         if path not in needed and path not in old and not _is_kept_checkpoint(path, state.version)
     )
     if not dry_run:
+        for folder in ("segments", "layers"):
+            storage.prune(folder, now - grace)
         for path in sorted(old):
             if path.startswith(("segments/", "layers/")):
                 storage.delete([found.path for found in storage.list(path)])
             else:
                 storage.delete([path])
-        for folder in ("segments", "layers"):
-            storage.prune(folder, now - grace)
     return Garbage(
         dry_run=dry_run,
         paths=tuple(sorted(old)),

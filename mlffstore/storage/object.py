@@ -114,9 +114,9 @@ class ObjectStorage:
                 self._api.put(self._store, path, data, mode="create", use_multipart=False)
                 return True
             except (self._api.exceptions.BaseError, OSError) as error:
-                denied = self._denied(error)
-                if denied is not None:
-                    raise denied from error
+                refused = self._refused(error)
+                if refused is not None:
+                    raise refused from error
                 with contextlib.suppress(StorageError):
                     found = self._peek(path)
                     if found is not None:
@@ -191,14 +191,19 @@ class ObjectStorage:
                 "single_writer=True and make sure that only one process ever writes"
             )
 
-    def _denied(self, error: BaseException) -> ReadOnlyError | None:
-        """Return the error to raise if credentials are missing or not enough."""
+    def _refused(self, error: BaseException) -> ReadOnlyError | StorageError | None:
+        """Return the error to raise if trying again cannot help: no bucket, no credentials, or not enough of them."""
         names = self._api.exceptions
         if isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError)):
             return ReadOnlyError(
                 f"{self._url}: the object store refused access ({_first_line(error)}); check the credentials"
             )
+        if isinstance(error, (names.NotFoundError, FileNotFoundError)):
+            return self._no_bucket()
         return None
+
+    def _no_bucket(self) -> StorageError:
+        return StorageError(f"{self._url}: there is no such bucket; make it first")
 
     @contextlib.contextmanager
     def _translated(self, path: str, *, writing: bool = False) -> Iterator[None]:
@@ -207,14 +212,14 @@ class ObjectStorage:
             yield
         except (FileNotFoundError, self._api.exceptions.NotFoundError) as error:
             if writing:
-                raise StorageError(f"{self._url}: there is no such bucket; make it first") from error
+                raise self._no_bucket() from error
             raise FileNotFoundError(f"{self._url}/{path}") from error
         except StorageError:
             raise
         except (self._api.exceptions.BaseError, OSError) as error:
-            denied = self._denied(error)
-            if denied is not None:
-                raise denied from error
+            refused = self._refused(error)
+            if refused is not None:
+                raise refused from error
             raise StorageError(
                 f"{self._url}/{path}: the object store did not answer as expected ({_first_line(error)}); nothing was "
                 "committed. Try again"

@@ -10,38 +10,39 @@ import pytest
 import mlffstore as ml
 from tests.samples import metal_frames
 
-PROCESSES, BATCHES = 4, 50
 
-
-def append_batches(url: str, who: int, barrier, acknowledged) -> None:
+def append_batches(url: str, who: int, batches: int, barrier, acknowledged) -> None:
     store = ml.open(url, mode="a")
     batch = ml.SampleBatch.from_ase(metal_frames(2, seed=who))
     barrier.wait()
-    for i in range(BATCHES):
+    for i in range(batches):
         version = store.append(batch, key=f"{who}/{i}")
         acknowledged.put((version, f"{who}/{i}"))
 
 
+@pytest.mark.parametrize(
+    ("processes", "batches"), [(4, 50), pytest.param(16, 200, marks=pytest.mark.slow)], ids=["4 x 50", "16 x 200"]
+)
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_four_processes_append_fifty_batches_each(method, tmp_path):
+def test_processes_append_at_once(method, processes, batches, tmp_path):
     context = multiprocessing.get_context(method)
     store = ml.create(tmp_path / "d.zarr")
-    barrier, acknowledged = context.Barrier(PROCESSES), context.Queue()
+    barrier, acknowledged = context.Barrier(processes), context.Queue()
     workers = [
-        context.Process(target=append_batches, args=(store.url, who, barrier, acknowledged)) for who in range(PROCESSES)
+        context.Process(target=append_batches, args=(store.url, who, batches, barrier, acknowledged)) for who in range(processes)
     ]
     for worker in workers:
         worker.start()
-    seen = dict(acknowledged.get(timeout=120) for _ in range(PROCESSES * BATCHES))
+    seen = dict(acknowledged.get(timeout=300) for _ in range(processes * batches))
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    assert sorted(seen) == list(range(1, PROCESSES * BATCHES + 1))  # no version acknowledged twice, no gap
+    assert sorted(seen) == list(range(1, processes * batches + 1))  # no version acknowledged twice, no gap
     snap = ml.open(store.url).snapshot()
-    assert len(snap) == 2 * PROCESSES * BATCHES
+    assert len(snap) == 2 * processes * batches
     assert ml.open(store.url).keys() == {key: version for version, key in seen.items()}
-    by_seed = {who: np.array([f.calc.results["energy"] for f in metal_frames(2, seed=who)]) for who in range(PROCESSES)}
+    by_seed = {who: np.array([f.calc.results["energy"] for f in metal_frames(2, seed=who)]) for who in range(processes)}
     energies = snap.read(columns=["energy"]).energy.reshape(-1, 2)
     for version, key in seen.items():
         assert np.array_equal(energies[version - 1], by_seed[int(key.split("/")[0])])

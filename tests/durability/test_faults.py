@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import pytest
 import mlffstore as ml
 from mlffstore.errors import MlffstoreError, StorageError
 from mlffstore.storage import local
-from mlffstore.store import Store
 from tests.durability.faults import FaultyOs, LossyStorage
 from tests.samples import metal_frames
+
+if TYPE_CHECKING:
+    from mlffstore.store import Store
 
 
 def count_calls(monkeypatch, tmp_path, batch) -> int:
@@ -44,12 +47,12 @@ def test_every_call_of_an_append_may_fail(code, after, tmp_path, monkeypatch):
         before = len(store)
         key = f"call {fail_at}"
         monkeypatch.setattr(local, "os", FaultyOs(fail_at, code, after=after))
-        acknowledged = None
+        acknowledged, message = None, store.url
         try:
             acknowledged = store.append(batch, key=key)
         except MlffstoreError as error:  # anything else would be a bug
-            failures += 1
-            assert store.url in str(error), error
+            failures, message = failures + 1, str(error)
+        assert store.url in message
         monkeypatch.setattr(local, "os", os)
         seen = ml.open(store.url)
         assert len(seen) in (before, before + 2)  # all of it or nothing
