@@ -56,6 +56,7 @@ docs: $(BIN)/python  ## Build the documentation into site/.
 bench: $(VENV)/.dev  ## Print the storage benchmark beside its peers.
 	$(PIP) install --constraint constraints.txt atompack-db rdkit
 	$(BIN)/python benchmarks/bench_store.py
+	$(BIN)/python benchmarks/bench_append.py
 
 clean:  ## Remove what the other verbs made, but not datasets.
 	rm -rf $(VENV) dist build site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

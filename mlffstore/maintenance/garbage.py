@@ -84,7 +84,7 @@ def collect(
     old = {
         path: heap
         for path, heap in heaps.items()
-        if path not in needed and not _is_kept_checkpoint(path, state.version) and heap.newest < now - grace
+        if path not in needed and not _is_kept_checkpoint(path, state.version) and heap.newest <= now - grace
     }
     young = sum(
         heap.n_files

@@ -75,7 +75,7 @@ class Storage(Protocol):
         ...
 
     def prune(self, prefix: str, before: float) -> None:
-        """Remove the empty folders below a folder that were last changed before a time. For garbage collection only."""
+        """Remove empty folders below a folder that were not changed after a time. For garbage collection only."""
         ...
 
     def clock(self) -> float:

@@ -214,7 +214,7 @@ class LocalStorage:
             with contextlib.suppress(OSError):
                 changed[folder] = os.stat(folder, follow_symlinks=False).st_mtime
         for folder in reversed(folders):
-            if changed.get(folder, before) < before:
+            if folder in changed and changed[folder] <= before:
                 with contextlib.suppress(OSError):  # not empty, or gone
                     os.rmdir(folder)
 

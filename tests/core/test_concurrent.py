@@ -30,7 +30,8 @@ def test_processes_append_at_once(method, processes, batches, tmp_path):
     store = ml.create(tmp_path / "d.zarr")
     barrier, acknowledged = context.Barrier(processes), context.Queue()
     workers = [
-        context.Process(target=append_batches, args=(store.url, who, batches, barrier, acknowledged)) for who in range(processes)
+        context.Process(target=append_batches, args=(store.url, who, batches, barrier, acknowledged))
+        for who in range(processes)
     ]
     for worker in workers:
         worker.start()

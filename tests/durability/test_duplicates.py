@@ -24,7 +24,8 @@ def test_policies(store):
     assert store.append(frames[2:], on_duplicate="skip") == 2
     assert len(store) == 6
     assert store.history(1)[0].note == "2 duplicates skipped"
-    assert np.array_equal(store.snapshot().read().content_hash, ml.SampleBatch.from_ase(frames).astype("float32").content_hash)
+    hashes = ml.SampleBatch.from_ase(frames).astype("float32").content_hash
+    assert np.array_equal(store.snapshot().read().content_hash, hashes)
     with pytest.raises(DataError, match=r"6 of 6 samples are in the store already .*on_duplicate='skip'"):
         store.append(frames, on_duplicate="error")
     with pytest.raises(DataError, match="in the batch already"):

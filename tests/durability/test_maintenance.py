@@ -24,7 +24,9 @@ def store(tmp_path):
 
 def add_layer(store, i: int, teacher: str = "other") -> None:
     segment = store.snapshot().segments[i]
-    layer = write_layer(store._storage, segment, [(label_column("energy", teacher), np.arange(segment.n_samples) + 0.5)])
+    layer = write_layer(
+        store._storage, segment, [(label_column("energy", teacher), np.arange(segment.n_samples) + 0.5)]
+    )
     store._log.commit("layer", None, {"layers": [layer_document(layer)]}, lambda state: None)
 
 
@@ -34,7 +36,9 @@ def same(a: ml.SampleBatch, b: ml.SampleBatch) -> bool:
         np.array_equal(a.columns[name], b.columns[name]) for name in b.columns if name not in ("source", "sampler")
     )
     words = a.source == b.source and a.sampler == b.sampler
-    labels = all(np.array_equal(a.label(k, who), v, equal_nan=True) for who in b.labels for k, v in b.labels[who].items())
+    labels = all(
+        np.array_equal(a.label(k, who), v, equal_nan=True) for who in b.labels for k, v in b.labels[who].items()
+    )
     return columns and words and labels and a.teachers == b.teachers
 
 
@@ -119,7 +123,9 @@ def test_a_run_that_changes_meanwhile_is_left_alone(store, monkeypatch):
     before = folders(store)
     done = store.compact()
     assert (done.versions, done.n_conflicts, done.n_after) == ((), 1, 3)
-    assert {path for path in folders(store) - before if path.startswith("segments")} == set()  # and leaves nothing behind
+    assert {
+        path for path in folders(store) - before if path.startswith("segments")
+    } == set()  # and leaves nothing behind
     monkeypatch.undo()
     assert store.compact().n_after == 1
     assert store.snapshot().read().label("energy", "other")[2] == 0.5

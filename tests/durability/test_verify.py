@@ -26,7 +26,9 @@ def built(tmp_path_factory):
         for i in range(6):
             store.append(mixed_frames(4, seed=i), key=f"k{i}")
         rejected = ml.SampleBatch.from_ase(metal_frames(2, seed=9))
-        store.commit(ml.SampleBatch.from_ase(metal_frames(2, seed=10)), rejected=rejected, reasons=["too hot", "too close"])
+        store.commit(
+            ml.SampleBatch.from_ase(metal_frames(2, seed=10)), rejected=rejected, reasons=["too hot", "too close"]
+        )
         store.tag("v1")
         store.compact(target_nbytes=8000)
         store.append(metal_frames(3, seed=20))
