@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import FormatError
-from mlffstore.schema import LABELS, REASON, STANDARD, USER_DTYPES, Axis, Column, split_key
+from mlffstore.schema import LABELS, REASON, STANDARD, USER_DTYPES, Axis, Column, label_column, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,7 +137,7 @@ def known_column(key: str) -> Column | None:
     """Return the standard column that an on-disk name stands for, or None for a user column."""
     name, teacher = split_key(key)
     if teacher is not None:
-        return LABELS.get(name)
+        return label_column(name, teacher) if name in LABELS else None
     return REASON if key == "reason" else STANDARD.get(key)
 
 

@@ -6,7 +6,7 @@ It does not hold data (`mlffstore.batch`) and does not know how columns lie on d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +126,12 @@ def check_teacher_name(name: str) -> str:
 def label_key(column: str, teacher: str) -> str:
     """Return the on-disk name of a teacher's label column, such as ``energy.orb-v2``."""
     return f"{column}.{teacher}"
+
+
+def label_column(name: str, teacher: str) -> Column:
+    """Return the column of a teacher's energy, forces or stress under its on-disk name."""
+    spec = LABELS[name]
+    return replace(spec, name=label_key(name, teacher), long_name=f"{spec.long_name}, {teacher}")
 
 
 def split_key(key: str) -> tuple[str, str | None]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import uuid
 from collections import OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from mlffstore.codec import (
 )
 from mlffstore.errors import CorruptionError, StorageError
 from mlffstore.records import Layer, Segment, StoredColumn, Summary, known_column
-from mlffstore.schema import CODED, CONVENTIONS, LABELS, REASON, STANDARD, Array, Column, label_key, split_key
+from mlffstore.schema import CODED, CONVENTIONS, REASON, STANDARD, Array, Column, label_column, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,12 +73,6 @@ def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Colu
     columns = list(columns)
     stored, metadata = write_columns(storage, path, columns, {})
     return Layer(path, segment.path, stored, metadata, count_labels(columns))
-
-
-def label_column(name: str, teacher: str) -> Column:
-    """Return the column of a teacher's energy, forces or stress under its on-disk name."""
-    spec = LABELS[name]
-    return replace(spec, name=label_key(name, teacher), long_name=f"{spec.long_name}, {teacher}")
 
 
 def count_labels(columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:

@@ -209,7 +209,7 @@ class _Survey:
                     self.complain(LOG_FOLDER, text)
                 broken, parent = True, None
         self.n_entries = len(versions)
-        self._hint(log, versions[-1], broken)
+        self._hint(log, versions[-1])
 
     def _versions(self, listed: Mapping[str, int]) -> list[int]:
         versions = []
@@ -292,7 +292,7 @@ class _Survey:
         empty = State(self.state.store, self.state.precision, self.state.settings)
         return checkpoint.decode(self.storage.read(path), version, empty, f"{self.storage.url}/{path}")
 
-    def _hint(self, log: Log, last: int, broken: bool) -> None:
+    def _hint(self, log: Log, last: int) -> None:
         """Check the newest checkpoint, which is what opens the store."""
         try:
             version = checkpoint.newest(self.storage)
@@ -304,7 +304,10 @@ class _Survey:
         path = checkpoint.path_of(version)
         try:
             kept = self._decode(path, version)
-            found = log.read(version) if version <= last or not broken else None
+            try:
+                found = log.read(version)
+            except MlffstoreError:  # the entry is on the list already
+                return
             if found is None:
                 self.complain(
                     LOG_FOLDER,

@@ -13,7 +13,8 @@ import mlffstore as ml
 from mlffstore import checkpoint
 from mlffstore.errors import ConflictError, DataError, ReadOnlyError, StorageError
 from mlffstore.records import layer_document
-from mlffstore.segment import label_column, write_layer, write_segment
+from mlffstore.schema import label_column
+from mlffstore.segment import write_layer, write_segment
 from tests.samples import metal_frames, mixed_frames, molecule_frames
 
 
