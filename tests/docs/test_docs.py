@@ -1,0 +1,54 @@
+"""The documentation is true: its Python runs, its links lead somewhere, its reference of the command line is current."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+RUN = [page for page in PAGES if "```python" in page.read_text() and page.name not in ("README.md", "quickstart.md")]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_python_of_a_page_runs(page, tmp_path):
+    """All blocks of a page, one after another, as one script in an empty folder."""
+    script = tmp_path / "page.py"
+    script.write_text("\n\n".join(blocks(page)))
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.relative_to(ROOT / "docs").as_posix() in menu
+
+
+def test_the_reference_of_the_command_line_is_current():
+    page = runpy.run_path(str(ROOT / "docs" / "make_cli_reference.py"))["page"]()
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == page, "run: python docs/make_cli_reference.py"
+
+
+def test_the_verbs_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    verbs = re.search(r"The command line: (.*?)\. Start", text, re.DOTALL)[1]
+    for verb in re.findall(r"`(?:mlffstore )?([a-z]+)", verbs):
+        assert f"## {verb}\n" in page
