@@ -4,6 +4,8 @@
 
 1. Commits/s and samples/s of 1, 2, 4 and 8 processes that append to one store; every commit is fsynced when it returns.
    A round measures all of them and atompack-db in turn; medians. Samples are those of ../shared/bench/corpus.py.
+   Beside them what the file system itself gives: small files made and fsynced by as many processes, each in a folder
+   of its own. And the same in memory (--memory), where the file system is no limit.
 2. Time of one small commit, and of opening the store, against the number of commits in its log. (fsync is switched off
    while the log is made longer, and on again for what is timed.)
 3. What two ways of appending to one dataset from several processes lose: atompack-db, which has no lock, and a plain Zarr
@@ -63,12 +65,32 @@ def append(barrier: Any, who: int, path: Path, data: Path, size: int, commits: i
     barrier.wait()
 
 
-def throughput(base: Path, data: Path, c: dict[str, np.ndarray], rounds: int, commits: int) -> None:
+def make_files(barrier: Any, who: int, base: Path, files: int) -> None:
+    folder = base / f"bare-{who}"
+    folder.mkdir()
+    barrier.wait()
+    for i in range(files):
+        descriptor = os.open(folder / str(i), os.O_CREAT | os.O_WRONLY | os.O_EXCL)
+        os.write(descriptor, bytes(500))
+        os.fsync(descriptor)
+        os.close(descriptor)
+    barrier.wait()
+
+
+def row(name: str, values: list[float]) -> str:
+    return f"{name:44}" + "".join(f"{value:>14,.1f}" for value in values) + f"{values[1] / values[0]:>10.2f}"
+
+
+def throughput(base: Path, data: Path, c: dict[str, np.ndarray], rounds: int, commits: int, where: str) -> None:
     rates: dict[tuple[int, int], list[float]] = {}
     peers: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for size in SIZES:
-            for n in PROCESSES:
+        for n in PROCESSES:
+            seconds = together(n, make_files, base, 300)
+            rates.setdefault((0, n), []).append(n * 300 / seconds)
+            for path in base.glob("bare-*"):
+                shutil.rmtree(path)
+            for size in SIZES:
                 store = ml.create(base / "append.zarr")
                 seconds = together(n, append, base / "append.zarr", data, size, commits)
                 assert store.version == n * commits
@@ -83,15 +105,15 @@ def throughput(base: Path, data: Path, c: dict[str, np.ndarray], rounds: int, co
             seconds = timed(one.write)
             peers.setdefault(one.name, []).append(len(c["energy"]) / seconds)
             one.path.unlink()
-    print(f"appending, {os.cpu_count()} cores, {commits} commits a process, {rounds} rounds, medians")
-    print(f"{'':34}" + "".join(f"{f'{n} processes':>16}" for n in PROCESSES) + f"{'2 to 1':>10}")
+    print(f"\nappending {where}, {os.cpu_count()} cores, {commits} commits a process, {rounds} rounds, medians")
+    print(f"{'':44}" + "".join(f"{f'{n} processes':>14}" for n in PROCESSES) + f"{'2 to 1':>10}")
+    print(row("bare small files/s, fsynced", [statistics.median(rates[0, n]) for n in PROCESSES]))
     for size in SIZES:
         medians = [statistics.median(rates[size, n]) for n in PROCESSES]
-        ratio = f"{medians[1] / medians[0]:>10.2f}"
-        print(f"{f'commits/s, {size} samples each':34}" + "".join(f"{m:>16,.1f}" for m in medians) + ratio)
-        print(f"{f'samples/s, {size} samples each':34}" + "".join(f"{m * size:>16,.0f}" for m in medians) + ratio)
+        print(row(f"commits/s, {size} samples each", medians))
+        print(row(f"samples/s, {size} samples each", [m * size for m in medians]))
     for name, found in peers.items():
-        print(f"{f'samples/s, {name}':34}{statistics.median(found):>16,.0f}   (one writer only; commits of 4096)")
+        print(f"{f'samples/s, {name}':44}{statistics.median(found):>14,.1f}  one writer only; commits of 4096")
 
 
 def long_logs(base: Path, c: dict[str, np.ndarray], longest: int) -> None:
@@ -190,12 +212,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--commits", type=int, default=30, help="commits of each process")
     parser.add_argument("--log", type=int, default=20_000, help="length of the longest log")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder in memory")
     parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder by default")
     args = parser.parse_args()
     base = Path(tempfile.mkdtemp(dir=args.folder))
     folder = args.folder or Path(tempfile.gettempdir())
     c = corpus(folder, 20_000)
-    throughput(base, folder / "corpus-20000.npz", c, args.rounds, args.commits)
+    data = folder / "corpus-20000.npz"
+    throughput(base, data, c, args.rounds, args.commits, "on disk")
+    if args.memory.is_dir():
+        memory = Path(tempfile.mkdtemp(dir=args.memory))
+        throughput(memory, data, c, args.rounds, args.commits, "in memory")
+        shutil.rmtree(memory)
     losses(base)
     long_logs(base, c, args.log)
     shutil.rmtree(base)

@@ -78,4 +78,5 @@ def export_release(
         Passed to the exporter, see `mlffstore_exporters.hdf5.export_hdf5`.
     """
     path = Path(folder) / f"{name}-{version}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
     return get_exporter("hdf5")(snapshot, path, teacher=teacher, title=name, version=version, **options)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: What `link` says where there are no hard links (some FUSE, SMB and FAT mounts).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+#: Folders known to be where they seem to be, at most.
+_MAX_CHECKED = 100_000
 
 
 class LocalStorage:
@@ -38,7 +40,6 @@ class LocalStorage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(os.path.abspath(root))
-        self._real: str | None = None
         self._checked: set[str] = set()
 
     @property
@@ -49,28 +50,46 @@ class LocalStorage:
     def _path(self, path: str) -> str:
         """Return the absolute path, after making sure that no link leads out of the folder."""
         full = os.path.join(self.root, check_path(path))
-        if self._real is None and self.root.exists():
-            self._real = os.path.realpath(self.root)
-        if self._real is not None:
-            parent = os.path.dirname(path)
-            if parent not in self._checked:
-                expected = os.path.join(self._real, parent) if parent else self._real
-                inside = os.path.realpath(os.path.dirname(full)) == expected
-                if inside and os.path.isdir(expected):
-                    self._checked.add(parent)
-            else:
-                inside = True
-            if not inside or os.path.islink(full):
-                raise FormatError(
-                    f"{full}: expected a file inside the store, got a symbolic link; nothing was read or written. "
-                    "Replace the link by what it points to"
-                )
+        self._check_folder(os.path.dirname(path))
+        if os.path.islink(full):
+            raise _link_error(full)
         return full
+
+    def _check_folder(self, folder: str) -> None:
+        """Raise `FormatError` if a folder is not where it seems to be. What is found good is not looked at again."""
+        if folder in self._checked or not self.root.exists():
+            return
+        real = os.path.realpath(self.root)
+        expected = os.path.join(real, folder) if folder else real
+        if os.path.realpath(os.path.join(self.root, folder)) != expected:
+            raise _link_error(os.path.join(self.root, folder))
+        if os.path.isdir(expected):
+            if len(self._checked) > _MAX_CHECKED:
+                self._checked.clear()
+            self._checked.add(folder)
+
+    def _make_folder(self, folder: str, made: set[str]) -> None:
+        """Make a folder and those above; what is made here cannot be a link."""
+        if folder in made:
+            return
+        if not folder:
+            os.makedirs(self.root, exist_ok=True)
+        else:
+            self._make_folder(os.path.dirname(folder), made)
+            try:
+                os.mkdir(os.path.join(self.root, check_path(folder)))
+            except FileExistsError:
+                self._check_folder(folder)
+        made.add(folder)
 
     def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
         """Return `nbytes` bytes from `start` (fewer at the end of the file), or all."""
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        with _translated(self.url, reading=True), open(os.open(self._path(path), flags), "rb", buffering=0) as file:
+        full = os.path.join(self.root, check_path(path))
+        self._check_folder(os.path.dirname(path))
+        if not hasattr(os, "O_NOFOLLOW"):
+            self._path(path)
+        with _translated(self.url, reading=True), open(os.open(full, flags), "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             wanted = max(0, min(size - start, size if nbytes is None else nbytes))
             file.seek(start)
@@ -91,14 +110,16 @@ class LocalStorage:
     def write(self, files: Mapping[str, Content]) -> None:
         """Write files that nobody else writes, and fsync them, their folders, and the folders above."""
         with _translated(self.url):
-            for folder in sorted({os.path.dirname(path) for path in files}):
-                os.makedirs(os.path.dirname(self._path(f"{folder}/x" if folder else "x")), exist_ok=True)
+            made: set[str] = set()
+            for folder in {os.path.dirname(path) for path in files}:
+                self._make_folder(folder, made)
             folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
             folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
 
             def write_one(path: str) -> None:
                 content = files[path]
-                _write_file(self._path(path), content if isinstance(content, bytes) else content())
+                full = os.path.join(self.root, check_path(path))
+                _write_file(full, content if isinstance(content, bytes) else content())
 
             try:
                 _run_all(write_one, files)
@@ -219,6 +240,13 @@ class LocalStorage:
                     os.rmdir(folder)
 
 
+def _link_error(path: str) -> FormatError:
+    return FormatError(
+        f"{path}: expected a file inside the store, got a symbolic link; nothing was read or written. "
+        "Replace the link by what it points to"
+    )
+
+
 def _run_all(function: Callable[[str], None], paths: Iterable[str]) -> None:
     """Call a function for every path in threads and wait for all, so that none is still writing when one has failed."""
     jobs = [io_pool().submit(function, path) for path in paths]
@@ -285,6 +313,8 @@ def _translated(url: str, *, reading: bool = False) -> Iterator[None]:
                 f"{url}: expected {expected}, got {error.strerror!r} for {error.filename}; check its owner and permissions"
                 + ("" if reading else ", or write to another place")
             ) from error
+        if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
+            raise _link_error(str(error.filename)) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 error.errno, f"{url}: no space left; nothing was committed. Free space and append again"

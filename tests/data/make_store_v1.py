@@ -33,7 +33,9 @@ def main() -> None:
         forces=molecules.forces, teacher="toy", source="g2", sampler="rattle",
         extra={"weight": (np.array([0.5, 2.0]), "1", "sample")},
     )  # fmt: skip
-    store.commit(weighted, rejected=ml.SampleBatch.from_ase(metal_frames(1, seed=5)), reasons=["too hot"], key="molecules/0")
+    store.commit(
+        weighted, rejected=ml.SampleBatch.from_ase(metal_frames(1, seed=5)), reasons=["too hot"], key="molecules/0"
+    )
     segment = store.snapshot().segments[-1]
     layer = write_layer(store._storage, segment, [(label_column("energy", "other"), np.array([1.5, -2.5]))])
     store._log.commit("layer", None, {"layers": [layer_document(layer)]}, lambda state: None)
@@ -50,7 +52,9 @@ def describe(store: ml.Store) -> dict:
         return [float(x).hex() for x in flat] if flat.dtype.kind == "f" else [int(x) for x in flat]
 
     def columns(batch: ml.SampleBatch) -> dict:
-        out = {name: plain(values) for name, values in batch.columns.items() if name not in ("source", "sampler", "reason")}
+        out = {
+            name: plain(values) for name, values in batch.columns.items() if name not in ("source", "sampler", "reason")
+        }
         out |= {"source": batch.source, "sampler": batch.sampler}
         for who, named in batch.labels.items():
             out |= {f"{name}.{who}": plain(values) for name, values in named.items()}

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 #: Everything that `LocalStorage` asks of the operating system, but for pure functions on paths.
-CALLS = ("open", "write", "fsync", "fstat", "link", "unlink", "stat", "makedirs", "replace", "rmdir", "walk", "scandir")
+CALLS = ("open", "write", "fsync", "link", "unlink", "stat", "makedirs", "mkdir", "replace", "rmdir", "scandir")
 
 
 class FaultyOs:
