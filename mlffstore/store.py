@@ -35,12 +35,15 @@ from mlffstore.storage import LocalStorage, Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from ase import Atoms
 
+    from mlffstore.labelling import LabelReport
     from mlffstore.maintenance.compaction import Compaction
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
+    from mlffstore.protocols import Teacher
     from mlffstore.records import Segment
     from mlffstore.writer import Writer
 
@@ -468,6 +471,59 @@ class Store:
         if state.tags.get(name) == target:
             return state.version
         return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+
+    def add_labels(
+        self,
+        teacher: Teacher | str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        workers: int = 1,
+        executor: Executor | None = None,
+        chunk_samples: int = 512,
+        progress: Progress | None = None,
+    ) -> LabelReport:
+        """Label every sample that lacks the labels of a teacher.
+
+        Parameters
+        ----------
+        teacher : Teacher or str
+            A teacher, or the name of one, see `mlffstore.get_teacher`.
+        options : mapping, optional
+            Options of a teacher that is given by name, such as ``{"weights": "orb.ckpt"}``.
+        workers : int, optional
+            Processes on this machine. With 1 the teacher works in this process, which is right for a GPU.
+        executor : concurrent.futures.Executor, optional
+            Where to label instead; it is not shut down. The active Dask client, if there is one, is used by default.
+        chunk_samples : int, optional
+            Samples that the teacher is given at a time.
+        progress : callable, optional
+            Called with the samples done so far and their number.
+
+        Returns
+        -------
+        LabelReport
+
+        Raises
+        ------
+        ConflictError
+            If the store holds labels of another model under this teacher's name.
+        DataError
+            If the teacher gives labels that may not be stored.
+
+        Notes
+        -----
+        The labels of a segment are one commit, a layer over it: killed and called again, it goes on with the next segment.
+        Several processes may label the same store at once; what another one has finished is not done again, and of two
+        that label one segment at the same time the first to commit wins. Samples that the teacher refuses stay without
+        labels, with the reasons counted in the commit's provenance.
+        """
+        from mlffstore.labelling import add_labels
+
+        self._check_writable()
+        return add_labels(
+            self, self._storage, self._log, teacher, options=options or {}, workers=workers, executor=executor,
+            chunk_samples=chunk_samples, progress=progress,
+        )  # fmt: skip
 
     # -- care ----------------------------------------------------------------------------------------------------
 

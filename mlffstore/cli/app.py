@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlffstore import __version__
-from mlffstore.cli import care, export, importing, info, log, plugins, run, tag
+from mlffstore.cli import care, export, importing, info, label, log, plugins, run, tag
 
 app = typer.Typer(
     name="mlffstore",
@@ -36,6 +36,7 @@ def _root(
 
 app.command("run")(run.run)
 app.command("import")(importing.import_)
+app.command("label")(label.label)
 app.command("info")(info.info)
 app.command("log")(log.log)
 app.command("export")(export.export)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, err, grid, out, print_json
+from mlffstore.cli.output import AsJson, StorePath, grid, out, print_json, progress_bar
 from mlffstore.describe import human_bytes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while something goes on."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def verify(
@@ -37,7 +23,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that STORE is whole. Exit code 1 and a list of what is damaged if it is not."""
-    with _progress("segments") as progress:
+    with progress_bar("segments") as progress:
         found = ml.verify(store, full=full, progress=progress)
     if as_json:
         print_json({**dataclasses.asdict(found), "ok": found.ok})
@@ -65,7 +51,7 @@ def compact(
     as_json: AsJson = False,
 ) -> None:
     """Merge the small segments of STORE into large ones. Others may go on writing."""
-    with _progress("runs of segments") as progress:
+    with progress_bar("runs of segments") as progress:
         done = ml.open(store, "a").compact(target_nbytes=target << 20, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(done))

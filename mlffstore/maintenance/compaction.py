@@ -70,7 +70,7 @@ def compact(
         inputs = [segment.path for segment in run]
         body: dict[str, Any] = {"replacements": [{"inputs": inputs, "outputs": [segment_document(merged)]}]}
         try:
-            version, _ = log.commit("replace", None, body, _Unchanged(run))
+            version, _ = log.commit("replace", None, body, Unchanged(run))
         except ConflictError:
             discard(storage, merged.path)
             n_conflicts += 1
@@ -109,13 +109,14 @@ def _user_columns(segment: Segment) -> dict[str, Any]:
     return {key: stored.column for key, stored in segment.columns.items() if known_column(key) is None}
 
 
-class _Unchanged:
+class Unchanged:
     """Checks that a run is in the store as it was read: same segments, same neighbours, no new layer."""
 
     def __init__(self, run: Sequence[Segment]) -> None:
         self.run = run
 
     def __call__(self, state: State) -> None:
+        """Raise `ConflictError` if it is not."""
         paths = [segment.path for segment in self.run]
         for held in (state.segments, state.quarantine):
             start = held.find(paths[0])

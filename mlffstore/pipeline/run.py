@@ -6,22 +6,21 @@ import concurrent.futures
 import contextlib
 import importlib.metadata
 import logging
-import multiprocessing
-import os
 import platform
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import MlffstoreError, RecipeError
 from mlffstore.pipeline.task import Outcome, run_task
+from mlffstore.processes import local_pool
 from mlffstore.registry import get_generator, get_teacher
 from mlffstore.store import create
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from mlffstore.pipeline.recipe import Recipe
     from mlffstore.store import Store
 
@@ -135,7 +134,7 @@ def run(
     if not tasks:
         return report
     with contextlib.ExitStack() as stack:
-        pool = executor or stack.enter_context(_local_pool(min(workers, len(tasks))))
+        pool = executor or stack.enter_context(local_pool(min(workers, len(tasks))))
         waiting: dict[Future[Outcome], tuple[int, int]] = {}
 
         def submit(i: int, tries: int) -> None:
@@ -168,50 +167,3 @@ def run(
                 if progress is not None:
                     progress(outcome)
     return report
-
-
-@contextlib.contextmanager
-def _local_pool(workers: int) -> Iterator[Executor]:
-    """Yield a pool of processes that end with this one, however it ends."""
-    # spawn: torch, tblite's OpenMP and our own threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with _single_threaded():
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-        try:
-            yield pool
-        except BaseException:
-            # Stopped: what the workers are doing now is made again from the same seeds, so nothing is worth waiting for.
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
-
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Let child processes that start meanwhile compute with one thread each; the workers are the parallelism."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: "1" for name in names if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-
-
-def _start_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and end when the parent has died."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="mlffstore-parent-watch").start()

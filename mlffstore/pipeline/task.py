@@ -7,18 +7,18 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.labelling import label_batch
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.registry import get_generator, get_teacher
 from mlffstore.store import open as open_store
 
 if TYPE_CHECKING:
-    from mlffstore.batch import SampleBatch
     from mlffstore.pipeline.recipe import Part, Recipe
-    from mlffstore.protocols import Generator, Teacher, TeacherLabels
+    from mlffstore.protocols import Generator, Teacher
     from mlffstore.store import Store
 
 
@@ -40,15 +40,6 @@ def rng_of(recipe: Recipe, part: Part, task: int) -> np.random.Generator:
     """Return the random numbers of a task: they depend on the recipe's seed, the part's name and the task alone."""
     name = int.from_bytes(part.name.encode(), "big")
     return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task)))
-
-
-def label_batch(teacher: Teacher, batch: SampleBatch) -> tuple[SampleBatch, TeacherLabels]:
-    """Return the batch with the teacher's labels as columns, and the labels."""
-    labels = teacher.label(batch)
-    columns: dict[str, Any] = {"energy": labels.energy, "forces": labels.forces}
-    if labels.stress is not None and not np.isnan(labels.stress).all():
-        columns["stress"] = labels.stress
-    return batch.with_labels(teacher.info.name, **columns), labels
 
 
 def run_task(recipe: Recipe, part: Part, task: int, url: str) -> Outcome:

@@ -18,6 +18,7 @@ import mlffstore as ml
 from mlffstore import checkpoint
 from mlffstore.codec import crc32c
 from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.segment import write_segment
 from tests.samples import metal_frames
 
 _BATCHES = [ml.SampleBatch.from_ase(metal_frames(n, seed=n)) for n in (1, 2, 3)]
@@ -78,6 +79,21 @@ class StoreMachine(RuleBasedStateMachine):
         if before > self.expired:
             self.expired = before
             self._commit(self.versions[-1])
+
+    @rule()
+    def label(self):
+        """A layer over every segment that has no labels of EMT yet (the batches bring those of another teacher)."""
+        for _ in self.store.add_labels("emt").versions:
+            self._commit(self.versions[-1])
+        energies = self.store.snapshot().read(columns=["energy"]).labels.get("emt", {}).get("energy", np.zeros(0))
+        assert len(energies) == len(self.versions[-1])
+        assert not np.isnan(energies).any()
+
+    @rule(which=st.integers(0, 2))
+    def crash(self, which):
+        """A writer dies between its data and its commit."""
+        write_segment(self.store._storage, _BATCHES[which].astype("float32").hashed())
+        self.store = ml.open(self.store.url, "a")
 
     @rule()
     def reopen(self):
@@ -144,6 +160,7 @@ def victim(tmp_path_factory):
     store.append(metal_frames(2))
     store.append(metal_frames(2, seed=1))
     store.compact()
+    store.add_labels("emt")
     store.tag("v1")
     store.gc(dry_run=False, expire_before=1)
     return Path(store.url)
@@ -162,7 +179,7 @@ def _places(node, path=()):
 @given(data=st.data())
 def test_no_entry_whatsoever_does_more_than_raise_our_errors(victim, data):
     """Any part of any entry may be anything (with a right checksum): opening and reading work or raise an error of ours."""
-    path = victim / "_log" / f"{data.draw(st.integers(0, 5)):020d}.json"
+    path = victim / "_log" / f"{data.draw(st.integers(0, 6)):020d}.json"
     good = path.read_bytes()
     document = json.loads(good)
     document.pop("crc32c")
