@@ -8,7 +8,8 @@
    of its own. And the same in memory (--memory), where the file system is no limit.
 2. Time of one small commit, and of opening the store, against the number of commits in its log. (fsync is switched off
    while the log is made longer, and on again for what is timed.)
-3. What two ways of appending to one dataset from several processes lose: atompack-db, which has no lock, and a plain Zarr
+3. What on_duplicate="skip" costs in a store of a million samples.
+4. What two ways of appending to one dataset from several processes lose: atompack-db, which has no lock, and a plain Zarr
    array that is resized and written to.
 """
 
@@ -137,6 +138,27 @@ def long_logs(base: Path, c: dict[str, np.ndarray], longest: int) -> None:
     shutil.rmtree(base / "long.zarr")
 
 
+def duplicates(base: Path, c: dict[str, np.ndarray], n: int = 1_000_000) -> None:
+    store = ml.create(base / "duplicates.zarr")
+    rng = np.random.default_rng(0)
+    per = 100_000
+    for _ in range(n // per):
+        ones = np.ones(per, int)
+        store.append(ml.SampleBatch(n_atoms=ones, numbers=ones, positions=rng.normal(size=(per, 3))), require=())
+    batch = as_batch(c)
+    parts = iter(batch[i : i + 256] for i in range(0, len(batch), 256))
+    print(f"\na commit of 256 samples to a store of {len(store):,}")
+    first = timed(lambda: store.append(next(parts), on_duplicate="skip"))
+    times: dict[str, list[float]] = {"keep": [], "skip": []}
+    for _ in range(25):
+        for policy, found in times.items():
+            found.append(timed(lambda policy=policy: store.append(next(parts), on_duplicate=policy)))
+    medians = {policy: statistics.median(found) for policy, found in times.items()}
+    print(f'on_duplicate="keep" {1e3 * medians["keep"]:.1f} ms, "skip" {1e3 * medians["skip"]:.1f} ms; '
+          f"the first with skip, which reads all hashes, {1e3 * first:.0f} ms")  # fmt: skip
+    shutil.rmtree(base / "duplicates.zarr")
+
+
 def append_zarr(barrier: Any, who: int, path: Path, batches: int) -> None:
     import zarr
 
@@ -225,6 +247,7 @@ def main() -> None:
         throughput(memory, data, c, args.rounds, args.commits, "in memory")
         shutil.rmtree(memory)
     losses(base)
+    duplicates(base, c)
     long_logs(base, c, args.log)
     shutil.rmtree(base)
 

@@ -182,8 +182,7 @@ class _Survey:
         first = self._first(versions, root_digest)
         if first is None:
             return
-        state = State(first.store, str(first.body.get("precision")), dict(first.body.get("settings", {})))
-        log = Log(self.storage, state)
+        log = Log(self.storage, State(first.store, "", {}))  # settings play no part in what is where
         self.state = log.fresh()
         due = self._checkpoints() if self.full else {}
         broken = False

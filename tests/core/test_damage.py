@@ -168,6 +168,46 @@ def test_hostile_entries_are_refused(name, store):
         ml.open(store.url)
 
 
+def sealed(text: bytes) -> bytes:
+    from mlffstore.codec import crc32c
+
+    return text + b',"crc32c":%d}\n' % crc32c(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[", b"{}" * 1000, b'{"a":' * 100_000, b"[" * 1_000_000, b'{"format":1e999', b'{"format":' + b"9" * 5000, b"\xff\xfe"],
+    ids=["empty", "cut", "many", "deep objects", "deep lists", "infinite", "long number", "not UTF-8"],
+)
+def test_strange_json_is_refused(text, store):
+    (Path(store.url) / "_log" / f"{1:020d}.json").write_bytes(sealed(text))
+    with pytest.raises(StoreError):
+        ml.open(store.url)
+
+
+def test_a_huge_entry_is_not_read_into_memory(store, monkeypatch):
+    from mlffstore import log
+
+    path = Path(store.url) / "_log" / f"{1:020d}.json"
+    with path.open("wb") as file:
+        file.truncate(100 << 30)  # a sparse file of 100 GiB
+    with pytest.raises(FormatError, match="expected at most 67108864 bytes"):
+        ml.open(store.url)
+    monkeypatch.setattr(log, "MAX_ENTRY_NBYTES", 10)
+    path.unlink()
+    with pytest.raises(FormatError, match="expected at most 10 bytes"):
+        ml.open(store.url)
+
+
+def test_nothing_in_the_library_unpickles():
+    """pickle.load of a file that somebody sent runs their code."""
+    root = Path(ml.__file__).parent
+    for path in [*root.rglob("*.py"), *(root.parent / "exporters").rglob("*.py")]:
+        text = path.read_text()
+        assert "pickle.load" not in text, path
+        assert "allow_pickle=True" not in text, path
+
+
 def test_symbolic_links_out_of_the_store_are_refused(store, tmp_path):
     outside = tmp_path / "outside"
     segment = Path(store.url) / store.snapshot().segments[0].path

@@ -173,11 +173,25 @@ def _places(node, path=()):
         yield from _places(value, (*path, key))
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+def _settings(examples: int) -> settings:
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+
+
+@_settings(300)
 @given(data=st.data())
 def test_no_entry_whatsoever_does_more_than_raise_our_errors(victim, data):
+    change_anything(victim, data)
+
+
+@pytest.mark.slow
+@_settings(5000)
+@given(data=st.data())
+def test_no_entry_whatsoever_does_more_than_raise_our_errors_at_length(victim, data):
+    change_anything(victim, data)
+
+
+def change_anything(victim: Path, data) -> None:
     """Any part of any entry may be anything (with a right checksum): opening and reading work or raise an error of ours."""
     path = victim / "_log" / f"{data.draw(st.integers(0, 6)):020d}.json"
     good = path.read_bytes()
