@@ -19,7 +19,10 @@ def page() -> str:
     """Return the page."""
     out = [HEAD]
     group = typer.main.get_command(app)
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    commands = dict(group.commands)  # type: ignore[attr-defined]
+    for name, command in list(commands.items()):
+        commands |= {f"{name} {inner}": one for inner, one in getattr(command, "commands", {}).items()}
+    for name, command in sorted(commands.items()):
         out.append(f"## {name}\n\n{' '.join((command.help or '').split())}\n")
         rows = []
         for option in command.params:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, out, pairs, print_json, progress_bar
-from mlffstore.errors import DataError
+from mlffstore.cli.plugins import teacher_options
 
 
 def label(
@@ -24,9 +23,7 @@ def label(
     as_json: AsJson = False,
 ) -> None:
     """Label every sample of STORE that lacks the labels of a teacher. Run it again to go on after an interruption."""
-    options = dict(_parsed(item) for item in option or [])
-    if weights is not None:
-        options["weights"] = weights
+    options = teacher_options(weights, option)
     target = ml.open(store, mode="a")
     with progress_bar("samples") as progress:
         report = target.add_labels(teacher, options=options, workers=workers, chunk_samples=chunk, progress=progress)
@@ -41,14 +38,3 @@ def label(
         rows.append(("conflicts", f"{report.n_conflicts} segments were done by somebody else meanwhile"))
     rows.append(("store", f"{target.url}, version {target.version}"))
     out.print(pairs(rows))
-
-
-def _parsed(item: str) -> tuple[str, Any]:
-    """Return NAME=VALUE with the value as JSON if it is JSON, else as text."""
-    name, equals, text = item.partition("=")
-    if not equals or not name:
-        raise DataError(f"--option: expected NAME=VALUE, got {item!r}")
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text

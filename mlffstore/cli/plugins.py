@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from typing import TYPE_CHECKING, Any
+import json
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
-from mlffstore.cli.output import AsJson, grid, out, print_json
-from mlffstore.errors import MlffstoreError
+import typer
+
+from mlffstore.cli.output import AsJson, err, grid, out, print_json
+from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.registry import available, get_generator, get_teacher
 
 if TYPE_CHECKING:
@@ -17,8 +22,14 @@ def _first_line(point: EntryPoint) -> str:
     return (inspect.getdoc(point.load()) or "").split("\n")[0]
 
 
-def teachers(as_json: AsJson = False) -> None:
-    """List the teachers, what they label, and how to install what is missing."""
+teachers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@teachers_app.callback()
+def teachers(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the teachers, what they label, and how to install what is missing; or check one of them."""
+    if context.invoked_subcommand is not None:
+        return
     found: list[dict[str, Any]] = []
     for name, point in available("teacher").items():
         try:
@@ -42,6 +53,58 @@ def teachers(as_json: AsJson = False) -> None:
         for one in found
     ]
     out.print(grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows))
+
+
+@teachers_app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="Name of the teacher.", metavar="NAME", show_default=False)],
+    weights: Annotated[str | None, typer.Option("--weights", help="File with the weights of the teacher.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-O", help="Option of the teacher, such as device=cuda. Repeat it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a teacher keeps its contract: invariances, derivatives, signs, units. Exit code 1 if it does not."""
+    from mlffstore.conformance import check as examine
+    from mlffstore.conformance import failed
+
+    teacher = get_teacher(name, **teacher_options(weights, option))
+    with err.status(f"checking {name} ..."):
+        checks = examine(teacher)
+    bad = failed(checks)
+    if as_json:
+        lines = [{**dataclasses.asdict(c), "figure": _number(c.figure), "limit": _number(c.limit)} for c in checks]
+        print_json({"teacher": teacher.info.to_json(), "ok": not bad, "checks": lines})
+    else:
+        verdict = {True: "passed", False: "FAILED", None: ""}
+        rows = [[c.name, verdict[c.passed], _text(c.figure), _text(c.limit), c.unit, c.note] for c in checks]
+        out.print(f"{teacher.info.name}: {teacher.info.fingerprint}", markup=False)
+        out.print(grid(["check", "", "figure", "limit", "unit", ""], rows))
+        out.print(f"{len(bad)} of {len(checks)} checks failed" if bad else "all checks passed")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2g}"
+
+
+def teacher_options(weights: str | None, items: list[str] | None) -> dict[str, Any]:
+    """Return the options of a teacher from the command line: values are JSON, or text where they are not."""
+    options: dict[str, Any] = {} if weights is None else {"weights": weights}
+    for item in items or []:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise DataError(f"--option: expected NAME=VALUE, got {item!r}")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
 
 
 def generators(as_json: AsJson = False) -> None:

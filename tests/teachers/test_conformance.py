@@ -1,0 +1,122 @@
+"""Every built-in teacher keeps the contract, and the examination finds a teacher that does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+import mlffstore as ml
+from mlffstore.conformance import check, default_samples, failed
+from mlffstore.errors import TeacherError
+from mlffstore.protocols import TeacherLabels
+
+
+def small(name: str):
+    """Return a few structures, so that the examination is quick; `make nightly` takes the whole set."""
+    if name == "gfn2-xtb":
+        frames = [molecule("H2O"), molecule("CH3OH")]
+    else:
+        frames = [bulk("MgO", "rocksalt", 4.21, cubic=True) if name == "chgnet" else bulk("Cu", cubic=True) * (2, 1, 1)]
+    for frame in frames:
+        frame.rattle(0.05, seed=4)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["emt", "gfn2-xtb", "chgnet"])
+def test_built_in_teachers_conform(name):
+    checks = check(ml.get_teacher(name), small(name))
+    assert failed(checks) == []
+    assert sum(bool(one.passed) for one in checks) >= 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["emt", "gfn2-xtb", "chgnet"])
+def test_built_in_teachers_conform_on_the_whole_set(name):
+    assert failed(check(ml.get_teacher(name))) == []
+
+
+class Spoiled:
+    """EMT with something wrong."""
+
+    def __init__(self, spoil):
+        self.inner, self.spoil = ml.get_teacher("emt"), spoil
+        self.info = self.inner.info
+
+    def label(self, batch):
+        return self.spoil(self.inner.label(batch), batch)
+
+
+def wrong_energy(labels: TeacherLabels, factor) -> TeacherLabels:
+    return replace(labels, energy=labels.energy * factor)
+
+
+def tilted(labels, batch):
+    """A force that depends on the orientation in space."""
+    return replace(labels, forces=labels.forces + np.float32(0.01) * np.sign(batch.positions).astype(np.float32))
+
+
+def nudge(labels, batch):
+    batch.columns["positions"][0] += 1e-3
+    return labels
+
+
+def depends_on_the_batch(labels, batch):
+    return replace(labels, energy=labels.energy + 1e-3 * len(batch))
+
+
+SPOILS = {
+    "stress of the other sign": (lambda l, b: replace(l, stress=-l.stress), "stress against dE/dstrain"),
+    "stress in GPa": (lambda l, b: replace(l, stress=l.stress * np.float32(160.2177)), "stress against dE/dstrain"),
+    "stress as xx yy zz xy xz yz": (lambda l, b: replace(l, stress=l.stress[:, [0, 1, 2, 5, 4, 3]]), "stress"),
+    "forces of the other sign": (lambda l, b: replace(l, forces=-l.forces), "forces against -dE/dx"),
+    "forces in kcal/mol/A": (lambda l, b: replace(l, forces=l.forces * np.float32(23.06)), "forces against -dE/dx"),
+    "energy per atom": (lambda l, b: wrong_energy(l, 1 / b.n_atoms), "supercell: energy"),
+    "energy in float32": (lambda l, b: replace(l, energy=l.energy.astype(np.float32)), "shapes"),
+    "forces in float64": (lambda l, b: replace(l, forces=l.forces.astype(np.float64)), "shapes"),
+    "forces that know north": (tilted, "rotated: forces"),
+    "changes its input": (nudge, "input is not changed"),
+    "depends on its neighbours in the batch": (depends_on_the_batch, "one by one: energy"),
+    "labels what it does not know": (
+        lambda l, b: replace(
+            l, ok=np.ones(len(b), bool), energy=np.nan_to_num(l.energy), forces=np.nan_to_num(l.forces), reasons=("",) * len(b)
+        ),
+        "strange samples",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_what_is_wrong_is_found(name):
+    spoil, expected = SPOILS[name]
+    frames = small("emt")
+    frames[0].set_cell(frames[0].cell.array @ (np.eye(3) + [[0.01, 0.02, 0], [0.02, -0.01, 0.01], [0, 0.01, 0]]), scale_atoms=True)
+    bad = [one.name for one in failed(check(Spoiled(spoil), [*frames, *frames]))]
+    assert any(one.startswith(expected) for one in bad), bad
+
+
+def test_forces_that_are_no_gradient_are_reported_not_judged():
+    teacher = Spoiled(lambda l, b: replace(l, forces=l.forces + np.float32(0.3)))
+    teacher.info = replace(teacher.info, conservative=False)
+    checks = {one.name: one for one in check(teacher, small("emt"))}
+    assert checks["forces against -dE/dx"].passed is None
+    assert checks["forces against -dE/dx"].figure > 0.05
+
+
+def test_a_teacher_that_knows_none_of_the_structures_says_so():
+    teacher = ml.get_teacher("emt")
+    teacher._info = replace(teacher.info, elements=frozenset({92}))
+    with pytest.raises(TeacherError, match="give samples="):
+        default_samples(teacher)
+    with pytest.raises(TeacherError, match="refused the samples, sample 0: emt does not know Cu"):
+        check(teacher, small("emt"))
+
+
+def test_command_line():
+    from tests.cli.test_cli import cli
+
+    done = cli("teachers", "check", "emt")
+    assert "all checks passed" in done.stdout
+    assert "did you mean" in cli("teachers", "check", "emd", code=3).stderr
