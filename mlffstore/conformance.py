@@ -345,7 +345,7 @@ class _Examination:
         self._add("two distant copies: energy", difference, 3 * self.energy_limit + 1e-3, "eV", "1e-3 for long-range tails")
 
     def _gradient(self) -> None:
-        """Forces along random directions against a five-point stencil of the energy."""
+        """Compare forces along random directions with a five-point stencil of the energy."""
         directions = self.rng.normal(size=(self.batch.n_atoms_total, 3))
         slope = np.zeros(len(self.batch))
         for k, weight in _STENCIL:
@@ -399,7 +399,7 @@ class _Examination:
             self._report("stress against dE/dstrain", worst, "eV/angstrom^3", "a head of its own: reported")
 
     def _domain(self) -> None:
-        """What the teacher does not know is refused with a reason, and the rest of the batch is labelled."""
+        """See that what the teacher does not know is refused with a reason, and that the rest is labelled."""
         from ase import Atoms as Frame
 
         strange = []

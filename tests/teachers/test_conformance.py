@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from ase.build import bulk, molecule
 import mlffstore as ml
 from mlffstore.conformance import check, default_samples, failed
 from mlffstore.errors import TeacherError
-from mlffstore.protocols import TeacherLabels
+
+if TYPE_CHECKING:
+    from mlffstore.protocols import TeacherLabels
 
 
 def small(name: str):
@@ -68,20 +71,20 @@ def depends_on_the_batch(labels, batch):
 
 
 SPOILS = {
-    "stress of the other sign": (lambda l, b: replace(l, stress=-l.stress), "stress against dE/dstrain"),
-    "stress in GPa": (lambda l, b: replace(l, stress=l.stress * np.float32(160.2177)), "stress against dE/dstrain"),
-    "stress as xx yy zz xy xz yz": (lambda l, b: replace(l, stress=l.stress[:, [0, 1, 2, 5, 4, 3]]), "stress"),
-    "forces of the other sign": (lambda l, b: replace(l, forces=-l.forces), "forces against -dE/dx"),
-    "forces in kcal/mol/A": (lambda l, b: replace(l, forces=l.forces * np.float32(23.06)), "forces against -dE/dx"),
-    "energy per atom": (lambda l, b: wrong_energy(l, 1 / b.n_atoms), "supercell: energy"),
-    "energy in float32": (lambda l, b: replace(l, energy=l.energy.astype(np.float32)), "shapes"),
-    "forces in float64": (lambda l, b: replace(l, forces=l.forces.astype(np.float64)), "shapes"),
+    "stress of the other sign": (lambda x, b: replace(x, stress=-x.stress), "stress against dE/dstrain"),
+    "stress in GPa": (lambda x, b: replace(x, stress=x.stress * np.float32(160.2177)), "stress against dE/dstrain"),
+    "stress as xx yy zz xy xz yz": (lambda x, b: replace(x, stress=x.stress[:, [0, 1, 2, 5, 4, 3]]), "stress"),
+    "forces of the other sign": (lambda x, b: replace(x, forces=-x.forces), "forces against -dE/dx"),
+    "forces in kcal/mol/A": (lambda x, b: replace(x, forces=x.forces * np.float32(23.06)), "forces against -dE/dx"),
+    "energy per atom": (lambda x, b: wrong_energy(x, 1 / b.n_atoms), "supercell: energy"),
+    "energy in float32": (lambda x, b: replace(x, energy=x.energy.astype(np.float32)), "shapes"),
+    "forces in float64": (lambda x, b: replace(x, forces=x.forces.astype(np.float64)), "shapes"),
     "forces that know north": (tilted, "rotated: forces"),
     "changes its input": (nudge, "input is not changed"),
     "depends on its neighbours in the batch": (depends_on_the_batch, "one by one: energy"),
     "labels what it does not know": (
-        lambda l, b: replace(
-            l, ok=np.ones(len(b), bool), energy=np.nan_to_num(l.energy), forces=np.nan_to_num(l.forces), reasons=("",) * len(b)
+        lambda x, b: replace(
+            x, ok=np.ones(len(b), bool), energy=np.nan_to_num(x.energy), forces=np.nan_to_num(x.forces), reasons=("",) * len(b)
         ),
         "strange samples",
     ),
@@ -92,13 +95,14 @@ SPOILS = {
 def test_what_is_wrong_is_found(name):
     spoil, expected = SPOILS[name]
     frames = small("emt")
-    frames[0].set_cell(frames[0].cell.array @ (np.eye(3) + [[0.01, 0.02, 0], [0.02, -0.01, 0.01], [0, 0.01, 0]]), scale_atoms=True)
+    strain = [[0.01, 0.02, 0], [0.02, -0.01, 0.01], [0, 0.01, 0]]
+    frames[0].set_cell(frames[0].cell.array @ (np.eye(3) + strain), scale_atoms=True)
     bad = [one.name for one in failed(check(Spoiled(spoil), [*frames, *frames]))]
     assert any(one.startswith(expected) for one in bad), bad
 
 
 def test_forces_that_are_no_gradient_are_reported_not_judged():
-    teacher = Spoiled(lambda l, b: replace(l, forces=l.forces + np.float32(0.3)))
+    teacher = Spoiled(lambda x, b: replace(x, forces=x.forces + np.float32(0.3)))
     teacher.info = replace(teacher.info, conservative=False)
     checks = {one.name: one for one in check(teacher, small("emt"))}
     assert checks["forces against -dE/dx"].passed is None
