@@ -39,12 +39,12 @@ def load(kind: str, name: str) -> Any:
     return known[name].load()
 
 
-def get_teacher(name: str, **options: Any) -> Teacher:
+def get_teacher(name: str, /, **options: Any) -> Teacher:
     """Return a teacher by name, such as ``get_teacher("gfn2-xtb")``."""
     return cast("Teacher", load("teacher", name)(**options))
 
 
-def get_generator(name: str, **options: Any) -> Generator:
+def get_generator(name: str, /, **options: Any) -> Generator:
     """Return a generator by name, such as ``get_generator("crystals", rattle=0.1)``."""
     return cast("Generator", load("generator", name)(**options))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlffstore.cli.output import AsJson, err, grid, out, print_json
-from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.errors import DataError, MlffstoreError, TeacherError
 from mlffstore.registry import available, get_generator, get_teacher
 
 if TYPE_CHECKING:
@@ -33,8 +33,12 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
     found: list[dict[str, Any]] = []
     for name, point in available("teacher").items():
         try:
-            about = get_teacher(name).info
-            found.append({"name": name, "installed": True, "about": _first_line(point), **about.to_json()})
+            teacher = get_teacher(name)
+            # What would have to be fetched first is not asked what it knows.
+            about = {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
+            found.append({"name": name, "installed": True, "about": _first_line(point), **about})
+        except TeacherError:  # it needs an option, such as its weights
+            found.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs --weights."})
         except (MlffstoreError, ImportError) as error:
             found.append({"name": name, "installed": False, "about": str(error)})
     if as_json:

@@ -18,6 +18,7 @@ from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore.protocols import TeacherInfo
 from mlffstore_teachers.collect import collect, failure
 from mlffstore_teachers.domain import refusals
+from mlffstore_teachers.groups import groups, predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +71,8 @@ class CHGNetTeacher:
                 graphs[i] = self._graph(batch, i)
             except Exception as error:  # isolated atoms and whatever else the converter raises
                 reasons[i] = failure(self._info.name, error)
-        for group in _groups(list(graphs), batch.n_atoms, self.batch_atoms):
-            self._predict(group, graphs, results, reasons)
+        for group in groups(list(graphs), batch.n_atoms, self.batch_atoms):
+            predict(self._info.name, group, functools.partial(self._call, graphs), results, reasons)
         return collect(self._info.name, batch, results, reasons, stress=True)
 
     def _loaded(self) -> Any:
@@ -98,45 +99,24 @@ class CHGNetTeacher:
         )
         return model.graph_converter(structure)
 
-    def _predict(
-        self, group: Sequence[int], graphs: dict[int, Any], results: list[dict[str, Any] | None], reasons: list[str]
-    ) -> None:
-        """Label a group in one call; if that fails, halve it until the culprit is alone."""
+    def _call(self, graphs: dict[int, Any], group: Sequence[int]) -> list[dict[str, Any]]:
         from ase.units import GPa
 
-        try:
-            with warnings.catch_warnings():
-                # CHGNet converts volumes that require gradients; torch warns once a process.
-                warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
-                found = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
-        except Exception as error:  # a model may raise anything; the reason is kept
-            if len(group) == 1:
-                reasons[group[0]] = failure(self._info.name, error)
-                return
-            half = len(group) // 2
-            self._predict(group[:half], graphs, results, reasons)
-            self._predict(group[half:], graphs, results, reasons)
-            return
-        for i, one in zip(group, [found] if len(group) == 1 else found, strict=True):
+        with warnings.catch_warnings():
+            # CHGNet converts volumes that require gradients; torch warns once a process.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+            found = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
+        results = []
+        for one in [found] if len(group) == 1 else found:
             stress = np.asarray(one["s"], np.float64)
-            results[i] = {
-                "energy": float(one["e"]) * len(one["f"]),
-                "forces": one["f"],
-                "stress": np.array([0.5 * (stress[a, b] + stress[b, a]) for a, b in _VOIGT]) * GPa,
-            }
-
-
-def _groups(indices: Sequence[int], n_atoms: Any, budget: int) -> list[list[int]]:
-    """Cut samples into groups of at most `budget` atoms, similar sizes together."""
-    groups: list[list[int]] = []
-    used = budget
-    for i in sorted(indices, key=lambda i: int(n_atoms[i])):
-        if used + int(n_atoms[i]) > budget or not groups:
-            groups.append([])
-            used = 0
-        groups[-1].append(i)
-        used += int(n_atoms[i])
-    return groups
+            results.append(
+                {
+                    "energy": float(one["e"]) * len(one["f"]),
+                    "forces": one["f"],
+                    "stress": np.array([0.5 * (stress[a, b] + stress[b, a]) for a, b in _VOIGT]) * GPa,
+                }
+            )
+        return results
 
 
 @functools.cache

@@ -177,7 +177,13 @@ def sealed(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"[", b"{}" * 1000, b'{"a":' * 100_000, b"[" * 1_000_000, b'{"format":1e999', b'{"format":' + b"9" * 5000,
+        b"",
+        b"[",
+        b"{}" * 1000,
+        b'{"a":' * 100_000,
+        b"[" * 1_000_000,
+        b'{"format":1e999',
+        b'{"format":' + b"9" * 5000,
         b"\xff\xfe",
     ],
     ids=["empty", "cut", "many", "deep objects", "deep lists", "infinite", "long number", "not UTF-8"],

@@ -16,7 +16,15 @@ ROOT = Path(__file__).parents[2]
 def test_training_example_learns(tmp_path):
     store = ml.create(tmp_path / "d.zarr")
     store.append(metal_frames(120), teacher="emt")
-    command = [sys.executable, ROOT / "examples" / "train_energy_model.py", store.url, "--teacher", "emt", "--epochs", "12"]
+    command = [
+        sys.executable,
+        ROOT / "examples" / "train_energy_model.py",
+        store.url,
+        "--teacher",
+        "emt",
+        "--epochs",
+        "12",
+    ]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     forces = [float(value) for value in re.findall(r"([\d.]+) meV/angstrom", done.stdout)]

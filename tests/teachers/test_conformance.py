@@ -84,7 +84,8 @@ SPOILS = {
     "depends on its neighbours in the batch": (depends_on_the_batch, "one by one: energy"),
     "labels what it does not know": (
         lambda x, b: replace(
-            x, ok=np.ones(len(b), bool), energy=np.nan_to_num(x.energy), forces=np.nan_to_num(x.forces), reasons=("",) * len(b)
+            x, ok=np.ones(len(b), bool), energy=np.nan_to_num(x.energy), forces=np.nan_to_num(x.forces),
+            reasons=("",) * len(b),
         ),
         "strange samples",
     ),

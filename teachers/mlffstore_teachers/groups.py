@@ -1,0 +1,74 @@
+"""Calling a batched model: samples in groups of bounded size, and a group that fails halved until the culprit is alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlffstore_teachers.collect import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: What one call of a model says of a group: for each sample "energy", "forces" and, where it has one, "stress".
+Predict = "Callable[[Sequence[int]], list[dict[str, Any]]]"
+
+
+def groups(indices: Sequence[int], n_atoms: Any, budget: int, *, most: int | None = None) -> list[list[int]]:
+    """Cut samples into groups of at most `budget` atoms and `most` samples, similar sizes together, the largest first.
+
+    A sample larger than the budget is a group of its own.
+    """
+    found: list[list[int]] = []
+    used = budget
+    for i in sorted(indices, key=lambda i: -int(n_atoms[i])):
+        if not found or used + int(n_atoms[i]) > budget or (most is not None and len(found[-1]) >= most):
+            found.append([])
+            used = 0
+        found[-1].append(i)
+        used += int(n_atoms[i])
+    return found
+
+
+def predict(
+    name: str,
+    group: Sequence[int],
+    call: Callable[[Sequence[int]], list[dict[str, Any]]],
+    results: list[dict[str, Any] | None],
+    reasons: list[str],
+    on_memory: Callable[[], None] | None = None,
+) -> None:
+    """Label a group in one call; if that fails, halve it until the culprit is alone and gets the reason.
+
+    Parameters
+    ----------
+    name : str
+        Of the teacher.
+    group : sequence of int
+    call : callable
+        Takes a group, returns what the model says of each sample.
+    results, reasons : list
+        Of all samples; filled in here.
+    on_memory : callable, optional
+        Called when a group of several samples did not fit into memory, so that later groups can be smaller.
+    """
+    try:
+        found = call(group)
+    except Exception as error:  # a model may raise anything; the reason is kept
+        if len(group) == 1:
+            reasons[group[0]] = failure(name, error)
+            return
+        if on_memory is not None and out_of_memory(error):
+            on_memory()
+        half = len(group) // 2
+        predict(name, group[:half], call, results, reasons, on_memory)
+        predict(name, group[half:], call, results, reasons, on_memory)
+        return
+    for i, one in zip(group, found, strict=True):
+        results[i] = one
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception of torch or jax says that the device is full."""
+    return isinstance(error, MemoryError) or any(
+        text in f"{type(error).__name__}: {error}" for text in ("OutOfMemory", "out of memory", "RESOURCE_EXHAUSTED")
+    )
