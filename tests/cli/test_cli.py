@@ -63,7 +63,7 @@ def test_import(tmp_path):
 
 def test_plugins():
     names = [one["name"] for one in json.loads(cli("teachers", "--json").stdout)]
-    assert names == ["chgnet", "emt", "gfn2-xtb"]
+    assert {"chgnet", "emt", "fennol", "gfn2-xtb", "orb-v2"} <= set(names)
     assert "strain" in cli("generators").stdout
 
 
