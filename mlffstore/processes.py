@@ -6,11 +6,14 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -29,6 +32,38 @@ def local_pool(workers: int) -> Iterator[Executor]:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
+
+
+class Workers:
+    """Processes that are kept, and started again when one of them has died.
+
+    Parameters
+    ----------
+    count : int
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, function: Callable[..., Result], /, *args: Any) -> Future[Result]:
+        """Run a function in one of the processes; the future raises `BrokenProcessPool` if a process dies."""
+        with _single_threaded():
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_start_worker)
+            try:
+                return self._pool.submit(function, *args)
+            except BrokenProcessPool as error:  # it broke since the last call
+                future: Future[Result] = Future()
+                future.set_exception(error)
+                return future
+
+    def restart(self) -> None:
+        """Let the next call start new processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
 
 @contextlib.contextmanager

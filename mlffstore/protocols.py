@@ -45,6 +45,8 @@ class TeacherInfo:
         Names the model exactly. Labels of two fingerprints are never stored under one name.
     software : mapping of str to str
         Versions of the packages involved.
+    equivariant : bool
+        Whether its labels turn with the structure by construction. Orb learns to, nearly.
     """
 
     name: str
@@ -56,6 +58,7 @@ class TeacherInfo:
     licence: str
     fingerprint: str
     software: Mapping[str, str] = field(default_factory=dict)
+    equivariant: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON types, for the log and for releases."""
@@ -66,6 +69,7 @@ class TeacherInfo:
             "properties": list(self.properties),
             "precision": self.precision,
             "conservative": self.conservative,
+            "equivariant": self.equivariant,
             "licence": self.licence,
             "fingerprint": self.fingerprint,
             "software": dict(self.software),

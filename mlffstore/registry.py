@@ -40,7 +40,32 @@ def load(kind: str, name: str) -> Any:
 
 
 def get_teacher(name: str, /, **options: Any) -> Teacher:
-    """Return a teacher by name, such as ``get_teacher("gfn2-xtb")``."""
+    """Return a teacher by name, such as ``get_teacher("gfn2-xtb")``.
+
+    Parameters
+    ----------
+    name : str
+        Of an entry point. What follows a colon is its first argument: ``"ase:ase.calculators.emt:EMT"`` makes a teacher of
+        an ASE calculator by its import path, ``"fennol:model.fnx"`` one of a file with weights.
+    **options
+        Of the teacher; see `mlffstore teachers`.
+
+    Returns
+    -------
+    Teacher
+
+    Raises
+    ------
+    RegistryError
+        If there is none of that name.
+    MissingDependencyError
+        If it needs a package that is not installed.
+    TeacherError
+        If it cannot be made from these options.
+    """
+    name, colon, argument = name.partition(":")
+    if colon:
+        return cast("Teacher", load("teacher", name)(argument, **options))
     return cast("Teacher", load("teacher", name)(**options))
 
 

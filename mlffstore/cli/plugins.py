@@ -37,8 +37,10 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
             # What would have to be fetched first is not asked what it knows.
             about = {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
             found.append({"name": name, "installed": True, "about": _first_line(point), **about})
-        except TeacherError:  # it needs an option, such as its weights
-            found.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs --weights."})
+        except TeacherError as error:  # it needs an option, such as its weights
+            needs = str(error).partition(": expected ")[2].partition(", got")[0]
+            about = f"{_first_line(point)} Needs {needs or error}."
+            found.append({"name": name, "installed": True, "about": about})
         except (MlffstoreError, ImportError) as error:
             found.append({"name": name, "installed": False, "about": str(error)})
     if as_json:

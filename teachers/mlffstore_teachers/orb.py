@@ -102,6 +102,7 @@ class OrbTeacher:
             licence="Apache-2.0",
             fingerprint=f"{self.model_name}, {self.precision}, weights sha256:{digest}",
             software={"orb-models": version("orb-models"), "torch": version("torch")},
+            equivariant=False,  # the network sees directions; v3 was only trained to turn with the structure
         )
 
     def label(self, batch: SampleBatch) -> TeacherLabels:

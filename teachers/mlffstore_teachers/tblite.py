@@ -38,6 +38,21 @@ def gfn2_xtb(*, accuracy: float = 1.0, max_iterations: int = 250, electronic_tem
     return _teacher("gfn2-xtb", "GFN2-xTB", accuracy, max_iterations, electronic_temperature)
 
 
+def gfn1_xtb(*, accuracy: float = 1.0, max_iterations: int = 250, electronic_temperature: float = 300.0) -> ASETeacher:
+    """GFN1-xTB, the predecessor of GFN2-xTB, for molecules of H to Rn: a second opinion.
+
+    Parameters
+    ----------
+    accuracy, max_iterations, electronic_temperature
+        As of `gfn2_xtb`.
+
+    Notes
+    -----
+    Grimme, Bannwarth and Shushkov, J. Chem. Theory Comput. 13, 1989 (2017). Molecules only, as GFN2-xTB.
+    """
+    return _teacher("gfn1-xtb", "GFN1-xTB", accuracy, max_iterations, electronic_temperature)
+
+
 def _teacher(
     name: str, method: Method, accuracy: float, max_iterations: int, electronic_temperature: float
 ) -> ASETeacher:
