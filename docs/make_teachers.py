@@ -95,10 +95,15 @@ def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
     """Return the page."""
     from mlffstore.conformance import default_samples
 
-    out = [HEAD, "| teacher | labels | of | precision | forces | licence | structures | failed |\n|---|---|---|---|---|---|---|---|"]
+    out = [
+        HEAD,
+        "| teacher | labels | of | precision | forces | licence | structures | failed |\n|---|---|---|---|---|---|---|---|",
+    ]
     for name, (info, checks) in columns.items():
         domains = " and ".join({"molecule": "molecules", "periodic": "crystals"}[one] for one in sorted(info.domains))
-        elements = "all elements" if info.elements is None or len(info.elements) > 100 else f"{len(info.elements)} elements"
+        elements = (
+            "all elements" if info.elements is None or len(info.elements) > 100 else f"{len(info.elements)} elements"
+        )
         out[-1] += (
             f"\n| {name} | {', '.join(info.properties)} | {domains} of {elements} | {info.precision} | "
             f"{'gradient' if info.conservative else 'a head of their own'} | {info.licence} | "
@@ -106,7 +111,9 @@ def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
         )
     out[-1] += "\n"
     out.append(ORB)
-    rows: dict[str, str] = {one.name: one.unit for _, checks in columns.values() for one in checks if not math.isnan(one.figure)}
+    rows: dict[str, str] = {
+        one.name: one.unit for _, checks in columns.values() for one in checks if not math.isnan(one.figure)
+    }
     units = {"eV/angstrom": "eV/Å", "eV/angstrom^3": "eV/Å³"}
     out.append("## Figures\n")
     table = [f"| check | unit | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
@@ -118,7 +125,8 @@ def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
         shown = "" if unit.startswith("of ") else units.get(unit, unit)
         table.append(f"| {row} | {shown} | {' | '.join(fields)} |")
     out.append("\n".join(table) + "\n")
-    out.append("## Versions\n\n" + "\n".join(f"- {name}: {info.fingerprint}; {_software(info)}" for name, (info, _) in columns.items()))
+    versions = [f"- {name}: {info.fingerprint}; {_software(info)}" for name, (info, _) in columns.items()]
+    out.append("## Versions\n\n" + "\n".join(versions))
     return "\n".join(out) + "\n"
 
 

@@ -39,8 +39,7 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
             found.append({"name": name, "installed": True, "about": _first_line(point), **about})
         except TeacherError as error:  # it needs an option, such as its weights
             needs = str(error).partition(": expected ")[2].partition(", got")[0]
-            about = f"{_first_line(point)} Needs {needs or error}."
-            found.append({"name": name, "installed": True, "about": about})
+            found.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs {needs or error}."})
         except (MlffstoreError, ImportError) as error:
             found.append({"name": name, "installed": False, "about": str(error)})
     if as_json:

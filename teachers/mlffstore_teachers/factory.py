@@ -9,7 +9,7 @@ import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -95,7 +95,9 @@ class FactoryTeacher:
         try:
             text = json.dumps(options, sort_keys=True)
         except TypeError as error:
-            raise TeacherError(f"ase: the options of {factory} must be JSON types, they are part of its name: {error}") from None
+            raise TeacherError(
+                f"ase: options of {factory} must be JSON types, they are part of its name: {error}"
+            ) from None
         self._spec = _Spec(
             factory=factory,
             options=text,
@@ -213,9 +215,11 @@ class _Spec:
 def _calculator(spec: _Spec) -> Calculator:
     module, _, attribute = spec.factory.partition(":")
     try:
-        found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        found: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
-        raise TeacherError(f"ase: cannot import {spec.factory} ({type(error).__name__}: {error}); check the path") from None
+        raise TeacherError(
+            f"ase: cannot import {spec.factory} ({type(error).__name__}: {error}); check the path"
+        ) from None
     try:
         made = found(**json.loads(spec.options))
     except Exception as error:  # a factory may raise anything
@@ -243,8 +247,6 @@ def _label(spec: _Spec, batch: SampleBatch) -> TeacherLabels:
 
 @functools.lru_cache(maxsize=2)
 def _describe(spec: _Spec) -> TeacherInfo:
-    from typing import cast
-
     implemented = getattr(_calculator(spec), "implemented_properties", ())
     known = tuple(name for name in ("energy", "forces", "stress") if name in implemented)
     properties = spec.properties or known

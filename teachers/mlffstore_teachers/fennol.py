@@ -16,7 +16,7 @@ from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore.protocols import TeacherInfo, TeacherLabels
 from mlffstore_teachers.collect import collect
 from mlffstore_teachers.domain import refusals
-from mlffstore_teachers.groups import groups, predict
+from mlffstore_teachers.groups import balanced_groups, predict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlffstore.batch import SampleBatch
 
 #: Arrays of pairs and angles are this much longer than the first batch needs: growing them means compiling again.
-_HEADROOM = 1.3
+_HEADROOM = 1.15
 #: Padded sizes, atoms, of which the smallest that holds a group is taken; beyond them powers of two.
 _SIZES = (64,)
 
@@ -128,7 +128,7 @@ class FeNNolTeacher:
             for kind in (False, True):
                 wanted = [i for i, reason in enumerate(reasons) if not reason and periodic[i] == kind]
                 call = _Call(member, batch, kind)
-                several = groups(wanted, batch.n_atoms, self.batch_atoms, most=self.batch_atoms // 2 or 1)
+                several = balanced_groups(wanted, batch.n_atoms, self.batch_atoms, most=self.batch_atoms // 2 or 1)
                 member.prepare([(int(batch.n_atoms[group].sum()), group) for group in several], call)
                 for group in several:
                     predict(self._info.name, group, call, results, reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING, Any
 
 from mlffstore_teachers.collect import failure
@@ -27,6 +28,27 @@ def groups(indices: Sequence[int], n_atoms: Any, budget: int, *, most: int | Non
         found[-1].append(i)
         used += int(n_atoms[i])
     return found
+
+
+def balanced_groups(indices: Sequence[int], n_atoms: Any, budget: int, *, most: int) -> list[list[int]]:
+    """Cut samples into groups of at most `budget` atoms and `most` samples that are alike: each large and small samples.
+
+    For models that pad every group to one size: groups of similar sizes would all be padded to that of the largest samples,
+    which have the most neighbours. A sample larger than the budget is a group of its own.
+    """
+    order = sorted(indices, key=lambda i: (-int(n_atoms[i]), i))
+    small = [i for i in order if int(n_atoms[i]) <= budget]
+    found = [[i] for i in order if int(n_atoms[i]) > budget]
+    count = -(-sum(int(n_atoms[i]) for i in small) // budget)
+    open_groups: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(max(count, -(-len(small) // most)))]
+    for i in small:  # each to the group with the fewest atoms
+        atoms, k, group = heapq.heappop(open_groups)
+        if atoms + int(n_atoms[i]) > budget or len(group) == most:
+            found.append(group)
+            atoms, group = 0, []
+        group.append(i)
+        heapq.heappush(open_groups, (atoms + int(n_atoms[i]), k, group))
+    return found + [group for _, _, group in sorted(open_groups) if group]
 
 
 def predict(

@@ -40,7 +40,9 @@ def sevennet_0(*, device: str = "cpu") -> ASETeacher:
 @functools.lru_cache(maxsize=2)
 def _loaded(device: str) -> Calculator:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SevenNet recommends accelerators for GPUs, and deprecations of its own imports
+        warnings.simplefilter(
+            "ignore"
+        )  # SevenNet recommends accelerators for GPUs, and deprecations of its own imports
         from sevenn.calculator import SevenNetCalculator
 
         return SevenNetCalculator(_MODEL, device=device)
