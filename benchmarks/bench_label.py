@@ -254,15 +254,15 @@ def main() -> None:
             ratios = {what: statistics.median(np.divide(rates["ours"], rates[what])) for what in calls}
             lines += [
                 [
-                    title, f"{counts[what]:,}", what, f"{first[what]:.1f}", f"{counts[what] / middle[what]:,.1f}",
+                    title, f"{counts[what]:,}", f"{atoms[what]:,}", what, f"{first[what]:.1f}", f"{counts[what] / middle[what]:,.1f}",
                     f"{atoms[what] / middle[what]:,.0f}", f"{ratios[what]:.2f}",
                 ]
                 for what in calls
             ]  # fmt: skip
             if model == "fennol":
                 cold = first["ASE loop"] / counts["ASE loop"] / (first["ours"] / counts["ours"])
-                lines[-3][2] += f" ({teacher.n_compiled} compilations)"
-                lines[-1][2] += f" (first pass: ours {cold:.0f} x as fast a sample)"
+                lines[-3][3] += f" ({teacher.n_compiled} compilations)"
+                lines[-1][3] += f" (first pass: ours {cold:.0f} x as fast a sample)"
             shares.append(
                 f"{title}: {outside(batch, teacher, watch, folder):.1%} of a label pass is spent outside the model"
             )
@@ -270,7 +270,7 @@ def main() -> None:
     for line in lines:
         print(
             "  ".join(
-                text.ljust(width) if i in (0, 2) else text.rjust(width)
+                text.ljust(width) if i in (0, 3) else text.rjust(width)
                 for i, (text, width) in enumerate(zip(line, widths, strict=True))
             )
         )
