@@ -254,7 +254,8 @@ def main() -> None:
             ratios = {what: statistics.median(np.divide(rates["ours"], rates[what])) for what in calls}
             lines += [
                 [
-                    title, f"{counts[what]:,}", f"{atoms[what]:,}", what, f"{first[what]:.1f}", f"{counts[what] / middle[what]:,.1f}",
+                    title, f"{counts[what]:,}", f"{atoms[what]:,}", what, f"{first[what]:.1f}",
+                    f"{counts[what] / middle[what]:,.1f}",
                     f"{atoms[what] / middle[what]:,.0f}", f"{ratios[what]:.2f}",
                 ]
                 for what in calls

@@ -19,6 +19,7 @@ from mlffstore.threads import cpu_pool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import xarray as xr
     from ase import Atoms
 
     from mlffstore.records import Segment
@@ -313,6 +314,26 @@ class Snapshot:
                     user[key] = self._user[key].with_dtype(array.dtype.name)
         ordered = {who: labels[who] for who in self._teachers if who in labels}
         return assemble(columns, ordered, user, vocabularies)
+
+    def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
+        """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
+
+        Parameters
+        ----------
+        chunks : optional
+            As in `xarray.Dataset.chunk`. By default dask chunks of whole samples; None leaves dask out.
+        teachers : str or sequence of str, optional
+            Whose labels; all by default.
+        """
+        from mlffstore.xarray_engine import dataset
+
+        out = dataset(self, teachers)
+        if chunks is None:
+            return out
+        preferred: dict[Any, Any] = {}
+        for variable in out.variables.values():
+            preferred |= variable.encoding.get("preferred_chunks", {})
+        return out.chunk(preferred if chunks == () else chunks)
 
     # -- splits --------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,9 @@ def compact(
     if as_json:
         print_json(dataclasses.asdict(done))
         return
+    if not done.versions and not done.n_conflicts:
+        out.print(f"nothing to merge: {done.n_before:,} segments, none of which is small beside another")
+        return
     out.print(
         f"{done.n_before:,} segments, now {done.n_after:,}; {human_bytes(done.nbytes)} written in "
         f"{len(done.versions)} commits"
