@@ -19,14 +19,16 @@ from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import balanced_groups, predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from mlffstore.batch import SampleBatch
 
-#: Arrays of pairs and angles are this much longer than the first batch needs: growing them means compiling again.
-_HEADROOM = 1.15
+#: Arrays of pairs and angles are this much longer than the first groups need, as every call computes what is padded ...
+_HEADROOM = 1.05
+#: ... and where later groups need more, this much longer than those need: growing means compiling again, which takes seconds.
+_GROWTH = 1.25
 #: Padded sizes, atoms, of which the smallest that holds a group is taken; beyond them powers of two.
 _SIZES = (64,)
 
@@ -196,23 +198,28 @@ class _Member:
         symbols = _species(self.model._input_args)
         self.elements = None if symbols is None else frozenset(atomic_numbers[symbol] for symbol in symbols)
         self.sizes = sorted({size for size in _SIZES if size < batch_atoms} | {batch_atoms})
-        self._states: dict[tuple[int, bool], Any] = {}
+        self._states: dict[tuple[int, int, bool], Any] = {}
 
     @property
     def n_compiled(self) -> int:
         jitted = (self.model._energy_and_forces, self.model._energy_and_forces_and_virial)
         return sum(int(function._cache_size()) for function in jitted)
 
-    def size_of(self, n_atoms: int) -> int:
-        """Return the padded size that holds so many atoms."""
-        return next((size for size in self.sizes if size >= n_atoms), 1 << (n_atoms - 1).bit_length())
+    def shape_of(self, n_atoms: int, n_samples: int) -> tuple[int, int]:
+        """Return the padded numbers of atoms and systems that hold so many, each with one to spare.
+
+        There is always padding then, so that the shapes never differ. FeNNol looks at all pairs of atoms of every padded
+        system, so these follow the samples closely, in powers of two.
+        """
+        size = next((size for size in self.sizes if size >= n_atoms), 1 << (n_atoms - 1).bit_length())
+        return size + 1, 1 << n_samples.bit_length()
 
     def call(self, inputs: dict[str, Any], *, periodic: bool) -> dict[str, Any]:
         """Return the model's output for a batch, without padding."""
-        n_atoms = len(inputs["species"])
-        key = (self.size_of(n_atoms), periodic)
+        key = (*self.shape_of(len(inputs["species"]), len(inputs["natoms"])), periodic)
         # The model holds one state; each padded size has its own.
-        object.__setattr__(self.model, "preproc_state", self._states.get(key) or self._fresh(key[0]))
+        state = self._states.get(key) or self._fresh(*key[:2])
+        object.__setattr__(self.model, "preproc_state", _with_species(state, inputs["species"]))
         function = self.model.energy_and_forces_and_virial if periodic else self.model.energy_and_forces
         output: dict[str, Any] = function(gpu_preprocessing=False, **inputs)[-1]
         self._states[key] = self.model.preproc_state
@@ -223,26 +230,55 @@ class _Member:
 
         Otherwise they would grow group by group, and each time the model would be compiled again, which takes seconds.
         """
-        fresh = {key for n_atoms, _ in several if (key := (self.size_of(n_atoms), call.periodic)) not in self._states}
-        for n_atoms, group in several:
-            key = (self.size_of(n_atoms), call.periodic)
+        keys = [(*self.shape_of(n_atoms, len(group)), call.periodic) for n_atoms, group in several]
+        fresh = set(keys) - set(self._states)
+        for key, (_, group) in zip(keys, several, strict=True):
             if key in fresh:
-                object.__setattr__(self.model, "preproc_state", self._states.get(key) or self._fresh(key[0]))
+                object.__setattr__(self.model, "preproc_state", self._states.get(key) or self._fresh(*key[:2]))
                 with contextlib.suppress(Exception):  # what is wrong with the group shows when it is computed
                     self.model.preprocess(**call.inputs(call.part(group)))
                     self._states[key] = self.model.preproc_state
+        for key in fresh & set(self._states):
+            self._states[key] = _with_species(_with_headroom(self._states[key], _GROWTH))
 
-    def _fresh(self, size: int) -> Any:
-        from flax.core import FrozenDict
+    def _fresh(self, n_atoms: int, n_systems: int) -> Any:
+        state = self.model.preprocessing.init()
+        return _with_headroom({**state, "padder_state": {"prev_nat": n_atoms, "prev_nsys": n_systems}}, _HEADROOM)
 
-        state = dict(self.model.preprocessing.init())
-        # One atom and one system more than any batch of this size: there is always padding, so the shapes never differ.
-        state["padder_state"] = {"prev_nat": size + 1, "prev_nsys": max(1, size // 2)}
-        state["layers_state"] = tuple(
-            FrozenDict({**layer, "nblist_mult_size": _HEADROOM}) if "nblist_mult_size" in layer else layer
-            for layer in state["layers_state"]
+
+def _with_headroom(state: Mapping[str, Any], factor: float) -> Any:
+    """Return FeNNol's memory of shapes so that arrays of pairs and angles are longer by `factor` when they grow next."""
+    from flax.core import FrozenDict
+
+    layers = tuple(
+        FrozenDict({**layer, "nblist_mult_size": factor}) if "nblist_mult_size" in layer else layer
+        for layer in state["layers_state"]
+    )
+    return FrozenDict({**state, "layers_state": layers})
+
+
+def _with_species(state: Mapping[str, Any], species: npt.NDArray[np.int32] | None = None) -> Any:
+    """Return FeNNol's memory of shapes with room for more atoms of an element where these species, or any (None), need it.
+
+    FeNNol keeps the atoms of each element in an array of its own, and grows that without any to spare.
+    """
+    from flax.core import FrozenDict
+
+    layers = list(state["layers_state"])
+    for i, layer in enumerate(layers):
+        if "sizes" not in layer:
+            continue
+        sizes = {int(z): int(size) for z, size in layer["sizes"].items()}
+        found = (
+            sizes
+            if species is None
+            else dict(zip(*(a.tolist() for a in np.unique(species, return_counts=True)), strict=True))
         )
-        return FrozenDict(state)
+        short = {z: n for z, n in found.items() if species is None or n > sizes.get(z, 0)}
+        if short:
+            roomy = {z: -(-int(_HEADROOM * n + 4) // 8) * 8 for z, n in short.items()}
+            layers[i] = FrozenDict({**layer, "sizes": {np.int32(z): np.int64(n) for z, n in (sizes | roomy).items()}})
+    return FrozenDict({**state, "layers_state": tuple(layers)})
 
 
 class _Call:
