@@ -12,8 +12,6 @@ from mlffstore.ragged import reduce_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ase import Atoms
-
     from mlffstore.batch import SampleBatch
 
 #: Bulk moduli of solids, eV/angstrom^3: from solid noble gases (about 1 GPa) to diamond (443 GPa), with a wide margin.
@@ -143,53 +141,3 @@ def remarks(batch: SampleBatch, teacher: str, path: Any, where: Sequence[str]) -
             worst = int(force.argmax())
             out.append(f"{path}, {where[worst]}: a force of {force[worst]:.3g} eV/A; is it in eV/A?")
     return out
-
-
-def lacks_hydrogen(atoms: Atoms) -> bool:
-    """Whether a molecule looks as if its hydrogens had been lost.
-
-    Only for samples that are periodic nowhere, have carbon and no hydrogen. A carbon is bare when both hold:
-
-    - its neighbours leave a place free: none; one, unless it is a multiple bond to N, O or S (CO, cyanide, CS); two
-      that are not in line; three that are not in one plane with it (angles adding up to less than 342 degrees: 360 in a
-      plane, 348 in C60, 328 in a tetrahedron);
-    - its bonds do not add up: Pauling's bond orders ``exp((r_single - d) / 0.3)`` (J. Am. Chem. Soc. 69, 542 (1947); the
-      single bond is the sum of Cordero's covalent radii, which ASE has) sum to less than 3.8. A full carbon has 4 to 5,
-      a stripped aromatic one 3.3, a stripped aliphatic one 1 to 3.
-
-    The sample lacks hydrogen when a sixth of its carbons are bare (a third where everything is carbon, as in fullerenes,
-    whose curved faces come closest), so that one stretched bond does not condemn a large molecule. CO2, CS2, CCl4, C2F6
-    and C60 pass. So do CH4, HCN and H2CO without hydrogen, which are then a carbon atom, cyanide and CO. Carbon
-    clusters, carbenes and other species with free valences do not pass.
-    """
-    import vesin
-    from ase.data import covalent_radii
-
-    numbers = atoms.numbers
-    carbons = np.flatnonzero(numbers == 6)
-    if atoms.pbc.any() or len(atoms) < 2 or not len(carbons) or (numbers == 1).any():
-        return False
-    radii = covalent_radii[numbers]
-    cutoff = 1.25 * float(covalent_radii[6] + radii.max())  # bonds stretched by a quarter still count
-    first, second, distance, vector = vesin.NeighborList(cutoff=cutoff, full_list=True).compute(
-        points=atoms.positions, box=np.zeros((3, 3)), periodic=False, quantities="ijdD"
-    )
-    single = radii[first] + radii[second]
-    bonded = (distance < 1.25 * single) & (numbers[first] == 6)
-    first, second, distance, vector = first[bonded], second[bonded], distance[bonded], vector[bonded]
-    order = np.exp((single[bonded] - distance) / 0.3)
-    bare = sum(_bare(vector[first == c], order[first == c], numbers[second[first == c]]) for c in carbons)
-    share = 3 if len(carbons) == len(atoms) else 6
-    return bool(share * bare >= len(carbons))
-
-
-def _bare(vectors: Any, orders: Any, neighbours: Any) -> bool:
-    n = len(vectors)
-    if n > 3 or orders.sum() > 3.8:
-        return False
-    if n < 2:
-        return n == 0 or not (orders[0] > 1.4 and neighbours[0] in (7, 8, 16))
-    unit = vectors / np.linalg.norm(vectors, axis=1)[:, None]
-    cosines = (unit @ unit.T)[np.triu_indices(n, 1)]
-    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1))).sum()
-    return bool(angles < (150 if n == 2 else 342))

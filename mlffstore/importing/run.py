@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mlffstore import rules
 from mlffstore.batch import SampleBatch
 from mlffstore.errors import DataError, StoreNotFoundError, problems_message
-from mlffstore.importing.checks import StressCheck, lacks_hydrogen, remarks
+from mlffstore.hydrogens import lacks_hydrogen
+from mlffstore.importing.checks import StressCheck, remarks
 from mlffstore.importing.labels import LabelReader, missing_message
 from mlffstore.importing.readers import UNLABELLED, choose_format, read_records
 from mlffstore.schema import LABELS, check_teacher_name
@@ -115,7 +116,7 @@ def import_files(
     add_hydrogens : bool, optional
         Whether RDKit adds the hydrogens that SDF and SMILES leave out; if not, such files are refused.
     allow_no_hydrogen : bool, optional
-        Accept molecules that look as if their hydrogens were lost, see `mlffstore.importing.checks.lacks_hydrogen`.
+        Accept molecules that look as if their hydrogens were lost, see `mlffstore.hydrogens.lacks_hydrogen`.
     check_stress : bool, optional
         Refuse a stress whose sign or unit cannot be right, see `mlffstore.importing.checks.StressCheck`.
     create_options : mapping, optional
@@ -261,15 +262,20 @@ def _make_batch(
             warnings.append(
                 f"{place} holds {', '.join(unused.values())}, not imported; pass keys={unused!r} if it is meant"
             )
-        if not allow_no_hydrogen and lacks_hydrogen(record.atoms):
-            problems.append(
-                f"{place}: expected a whole molecule, got {record.atoms.get_chemical_formula()}, whose carbons lack "
-                "hydrogens; write the file again with explicit hydrogens, or pass allow_no_hydrogen=True if it is right"
-            )
     if problems:
         raise DataError(problems_message("these frames cannot be imported:", problems))
     with _Place(path, [record.where for record in block]):
-        return SampleBatch.from_ase([record.atoms for record in block], teacher=teacher, labels=labels), warnings
+        batch = SampleBatch.from_ase([record.atoms for record in block], teacher=teacher, labels=labels)
+    if not allow_no_hydrogen:
+        bare = [block[i] for i in lacks_hydrogen(batch).nonzero()[0]]
+        problems = [
+            f"{path}, {record.where}: expected a whole molecule, got {record.atoms.get_chemical_formula()}, whose carbons "
+            "lack hydrogens; write the file again with explicit hydrogens, or pass allow_no_hydrogen=True if it is right"
+            for record in bare
+        ]
+        if problems:
+            raise DataError(problems_message("these frames cannot be imported:", problems))
+    return batch, warnings
 
 
 class _Target:

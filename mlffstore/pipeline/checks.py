@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.geometry import smallest_distances
 from mlffstore.ragged import reduce_rows
 
 if TYPE_CHECKING:
@@ -13,34 +14,6 @@ if TYPE_CHECKING:
     from mlffstore.pipeline.recipe import Checks
     from mlffstore.protocols import TeacherLabels
     from mlffstore.schema import Array
-
-
-def smallest_distances(batch: SampleBatch, cutoff: float) -> Array:
-    """Return the smallest distance between two atoms, over all periodic images, of every sample.
-
-    Parameters
-    ----------
-    batch : SampleBatch
-    cutoff : float
-        Angstrom. Larger distances are not looked for.
-
-    Returns
-    -------
-    ndarray, shape (S,), float64
-        Angstrom; infinity where no pair is closer than `cutoff`.
-    """
-    import vesin
-    from ase.geometry import complete_cell
-
-    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=False)
-    out = np.full(len(batch), np.inf)
-    for i, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
-        positions = batch.positions[start:stop].astype(np.float64)
-        box = complete_cell(batch.cell[i]) if batch.pbc[i].any() else np.zeros((3, 3))
-        (found,) = neighbours.compute(points=positions, box=box, periodic=batch.pbc[i], quantities="d", copy=True)
-        if len(found):
-            out[i] = found.min()
-    return out
 
 
 def verdicts(batch: SampleBatch, labels: TeacherLabels, checks: Checks) -> list[str]:

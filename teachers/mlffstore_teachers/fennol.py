@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Arrays of pairs and angles are this much longer than the first groups need, as every call computes what is padded ...
 _HEADROOM = 1.05
-#: ... and where later groups need more, this much longer than those need: growing means compiling again, which takes seconds.
+#: ... and where later groups need more, this much longer than those need: growing means compiling again (seconds).
 _GROWTH = 1.25
 #: Padded sizes, atoms, of which the smallest that holds a group is taken; beyond them powers of two.
 _SIZES = (64,)

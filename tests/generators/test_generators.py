@@ -12,7 +12,7 @@ import pytest
 from ase.data import covalent_radii
 
 import mlffstore as ml
-from mlffstore.pipeline.checks import smallest_distances
+from mlffstore.geometry import smallest_distances
 from mlffstore.protocols import Generator
 
 

@@ -15,12 +15,18 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 
 import mlffstore as ml
 from mlffstore.errors import DataError, UnitError
-from mlffstore.importing.checks import lacks_hydrogen
+from mlffstore import hydrogens
 from mlffstore.importing.spice import read_spice
 from tests.samples import molecule_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ase import Atoms
+
+
+def lacks_hydrogen(atoms: Atoms) -> bool:
+    return bool(hydrogens.lacks_hydrogen(ml.SampleBatch.from_ase([atoms]))[0])
 
 
 def sdf(path: Path, *smiles: str, hydrogens: bool) -> Path:

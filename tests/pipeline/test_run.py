@@ -15,7 +15,7 @@ import yaml
 
 import mlffstore as ml
 from mlffstore.errors import RecipeError
-from mlffstore.pipeline.checks import smallest_distances
+from mlffstore.geometry import smallest_distances
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run
 
