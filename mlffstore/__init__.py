@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.verify import verify
     from mlffstore.registry import export_release, get_exporter, get_generator, get_teacher
     from mlffstore.snapshot import Snapshot
+    from mlffstore.statistics import statistics
     from mlffstore.store import Store, create, open
     from mlffstore.training.dataset import TorchDataset
+    from mlffstore.validation import validate
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,8 @@ _WHERE = {
     "get_teacher": "mlffstore.registry",
     "import_files": "mlffstore.importing",
     "open": "mlffstore.store",
+    "statistics": "mlffstore.statistics",
+    "validate": "mlffstore.validation",
     "verify": "mlffstore.maintenance.verify",
 }
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
     "get_teacher",
     "import_files",
     "open",
+    "statistics",
+    "validate",
     "verify",
 ]
 

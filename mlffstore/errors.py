@@ -15,6 +15,7 @@
     │   └── ReadOnlyError (PermissionError)  opened for reading, or the folder cannot be written
     ├── TeacherError (RuntimeError)          a teacher cannot be had or used
     ├── RecipeError (ValueError)             a recipe is wrong
+    ├── PolicyError (ValueError)             a validation policy is wrong
     ├── RegistryError (LookupError)          no plugin of that name
     └── MissingDependencyError (ImportError) an optional package is not installed
 
@@ -72,6 +73,10 @@ class TeacherError(MlffstoreError, RuntimeError):
 
 class RecipeError(MlffstoreError, ValueError):
     """A recipe that cannot be run."""
+
+
+class PolicyError(MlffstoreError, ValueError):
+    """A validation policy that cannot be used."""
 
 
 class RegistryError(MlffstoreError, LookupError):

@@ -9,12 +9,11 @@ import numpy as np
 from mlffstore.ragged import reduce_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlffstore.batch import SampleBatch
     from mlffstore.ragged import Ints
     from mlffstore.schema import Array
-
-#: Angstrom. Below it vesin's bins become so small that a search takes ten times as long (1.3 ms against 0.14 ms at 2).
-_SMALLEST_CUTOFF = 2.0
 
 
 class Pairs(NamedTuple):
@@ -36,12 +35,11 @@ class Pairs(NamedTuple):
     counts: Ints
 
 
-def pairs(n_atoms: Array, starts: Ints, positions: Array, cell: Array, pbc: Array, cutoff: float) -> Pairs:
+def pairs(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoff: float) -> Pairs:
     """Return the pairs of every sample.
 
     Parameters
     ----------
-    n_atoms : ndarray, shape (S,)
     starts : ndarray, shape (S+1,), int64
         Rows of the first atoms.
     positions : ndarray, shape (A, 3)
@@ -57,40 +55,34 @@ def pairs(n_atoms: Array, starts: Ints, positions: Array, cell: Array, pbc: Arra
     Samples with positions or cells that are not finite, or without a volume where they are periodic, have no pairs here:
     other checks name them.
     """
-    import vesin
-    from ase.geometry import complete_cell
+    from mlffstore.kernels import find_pairs
 
-    search = vesin.NeighborList(cutoff=max(cutoff, _SMALLEST_CUTOFF), full_list=False)
-    points = positions.astype(np.float64)
-    sound = reduce_rows(np.logical_and, np.isfinite(points).all(axis=1), starts) & np.isfinite(cell).all(axis=(1, 2))
-    some = pbc.any(axis=1)
-    counts = np.zeros(len(n_atoms), np.int64)
-    ends, vacuum = starts.tolist(), np.zeros((3, 3))
-    first, second, distance = [], [], []
-    for i in np.flatnonzero(sound).tolist():
-        box = vacuum
-        if some[i]:
-            box = (
-                np.ascontiguousarray(cell[i]) if pbc[i].all() else complete_cell(np.where(pbc[i][:, None], cell[i], 0))
-            )
-            if abs(np.linalg.det(box)) < 1e-6:
-                continue
-        a, b, d = search.compute(
-            points=points[ends[i] : ends[i + 1]], box=box, periodic=pbc[i], quantities="ijd", copy=True
-        )
-        counts[i] = len(d)
-        first.append(a.astype(np.int64) + ends[i])
-        second.append(b.astype(np.int64) + ends[i])
-        distance.append(d)
-    if not first:
-        nothing = np.zeros(0, np.int64)
-        return Pairs(nothing, nothing, np.zeros(0), counts)
-    found = Pairs(np.concatenate(first), np.concatenate(second), np.concatenate(distance), counts)
-    if cutoff >= _SMALLEST_CUTOFF:
-        return found
-    near = found.distance < cutoff
-    owner = np.repeat(np.arange(len(counts)), counts)[near]
-    return Pairs(found.first[near], found.second[near], found.distance[near], np.bincount(owner, minlength=len(counts)))
+    return Pairs(*find_pairs(*_columns(starts, positions, cell, pbc), np.array([cutoff], np.float64)))
+
+
+def neighbour_counts(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoffs: Sequence[float]) -> Ints:
+    """Return the neighbours of all atoms of each sample within each cutoff (angstrom), shape (S, len(cutoffs)).
+
+    The pairs themselves, thirty an atom at 6 angstrom, are never kept.
+    """
+    from mlffstore.kernels import count_pairs
+
+    counted: Ints = count_pairs(*_columns(starts, positions, cell, pbc), np.array(cutoffs, np.float64))
+    return 2 * counted
+
+
+def _columns(starts: Ints, positions: Array, cell: Array, pbc: Array) -> tuple[Array, ...]:
+    """Return the columns as the kernels take them, with which samples have pairs."""
+    sound = reduce_rows(np.logical_and, np.asarray(np.isfinite(positions).all(axis=1)), starts)
+    sound = sound & np.asarray(np.isfinite(cell).all(axis=(1, 2)))
+    # Relative to the lengths, as in `mlffstore.rules`: lattice vectors in one plane, or none where one is needed.
+    vectors = np.where(pbc[:, :, None], np.nan_to_num(cell), np.eye(3))
+    length = np.linalg.norm(vectors, axis=2)
+    periodic = np.where(pbc, length, 1.0).min(axis=1) > 0
+    full = pbc.all(axis=1)
+    volume = np.abs(np.linalg.det(vectors)) > 1e-6 * np.prod(length, axis=1)
+    sound &= periodic & (volume | ~full)
+    return starts, np.ascontiguousarray(positions), np.ascontiguousarray(cell, np.float64), pbc, sound
 
 
 def reduce_pairs(values: Array, counts: Ints, empty: float, ufunc: np.ufunc = np.minimum) -> Array:
@@ -117,5 +109,5 @@ def smallest_distances(batch: SampleBatch, cutoff: float) -> Array:
     ndarray, shape (S,), float64
         Angstrom; infinity where no pair is closer than `cutoff`.
     """
-    found = pairs(batch.n_atoms, batch.offsets, batch.positions, batch.cell, batch.pbc, cutoff)
+    found = pairs(batch.offsets, batch.positions, batch.cell, batch.pbc, cutoff)
     return reduce_pairs(found.distance, found.counts, np.inf)

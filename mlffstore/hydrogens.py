@@ -41,7 +41,7 @@ def lacks_hydrogen(batch: SampleBatch) -> Array:
     out = np.zeros(len(batch), bool)
     if len(suspects):
         part = batch.take(suspects)
-        found = pairs(part.n_atoms, part.offsets, part.positions, part.cell, part.pbc, bond_cutoff(part.numbers))
+        found = pairs(part.offsets, part.positions, part.cell, part.pbc, bond_cutoff(part.numbers))
         bare = bare_carbons(part.numbers, part.positions, found)
         out[suspects] = condemned(bare, part.numbers, part.offsets)
     return out

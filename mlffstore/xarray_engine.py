@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,6 +118,7 @@ def dataset(
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
         "precision": snapshot.precision,
+        "teachers": json.dumps({t: snapshot.teacher_info(t) for t in who}, sort_keys=True),
     }
     return xr.Dataset(variables, coordinates, about)
 

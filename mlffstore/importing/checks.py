@@ -37,8 +37,8 @@ class StressCheck:
     median stress (for s ~ 1/V, as with vacuum, the ratio is 1).
     """
 
-    def __init__(self, sign: str) -> None:
-        self.sign = sign
+    def __init__(self, sign: str, modulus: tuple[float, float] = BULK_MODULUS) -> None:
+        self.sign, self.modulus = sign, modulus
         self._groups: dict[bytes, list[tuple[float, float]]] = {}
         self._largest = (0.0, "")
 
@@ -47,28 +47,28 @@ class StressCheck:
         if "stress" not in batch.labels.get(teacher, {}):
             return
         stress = batch.labels[teacher]["stress"].astype(np.float64)
-        counted = np.isfinite(stress).all(axis=1) & batch.pbc.all(axis=1)
-        mean = stress[:, :3].mean(axis=1)
         volume = np.abs(np.linalg.det(batch.cell))
-        for i in np.flatnonzero(counted & (volume > 0)).tolist():
+        counted = np.flatnonzero(np.isfinite(stress).all(axis=1) & batch.pbc.all(axis=1) & (volume > 0)).tolist()
+        for i in counted:
             largest = float(np.abs(stress[i]).max())
             if largest > self._largest[0]:
                 self._largest = (largest, f"{path}, {where[i]}")
-            group = np.bincount(batch.numbers[batch.offsets[i] : batch.offsets[i + 1]]).tobytes()
-            if group in self._groups or len(self._groups) < _MAX_GROUPS:
-                points = self._groups.setdefault(group, [])
+        keys = [np.bincount(batch.numbers[batch.offsets[i] : batch.offsets[i + 1]]).tobytes() for i in counted]
+        self.gather(keys, volume[counted], stress[counted, :3].mean(axis=1))
+
+    def gather(self, keys: Sequence[bytes], volume: Any, mean_stress: Any) -> None:
+        """Remember volumes (angstrom^3) and mean stresses (eV/angstrom^3) of samples; equal keys mean equal formulas."""
+        for key, v, s in zip(keys, np.log(volume).tolist(), mean_stress.tolist(), strict=True):
+            if key in self._groups or len(self._groups) < _MAX_GROUPS:
+                points = self._groups.setdefault(key, [])
                 if len(points) < _MAX_PER_GROUP:
-                    points.append((float(np.log(volume[i])), float(mean[i])))
+                    points.append((v, s))
 
-    def verdict(self) -> list[str]:
-        """Return warnings.
-
-        Raises
-        ------
-        DataError
-            If the sign or the unit of the stress is wrong beyond doubt.
-        """
+    def finding(self) -> tuple[str, float, str]:
+        """Return what is wrong beyond doubt ("sign", "unit", "size" or ""), the bulk modulus found, and the evidence."""
         found = [stats for points in self._groups.values() if (stats := _correlate(points)) is not None]
+        low, high = self.modulus
+        modulus, evidence = float("nan"), ""
         if found:
             n, rho, slope, typical = np.array(found).T
             weight = n - 1
@@ -78,35 +78,54 @@ class StressCheck:
             sure = abs(overall) > 0.5 and abs(score) > 2 - 1e-9
             evidence = (
                 f"over {len(found)} compositions ({int(n.sum())} samples) the mean stress changes by {modulus:.3g} eV/A^3 "
-                f"per unit of ln V (rank correlation {overall:.2f}; this is the bulk modulus, {BULK_MODULUS[0]} to "
-                f"{BULK_MODULUS[1]:g} in solids). "
+                f"per unit of ln V (rank correlation {overall:.2f}; this is the bulk modulus, {low} to "
+                f"{high:g} in solids)"
             )
             steep = np.median(np.abs(slope) / np.maximum(typical, 1e-12)) > 3
-            unit = f"units={{'stress': 'GPa'}} ({modulus:.3g} GPa would be plausible)"
-            if sure and overall < 0 and modulus < -BULK_MODULUS[0] and steep:
-                other = "compression" if self.sign == "tension" else "tension"
-                also = f"; the size is wrong too: pass {unit.replace('-', '')}" if modulus < -BULK_MODULUS[1] else ""
-                raise DataError(
-                    f"stress: expected a stretched crystal to pull back (tension positive), got the reverse: {evidence}"
-                    f"The stress looks like it is {other} positive: pass stress_sign={other!r}{also}, or "
-                    "check_stress=False if it is right"
-                )
-            if sure and overall > 0 and modulus > BULK_MODULUS[1]:
-                raise DataError(
-                    f"stress: expected eV/A^3, got a crystal too stiff: {evidence}It looks like another unit: pass "
-                    f"{unit}, or check_stress=False if it is right"
-                )
-        means = [s for points in self._groups.values() for _, s in points]
-        if means and float(np.median(np.abs(means))) > MAX_STRESS:
+            if sure and overall < 0 and modulus < -low and steep:
+                return "sign", modulus, evidence
+            if sure and overall > 0 and modulus > high:
+                return "unit", modulus, evidence
+        if float(np.median(np.abs(self._means()) if self._means() else [0])) > MAX_STRESS:
+            return "size", modulus, f"more than {MAX_STRESS:g} (480 GPa) in most samples"
+        return "", modulus, evidence
+
+    def _means(self) -> list[float]:
+        return [s for points in self._groups.values() for _, s in points]
+
+    def verdict(self) -> list[str]:
+        """Return warnings.
+
+        Raises
+        ------
+        DataError
+            If the sign or the unit of the stress is wrong beyond doubt.
+        """
+        wrong, modulus, evidence = self.finding()
+        unit = f"units={{'stress': 'GPa'}} ({modulus:.3g} GPa would be plausible)"
+        if wrong == "sign":
+            other = "compression" if self.sign == "tension" else "tension"
+            also = f"; the size is wrong too: pass {unit.replace('-', '')}" if modulus < -self.modulus[1] else ""
             raise DataError(
-                f"stress: expected eV/A^3, got more than {MAX_STRESS:g} (480 GPa) in most samples; pass "
+                f"stress: expected a stretched crystal to pull back (tension positive), got the reverse: {evidence}. "
+                f"The stress looks like it is {other} positive: pass stress_sign={other!r}{also}, or "
+                "check_stress=False if it is right"
+            )
+        if wrong == "unit":
+            raise DataError(
+                f"stress: expected eV/A^3, got a crystal too stiff: {evidence}. It looks like another unit: pass "
+                f"{unit}, or check_stress=False if it is right"
+            )
+        if wrong == "size":
+            raise DataError(
+                f"stress: expected eV/A^3, got {evidence}; pass "
                 "units={'stress': 'GPa'} (or 'kbar') if that is their unit, or check_stress=False if it is right"
             )
         if self._largest[0] > MAX_STRESS:
             return [
                 f"{self._largest[1]}: a stress of {self._largest[0]:.3g} eV/A^3 is larger than {MAX_STRESS:g} (480 GPa)"
             ]
-        if len(means) >= 5 and not np.any(means):
+        if len(self._means()) >= 5 and not np.any(self._means()):
             return ["every stress is exactly zero: the program that wrote the files may not have computed it"]
         return []
 

@@ -267,7 +267,7 @@ def _make_batch(
     with _Place(path, [record.where for record in block]):
         batch = SampleBatch.from_ase([record.atoms for record in block], teacher=teacher, labels=labels)
     if not allow_no_hydrogen:
-        bare = [block[i] for i in lacks_hydrogen(batch).nonzero()[0]]
+        bare = [block[i] for i in lacks_hydrogen(batch).nonzero()[0].tolist()]
         problems = [
             f"{path}, {record.where}: expected a whole molecule, got {record.atoms.get_chemical_formula()}, whose carbons "
             "lack hydrogens; write the file again with explicit hydrogens, or pass allow_no_hydrogen=True if it is right"

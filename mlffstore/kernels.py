@@ -1,0 +1,145 @@
+"""Compiled loops. Import this module inside functions: numba takes a third of a second.
+
+The interpreter's lock is not held in them, so that they run in Dask's threads side by side. Neighbour lists of vesin do
+not (measured: two threads no faster than one), and to count neighbours they would have to hold thirty pairs an atom.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+#: Compiled once a machine: the result is kept beside this file.
+_compiled: Any = numba.njit(nogil=True, cache=True)
+
+
+@_compiled
+def _frame(cell: Any, pbc: Any, cutoff: float) -> Any:
+    """Return an invertible cell, its inverse, and for each vector the cutoff in units of the height along it."""
+    box = np.eye(3)
+    for k in range(3):
+        if pbc[k]:
+            box[k] = cell[k]
+    # A direction that is not periodic gets a unit vector across the others: its coordinate is never wrapped or repeated.
+    for k in range(3):
+        if not pbc[k]:
+            a, b = box[(k + 1) % 3], box[(k + 2) % 3]
+            if pbc[(k + 1) % 3] and pbc[(k + 2) % 3]:
+                across = np.cross(a, b)
+                box[k] = across / np.sqrt((across**2).sum())
+            elif pbc[(k + 1) % 3] or pbc[(k + 2) % 3]:
+                axis = a if pbc[(k + 1) % 3] else b
+                other = np.zeros(3)
+                other[np.argmin(np.abs(axis))] = 1.0
+                across = np.cross(axis, other)
+                across /= np.sqrt((across**2).sum())
+                box[k] = across
+                last = (k + 2) % 3 if pbc[(k + 1) % 3] else (k + 1) % 3
+                third = np.cross(axis, across)
+                box[last] = third / np.sqrt((third**2).sum())
+                break
+    inverse = np.linalg.inv(box)
+    reach = np.zeros(3)
+    for k in range(3):
+        if pbc[k]:
+            reach[k] = cutoff * np.sqrt((inverse[:, k] ** 2).sum())  # 1 / height = norm of the reciprocal vector
+    return box, inverse, reach
+
+
+@_compiled
+def _scan(
+    x: Any, cell: Any, pbc: Any, cutoffs: Any, counts: Any, first: Any, second: Any, distance: Any, start: int
+) -> int:
+    """Go through the pairs of one sample within the largest cutoff; count by cutoff, keep as many as there is room for."""
+    n, room, found = len(x), len(first), 0
+    largest = cutoffs.max()
+    limit = largest * largest
+    periodic = pbc[0] or pbc[1] or pbc[2]
+    if not periodic:
+        for i in range(n):
+            for j in range(i + 1, n):
+                d2 = (x[i, 0] - x[j, 0]) ** 2 + (x[i, 1] - x[j, 1]) ** 2 + (x[i, 2] - x[j, 2]) ** 2
+                if d2 < limit:
+                    if found < room:
+                        first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                    found += 1
+                    for c in range(len(cutoffs)):
+                        if d2 < cutoffs[c] * cutoffs[c]:
+                            counts[c] += 1
+        return found
+    box, inverse, reach = _frame(cell, pbc, largest)
+    f = x @ inverse
+    for i in range(n):
+        for k in range(3):
+            if pbc[k]:
+                f[i, k] -= math.floor(f[i, k])
+    low, high = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for i in range(n):
+        for j in range(i, n):
+            empty = False
+            for k in range(3):
+                if pbc[k]:
+                    delta = f[j, k] - f[i, k]
+                    low[k], high[k] = math.ceil(-reach[k] - delta), math.floor(reach[k] - delta)
+                    if high[k] < low[k]:  # most pairs end here
+                        empty = True
+                        break
+            if empty:
+                continue
+            for a in range(low[0], high[0] + 1):
+                for b in range(low[1], high[1] + 1):
+                    for c in range(low[2], high[2] + 1):
+                        # An atom and its own images: each pair of images once, and not the atom itself.
+                        if i == j and not (a > 0 or (a == 0 and (b > 0 or (b == 0 and c > 0)))):
+                            continue
+                        u, v, w = f[j, 0] - f[i, 0] + a, f[j, 1] - f[i, 1] + b, f[j, 2] - f[i, 2] + c
+                        dx = u * box[0, 0] + v * box[1, 0] + w * box[2, 0]
+                        dy = u * box[0, 1] + v * box[1, 1] + w * box[2, 1]
+                        dz = u * box[0, 2] + v * box[1, 2] + w * box[2, 2]
+                        d2 = dx * dx + dy * dy + dz * dz
+                        if d2 < limit:
+                            if found < room:
+                                first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                            found += 1
+                            for m in range(len(cutoffs)):
+                                if d2 < cutoffs[m] * cutoffs[m]:
+                                    counts[m] += 1
+    return found
+
+
+@_compiled
+def count_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cutoffs: Any) -> Any:
+    """Return the pairs of each sample within each cutoff, shape (S, C)."""
+    nothing, real = np.zeros(0, np.int64), np.zeros(0)
+    out = np.zeros((len(starts) - 1, len(cutoffs)), np.int64)
+    for s in range(len(starts) - 1):
+        if sound[s]:
+            x = positions[starts[s] : starts[s + 1]].astype(np.float64)
+            _scan(x, cell[s], pbc[s], cutoffs, out[s], nothing, nothing, real, 0)
+    return out
+
+
+@_compiled
+def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cutoff: Any) -> Any:
+    """Return the pairs of all samples one after another, and how many each has."""
+    n = len(starts) - 1
+    counts = np.zeros((n, 1), np.int64)
+    room, used = 4 * len(positions) + 64, 0
+    first, second, distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+    for s in range(n):
+        if not sound[s]:
+            continue
+        x = positions[starts[s] : starts[s + 1]].astype(np.float64)
+        found = _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], starts[s])
+        if used + found > room:  # larger arrays, and the sample again
+            room = 2 * (used + found)
+            new_first, new_second, new_distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+            new_first[:used], new_second[:used], new_distance[:used] = first[:used], second[:used], distance[:used]
+            first, second, distance = new_first, new_second, new_distance
+            counts[s] = 0
+            _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], starts[s])
+        used += found
+    return first[:used].copy(), second[:used].copy(), distance[:used].copy(), counts[:, 0].copy()
