@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.verify import verify
     from mlffstore.registry import export_release, get_exporter, get_generator, get_teacher
     from mlffstore.snapshot import Snapshot
-    from mlffstore.statistics import statistics
+    from mlffstore.stats import statistics
     from mlffstore.store import Store, create, open
     from mlffstore.training.dataset import TorchDataset
     from mlffstore.validation import validate
@@ -39,7 +39,7 @@ _WHERE = {
     "get_teacher": "mlffstore.registry",
     "import_files": "mlffstore.importing",
     "open": "mlffstore.store",
-    "statistics": "mlffstore.statistics",
+    "statistics": "mlffstore.stats",
     "validate": "mlffstore.validation",
     "verify": "mlffstore.maintenance.verify",
 }

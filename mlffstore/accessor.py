@@ -48,7 +48,10 @@ class Mlff:
         from mlffstore.xarray_engine import cut
 
         counts = np.asarray(self._ds["n_atoms"])
-        index = np.atleast_1d(np.arange(len(counts))[sample if isinstance(sample, slice) else np.asarray(sample)])
+        chosen_samples = (
+            sample if isinstance(sample, slice) else np.asarray(sample, int if np.size(sample) == 0 else None)
+        )
+        index = np.atleast_1d(np.arange(len(counts))[chosen_samples])
         starts, chosen = offsets(counts), counts[index]
         out = self._ds.isel(sample=index)
         if "atom" in self._ds.dims:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
     from mlffstore.records import Segment
+    from mlffstore.schema import Array
+    from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
     Progress = Callable[[int, int], None]
@@ -471,6 +473,77 @@ class Store:
         if state.tags.get(name) == target:
             return state.version
         return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+
+    def add_column(
+        self,
+        name: str,
+        values: Array,
+        *,
+        unit: str = "1",
+        long_name: str = "",
+        snapshot: Snapshot | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add a column of your own to the samples that are there: one atomic commit, nothing is rewritten.
+
+        Parameters
+        ----------
+        name : str
+            An identifier that is not one of the standard names.
+        values : array_like, shape (S, ...) or (A, ...)
+            One row a sample or an atom of the snapshot.
+        unit : str, optional
+            "1" for none.
+        long_name : str, optional
+            One line for people.
+        snapshot : Snapshot, optional
+            Whose samples these are; the newest by default. Samples appended since lack the column and read as NaN.
+        provenance : mapping, optional
+            JSON kept in the log entry.
+
+        Returns
+        -------
+        int
+            The version of the commit.
+
+        Raises
+        ------
+        DataError
+            If the column does not fit the samples.
+        ConflictError
+            If some of the samples have such a column, or were merged by `compact` since the snapshot.
+        """
+        from mlffstore.layers import add_column
+
+        self._check_writable()
+        notes = _json_mapping("provenance", provenance or {})
+        return add_column(
+            self._storage, self._log, snapshot or self.snapshot(), name, np.asarray(values),
+            unit=unit, long_name=long_name, provenance=notes,
+        )  # fmt: skip
+
+    def add_flags(self, validation: Validation, name: str = "quality", *, snapshot: Snapshot | None = None) -> int:
+        """Keep the flags of a validation as the column `name`: a bit for each check that a sample fails.
+
+        Parameters
+        ----------
+        validation : Validation
+            Of a snapshot of this store.
+        name : str, optional
+        snapshot : Snapshot, optional
+            That snapshot; the newest by default.
+
+        Returns
+        -------
+        int
+            The version of the commit. Its provenance has the policy and the verdict.
+        """
+        flags = validation.flags["flags"]
+        words = flags.attrs["flag_meanings"].split()
+        text = "failed checks, by bit: " + ", ".join(f"{i} {word}" for i, word in enumerate(words))
+        return self.add_column(
+            name, flags.values, long_name=text, snapshot=snapshot, provenance={"validation": validation.to_json()}
+        )
 
     def add_labels(
         self,

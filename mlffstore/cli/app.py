@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlffstore import __version__
-from mlffstore.cli import care, export, importing, info, label, log, plugins, run, tag
+from mlffstore.cli import care, check, export, importing, info, label, log, plugins, run, tag
 
 app = typer.Typer(
     name="mlffstore",
@@ -41,6 +41,8 @@ app.command("info")(info.info)
 app.command("log")(log.log)
 app.command("export")(export.export)
 app.command("tag")(tag.tag)
+app.command("validate")(check.validate)
+app.command("stats")(check.stats)
 app.command("verify")(care.verify)
 app.command("compact")(care.compact)
 app.command("gc")(care.gc)

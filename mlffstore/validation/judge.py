@@ -228,13 +228,11 @@ def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
             out.append(Problem(check, rules[check].severity, text))
 
     for t, who in enumerate(teachers):
-        conservative = teachers[who].get("conservative", True)
         slopes = found.work.slopes(t)
         for what, check in (("force", "energy_units"), ("stress", "stress_units")):
             slope, error = slopes.get(what, (1.0, 0.0))
-            # Direct forces are no gradient: the slope may differ somewhat, but not by a unit.
-            limit = max(rules[check]["max_deviation"] * (1 if conservative else 1.5), 4 * error)
-            if abs(slope - 1) > limit:
+            # Strain and rattle of clean data gave 0.57 to 1.14: the trapezoid rule is not exact. Units are further off.
+            if slope + 3 * error < rules[check]["min_slope"] or slope - 3 * error > rules[check]["max_slope"]:
                 complain(check, _explain(who, what, slope, error))
         force = s["force_max"][:, t]
         if np.isfinite(force).any() and float(np.nanmedian(force)) > rules["force_units"]["max_median_eV_per_angstrom"]:
@@ -261,7 +259,7 @@ _KNOWN_FACTORS = (
     (23.0605, "kcal/mol taken for eV"), (96.485, "kJ/mol taken for eV"), (1 / 27.2114, "hartree taken for eV"),
     (-1.0, "the opposite sign"), (1 / 160.2177, "GPa taken for eV/angstrom^3"), (-1 / 160.2177, "GPa, of the opposite sign"),
     (1 / 1602.177, "kbar taken for eV/angstrom^3"), (-1 / 1602.177, "kbar, of the opposite sign"),
-    (0.529177, "eV/bohr taken for eV/angstrom"), (1 / 51.422, "hartree/bohr taken for eV/angstrom"),
+    (1 / 51.422, "hartree/bohr taken for eV/angstrom"),
     (1 / 23.0605, "kcal/mol/angstrom taken for eV/angstrom"), (0.0, "labels that do not belong to these structures"),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from mlffstore.geometry import Pairs, pairs, reduce_pairs
 from mlffstore.hashing import GOLDEN, mix
 from mlffstore.ragged import reduce_rows
 from mlffstore.schema import LABELS, STANDARD
-from mlffstore.statistics.sketch import Sketch
+from mlffstore.stats.sketch import Sketch
 from mlffstore.validation.work import Work, work
 
 if TYPE_CHECKING:

@@ -205,7 +205,7 @@ class Validation:
             worst = [sketch.quantile(0.99) for sketch in self._measured.forces if sketch.n]
             return max(worst) if worst else None
         if name == "diversity":
-            from mlffstore.statistics.diversity import diversity
+            from mlffstore.stats.diversity import diversity
 
             return float(diversity(self._ds).score)
         if name == "gigabytes":

@@ -12,8 +12,8 @@ from mlffstore.blocks import Pass, sample_pass
 from mlffstore.errors import DataError
 from mlffstore.schema import LABELS
 from mlffstore.splits import SPLITS
-from mlffstore.statistics.gather import COLUMNS, CUTOFFS, Gather, Part, TeacherPart
-from mlffstore.statistics.references import N_ELEMENTS
+from mlffstore.stats.gather import COLUMNS, CUTOFFS, Gather, Part, TeacherPart
+from mlffstore.stats.references import N_ELEMENTS
 
 if TYPE_CHECKING:
     import os
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
-    from mlffstore.statistics.references import Rows
-    from mlffstore.statistics.sketch import Moments, Sketch
+    from mlffstore.stats.references import Rows
+    from mlffstore.stats.sketch import Moments, Sketch
     from mlffstore.store import Store
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)

@@ -10,8 +10,8 @@ import numpy as np
 from mlffstore.geometry import neighbour_counts
 from mlffstore.schema import LABELS
 from mlffstore.splits import SPLITS
-from mlffstore.statistics.references import N_ELEMENTS, Rows
-from mlffstore.statistics.sketch import Moments, Sketch
+from mlffstore.stats.references import N_ELEMENTS, Rows
+from mlffstore.stats.sketch import Moments, Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

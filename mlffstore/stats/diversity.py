@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import missing_dependency
-from mlffstore.statistics.result import as_dataset, evenness
+from mlffstore.stats.result import as_dataset, evenness
 
 if TYPE_CHECKING:
     import os

@@ -7,6 +7,6 @@
 
 from __future__ import annotations
 
-from mlffstore.statistics.result import Statistics, statistics
+from mlffstore.stats.result import Statistics, statistics
 
 __all__ = ["Statistics", "statistics"]

@@ -1,0 +1,78 @@
+"""A user's column over samples that are in a store already: one layer a segment, all in one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import ConflictError, DataError
+from mlffstore.ragged import offsets
+from mlffstore.records import layer_document
+from mlffstore.schema import user_column
+from mlffstore.segment import discard, write_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlffstore.log import Log
+    from mlffstore.schema import Array, Column
+    from mlffstore.snapshot import Snapshot
+    from mlffstore.state import State
+    from mlffstore.storage import Storage
+
+
+def add_column(
+    storage: Storage,
+    log: Log,
+    snapshot: Snapshot,
+    name: str,
+    values: Array,
+    *,
+    unit: str,
+    long_name: str,
+    provenance: Mapping[str, Any],
+) -> int:
+    """Add a column; see `mlffstore.Store.add_column`."""
+    array = np.asarray(values)
+    n_samples, n_atoms = len(snapshot), snapshot.n_atoms
+    if array.ndim < 1 or len(array) not in (n_samples, n_atoms):
+        raise DataError(
+            f"column {name!r}: expected one row a sample ({n_samples}) or an atom ({n_atoms}), got shape {array.shape}"
+        )
+    axis = "sample" if len(array) == n_samples else "atom"
+    column = user_column(name, array, unit, "sample" if axis == "sample" else "atom", long_name)
+    segments = list(snapshot.segments)
+    starts = offsets([one.n_samples if axis == "sample" else one.n_atoms for one in segments]).tolist()
+    check = _Free([segment.path for segment in segments], column)
+    with log.guard():
+        check(log.refresh())  # before any byte is written
+    layers = [
+        write_layer(storage, segment, [(column, np.ascontiguousarray(array[a:b]))])
+        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True)
+    ]
+    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    try:
+        return log.commit("layer", None, body, check)[0]
+    except ConflictError:
+        for layer in layers:
+            discard(storage, layer.path)
+        raise
+
+
+class _Free:
+    """Checks that segments are there and have no such column yet."""
+
+    def __init__(self, paths: list[str], column: Column) -> None:
+        self.paths, self.column = paths, column
+
+    def __call__(self, state: State) -> None:
+        state.check_append({}, [self.column])
+        for path in self.paths:
+            i = state.segments.find(path)
+            if i is None:
+                raise ConflictError(f"{path}: was merged by somebody else meanwhile; take a new snapshot and try again")
+            if self.column.name in state.segments[i].columns:
+                raise ConflictError(
+                    f"column {self.column.name!r}: {path} has it already, and columns never change; choose another name"
+                )
