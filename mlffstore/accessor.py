@@ -11,13 +11,17 @@ from mlffstore.errors import DataError
 from mlffstore.ragged import offsets, reduce_rows, row_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
     from ase import Atoms
 
+    from mlffstore.batch import SampleBatch
+    from mlffstore.plotting import Plots
     from mlffstore.schema import Array
 
+#: Atomic numbers 0 to 118.
+_N_ELEMENTS = 119
 _UFUNCS = {"max": np.maximum, "min": np.minimum, "sum": np.add, "mean": np.add, "rms": np.add}
 #: What `Mlff.reduce` can do; with ``norm_`` before it, to the Euclidean norm of the last dimension.
 REDUCTIONS = (*_UFUNCS, *(f"norm_{how}" for how in _UFUNCS))
@@ -73,6 +77,49 @@ class Mlff:
             raise DataError(f"where: expected booleans of shape ({n},) along sample, got {mask.dtype} {mask.shape}")
         return self.isel(np.flatnonzero(mask))
 
+    def sel(self, **conditions: Any) -> xr.Dataset:
+        """Return the samples that meet all conditions, with their atoms. Computes the columns that are asked for.
+
+        Parameters
+        ----------
+        **conditions
+            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: a meaning or several; ``n_atoms=(10, 50)`` and
+            any other numeric column: a value, or lowest and highest; ``periodic=True``: in all three directions or not;
+            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"``: labelled by it, and its labels
+            alone.
+
+        Examples
+        --------
+        >>> ds.mlff.sel(split="train", periodic=True, elements=["O"])  # doctest: +SKIP
+        """
+        ds, keep = self._ds, np.ones(self._ds.sizes["sample"], bool)
+        for name, wanted in conditions.items():
+            if name == "periodic":
+                keep &= np.asarray(ds["pbc"].all("vector")) == bool(wanted)
+            elif name == "elements":
+                counts = self.composition()
+                for symbol in [wanted] if isinstance(wanted, str) else wanted:
+                    keep &= np.asarray(counts.sel(element=symbol)) > 0
+            elif name == "teacher":
+                ds = ds.sel(teacher=[wanted])
+                keep &= np.isfinite(np.asarray(ds["energy"])).all(axis=1)
+            elif name not in ds or ds[name].dims != ("sample",):
+                known = [str(k) for k, v in ds.items() if v.dims == ("sample",)]
+                raise DataError(f"sel: expected periodic, elements, teacher or one of {', '.join(known)}, got {name!r}")
+            elif "flag_values" in ds[name].attrs:
+                words = ds[name].attrs["flag_meanings"].split()
+                chosen = {wanted} if isinstance(wanted, str) else set(wanted)
+                if chosen - set(words):
+                    raise DataError(
+                        f"sel: {name}: expected some of {', '.join(words)}, got {sorted(chosen - set(words))}"
+                    )
+                keep &= np.isin(np.asarray(ds[name]), [i for i, word in enumerate(words) if word in chosen])
+            else:
+                low, high = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
+                values = np.asarray(ds[name])
+                keep &= (values >= low) & (values <= high)
+        return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
+
     def reduce(self, name: str | xr.DataArray, how: str) -> xr.DataArray:
         """Reduce the atoms of every sample, in float64 for sums.
 
@@ -121,6 +168,117 @@ class Mlff:
             align_arrays=False, concatenate=True, dtype=dtype, meta=np.empty((0,) * (array.ndim - drop), dtype),
         )  # fmt: skip
 
+    def broadcast(self, name: str | xr.DataArray) -> xr.DataArray:
+        """Return a variable along ``sample`` with its value repeated for each atom, along ``atom``."""
+        array = self._ds[name] if isinstance(name, str) else name
+        if not array.dims or array.dims[0] != "sample":
+            raise DataError(f"broadcast: expected a variable along sample, got {array.dims}")
+        counts = self._ds["n_atoms"]
+        if not array.chunks:
+            values: Any = np.repeat(array.values, counts.values, axis=0)
+        else:
+            import dask.array as da
+
+            letters = tuple(range(array.ndim))
+            atoms = self._atom_chunks()
+            values = da.blockwise(
+                lambda n, v: np.repeat(v, n, axis=0), letters, counts.data, (0,), array.data, letters,
+                align_arrays=False, concatenate=True, dtype=array.dtype, adjust_chunks={0: atoms},
+            )  # fmt: skip
+        coordinates = {dim: array.coords[dim] for dim in array.dims[1:] if dim in array.coords}
+        return xr.DataArray(values, coordinates, ("atom", *array.dims[1:]), array.name, array.attrs)
+
+    def _atom_chunks(self) -> tuple[int, ...]:
+        """Return the atoms of each block of samples: known from the atoms' chunks, or else read."""
+        for variable in self._ds.variables.values():
+            if variable.dims[:1] == ("atom",) and variable.chunks:
+                return tuple(variable.chunks[0])
+        starts = offsets((self._ds["n_atoms"].chunks or ((),))[0])
+        return tuple(np.add.reduceat(np.asarray(self._ds["n_atoms"]), starts[:-1]).tolist())
+
+    def composition(self) -> xr.DataArray:
+        """Return how many atoms of each element every sample has, (sample, element), int32; elements by symbol."""
+        from ase.data import chemical_symbols
+
+        numbers, counts = self._ds["numbers"], self._ds["n_atoms"]
+        if not numbers.chunks and not counts.chunks:
+            values: Any = _composition(counts.values, numbers.values)
+        else:
+            import dask.array as da
+
+            values = da.blockwise(
+                _composition, (0, 1), counts.data, (0,), numbers.data, (0,), align_arrays=False, concatenate=True,
+                new_axes={1: _N_ELEMENTS}, dtype=np.int32, meta=np.empty((0, 0), np.int32),
+            )  # fmt: skip
+        coordinates = {"element": list(chemical_symbols[:_N_ELEMENTS])}
+        return xr.DataArray(values, coordinates, ("sample", "element"), "composition", {"units": "1"})
+
+    def per_element(self, name: str | xr.DataArray, how: str = "rms") -> xr.DataArray:
+        """Reduce a variable along ``atom`` to the elements: ``mean``, ``rms``, ``max`` or ``count``; NaN for absent ones.
+
+        Dimensions after the first, such as ``teacher``, stay; ``norm_rms`` and so on take the norm of the last one first.
+        """
+        from ase.data import chemical_symbols
+
+        array = self._ds[name] if isinstance(name, str) else name
+        kind = how.removeprefix("norm_")
+        if not array.dims or array.dims[0] != "atom" or kind not in ("mean", "rms", "max", "count"):
+            raise DataError(
+                f"per_element: expected a variable along atom, and mean, rms, max or count, got {array.dims}, {how!r}"
+            )
+        if kind != how:
+            array = (array.astype(float) ** 2).sum(array.dims[-1:], skipna=False) ** 0.5
+        numbers = self._ds["numbers"]
+        table = np.arange(_N_ELEMENTS)
+        parts = []
+        for z in table[1:]:  # lazily, one element after another; Dask shares the reading
+            mine = array.where(numbers == z)
+            if kind == "count":
+                parts.append(mine.count("atom"))
+            elif kind == "rms":
+                parts.append((mine.astype(float) ** 2).mean("atom") ** 0.5)
+            else:
+                parts.append(getattr(mine.astype(float), kind)("atom"))
+        out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:_N_ELEMENTS]))
+        out.attrs = {key: array.attrs[key] for key in ("units",) if key in array.attrs and kind != "count"}
+        return out.rename(f"{array.name}_{how}")
+
+    def hist(self, name: str | xr.DataArray, bins: int | npt.ArrayLike = 50) -> xr.DataArray:
+        """Return the histogram of a variable, NaN left out: counts along ``bin``, whose coordinate is the middle.
+
+        Parameters
+        ----------
+        name : str or DataArray
+        bins : int or array_like, optional
+            Their number, between the smallest and the largest value (which are computed), or their edges.
+        """
+        array = self._ds[name] if isinstance(name, str) else name
+        if np.ndim(bins) == 0:
+            low, high = float(array.min()), float(array.max())
+            edges = np.linspace(low, high if high > low else low + 1, int(np.asarray(bins)) + 1)
+        else:
+            edges = np.asarray(bins, float)
+        if array.chunks:
+            import dask.array as da
+
+            counts: Any = da.histogram(array.data.ravel(), bins=edges)[0]
+        else:
+            counts = np.histogram(array.values.ravel(), bins=edges)[0]
+        middle = ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": array.attrs.get("units", "1")})
+        return xr.DataArray(counts, {"bin": middle}, ("bin",), f"{array.name}_histogram")
+
+    @property
+    def plot(self) -> Plots:
+        """Plots: ``size``, ``energy``, ``force``, ``composition``, ``parity``, ``map``. Need matplotlib."""
+        from mlffstore.plotting import Plots
+
+        return Plots(self._ds)
+
+    def iter_batches(self, n_samples: int = 1024) -> Iterator[SampleBatch]:
+        """Yield the samples as batches of columns, in order; one is in memory at a time."""
+        for start in range(0, self._ds.sizes["sample"], n_samples):
+            yield self.isel(slice(start, start + n_samples)).mlff.to_batch()
+
     def disagreement(self) -> xr.Dataset:
         """Return how much the teachers differ: the standard deviation of the force on an atom over the teachers.
 
@@ -142,8 +300,12 @@ class Mlff:
 
     def to_ase(self, teacher: str | None = None) -> list[Atoms]:
         """Return the samples as ASE frames with the labels of a teacher. Reads them."""
+        return self.to_batch().to_ase(teacher)
+
+    def to_batch(self) -> SampleBatch:
+        """Return the samples as one batch of columns. Reads them."""
         from mlffstore.batch import SampleBatch
-        from mlffstore.schema import LABELS, STRUCTURE
+        from mlffstore.schema import CODED, LABELS, STRUCTURE
 
         ds = self._ds.load() if not self._ds.chunks else self._ds.compute()
         labels: dict[str, dict[str, Array]] = {}
@@ -151,11 +313,20 @@ class Mlff:
             mine = {name: ds[name].sel(teacher=who).values for name in LABELS if name in ds}
             labels[str(who)] = {name: array for name, array in mine.items() if not np.isnan(array).all()}
         structure: dict[str, Any] = {name: ds[name].values for name in STRUCTURE}
-        batch = SampleBatch(
-            **structure,
-            labels={who: named for who, named in labels.items() if named},
-        )
-        return batch.to_ase(teacher)
+        for name in ("root",):
+            if name in ds:
+                structure[name] = ds[name].values
+        for name in CODED:
+            if name in ds:
+                structure[name] = (ds[name].values, ds[name].attrs["flag_meanings"].split())
+        return SampleBatch(**structure, labels={who: named for who, named in labels.items() if named})
+
+
+def _composition(counts: Array, numbers: Array) -> Array:
+    if not len(counts):
+        return np.zeros((0, _N_ELEMENTS), np.int32)
+    key = np.repeat(np.arange(len(counts)), counts) * _N_ELEMENTS + numbers
+    return np.bincount(key, minlength=len(counts) * _N_ELEMENTS).reshape(-1, _N_ELEMENTS).astype(np.int32)
 
 
 def _reduce(values: Array, counts: Array, how: str, dtype: Any) -> Array:
