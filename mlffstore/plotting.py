@@ -32,9 +32,9 @@ def axes(ax: Any = None, size: tuple[float, float] = (5.0, 3.2)) -> Any:
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = False, n_bins: int = 60) -> Any:
+def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = False) -> Any:
     """Draw one line a group over shared bins, the counts on a logarithmic axis."""
-    groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    groups = {name: finite for name, values in groups.items() if len(finite := values[np.isfinite(values)])}
     everything = np.concatenate([*groups.values(), np.zeros(0)])
     if log:
         everything = everything[everything > 0]
@@ -44,6 +44,7 @@ def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = F
         ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center")
         return ax
     low, high = float(everything.min()), float(everything.max())
+    n_bins = int(np.clip(2 * len(everything) ** 0.4, 10, 80))
     if log:
         edges = np.geomspace(max(low, high * 1e-6), high * (1 + 1e-9), n_bins + 1)
         ax.set_xscale("log")

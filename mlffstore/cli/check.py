@@ -123,6 +123,33 @@ def stats(
         out.print(f"\nwritten to {output}")
 
 
+def report(
+    store: StorePath,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and report.pdf.")] = Path(
+        "report"
+    ),
+    policy: PolicyOption = None,
+    title: Annotated[str | None, typer.Option("--title", help="Title; the name of the store by default.")] = None,
+    diversity: Annotated[bool, typer.Option("--diversity", help="Also the diversity score (about a minute).")] = False,
+    version: Version = None,
+    tag: Tag = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a report of STORE that people want to read: one HTML file that works offline, and a PDF."""
+    from mlffstore.report import write_report
+
+    handle = ml.open(store)
+    snapshot = handle.snapshot(version, tag=tag)
+    with err.status(f"reading and drawing {len(snapshot):,} samples ..."):
+        html, pdf = write_report(
+            snapshot, output, title=title, policy=policy, provenance=handle.provenance(), diversity=diversity
+        )
+    if as_json:
+        print_json({"html": str(html), "pdf": str(pdf)})
+        return
+    out.print(pairs([("html", str(html)), ("pdf", str(pdf))]))
+
+
 def _write(path: Path, document: dict[str, Any]) -> None:
     import yaml
 
