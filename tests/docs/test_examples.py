@@ -8,9 +8,26 @@ import sys
 from pathlib import Path
 
 import mlffstore as ml
-from tests.samples import metal_frames
+from tests.samples import metal_frames, molecule_frames
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    store = ml.create(tmp_path / "d.zarr")
+    store.append([*metal_frames(60), *molecule_frames(20)], teacher="emt", sampler="rattle")
+    monkeypatch.setenv("MLFFSTORE_STORE", store.url)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own draws into it
+    notebook = nbformat.read(ROOT / "examples" / "explore.ipynb", as_version=4)
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert sum("image/png" in out.get("data", {}) for out in shown) >= 4
+    assert any("invalid_fraction" in out.get("text", "") for out in shown)
 
 
 def test_training_example_learns(tmp_path):
