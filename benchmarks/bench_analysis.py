@@ -3,8 +3,8 @@
     python benchmarks/bench_analysis.py [--samples 120000] [--repeat 10] [--workers 2]
 
 Each line is a process of its own, so that its peak memory is its own. "NumPy" has all columns in memory before the clock
-starts, and computes the main of what our pass computes: the same pairs within 3.2 angstrom (validation) or neighbours within
-6 angstrom (statistics), with the same kernel in as many threads, then per-sample figures, moments, quantiles, least squares and
+starts, and computes the main of what our pass does: the same pairs within 3.2 angstrom (validation) or neighbours within
+6 angstrom (statistics), with the same kernel in as many threads, then per-sample figures, moments, quantiles, least squares,
 hashes in straightforward array code; no reading, no graph, no merging, and fewer checks than ours. `--repeat` also reads a
 store that many times as large, for the curve of time and memory. The corpus is made by $MLFFSTORE_SHARED/bench/corpus.py
 (default ../shared).

@@ -143,3 +143,77 @@ def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cut
             _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], starts[s])
         used += found
     return first[:used].copy(), second[:used].copy(), distance[:used].copy(), counts[:, 0].copy()
+
+
+# -- the column cache: whole samples as records ------------------------------------------------------------------------
+
+
+@_compiled
+def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, octets: Any) -> None:
+    """Write samples as records: positions, forces if there are any, atomic numbers, one after another.
+
+    `records` and `octets` are the same memory, as floats and as bytes; `begin` counts in floats.
+    """
+    width = records.itemsize
+    for s in range(len(starts) - 1):
+        a, b = starts[s], starts[s + 1]
+        at, n = begin[s], b - a
+        records[at : at + 3 * n] = positions[3 * a : 3 * b]
+        at += 3 * n
+        if len(forces):
+            records[at : at + 3 * n] = forces[3 * a : 3 * b]
+            at += 3 * n
+        octets[at * width : at * width + n] = numbers[a:b]
+
+
+@_compiled
+def gather(
+    index: Any,
+    batch_size: int,
+    begin: Any,
+    n_atoms: Any,
+    records: Any,
+    octets: Any,
+    rows: Any,
+    numbers: Any,
+    positions: Any,
+    forces: Any,
+    owner: Any,
+    ptr: Any,
+    counts: Any,
+    energy: Any,
+    cell: Any,
+    stress: Any,
+    pbc: Any,
+    charge: Any,
+    multiplicity: Any,
+) -> None:
+    """Copy the records of samples to columns, in batches of `batch_size`: `owner` and `ptr` begin anew with each batch."""
+    width, has_forces, has_stress = records.itemsize, len(forces) > 0, len(stress) > 0
+    a, first, which = 0, 0, 0
+    for k in range(len(index)):
+        i, row = index[k], k % batch_size
+        if row == 0:
+            first, which = a, k // batch_size
+            ptr[which, 0] = 0
+        n, at = n_atoms[i], begin[i]
+        positions[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
+        at += 3 * n
+        if has_forces:
+            forces[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
+            at += 3 * n
+        numbers[a : a + n] = octets[at * width : at * width + n]
+        owner[a : a + n] = row
+        a += n
+        counts[k] = n
+        ptr[which, row + 1] = a - first
+        energy[k] = rows[i, 0]
+        for c in range(9):
+            cell[k, c] = rows[i, 1 + c]
+        if has_stress:
+            for c in range(6):
+                stress[k, c] = rows[i, 10 + c]
+        for c in range(3):
+            pbc[k, c] = rows[i, 16 + c] != 0
+        charge[k] = int(rows[i, 19])
+        multiplicity[k] = int(rows[i, 20])

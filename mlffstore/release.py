@@ -9,13 +9,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlffstore.batch import SampleBatch, assemble, concatenate
 from mlffstore.errors import DataError, FormatError, StoreNotFoundError
+from mlffstore.ragged import offsets
 from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column
 from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     import h5py
 
@@ -61,6 +65,37 @@ class Release:
 
     def __len__(self) -> int:
         return sum(self.counts.values())
+
+    def n_atoms(self, split: str) -> Array:
+        """Return the atoms of each sample of a split, shape (S,), int32."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            return np.asarray(file[split]["n_atoms"][...])
+
+    def labels(self) -> set[str]:
+        """Return the names of the labels that the file holds."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            return {name for name in LABELS for split in self.counts if name in file[split]}
+
+    def blocks(self, split: str, n_samples: int) -> Iterator[SampleBatch]:
+        """Yield the samples of a split in order, some at a time: structures, hashes and labels, without user columns."""
+        import h5py
+
+        starts = offsets(self.n_atoms(split))
+        with h5py.File(self.path, "r") as file:
+            group = file[split]
+            for low in range(0, self.counts[split], n_samples):
+                high = min(low + n_samples, self.counts[split])
+                rows = {"sample": slice(low, high), "atom": slice(int(starts[low]), int(starts[high]))}
+                columns = {
+                    name: group[name][rows[column.axis]] for name, column in STANDARD.items() if name not in CODED
+                }
+                columns["pbc"] = columns["pbc"].astype(bool)
+                labels = {name: group[name][rows[LABELS[name].axis]] for name in LABELS if name in group}
+                yield assemble(columns, {self.teacher: labels}, {}, {})
 
     def read(self, split: str | None) -> SampleBatch:
         """Return all samples of a split (of all splits for None), in the order of the file."""

@@ -211,7 +211,8 @@ class _Rows2D(BackendArray):
             chosen = np.arange(len(keys))[rest[0]]
             keys = tuple(self.keys[i] for i in np.atleast_1d(chosen))
             rest[0] = 0 if np.ndim(chosen) == 0 else slice(None)
-        index = np.arange(self.n)[first] if isinstance(first, slice) else np.asarray(first)
+        # Not arange(n)[first]: that would be as long as the whole dataset, for every chunk of it.
+        index = np.arange(*first.indices(self.n)) if isinstance(first, slice) else np.asarray(first)
         flat = np.atleast_1d(index).astype(np.int64)
         flat = np.where(flat < 0, flat + self.n, flat)
         several = [self._column(name, flat) for name in keys]

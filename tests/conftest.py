@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+# Caches of these tests, of their subprocesses and of the documentation's code lie in a folder that goes with them.
+os.environ["MLFFSTORE_CACHE"] = tempfile.mkdtemp(prefix="mlffstore-cache-")
+atexit.register(shutil.rmtree, os.environ["MLFFSTORE_CACHE"], ignore_errors=True)
 # One thread a process, before numpy or torch are imported: the tests run side by side and results stay reproducible.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")

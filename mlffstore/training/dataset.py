@@ -1,20 +1,21 @@
-"""`TorchDataset`: a store or a release as a map-style torch Dataset.
+"""`TorchDataset`: a store or a release as a map-style torch Dataset that reads at the speed of memory.
 
-The columns of a split are decoded once, into memory, when the first sample is asked for; batches are then gathered from
-them with numpy. Nothing is opened before a DataLoader forks or pickles, and pickling leaves the columns behind.
+What is read is the column cache (`mlffstore.training.cache`): mapped from a folder that all processes share, or in memory.
+Workers touch NumPy arrays and compiled copies only, so that fork, forkserver and spawn are all safe; pickling leaves the
+columns behind.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, choose_teacher, normalise_indices
+from mlffstore.batch import normalise_indices
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.ragged import offsets, row_indices
-from mlffstore.release import Release, is_release
+from mlffstore.splits import SPLITS
+from mlffstore.training.cache import Columns, in_memory, mapped, source
 
 try:
     import torch
@@ -23,29 +24,15 @@ except ImportError as _error:
     raise missing_dependency("torch", "torch", "TorchDataset") from _error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from mlffstore.schema import Array
+    from mlffstore.training.loader import Loader
+    from mlffstore.training.stream import Stream
 
-Source = "str | os.PathLike[str] | Store | Snapshot"
 Batch = dict[str, torch.Tensor]
-#: Batches that a loader gathers in one call.
-_WINDOW = 16
-
-
-def columns(source: Any, split: str | None, teacher: str | None) -> tuple[SampleBatch, str]:
-    """Decode a split of a store, snapshot or release; return it and the name of the teacher."""
-    if isinstance(source, (str, os.PathLike)) and is_release(source):
-        release = Release(source)
-        who = choose_teacher((release.teacher,), teacher)
-        return release.read(split), who
-    if isinstance(source, (str, os.PathLike)):
-        from mlffstore.store import open as open_store
-
-        source = open_store(source)
-    snapshot = source.snapshot() if hasattr(source, "snapshot") else source
-    who = choose_teacher(snapshot.teachers, teacher)
-    return snapshot.read(snapshot.split_indices(split, who), teacher=who), who
+Transform = "Callable[[Batch], Batch]"
+_REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class TorchDataset(Dataset):  # type: ignore[type-arg]
@@ -59,8 +46,17 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         None for all samples.
     teacher : str, optional
         Whose labels; needed when a store has several.
-    dtype : torch.dtype, optional
+    dtype : {torch.float32, torch.float64}, optional
         Of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
+    transform : callable, optional
+        Takes and returns a batch, see `mlffstore.training.transforms`. It runs where the batch is made.
+    neighbours : float, optional
+        Cutoff in angstrom: batches get ``edge_index`` (2, E) int64, from centre to neighbour, and ``shift`` (E, 3), the
+        vector of the cell to add to the neighbour's position. Full lists, over all periodic images.
+    cache : {"mapped", "memory"}, optional
+        Decode once into a folder that all processes map (`mlffstore cache` lists them), or into this process's memory.
+    progress : callable, optional
+        Called with the samples decoded so far and their number, when the cache is built.
 
     Examples
     --------
@@ -79,50 +75,50 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         teacher: str | None = None,
         *,
         dtype: torch.dtype = torch.float32,
+        transform: Callable[[Batch], Batch] | None = None,
+        neighbours: float | None = None,
+        cache: Literal["mapped", "memory"] = "mapped",
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        if not dtype.is_floating_point:
-            raise DataError(f"dtype: expected a floating dtype such as torch.float32, got {dtype}")
-        self.source, self.split, self.teacher, self.dtype = source, split, teacher, dtype
-        self._data: SampleBatch | None = None
-        self._arrays: dict[str, tuple[str, Array]] = {}
-        self._load()  # errors belong here, not in a worker
+        if dtype not in _REAL:
+            raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
+        if cache not in ("mapped", "memory"):
+            raise DataError(f"cache: expected 'mapped' or 'memory', got {cache!r}")
+        if split is not None and split not in SPLITS:
+            raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        if neighbours is not None and not neighbours > 0:
+            raise DataError(f"neighbours: expected a cutoff in angstrom, got {neighbours!r}")
+        self.source, self.split, self.teacher, self.dtype = _pinned(source), split, teacher, dtype
+        self.transform, self.neighbours, self.cache = transform, neighbours, cache
+        self._columns: Columns | None = None
+        self._index: Array = np.zeros(0, np.int64)
+        self._load(progress)  # errors belong here, not in a worker
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None, "_arrays": {}}
+        return {**self.__dict__, "_columns": None, "_index": np.zeros(0, np.int64)}
 
-    def _load(self) -> SampleBatch:
-        if self._data is None:
-            data, self.teacher = columns(self.source, self.split, self.teacher)
-            floating = np.dtype(str(self.dtype).removeprefix("torch."))
-            labels = data.labels[self.teacher]
-            wanted: dict[str, tuple[str, Array]] = {
-                "numbers": ("atom", data.numbers.astype(np.int64)),
-                "positions": ("atom", data.positions.astype(floating, copy=False)),
-                "cell": ("sample", data.cell.astype(floating)),
-                "pbc": ("sample", data.pbc),
-                "charge": ("sample", data.charge.astype(np.int64)),
-                "multiplicity": ("sample", data.multiplicity.astype(np.int64)),
-                "energy": ("sample", labels["energy"]),
-            }
-            if "forces" in labels:
-                wanted["forces"] = ("atom", labels["forces"].astype(floating, copy=False))
-            if "stress" in labels:
-                wanted["stress"] = ("sample", labels["stress"].astype(floating, copy=False))
-            self._arrays, self._data = wanted, data
-        return self._data
+    def _load(self, progress: Callable[[int, int], None] | None = None) -> Columns:
+        if self._columns is None:
+            where = source(self.source, self.teacher)
+            columns = (mapped if self.cache == "mapped" else in_memory)(where, progress)
+            self.teacher = columns.teacher
+            chosen = np.ones(len(columns), bool) if self.split is None else columns.split == SPLITS.index(self.split)
+            self._index, self._columns = np.flatnonzero(chosen), columns
+        return self._columns
 
     def __len__(self) -> int:
-        return len(self._load())
+        self._load()
+        return len(self._index)
 
     @property
     def content_hash(self) -> Array:
         """Content hash of every sample, shape (S,), uint64: tells which samples these are."""
-        return self._load().columns["content_hash"]
+        return np.asarray(self._load().content_hash[self._index])
 
     @property
     def n_atoms(self) -> Array:
         """Atoms of every sample, shape (S,), int32: for samplers that bound the size of a batch."""
-        return self._load().n_atoms
+        return np.asarray(self._load().n_atoms[self._index])
 
     def batch(self, indices: Sequence[int] | Array) -> Batch:
         """Return samples as one batch, in request order, duplicates allowed.
@@ -139,18 +135,22 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             ``multiplicity``, ``n_atoms`` (B,) int64; ``energy`` (B,) float64, eV; ``stress`` (B, 6) if the teacher has it;
             ``batch`` (A,) int64, the sample of each atom; ``ptr`` (B+1,) int64, where each sample starts.
         """
-        data = self._load()
-        index = normalise_indices(np.asarray(indices), len(data))
-        counts = data.n_atoms[index].astype(np.int64)
-        atoms = row_indices(data.offsets[index], counts)
-        out = {
-            name: torch.from_numpy(array[index if axis == "sample" else atoms])
-            for name, (axis, array) in self._arrays.items()
-        }
-        out["n_atoms"] = torch.from_numpy(counts)
-        out["batch"] = torch.from_numpy(np.repeat(np.arange(len(index)), counts))
-        out["ptr"] = torch.from_numpy(offsets(counts))
-        return out
+        columns = self._load()
+        index = self._index[normalise_indices(np.asarray(indices), len(self._index))]
+        atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
+        window = Window.empty(len(index), max(len(index), 1), atoms, columns, _REAL[self.dtype])
+        window.fill(index, columns)
+        out = {name: torch.from_numpy(array) for name, array in window.arrays().items()}
+        out["ptr"] = out["ptr"][0]
+        return self.finish(out)
+
+    def finish(self, batch: Batch) -> Batch:
+        """Return a gathered batch with its neighbours, if they are wanted, and transformed."""
+        if self.neighbours is not None:
+            from mlffstore.training.edges import edges
+
+            batch["edge_index"], batch["shift"] = edges(batch, self.neighbours)
+        return batch if self.transform is None else self.transform(batch)
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""
@@ -165,56 +165,102 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         """Join batches into one; give it to torch's DataLoader as `collate_fn`."""
         if len(items) == 1:
             return items[0]
-        out = {name: torch.cat([item[name] for item in items]) for name in items[0] if name not in ("batch", "ptr")}
-        counts = out["n_atoms"]
+        counts = torch.cat([item["n_atoms"] for item in items])
+        special = {"batch", "ptr", "edge_index"}
+        out = {name: torch.cat([item[name] for item in items]) for name in items[0] if name not in special}
         out["batch"] = torch.repeat_interleave(torch.arange(len(counts)), counts)
         out["ptr"] = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
+        if "edge_index" in items[0]:
+            sizes = torch.tensor([0, *(len(item["numbers"]) for item in items[:-1])]).cumsum(0)
+            out["edge_index"] = torch.cat([item["edge_index"] + n for item, n in zip(items, sizes, strict=True)], dim=1)
         return out
 
-    def loader(self, batch_size: int = 32, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False) -> Loader:
-        """Return an iterable over batches, in another order in each epoch."""
-        return Loader(self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
+    def loader(
+        self,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        threads: int = 2,
+        pin_memory: bool = False,
+        device: torch.device | str | None = None,
+    ) -> Loader:
+        """Return an iterable over batches, in another order in each epoch; see `mlffstore.training.loader.Loader`."""
+        from mlffstore.training.loader import Loader
+
+        return Loader(
+            self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, threads=threads, pin_memory=pin_memory,
+            device=device,
+        )  # fmt: skip
+
+    @staticmethod
+    def stream(source: Any, split: str | None = "train", teacher: str | None = None, **options: Any) -> Stream:
+        """Return an iterable over batches in bounded memory, without a cache; see `mlffstore.training.stream.Stream`."""
+        from mlffstore.training.stream import Stream
+
+        return Stream(source, split, teacher, **options)
 
 
-class Loader:
-    """Batches of a `TorchDataset`. Each iteration is one epoch; its order depends on (seed, epoch) alone."""
+def _pinned(source: Any) -> Any:
+    """Return a snapshot where a store was given, so that all processes read one version, however it grows."""
+    if isinstance(source, (str, os.PathLike)):
+        from mlffstore.release import is_release
 
-    def __init__(self, dataset: TorchDataset, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, got {batch_size}")
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.seed, self.drop_last, self.epoch = seed, drop_last, 0
+        if is_release(source):
+            return os.fspath(source)
+        from mlffstore.store import open as open_store
 
-    def __len__(self) -> int:
-        n = len(self.dataset)
-        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        source = open_store(source)
+    return source.snapshot() if hasattr(source, "snapshot") else source
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration runs."""
-        self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Batch]:
-        n = len(self.dataset)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
-        self.epoch += 1
-        window = self.batch_size * _WINDOW
-        for start in range(0, len(self) * self.batch_size, window):
-            many = self.dataset.batch(order[start : start + window])
-            yield from self._views(many, min(len(order) - start, window))
+class Window:
+    """Columns of one or several batches, filled in one call of a kernel.
 
-    def _views(self, many: Batch, n: int) -> Iterator[Batch]:
-        """Cut a window into batches without copying."""
-        ptr = many["ptr"]
-        for low in range(0, n, self.batch_size):
-            high = min(low + self.batch_size, n)
-            if self.drop_last and high - low < self.batch_size:
-                return
-            a, b = int(ptr[low]), int(ptr[high])
-            out = {
-                name: many[name][a:b] if self.dataset._arrays[name][0] == "atom" else many[name][low:high]
-                for name in self.dataset._arrays
-            }
-            out["n_atoms"] = many["n_atoms"][low:high]
-            out["batch"] = many["batch"][a:b] - low
-            out["ptr"] = ptr[low : high + 1] - a
-            yield out
+    Its arrays can be larger than what is used, so that they serve again.
+    """
+
+    __slots__ = ("atoms", "batch_size", "columns", "n", "room")
+
+    def __init__(self, columns: dict[str, Array], batch_size: int, n: int, atoms: int, room: int) -> None:
+        self.columns, self.batch_size, self.n, self.atoms, self.room = columns, batch_size, n, atoms, room
+
+    @classmethod
+    def empty(cls, n: int, batch_size: int, atoms: int, like: Columns, real: Any, room: int | None = None) -> Window:
+        """Return a window for `n` samples with room for so many atoms."""
+        room = atoms if room is None else room
+        columns = {
+            "numbers": np.empty(room, np.int64),
+            "positions": np.empty((room, 3), real),
+            "batch": np.empty(room, np.int64),
+            "ptr": np.empty((-(-n // batch_size), batch_size + 1), np.int64),
+            "n_atoms": np.empty(n, np.int64),
+            "energy": np.empty(n, np.float64),
+            "cell": np.empty((n, 3, 3), real),
+            "pbc": np.empty((n, 3), np.bool_),
+            "charge": np.empty(n, np.int64),
+            "multiplicity": np.empty(n, np.int64),
+        }
+        if like.has_forces:
+            columns["forces"] = np.empty((room, 3), real)
+        if like.has_stress:
+            columns["stress"] = np.empty((n, 6), real)
+        return cls(columns, batch_size, n, atoms, room)
+
+    def fill(self, index: Array, source: Columns) -> None:
+        """Copy the samples at `index`. The interpreter's lock is not held meanwhile."""
+        from mlffstore.kernels import gather
+
+        c, real = self.columns, self.columns["positions"].dtype
+        nothing = np.zeros(0, real)
+        gather(
+            index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
+            c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
+            c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
+            c["pbc"], c["charge"], c["multiplicity"],
+        )  # fmt: skip
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the columns."""
+        return self.columns

@@ -1,0 +1,204 @@
+"""`Loader`: batches of a `TorchDataset` in the order of an epoch, gathered many at a time by threads, given out as views."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mlffstore.errors import DataError
+from mlffstore.training.dataset import _REAL, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlffstore.schema import Array
+    from mlffstore.training.dataset import Batch, TorchDataset
+
+#: Samples gathered in one call, about: enough to hide the cost of a call, few enough for the processor's cache.
+_WINDOW = 512
+#: Windows kept for reuse: fresh memory costs a page fault for every 4 KiB.
+_SPARE = 6
+#: Columns with a row for each atom.
+_ATOM = frozenset({"numbers", "positions", "forces", "batch"})
+
+
+class Loader:
+    """Batches of a `TorchDataset`. Each iteration is one epoch; its order depends on (seed, epoch) alone.
+
+    Parameters
+    ----------
+    dataset : TorchDataset
+    batch_size : int
+        Samples; ignored if `batches` is given.
+    shuffle : bool
+    seed : int
+    drop_last : bool
+        Leave out the last batch if it is smaller.
+    threads : int, optional
+        Threads that gather ahead. The tensors of a batch are views of a window of several batches; its memory serves again
+        when no view of it is held.
+    rank, world_size : int, optional
+        This process's share of every epoch, for distributed training: batch ``rank``, ``rank + world_size``, ... All ranks
+        get equally many batches, so that up to ``world_size - 1`` batches at the end are left out.
+    pin_memory : bool, optional
+        Copy batches to pinned memory.
+    device : torch.device or str, optional
+        Copy batches to this device.
+
+    Examples
+    --------
+    >>> state = loader.state_dict()  # doctest: +SKIP
+    >>> loader.load_state_dict(state)  # the next iteration goes on with the next batch  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dataset: TorchDataset,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        threads: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, got {batch_size}")
+        if threads < 1:
+            raise DataError(f"threads: expected at least 1, got {threads}")
+        if not 0 <= rank < world_size:
+            raise DataError(f"rank: expected 0 to {world_size - 1}, got {rank}")
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.drop_last, self.threads, self.rank, self.world_size = drop_last, threads, rank, world_size
+        self.pin_memory, self.device = pin_memory, device
+        self.epoch, self._done = 0, 0
+        self._spare: list[Window] = []
+
+    def __len__(self) -> int:
+        n = len(self.dataset)
+        batches = n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        return batches // self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration runs, from its start."""
+        self.epoch, self._done = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the iteration is: epoch, and batches of it that were given out."""
+        return {"epoch": self.epoch, "batches": self._done, "seed": self.seed, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where another loader of the same data, seed and batch size was."""
+        for name in ("seed", "batch_size"):
+            if state[name] != getattr(self, name):
+                raise DataError(f"load_state_dict: expected {name} {getattr(self, name)}, got {state[name]}")
+        self.epoch, self._done = state["epoch"], state["batches"]
+
+    def order(self) -> Array:
+        """Return the samples of this epoch and rank in order, shape (n,), int64."""
+        n = len(self.dataset)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+        if self.world_size > 1:
+            size = self.batch_size
+            mine = [
+                order[k * size : (k + 1) * size] for k in range(self.rank, len(self) * self.world_size, self.world_size)
+            ]
+            return np.concatenate(mine) if mine else order[:0]
+        return order[: len(self) * self.batch_size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.order()
+        per_window = max(1, _WINDOW // self.batch_size)
+        step = per_window * self.batch_size
+        starts = iter(range(self._done * self.batch_size, len(order), step))
+        waiting: deque[Any] = deque()
+        plain = self.dataset.transform is None and self.dataset.neighbours is None
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader") as pool:
+
+            def ahead() -> None:
+                start = next(starts, None)
+                if start is not None:
+                    waiting.append(pool.submit(self._gather, order[start : start + step]))
+
+            for _ in range(self.threads + 1):
+                ahead()
+            while waiting:
+                window = waiting.popleft().result()
+                ahead()
+                for batch in self._views(window):
+                    self._done += 1
+                    yield self._ready(batch if plain else self.dataset.finish(batch))
+                self._spare.append(window)
+                del window
+        self.epoch, self._done = self.epoch + 1, 0
+
+    def _ready(self, batch: Batch) -> Batch:
+        if self.pin_memory:
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        if self.device is not None:
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        return batch
+
+    def _gather(self, chosen: Array) -> Window:
+        columns = self.dataset._load()
+        index = self.dataset._index[chosen]
+        atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
+        window = self._take(len(index), atoms)
+        window.fill(index, columns)
+        return window
+
+    def _take(self, n: int, atoms: int) -> Window:
+        """Return a window that nobody looks at any more, or a new one."""
+        for _ in range(len(self._spare)):
+            try:
+                window = self._spare.pop(0)
+            except IndexError:  # another thread took it
+                break
+            # The dictionary and getrefcount's argument; a tensor that is a view would be one more.
+            free = all(sys.getrefcount(array) <= 3 for array in window.columns.values())
+            if (
+                free
+                and window.room >= atoms
+                and len(window.columns["n_atoms"]) >= n
+                and window.batch_size == self.batch_size
+            ):
+                window.n, window.atoms = n, atoms
+                return window
+            if not free and len(self._spare) < _SPARE:
+                self._spare.append(window)
+        per_window = max(1, _WINDOW // self.batch_size) * self.batch_size
+        real = _REAL[self.dataset.dtype]
+        return _sized(
+            Window.empty(max(n, per_window), self.batch_size, atoms, self.dataset._load(), real, atoms + atoms // 4), n
+        )
+
+    def _views(self, window: Window) -> Iterator[Batch]:
+        """Cut a window into batches without copying."""
+        tensors = {name: torch.from_numpy(array) for name, array in window.columns.items() if name != "ptr"}
+        ptr = torch.from_numpy(window.columns["ptr"])
+        ends = window.columns["ptr"]
+        atom = [(name, tensor) for name, tensor in tensors.items() if name in _ATOM]
+        sample = [(name, tensor) for name, tensor in tensors.items() if name not in _ATOM]
+        a = 0
+        for k, low in enumerate(range(0, window.n, self.batch_size)):
+            high = min(low + self.batch_size, window.n)
+            b = a + int(ends[k, high - low])
+            out = {name: tensor[a:b] for name, tensor in atom}
+            for name, tensor in sample:
+                out[name] = tensor[low:high]
+            out["ptr"] = ptr[k, : high - low + 1]
+            a = b
+            yield out
+
+
+def _sized(window: Window, n: int) -> Window:
+    window.n = n
+    return window

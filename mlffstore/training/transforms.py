@@ -1,0 +1,149 @@
+"""Changes of a batch on its way to the model. They can be chained with `Compose`, pickled, and run in workers.
+
+Each takes and returns a batch as `TorchDataset.batch` makes it, and leaves the tensors that it was given unchanged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    from mlffstore.training.dataset import Batch
+
+
+class Compose:
+    """Several transforms, one after another."""
+
+    def __init__(self, *transforms: Callable[[Batch], Batch]) -> None:
+        self.transforms = transforms
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the transformed batch."""
+        for transform in self.transforms:
+            batch = transform(batch)
+        return batch
+
+
+class RandomRotation:
+    """Turns every sample by a random rotation of its own: positions, cell, forces and stress together.
+
+    Rotations are uniform (unit quaternions of normal numbers; Shoemake 1992). The random numbers are torch's, which its
+    DataLoader seeds in each worker.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the turned batch."""
+        real = batch["positions"].dtype
+        turn = rotations(len(batch["energy"]), self.generator).to(real)
+        atom = turn[batch["batch"]]
+        out = dict(batch)
+        for name in ("positions", "forces"):
+            if name in batch:
+                out[name] = torch.einsum("ai,aji->aj", batch[name], atom)
+        out["cell"] = torch.einsum("bvi,bji->bvj", batch["cell"], turn)
+        if "stress" in batch:
+            full = batch["stress"][:, _FULL].reshape(-1, 3, 3)
+            out["stress"] = (turn @ full @ turn.transpose(1, 2)).reshape(-1, 9)[:, _VOIGT]
+        if "shift" in batch:
+            out["shift"] = torch.einsum("ei,eji->ej", batch["shift"], turn[batch["batch"][batch["edge_index"][0]]])
+        return out
+
+
+#: Where the components of xx yy zz yz xz xy stand in the 3 x 3 matrix, and the other way round.
+_FULL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
+_VOIGT = [0, 4, 8, 5, 2, 1]
+
+
+def rotations(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return n random rotation matrices, shape (n, 3, 3), float64; ``x @ R.T`` turns rows of coordinates."""
+    q = torch.randn(n, 4, dtype=torch.float64, generator=generator)
+    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=1).reshape(n, 3, 3)
+
+
+class ReferenceEnergy:
+    """Subtracts the energies of the elements from the total energies, in float64.
+
+    Parameters
+    ----------
+    energies : mapping of str or int to float
+        Symbol or atomic number -> eV, such as ``normalisation["element_energies_eV"]["values"]``.
+    """
+
+    def __init__(self, energies: Mapping[Any, float]) -> None:
+        from ase.data import atomic_numbers
+
+        table = torch.full((256,), torch.nan, dtype=torch.float64)
+        for key, value in energies.items():
+            table[int(key) if str(key).isdigit() else atomic_numbers[key]] = float(value)
+        self.table = table
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with referenced energies."""
+        one = self.table[batch["numbers"]]
+        if torch.isnan(one).any():
+            missing = sorted(set(batch["numbers"][torch.isnan(one)].tolist()))
+            raise DataError(
+                f"ReferenceEnergy: expected an energy of every element, got none of the atomic numbers {missing}"
+            )
+        total = torch.zeros(len(batch["energy"]), dtype=torch.float64).index_add_(0, batch["batch"], one)
+        return {**batch, "energy": batch["energy"] - total}
+
+
+class Normalise:
+    """Subtracts a shift per atom from energies and divides energies, forces and stress by a scale.
+
+    Parameters
+    ----------
+    shift : float
+        eV per atom.
+    scale : float
+        eV. Energies, forces and stress keep their relation: forces are still minus the gradient of the energy.
+    """
+
+    def __init__(self, shift: float, scale: float) -> None:
+        if not scale > 0:
+            raise DataError(f"Normalise: expected a positive scale, got {scale!r}")
+        self.shift, self.scale = float(shift), float(scale)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the normalised batch."""
+        out = {**batch, "energy": (batch["energy"] - self.shift * batch["n_atoms"]) / self.scale}
+        for name in ("forces", "stress"):
+            if name in batch:
+                out[name] = batch[name] / self.scale
+        return out
+
+
+def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) -> Compose:
+    """Return `ReferenceEnergy` and `Normalise` of a file that `mlffstore stats --out` or a release wrote.
+
+    The scale is the root mean square of the force components of the split train, as in MACE.
+    """
+    import yaml
+
+    from mlffstore.batch import choose_teacher
+
+    document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    normal = document["normalisation"]
+    one = normal[choose_teacher(tuple(normal), teacher)]
+    energies = one["element_energies_eV"]["values"]
+    return Compose(
+        ReferenceEnergy(energies), Normalise(one["referenced_energy_eV_per_atom"]["mean"], one["mace"]["std"])
+    )
