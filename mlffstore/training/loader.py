@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mlffstore.training.dataset import Batch, TorchDataset
 
 #: Samples gathered in one call, about: enough to hide the cost of a call, few enough for the processor's cache.
-_WINDOW = 512
+_WINDOW = 1024
+#: Windows gathered beyond those that the threads work on.
+_AHEAD = 2
 #: Windows kept for reuse: fresh memory costs a page fault for every 4 KiB.
 _SPARE = 6
 #: Columns with a row for each atom.
@@ -121,6 +123,7 @@ class Loader:
         starts = iter(range(self._done * self.batch_size, len(order), step))
         waiting: deque[Any] = deque()
         plain = self.dataset.transform is None and self.dataset.neighbours is None
+        plain = plain and not self.pin_memory and self.device is None
         with ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader") as pool:
 
             def ahead() -> None:
@@ -128,14 +131,14 @@ class Loader:
                 if start is not None:
                     waiting.append(pool.submit(self._gather, order[start : start + step]))
 
-            for _ in range(self.threads + 1):
+            for _ in range(self.threads + _AHEAD):
                 ahead()
             while waiting:
                 window = waiting.popleft().result()
                 ahead()
                 for batch in self._views(window):
                     self._done += 1
-                    yield self._ready(batch if plain else self.dataset.finish(batch))
+                    yield batch if plain else self._ready(self.dataset.finish(batch))
                 self._spare.append(window)
                 del window
         self.epoch, self._done = self.epoch + 1, 0
@@ -181,22 +184,24 @@ class Loader:
         )
 
     def _views(self, window: Window) -> Iterator[Batch]:
-        """Cut a window into batches without copying."""
-        tensors = {name: torch.from_numpy(array) for name, array in window.columns.items() if name != "ptr"}
-        ptr = torch.from_numpy(window.columns["ptr"])
+        """Cut a window into batches without copying, each column in one call."""
+        size, n, atoms = self.batch_size, window.n, window.atoms
+        full, rest = divmod(n, size)
         ends = window.columns["ptr"]
-        atom = [(name, tensor) for name, tensor in tensors.items() if name in _ATOM]
-        sample = [(name, tensor) for name, tensor in tensors.items() if name not in _ATOM]
-        a = 0
-        for k, low in enumerate(range(0, window.n, self.batch_size)):
-            high = min(low + self.batch_size, window.n)
-            b = a + int(ends[k, high - low])
-            out = {name: tensor[a:b] for name, tensor in atom}
-            for name, tensor in sample:
-                out[name] = tensor[low:high]
-            out["ptr"] = ptr[k, : high - low + 1]
-            a = b
-            yield out
+        sizes = ends[:full, size].tolist() + ([int(ends[full, rest])] if rest else [])
+        columns = {}
+        for name, array in window.columns.items():
+            tensor = torch.from_numpy(array)
+            if name == "ptr":
+                rows = list(tensor[: len(sizes)].unbind(0))
+                if rest:
+                    rows[-1] = rows[-1][: rest + 1]
+                columns[name] = rows
+            else:
+                cut = torch.split(tensor[:atoms], sizes) if name in _ATOM else torch.split(tensor[:n], size)
+                columns[name] = list(cut)
+        for parts in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, parts, strict=True))
 
 
 def _sized(window: Window, n: int) -> Window:
