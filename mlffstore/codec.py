@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CHUNK_NBYTES = 1 << 20
 #: zstd's level. 1 is within 1 % of level 5 on shuffled coordinates and several times as fast.
 LEVEL = 1
+#: Bytes that Blosc shuffles and compresses together: a whole chunk. The smaller blocks that it would choose by itself
+#: (32 KiB at level 1) make positions 5 % and forces 9 % larger, and take two to four times as long to write and to read.
+BLOCK_NBYTES = CHUNK_NBYTES
 _ABSENT = (1 << 64) - 1
 
 
@@ -82,7 +85,7 @@ def encode_chunk(column: Column, layout: Layout, array: Array, i: int) -> bytes:
     part = np.ascontiguousarray(part).reshape(-1)
     if part.dtype == bool:
         part = part.view(np.uint8)
-    data = bytes(blosc.compress(part, b"zstd", LEVEL, blosc.SHUFFLE))
+    data = bytes(blosc.compress(part, b"zstd", LEVEL, blosc.SHUFFLE, BLOCK_NBYTES))
     return data + struct.pack("<I", crc32c(data))
 
 
@@ -142,7 +145,13 @@ def array_metadata(column: Column, layout: Layout, attributes: dict[str, Any]) -
     little = {"name": "bytes", "configuration": {"endian": "little"}} if itemsize > 1 else {"name": "bytes"}
     blosc_codec = {
         "name": "blosc",
-        "configuration": {"typesize": itemsize, "cname": "zstd", "clevel": LEVEL, "shuffle": "shuffle", "blocksize": 0},
+        "configuration": {
+            "typesize": itemsize,
+            "cname": "zstd",
+            "clevel": LEVEL,
+            "shuffle": "shuffle",
+            "blocksize": BLOCK_NBYTES,
+        },
     }
     kind = np.dtype(column.dtype).kind
     return {
