@@ -174,7 +174,7 @@ def main() -> None:
     store = ml.create(base / "ours.zarr")
     for low in range(0, len(batch), 4096):
         store.append(batch[low : low + 4096])
-    release = ml.export_release(store.snapshot(), base, name="ours", teacher="random")
+    release = ml.get_exporter("hdf5")(store.snapshot(), base / "ours.h5")
     contenders: list[Any] = [Ours("mlffstore, from Zarr", base / "ours.zarr"), Ours("mlffstore, from HDF5", release)]
     contenders.append(Streaming(base / "ours.zarr"))
     try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlffstore.importing import import_files
     from mlffstore.maintenance.verify import verify
     from mlffstore.registry import export_release, get_exporter, get_generator, get_teacher
+    from mlffstore.release.verify import verify_release
     from mlffstore.snapshot import Snapshot
     from mlffstore.stats import statistics
     from mlffstore.store import Store, create, open
@@ -42,6 +43,7 @@ _WHERE = {
     "statistics": "mlffstore.stats",
     "validate": "mlffstore.validation",
     "verify": "mlffstore.maintenance.verify",
+    "verify_release": "mlffstore.release.verify",
 }
 __all__ = [
     "SampleBatch",
@@ -61,6 +63,7 @@ __all__ = [
     "statistics",
     "validate",
     "verify",
+    "verify_release",
 ]
 
 

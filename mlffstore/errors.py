@@ -16,6 +16,8 @@
     ├── TeacherError (RuntimeError)          a teacher cannot be had or used
     ├── RecipeError (ValueError)             a recipe is wrong
     ├── PolicyError (ValueError)             a validation policy is wrong
+    ├── ReleaseError (ValueError)            a release that may not be published as asked for
+    │   └── GateError                        its samples fail the validation
     ├── RegistryError (LookupError)          no plugin of that name
     └── MissingDependencyError (ImportError) an optional package is not installed
 
@@ -77,6 +79,14 @@ class RecipeError(MlffstoreError, ValueError):
 
 class PolicyError(MlffstoreError, ValueError):
     """A validation policy that cannot be used."""
+
+
+class ReleaseError(MlffstoreError, ValueError):
+    """A release that may not be published: it exists, fails validation, or lacks samples."""
+
+
+class GateError(ReleaseError):
+    """Samples that were to be published do not pass the validation."""
 
 
 class RegistryError(MlffstoreError, LookupError):

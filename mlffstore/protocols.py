@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import os
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -148,6 +149,13 @@ class Generator(Protocol):
 class Exporter(Protocol):
     """Writes a snapshot to a file of another layout."""
 
-    def __call__(self, snapshot: Snapshot, path: str | Path, *, teacher: str | None = None, **options: Any) -> Path:
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        path: str | os.PathLike[str],
+        *,
+        teacher: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Path:
         """Write and return the path. A file at `path` is replaced only when the new one is complete."""
         ...

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mlffstore.errors import RegistryError
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from mlffstore.protocols import Exporter, Generator, Teacher
     from mlffstore.snapshot import Snapshot
 
@@ -81,27 +84,36 @@ def get_exporter(name: str) -> Exporter:
 
 def export_release(
     snapshot: Snapshot,
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     name: str,
     version: str = "1.0.0",
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     **options: Any,
 ) -> Path:
-    """Write the release ``folder/NAME-VERSION.h5`` of a snapshot and return its path.
+    """Write the release ``folder/NAME-VERSION/`` of a snapshot: HDF5, card, statistics, verdict and manifest.
 
     Parameters
     ----------
     snapshot : Snapshot
     folder : path
-        Made if it does not exist.
+        Where releases lie; made if it does not exist.
     name, version : str
         Of the release.
-    teacher : str, optional
-        Whose labels; needed when there are several.
+    teacher : str or sequence of str, optional
+        Whose labels; needed when there are several. Several become named columns of one file (heads).
     **options
-        Passed to the exporter, see `mlffstore_exporters.hdf5.export_hdf5`.
+        ``counts``, ``policy``, ``allow_failing``, ``shard_nbytes``, ``licence``, ``authors``, ``description``, ``codec``,
+        ``compression_level``, ``rounding``; see `mlffstore_exporters.release.export_release`.
+
+    Returns
+    -------
+    Path
+        Of the HDF5 file ``folder/NAME-VERSION/NAME-VERSION.h5``, or of the folder if there are several.
+
+    Raises
+    ------
+    ReleaseError
+        If that version exists, the validation fails, or there are too few samples.
     """
-    path = Path(folder) / f"{name}-{version}.h5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return get_exporter("hdf5")(snapshot, path, teacher=teacher, title=name, version=version, **options)
+    return get_exporter("release")(snapshot, folder, name=name, version=version, teacher=teacher, **options)

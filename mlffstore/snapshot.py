@@ -163,6 +163,14 @@ class Snapshot:
             out += [segment.vocabulary["reason"][code] for code in codes]
         return out
 
+    def provenance(self) -> list[dict[str, Any]]:
+        """Return the provenance of the commits up to this version, oldest first; see `Store.provenance`."""
+        return self._opener.provenance(self.version)
+
+    def committed(self) -> str:
+        """Return when this version was committed, ISO 8601, UTC."""
+        return self._opener.committed(self.version)
+
     def __repr__(self) -> str:
         who = ", ".join(self.teachers) or "no labels"
         return (
@@ -363,15 +371,19 @@ class Snapshot:
             index = index[:0] if energy is None else index[~np.isnan(energy)]
         return index
 
-    def split_codes(self) -> npt.NDArray[np.uint8]:
-        """Return the split of every sample, an index into `mlffstore.splits.SPLITS`, shape (S,)."""
+    def roots(self) -> npt.NDArray[np.uint64]:
+        """Return the root of every sample, shape (S,); it is read once."""
         if self._root is None:
             self._root = np.empty(len(self), np.uint64)
             for i, segment in enumerate(self._segments):
                 out = self._root[self._starts[i] : self._starts[i + 1]]
                 self._reader.read(segment.columns["root"], 0, segment.n_samples, out)
+        return self._root
+
+    def split_codes(self) -> npt.NDArray[np.uint8]:
+        """Return the split of every sample, an index into `mlffstore.splits.SPLITS`, shape (S,)."""
         settings = self._state_settings
-        return assign(self._root, settings["splits"], settings["split_seed"])
+        return assign(self.roots(), settings["splits"], settings["split_seed"])
 
 
 class _Part:
@@ -458,10 +470,18 @@ class _Plan:
 
 
 class Opener(Protocol):
-    """Makes a snapshot of a version again, in another process."""
+    """Makes a snapshot of a version again, in another process, and reads what the log says of it."""
 
     def snapshot(self, version: int) -> Snapshot:
         """Return the snapshot."""
+        ...
+
+    def provenance(self, version: int) -> list[dict[str, Any]]:
+        """Return the provenance of the commits up to a version."""
+        ...
+
+    def committed(self, version: int) -> str:
+        """Return when a version was committed."""
         ...
 
 
@@ -474,6 +494,14 @@ class _QuarantineOpener:
     def snapshot(self, version: int) -> Snapshot:
         """Return the quarantine of the snapshot."""
         return self.opener.snapshot(version).quarantine
+
+    def provenance(self, version: int) -> list[dict[str, Any]]:
+        """Return the provenance of the commits up to a version."""
+        return self.opener.provenance(version)
+
+    def committed(self, version: int) -> str:
+        """Return when a version was committed."""
+        return self.opener.committed(version)
 
 
 def _reopen(opener: Opener, version: int) -> Snapshot:

@@ -752,6 +752,14 @@ class _Opener:
         """Return a snapshot of the store."""
         return self().snapshot(version)
 
+    def provenance(self, version: int) -> list[dict[str, Any]]:
+        """Return the provenance of the commits up to a version."""
+        return [one for one in self().provenance() if one["version"] <= version]
+
+    def committed(self, version: int) -> str:
+        """Return when a version was committed."""
+        return next(entry.time for entry, _, _ in self()._log.entries(version))
+
 
 def _refuse_foreign(storage: Storage) -> None:
     """Raise if a local folder holds something that is not a store."""

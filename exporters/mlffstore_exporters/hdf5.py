@@ -1,11 +1,13 @@
-"""One HDF5 release: groups train, val and test, CF contiguous ragged arrays, netCDF-4 dimension scales, gzip and shuffle."""
+"""One HDF5 file: groups train, val and test, CF contiguous ragged arrays, netCDF-4 dimension scales, gzip, fletcher32."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +16,19 @@ import numpy as np
 
 from mlffstore import __version__
 from mlffstore.batch import choose_teacher
-from mlffstore.errors import DataError
-from mlffstore.ragged import offsets
+from mlffstore.errors import DataError, missing_dependency
 from mlffstore.release import FORMAT
 from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, label_key
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS
+from mlffstore_exporters import chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mlffstore.batch import SampleBatch
+    from mlffstore.ragged import Ints
+    from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
 
 #: Samples in memory at a time.
@@ -38,11 +43,15 @@ def export_hdf5(
     snapshot: Snapshot,
     path: str | Path,
     *,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
+    splits: Mapping[str, Ints] | None = None,
     title: str = "",
     version: str = "",
+    codec: str = "gzip",
     compression_level: int = 4,
+    rounding: Mapping[str, float] | None = None,
     provenance: Sequence[dict[str, Any]] = (),
+    progress: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Write the samples that a teacher labelled, in their splits, to one HDF5 file.
 
@@ -51,14 +60,24 @@ def export_hdf5(
     snapshot : Snapshot
     path : path
         Replaced only when the new file is complete and on disk.
-    teacher : str, optional
-        Whose labels; needed when there are several.
+    teacher : str or sequence of str, optional
+        Whose labels; needed when there are several. Of several, the columns are named ``energy.NAME`` and so on (heads),
+        and a sample that one of them did not label has NaN there.
+    splits : mapping of str to ndarray of int, optional
+        Samples of each split, written in store order; by default all that a teacher labelled, split by their root.
     title, version : str, optional
         Name and version of the release.
+    codec : {"gzip", "zstd", "blosc", "lz4"}, optional
+        All but gzip need the package hdf5plugin, here and wherever the file is read.
     compression_level : int, optional
-        Of gzip, 0 to 9.
+        1 to 9; lz4 has none.
+    rounding : mapping of str to float, optional
+        Lossy: label ("forces", "stress") -> step in its unit. Values are rounded to multiples of the largest power of two
+        that is not above the step, which compresses better; the error is at most half of it. Recorded in the file.
     provenance : sequence of dict, optional
         JSON kept in the root attribute `provenance`.
+    progress : callable, optional
+        Called with the number of samples written and of all.
 
     Returns
     -------
@@ -68,17 +87,37 @@ def export_hdf5(
     -----
     The file says nothing of the time of its making: the same snapshot gives the same bytes.
     """
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    if not 0 <= compression_level <= 9:
-        raise DataError(f"compression_level: expected 0 to 9, got {compression_level}")
+    who, target = choose_teachers(snapshot, teacher), Path(path)
+    level, filters = _filters(codec, compression_level)
+    steps = _steps(rounding or {})
+    chosen = select(snapshot, who) if splits is None else splits
+    total, done = sum(len(index) for index in chosen.values()), 0
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         # "latest" would shut out older readers; track_order keeps the columns in the order of the specification.
         with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
             file.attrs.update(_root_attributes(snapshot, who, title, version, provenance))
-            for split in SPLITS:
-                group = file.create_group(split, track_order=True)
-                _write_split(group, snapshot, snapshot.split_indices(split, who), who, compression_level)
+            groups = [file.create_group(split, track_order=True) for split in SPLITS]
+            writers = [
+                _Split(group, snapshot, chosen.get(split, np.zeros(0, np.int64)), who, level, filters, steps)
+                for split, group in zip(SPLITS, groups, strict=True)
+            ]
+            queue = chunks.ChunkQueue()
+            for batch, owner in _blocks(snapshot, [writer.index for writer in writers], who):
+                for k, writer in enumerate(writers):
+                    rows = np.flatnonzero(owner == k)
+                    writer.add(queue, batch if len(rows) == len(batch) else batch.take(rows))
+                done += len(batch)
+                if progress is not None:
+                    progress(done, total)
+            for writer in writers:
+                writer.finish(queue)
+            queue.drain()
+            digest = hashlib.sha256()
+            for writer in writers:
+                digest.update(writer.seal())
+            file.attrs["content_sha256"] = digest.hexdigest()
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
@@ -89,16 +128,66 @@ def export_hdf5(
     return target
 
 
+def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the teachers of a release."""
+    if teacher is None or isinstance(teacher, str):
+        return (choose_teacher(snapshot.teachers, teacher),)
+    if len(set(teacher)) != len(teacher) or not teacher:
+        raise DataError(f"teacher: expected different names, at least one, got {list(teacher)}")
+    return tuple(choose_teacher(snapshot.teachers, one) for one in teacher)
+
+
+def select(snapshot: Snapshot, who: Sequence[str]) -> dict[str, Ints]:
+    """Return the samples of each split that at least one of the teachers labelled, in store order."""
+    codes = snapshot.split_codes()
+    labelled = np.zeros(len(snapshot), bool)
+    for one in who:
+        labelled[snapshot.split_indices(None, one)] = True
+    return {split: np.flatnonzero(labelled & (codes == k)) for k, split in enumerate(SPLITS)}
+
+
+def _filters(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
+    """Return the level of our own compression, or None, and what h5py is told of a dataset."""
+    if not 1 <= level <= 9:
+        raise DataError(f"compression_level: expected 1 to 9, got {level}")
+    if codec == "gzip":
+        return level, {"compression": "gzip", "compression_opts": level, "shuffle": True, "fletcher32": True}
+    if codec not in ("zstd", "blosc", "lz4"):
+        raise DataError(f"codec: expected gzip, zstd, blosc or lz4, got {codec!r}")
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        raise missing_dependency("hdf5plugin", "hdf5plugin", f"codec={codec!r}") from error
+    if codec == "zstd":
+        return None, {**hdf5plugin.Zstd(clevel=level), "shuffle": True, "fletcher32": True}
+    if codec == "lz4":
+        return None, {**hdf5plugin.LZ4(), "shuffle": True, "fletcher32": True}
+    return None, {**hdf5plugin.Blosc(cname="zstd", clevel=level, shuffle=hdf5plugin.Blosc.SHUFFLE), "fletcher32": True}
+
+
+def _steps(rounding: Mapping[str, float]) -> dict[str, float]:
+    """Return the power of two that each label is rounded to."""
+    for name, step in rounding.items():
+        if name not in ("forces", "stress"):
+            raise DataError(f"rounding: expected 'forces' or 'stress', got {name!r}: other columns are kept exactly")
+        if not (np.isfinite(step) and step > 0):
+            raise DataError(f"rounding: expected a positive step of {name}, got {step!r}")
+    return {name: float(2.0 ** np.floor(np.log2(step))) for name, step in rounding.items()}
+
+
 def _root_attributes(
-    snapshot: Snapshot, who: str, title: str, version: str, provenance: Sequence[dict[str, Any]]
+    snapshot: Snapshot, who: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
+    info = {one: snapshot.teacher_info(one) for one in who}
+    one = {"teacher": who[0]} if len(who) == 1 else {}
     return {
         "Conventions": CONVENTIONS,
         "format": FORMAT,
         "title": title,
         "version": version,
-        "teacher": who,
-        "teacher_info": json.dumps(snapshot.teacher_info(who), sort_keys=True),
+        **one,
+        "teachers": json.dumps(list(who)),
+        "teacher_info": json.dumps(info[who[0]] if one else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
         "precision": snapshot.precision,
@@ -109,43 +198,108 @@ def _root_attributes(
     }
 
 
-def _write_split(group: h5py.Group, snapshot: Snapshot, index: np.ndarray, who: str, level: int) -> None:
-    """Write one group, a block of samples at a time."""
-    counts = snapshot.read(index, columns=["n_atoms"]).n_atoms
-    rows = {"sample": len(index), "atom": int(counts.sum(dtype=np.int64))}
-    columns = _columns(snapshot, who)
-    _dimensions(group, rows, columns)
-    datasets = {column.name: _dataset(group, column, rows[column.axis], level) for column in columns}
-    words: dict[str, list[str]] = {name: [] for name in CODED}
-    starts = offsets(counts)
-    for low in range(0, len(index), _BLOCK):
-        high = min(low + _BLOCK, len(index))
-        batch = snapshot.read(index[low:high], teacher=who)
-        for column in columns:
-            name = column.name
-            a, b = (low, high) if column.axis == "sample" else (int(starts[low]), int(starts[high]))
-            if name in LABELS:
-                values = batch.labels[who].get(name)
-            elif name in CODED:
-                new = [word for word in batch.vocabulary[name] if word not in words[name]]
-                words[name] += new
-                lookup = np.array([words[name].index(word) for word in batch.vocabulary[name]], np.uint16)
-                values = lookup[batch.columns[name]]
-            else:
-                values = batch.columns.get(name)
-            if values is not None:
-                datasets[name][a:b] = values.astype(datasets[name].dtype, copy=False)
-    for name in CODED:
-        datasets[name].attrs["flag_values"] = np.arange(max(len(words[name]), 1), dtype=np.uint16)
-        datasets[name].attrs["flag_meanings"] = " ".join(flag_word(word) for word in words[name]) or "unknown"
-        datasets[name].attrs["meanings"] = json.dumps(words[name])
+def _blocks(snapshot: Snapshot, splits: Sequence[Ints], who: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+    """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
+
+    The next block is read while one is being written.
+    """
+    owner = np.full(len(snapshot), -1, np.int8)
+    for k, index in enumerate(splits):
+        owner[index] = k
+    wanted = np.flatnonzero(owner >= 0)
+    parts = [wanted[low : low + _BLOCK] for low in range(0, len(wanted), _BLOCK)]
+    with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-export") as pool:
+        coming = [pool.submit(snapshot.read, part, teacher=who) for part in parts[:1]]
+        for k, part in enumerate(parts):
+            batch = coming.pop().result()
+            if k + 1 < len(parts):
+                coming.append(pool.submit(snapshot.read, parts[k + 1], teacher=who))
+            yield batch, owner[part]
 
 
-def _columns(snapshot: Snapshot, who: str) -> list[Column]:
-    """Return the columns of the file: standard ones, the labels that the teacher has, user columns."""
-    labels = [c for c in LABELS.values() if any(label_key(c.name, who) in s.columns for s in snapshot.segments)]
-    structure = [c.with_dtype(snapshot.precision) if c.name == "positions" else c for c in STANDARD.values()]
-    return [*structure, *labels, *snapshot.user_columns.values()]
+class _Split:
+    """Writes one group, some samples at a time."""
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        snapshot: Snapshot,
+        index: Ints,
+        who: Sequence[str],
+        level: int | None,
+        filters: dict[str, Any],
+        steps: dict[str, float],
+    ) -> None:
+        self.group, self.snapshot, self.index, self.who, self.steps = group, snapshot, index, who, steps
+        counts = snapshot.read(np.sort(index), columns=["n_atoms"]).n_atoms
+        rows = {"sample": len(index), "atom": int(counts.sum(dtype=np.int64))}
+        self.columns = stored_columns(snapshot, who)
+        _dimensions(group, rows, [column for column, _ in self.columns.values()])
+        self.datasets = {
+            name: chunks.Column(_dataset(group, name, column, rows[column.axis], filters), level)
+            for name, (column, _) in self.columns.items()
+        }
+        for name, (_, key) in self.columns.items():
+            if key in steps:
+                self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
+        self.words: dict[str, list[str]] = {name: [] for name in CODED}
+
+    def add(self, queue: chunks.ChunkQueue, batch: SampleBatch) -> None:
+        """Hand the next samples to the queue."""
+        for name, (column, key) in self.columns.items():
+            dtype = self.datasets[name].dataset.dtype
+            values = self._values(batch, name, key)
+            if values is None:
+                rows = batch.n_atoms_total if column.axis == "atom" else len(batch)
+                values = np.full((rows, *column.shape), np.nan if dtype.kind == "f" else 0, dtype)
+            queue.add(self.datasets[name], values.astype(dtype, copy=False))
+
+    def finish(self, queue: chunks.ChunkQueue) -> None:
+        """Hand over what does not fill a chunk."""
+        for one in self.datasets.values():
+            queue.finish(one)
+
+    def seal(self) -> bytes:
+        """Write what is known at the end; return a digest of all columns."""
+        for name in CODED:
+            attributes, words = self.datasets[name].dataset.attrs, self.words[name]
+            attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint16)
+            attributes["flag_meanings"] = " ".join(flag_word(word) for word in words) or "unknown"
+            attributes["meanings"] = json.dumps(words)
+        for one in self.datasets.values():
+            one.dataset.attrs["content_sha256"] = one.digest.hexdigest()
+        return b"".join(one.digest.digest() for one in self.datasets.values())
+
+    def _values(self, batch: SampleBatch, name: str, key: str) -> Array | None:
+        if key in LABELS:
+            teacher = name.partition(".")[2] or self.who[0]
+            values = batch.labels.get(teacher, {}).get(key)
+            if values is not None and key in self.steps:
+                step = values.dtype.type(self.steps[key])
+                values = np.rint(values / step) * step
+            return values
+        if name in CODED:
+            known = self.words[name]
+            known += [word for word in batch.vocabulary[name] if word not in known]
+            lookup = np.array([known.index(word) for word in batch.vocabulary[name]], np.uint16)
+            return lookup[batch.columns[name]]
+        return batch.columns.get(name)
+
+
+def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Column, str]]:
+    """Return the columns of the file by name, each with the name of what it holds.
+
+    Standard columns, the labels that the teachers have, user columns.
+    """
+    out = {
+        name: (column.with_dtype(snapshot.precision) if name == "positions" else column, name)
+        for name, column in STANDARD.items()
+    }
+    for one in who:
+        for column in LABELS.values():
+            if any(label_key(column.name, one) in segment.columns for segment in snapshot.segments):
+                out[column.name if len(who) == 1 else label_key(column.name, one)] = (column, column.name)
+    return out | {name: (column, name) for name, column in snapshot.user_columns.items()}
 
 
 def _dimensions(group: h5py.Group, rows: dict[str, int], columns: list[Column]) -> None:
@@ -160,15 +314,15 @@ def _dimensions(group: h5py.Group, rows: dict[str, int], columns: list[Column]) 
         scale.attrs["_Netcdf4Dimid"] = np.int32(i)
 
 
-def _dataset(group: h5py.Group, column: Column, rows: int, level: int) -> h5py.Dataset:
+def _dataset(group: h5py.Group, name: str, column: Column, rows: int, filters: dict[str, Any]) -> h5py.Dataset:
     dtype = np.dtype("uint8") if column.dtype == "bool" else np.dtype(column.dtype)
     options: dict[str, Any] = {}
     if rows:
         chunk = max(1, min(rows, _CHUNK_NBYTES // max(1, column.row_nbytes)))
-        options = {"chunks": (chunk, *column.shape), "compression": "gzip", "compression_opts": level, "shuffle": True}
+        options = {"chunks": (chunk, *column.shape), **filters}
     if dtype.kind == "f":
         options["fillvalue"] = np.nan
-    dataset = group.create_dataset(column.name, (rows, *column.shape), dtype, track_times=False, **options)
+    dataset = group.create_dataset(name, (rows, *column.shape), dtype, track_times=False, **options)
     dataset.attrs["units"] = column.unit
     dataset.attrs["long_name"] = column.long_name
     dataset.attrs["axis"] = column.axis
@@ -177,6 +331,6 @@ def _dataset(group: h5py.Group, column: Column, rows: int, level: int) -> h5py.D
     if column.name == "pbc":
         dataset.attrs["flag_values"] = np.array([0, 1], np.uint8)
         dataset.attrs["flag_meanings"] = "false true"
-    for i, name in enumerate(column.dims):
-        dataset.dims[i].attach_scale(group[name])
+    for i, dimension in enumerate(column.dims):
+        dataset.dims[i].attach_scale(group[dimension])
     return dataset

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlffstore import __version__
-from mlffstore.cli import care, check, export, importing, info, label, log, plugins, run, tag
+from mlffstore.cli import cache, care, check, export, importing, info, label, log, plugins, run, tag
 
 app = typer.Typer(
     name="mlffstore",
@@ -44,6 +44,7 @@ app.command("tag")(tag.tag)
 app.command("validate")(check.validate)
 app.command("stats")(check.stats)
 app.command("report")(check.report)
+app.command("cache")(cache.cache)
 app.command("verify")(care.verify)
 app.command("compact")(care.compact)
 app.command("gc")(care.gc)

@@ -11,18 +11,25 @@ import typer
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, grid, out, print_json, progress_bar
 from mlffstore.describe import human_bytes
+from mlffstore.release import is_release
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def verify(
-    store: StorePath,
+    store: Annotated[str, typer.Argument(help="Path of a store, or of a release.", metavar="STORE|RELEASE")],
     full: Annotated[
         bool, typer.Option("--full", help="Read and check every byte, not only the log and sizes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that STORE is whole. Exit code 1 and a list of what is damaged if it is not."""
+    """Check that a store or a release is whole. Exit code 1 and a list of what is damaged if it is not.
+
+    Of a release everything is read: checksums, columns, structures, splits, statistics.
+    """
+    if is_release(store):
+        _verify_release(store, as_json)
+        return
     with progress_bar("segments") as progress:
         found = ml.verify(store, full=full, progress=progress)
     if as_json:
@@ -39,6 +46,23 @@ def verify(
         else:
             out.print(f"{len(found.problems)} problems:")
             out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in found.problems]))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _verify_release(path: str, as_json: bool) -> None:
+    with progress_bar("samples") as progress:
+        found = ml.verify_release(path, progress=progress)
+    if as_json:
+        print_json({**dataclasses.asdict(found), "ok": found.ok})
+    else:
+        size = human_bytes(found.nbytes)
+        out.print(f"{found.path}: {found.n_files} files, {size}, {found.n_samples:,} samples", soft_wrap=True)
+        if found.ok:
+            out.print("it is what was published")
+        else:
+            out.print(f"{len(found.problems)} problems:")
+            out.print(grid(["file", "problem"], [[problem.path, problem.text] for problem in found.problems]))
     if not found.ok:
         raise typer.Exit(1)
 

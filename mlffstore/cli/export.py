@@ -1,4 +1,4 @@
-"""`mlffstore export`: cut a release from a store."""
+"""`mlffstore export`: cut a release from a store, or write its samples in another layout."""
 
 from __future__ import annotations
 
@@ -9,46 +9,152 @@ import typer
 
 import mlffstore as ml
 from mlffstore.batch import choose_teacher
-from mlffstore.cli.output import AsJson, StorePath, err, pairs, print_json
+from mlffstore.cli.check import PolicyOption
+from mlffstore.cli.output import AsJson, StorePath, pairs, print_json, progress_bar
 from mlffstore.cli.output import out as console
 from mlffstore.describe import human_bytes
+from mlffstore.release.manifest import read_manifest
+from mlffstore.splits import SPLITS
 
 
 def export(
     store: StorePath,
     output: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write (.h5), or a folder for NAME-TEACHER-VERSION.h5.")
+        Path,
+        typer.Option("--out", "-o", help="Folder for the release's folder NAME-TEACHER-VERSION, or one file (.h5)."),
     ] = Path("release"),
     teacher: Annotated[
-        str | None, typer.Option("--teacher", "-t", help="Whose labels; in a folder, one file for each by default.")
+        list[str] | None,
+        typer.Option("--teacher", "-t", help="Whose labels; a release for each by default. Repeat it for --heads."),
     ] = None,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="One release with the labels of all these teachers, in named columns.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the release; that of the store by default.")] = None,
-    release: Annotated[str, typer.Option("--release", help="Version of the release.")] = "1.0.0",
+    release: Annotated[str, typer.Option("--release", help="Semantic version of the release.")] = "1.0.0",
+    counts: Annotated[
+        str | None, typer.Option("--counts", metavar="TRAIN,VAL,TEST", help="Exact numbers of samples, split by root.")
+    ] = None,
+    from_release: Annotated[
+        Path | None, typer.Option("--from-release", help="An older release: print and record what changed since.")
+    ] = None,
+    policy: PolicyOption = None,
+    allow_failing: Annotated[
+        bool, typer.Option("--allow-failing", help="Publish although the validation fails; the manifest says so.")
+    ] = False,
+    licence: Annotated[str, typer.Option("--licence", help="SPDX identifier, such as CC-BY-4.0.")] = "",
+    author: Annotated[list[str] | None, typer.Option("--author", help="'Family, Given'; repeat it.")] = None,
+    description: Annotated[str, typer.Option("--description", help="A sentence or two for the card.")] = "",
+    layout: Annotated[
+        str, typer.Option("--format", "-f", help="'release', or another layout: see docs/how_to/release.md.")
+    ] = "release",
+    codec: Annotated[str, typer.Option("--codec", help="gzip; or zstd, blosc, lz4, which need hdf5plugin.")] = "gzip",
+    level: Annotated[int, typer.Option("--level", min=1, max=9, help="Of the compression.")] = 4,
+    rounding: Annotated[
+        list[str] | None,
+        typer.Option("--round", metavar="LABEL=STEP", help="Lossy: round forces or stress, such as forces=1e-4."),
+    ] = None,
+    shard_gb: Annotated[
+        float | None, typer.Option("--shard-gb", min=0.001, help="Cut into files of about so many uncompressed GB.")
+    ] = None,
     version: Annotated[int | None, typer.Option("--version", min=0, help="Version of the store.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Tag of the store.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write compressed HDF5 releases of STORE with the groups train, val and test, one file for each teacher."""
+    """Cut a release from STORE: HDF5 with train, val and test, card, statistics, verdict, manifest with checksums."""
     handle = ml.open(store)
     snap = handle.snapshot(version, tag=tag)
     title = name or Path(handle.url).stem
-    if output.suffix in (".h5", ".hdf5"):
-        targets = {choose_teacher(snap.teachers, teacher): output}
-    else:
-        chosen = [choose_teacher(snap.teachers, teacher)] if teacher or not snap.teachers else list(snap.teachers)
-        targets = {who: output / f"{title}-{who}-{release}.h5" for who in chosen}
+    chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers] or [
+        choose_teacher(snap.teachers, None)
+    ]
+    compression: dict[str, Any] = {"codec": codec, "compression_level": level, "rounding": _rounding(rounding or [])}
     written: list[dict[str, Any]] = []
-    for who, path in targets.items():
-        with err.status(f"exporting {who} ..."):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            provenance = handle.provenance()
-            ml.get_exporter("hdf5")(snap, path, teacher=who, title=title, version=release, provenance=provenance)
-        counts = {split: len(snap.split_indices(split, who)) for split in ("train", "val", "test")}
-        written.append({"path": str(path), "teacher": who, "bytes": path.stat().st_size, **counts})
+    if layout != "release" or output.suffix in (".h5", ".hdf5"):
+        who = chosen[0] if teacher else choose_teacher(snap.teachers, None)
+        options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
+        kind = "hdf5" if layout == "release" else layout
+        with progress_bar("samples") as progress:
+            path = ml.get_exporter(kind)(
+                snap, output, teacher=who, progress=progress, **(options if kind == "hdf5" else {})
+            )
+        rows = {split: len(snap.split_indices(split, who)) for split in SPLITS}
+        written.append({"path": str(path), "teacher": who, "bytes": _size(path), **rows})
+    else:
+        for one in [chosen] if heads else chosen:
+            single = isinstance(one, str)
+            with progress_bar("validating, then writing samples") as progress:
+                path = ml.export_release(
+                    snap, output, name=f"{title}-{one}" if single and not (name and len(chosen) == 1) else title,
+                    version=release, teacher=one, counts=_counts(counts), since=from_release, policy=policy,
+                    allow_failing=allow_failing, licence=licence, authors=tuple(author or ()), description=description,
+                    shard_nbytes=None if shard_gb is None else int(shard_gb * 1e9), progress=progress, **compression,
+                )  # fmt: skip
+            written.append(summary(path if path.is_dir() else path.parent))
     if as_json:
         print_json(written)
         return
-    for one in written:
-        counts_text = ", ".join(f"{split} {one[split]:,}" for split in ("train", "val", "test"))
-        text = f"{one['teacher']}: {counts_text}; {human_bytes(one['bytes'])}"
-        console.print(pairs([(one["path"], text)]))
+    for entry in written:
+        show(entry)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what the command line says of a release."""
+    manifest = read_manifest(folder)
+    return {
+        "path": str(folder),
+        "teacher": ", ".join(manifest["teachers"]),
+        "bytes": sum(one["bytes"] for name, one in manifest["files"].items() if name.endswith(".h5")),
+        **{split: one["samples"] for split, one in manifest["splits"].items()},
+        "valid": manifest["validation"]["ok"],
+        "since": manifest["since"],
+    }
+
+
+def show(entry: dict[str, Any]) -> None:
+    """Print it."""
+    counts = ", ".join(f"{split} {entry[split]:,}" for split in SPLITS)
+    verdict = {True: "; validation passes", False: "; does NOT pass the validation", None: ""}[entry.get("valid")]
+    console.print(pairs([(entry["path"], f"{entry['teacher']}: {counts}; {human_bytes(entry['bytes'])}{verdict}")]))
+    since = entry.get("since")
+    if since:
+        total = {what: sum(since[what].values()) for what in ("added", "removed")}
+        console.print(
+            f"since {since['name']} {since['version']}: {total['added']:,} samples added, {total['removed']:,} removed, "
+            f"{since['relabelled']:,} relabelled, {since['moved']:,} moved to another split: a {since['bump']} version"
+        )
+
+
+def _counts(text: str | None) -> dict[str, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        numbers = [int(part.strip().replace("_", "")) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(SPLITS):
+        raise typer.BadParameter(
+            f"expected three numbers such as 100000,10000,10000, got {text!r}", param_hint="--counts"
+        )
+    return dict(zip(SPLITS, numbers, strict=True))
+
+
+def _rounding(texts: list[str]) -> dict[str, float]:
+    out = {}
+    for text in texts:
+        label, _, step = text.partition("=")
+        try:
+            out[label.strip()] = float(step)
+        except ValueError as error:
+            raise typer.BadParameter(f"expected such as forces=1e-4, got {text!r}", param_hint="--round") from error
+    return out
+
+
+def _size(path: Path) -> int:
+    return (
+        path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    )
+
+
+__all__ = ["export", "show", "summary"]

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-from mlffstore.errors import MissingDependencyError, MlffstoreError, missing_dependency
+from mlffstore.errors import GateError, MissingDependencyError, MlffstoreError, missing_dependency
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def _run() -> int:
         return int(app(standalone_mode=False) or 0)
     except MlffstoreError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 3
+        return 1 if isinstance(error, GateError) else 3
     except KeyboardInterrupt:
         print("interrupted; what was committed is safe, and the same command goes on from there", file=sys.stderr)
         return 130

@@ -16,6 +16,7 @@ from mlffstore.cli.output import AsJson, err, out, pairs, print_json
 from mlffstore.describe import describe, human_bytes, lines
 from mlffstore.pipeline.recipe import load_recipe
 from mlffstore.pipeline.run import run as run_recipe
+from mlffstore.release.manifest import is_cut_from
 
 if TYPE_CHECKING:
     from mlffstore.pipeline.recipe import Recipe
@@ -113,23 +114,16 @@ def _run_on_dask(recipe: Recipe, scheduler: str, progress: Any) -> RunReport:
 
 
 def _release(recipe: Recipe) -> list[dict[str, Any]]:
-    """Cut the recipe's release, a file for each teacher."""
+    """Cut the recipe's releases, one for each teacher; leave those alone that were cut from this version before."""
     assert recipe.release is not None
-    store = ml.open(recipe.store)
-    snap, folder = store.snapshot(), Path(recipe.release.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    snap, folder = ml.open(recipe.store).snapshot(), Path(recipe.release.folder)
     files = []
     for who in snap.teachers:
-        path = folder / f"{recipe.name}-{who}-{recipe.release.version}.h5"
-        with err.status(f"exporting {path} ..."):
-            ml.get_exporter("hdf5")(
-                snap,
-                path,
-                teacher=who,
-                title=recipe.name,
-                version=recipe.release.version,
-                provenance=store.provenance(),
-            )
+        name, version = f"{recipe.name}-{who}", recipe.release.version
+        path = folder / f"{name}-{version}" / f"{name}-{version}.h5"
+        if not is_cut_from(path.parent, snap):
+            with err.status(f"cutting {path.parent} ..."):
+                path = ml.export_release(snap, folder, name=name, version=version, teacher=who)
         files.append({"path": str(path), "teacher": who, "bytes": path.stat().st_size})
     return files
 
@@ -153,10 +147,9 @@ def _print(
         return
     steps = [f"mlffstore info {recipe.store}", f"mlffstore log {recipe.store}"]
     if files:
-        teacher = files[0]["teacher"]
         code = f"import mlffstore as ml; print(ml.TorchDataset('{files[0]['path']}', split='train').batch([0, 1]))"
         steps.append(f'python -c "{code}"')
-        steps.append(f"mlffstore export {recipe.store} --teacher {teacher} --out {teacher}.h5")
+        steps.append(f"mlffstore report {recipe.store} --out report  # needs pip install 'mlffstore[report]'")
     out.print("\nNext, try:")
     for step in steps[:3]:
         out.print(f"  {step}", markup=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -25,6 +26,7 @@ from mlffstore.batch import SampleBatch, choose_teacher
 from mlffstore.errors import CorruptionError, DataError
 from mlffstore.ragged import offsets
 from mlffstore.release import Release, is_release
+from mlffstore.schema import label_key
 from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -155,28 +157,33 @@ class _StoreSource:
 
 
 class _ReleaseSource:
-    """Samples of a release file."""
+    """Samples of a release that a teacher labelled."""
 
     def __init__(self, release: Release, teacher: str | None) -> None:
         self.release = release
-        self.teacher = choose_teacher((release.teacher,), teacher)
+        self.teacher = choose_teacher(release.teachers, teacher)
         self.precision = str(release.attributes.get("precision", "float32"))
 
     def key(self) -> str:
-        with self.release.path.open("rb") as file:
-            return f"release {hashlib.file_digest(file, 'sha256').hexdigest()} {self.teacher}"
+        return f"release {self.release.key()} {self.teacher}"
 
     def title(self) -> str:
-        return f"{self.release.path}, {self.teacher}"
+        return f"{self.release.path.absolute()}, {self.teacher}"
 
     def sizes(self) -> tuple[Array, Array]:
-        parts = [self.release.n_atoms(split) for split in self.release.counts]
-        codes = [np.full(n, SPLITS.index(split), np.uint8) for split, n in self.release.counts.items()]
-        return np.concatenate(parts), np.concatenate(codes)
+        energy = label_key("energy", self.teacher) if len(self.release.teachers) > 1 else "energy"
+        sizes, codes = [], []
+        for split in self.release.counts:
+            one = self.release.n_atoms(split)[~np.isnan(self.release.column(split, energy))]
+            sizes.append(one)
+            codes.append(np.full(len(one), SPLITS.index(split), np.uint8))
+        return np.concatenate(sizes), np.concatenate(codes)
 
     def blocks(self) -> Iterator[SampleBatch]:
         for split in self.release.counts:
-            yield from self.release.blocks(split, _BLOCK)
+            for batch in self.release.blocks(split, _BLOCK, self.teacher):
+                missing = np.isnan(batch.labels[self.teacher]["energy"])
+                yield batch.take(np.flatnonzero(~missing)) if missing.any() else batch
 
 
 def source(data: Any, teacher: str | None) -> _StoreSource | _ReleaseSource:
@@ -217,7 +224,7 @@ def _fill(where: _StoreSource | _ReleaseSource, out: Columns, progress: Any) -> 
 
 def _label_names(where: _StoreSource | _ReleaseSource) -> set[str]:
     if isinstance(where, _ReleaseSource):
-        return where.release.labels()
+        return where.release.labels(where.teacher)
     keys = {key for segment in where.snapshot.segments for key in segment.columns}
     return {name for name in ("energy", "forces", "stress") if f"{name}.{where.teacher}" in keys}
 
@@ -265,7 +272,8 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
 
 
-def _limit() -> int:
+def limit() -> int:
+    """Return how many bytes all caches together may take: MLFFSTORE_CACHE_GB, or 50 GB."""
     text = os.environ.get("MLFFSTORE_CACHE_GB")
     if text is None:
         return _LIMIT
@@ -356,14 +364,26 @@ class Cached:
     used: float
 
 
+#: Names of caches, and of those that are being built.
+_NAME = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.tmp)?")
+
+
+def is_cache(path: Path) -> bool:
+    """Return whether a path in the cache's folder is ours to remove."""
+    return path.is_dir() and _NAME.fullmatch(path.name) is not None
+
+
 def cached() -> list[Cached]:
     """Return the caches that are there, the one used last first."""
     out = []
     for about in cache_folder().glob("*/about.json"):
-        document = json.loads(about.read_text())
+        try:
+            document = json.loads(about.read_text())
+            title, samples = str(document["title"]), int(document["samples"])
+        except (OSError, ValueError, KeyError):
+            title, samples = "unreadable", 0
         nbytes = sum(path.stat().st_size for path in about.parent.iterdir())
-        used = about.parent.stat().st_mtime
-        out.append(Cached(about.parent, document["title"], document["samples"], nbytes, used))
+        out.append(Cached(about.parent, title, samples, nbytes, about.parent.stat().st_mtime))
     return sorted(out, key=lambda one: -one.used)
 
 
@@ -372,26 +392,25 @@ def make_room(nbytes: int) -> list[Cached]:
 
     A process that maps a removed cache goes on with it: the file system keeps it until the last one is done.
     """
-    limit, kept = _limit(), cached()
-    if nbytes > limit:
+    most, kept = limit(), cached()
+    if nbytes > most:
         raise DataError(
-            f"the cache would take {nbytes / 1e9:.1f} GB, more than the {limit / 1e9:.1f} GB allowed; set "
+            f"the cache would take {nbytes / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB allowed; set "
             "MLFFSTORE_CACHE_GB, or read without it: cache='memory', or TorchDataset.stream"
         )
     removed = []
-    while kept and sum(one.nbytes for one in kept) + nbytes > limit:
+    while kept and sum(one.nbytes for one in kept) + nbytes > most:
         oldest = kept.pop()
         shutil.rmtree(oldest.path, ignore_errors=True)
         removed.append(oldest)
     return removed
 
 
-def verify(folder: Path) -> list[str]:
-    """Return the files of a cache whose bytes are not what was written."""
-    about = json.loads((folder / "about.json").read_text())
-    return [
-        name for name, crc in about["crc32"].items() if not (folder / name).is_file() or _crc32(folder / name) != crc
-    ]
-
-
-__all__ = ["Cached", "Columns", "cache_folder", "cached", "in_memory", "make_room", "mapped", "source", "verify"]
+def damage(folder: Path) -> str:
+    """Return what is wrong with a cache after reading all of it; nothing if it is what was written."""
+    try:
+        listed = json.loads((folder / "about.json").read_text())["crc32"].items()
+        wrong = [name for name, crc in listed if not (folder / name).is_file() or _crc32(folder / name) != crc]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"about.json cannot be read ({error})"
+    return f"{', '.join(wrong)} changed" if wrong else ""

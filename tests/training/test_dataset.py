@@ -70,10 +70,12 @@ def test_exporting_twice_gives_the_same_bytes(store, tmp_path):
 
 
 def test_a_failed_export_leaves_the_old_file(store, tmp_path):
-    path = release(store, tmp_path / "out")
+    path = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "out" / "r.h5")
     before = path.read_bytes()
     shard = next((tmp_path / "d.zarr").glob("segments/*/forces.emt/c.0.0"))
     shard.unlink()
+    with pytest.raises(ml.errors.CorruptionError):
+        ml.get_exporter("hdf5")(store.snapshot(), path)
     with pytest.raises(ml.errors.CorruptionError):
         release(store, tmp_path / "out")
     assert path.read_bytes() == before

@@ -1,0 +1,360 @@
+"""The documents of a release: the dataset card, Croissant metadata, and how to cite it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.describe import human_bytes
+from mlffstore.release.manifest import describe_file
+from mlffstore.schema import LABELS, STANDARD
+from mlffstore.splits import SPLITS
+from mlffstore.validation.result import number
+from mlffstore_exporters.hdf5 import stored_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlffstore_exporters.release import About
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+#: What has no generator to speak for it: imported data.
+_UNKNOWN = "not recorded"
+
+
+def readme(about: About, files: list[Path]) -> str:
+    """Return the dataset card: Hugging Face front matter, then sections for people."""
+    parts = [_front(about), f"# {about.name} {about.version}\n"]
+    sections = (
+        ("What this is", _what(about, files)),
+        ("How to load it", _load(about, files)),
+        ("Columns, units and signs", _columns(about)),
+        ("How it was sampled", _sampling(about)),
+        ("Teachers", _teachers(about)),
+        ("Elements", _elements(about)),
+        ("Filters", _filters(about)),
+        ("Splits", _splits(about)),
+        ("Validation", _validation(about)),
+        *([("What changed", _since(about))] if about.since else []),
+        ("Known limits", _limits(about)),
+        ("Licence and citation", _licence(about)),
+        ("Files", _files()),
+    )
+    parts += [f"## {title}\n\n{text.strip()}\n" for title, text in sections]
+    return "\n".join(parts)
+
+
+def _front(about: About) -> str:
+    import yaml
+
+    n = about.statistics["samples"]
+    document = {
+        "pretty_name": f"{about.name} {about.version}",
+        "license": about.licence.lower() or "other",
+        "tags": ["chemistry", "materials science", "interatomic potentials", "machine-learned force fields"],
+        "size_categories": [next((word for limit, word in _SIZES if n < limit), "1M<n<10M")],
+    }
+    return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n"
+
+
+def _what(about: About, files: list[Path]) -> str:
+    s = about.statistics
+    size, nbytes = s["n_atoms"], sum(path.stat().st_size for path in files)
+    labels = ", ".join(f"`{who}`" for who in about.teachers)
+    text = f"{about.description}\n\n" if about.description else ""
+    return f"""{text}{s["samples"]:,} structures ({s["periodic"]:,} of them periodic) with {s["atoms"]:,} atoms of
+{len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled with energies, forces and, where
+periodic in three directions, stress by {labels}. {human_bytes(nbytes)} of HDF5.
+Cut from version {about.snapshot.version} of the store {about.snapshot.store_uuid}, which was
+committed {about.snapshot.committed()}."""
+
+
+def _load(about: About, files: list[Path]) -> str:
+    first = files[0].name
+    head = "" if len(about.teachers) == 1 else f".{about.teachers[0]}"
+    whom = "" if len(about.teachers) == 1 else f', teacher="{about.teachers[0]}"'
+    split = next(split for split in SPLITS if len(about.splits[split]))
+    shards = "" if len(files) == 1 else f"The data are in {len(files)} files of one layout; each has all splits.\n\n"
+    return f"""{shards}With h5py and NumPy alone, from this folder:
+
+```python
+import h5py
+import numpy as np
+
+with h5py.File("{first}") as file:
+    group = file["{split}"]
+    n_atoms = group["n_atoms"][:]
+    energy = group["energy{head}"][:]
+    ends = np.cumsum(n_atoms)
+    i = len(n_atoms) - 1
+    atoms = slice(ends[i] - n_atoms[i], ends[i])
+    print(group["numbers"][atoms], group["positions"][atoms], group["forces{head}"][atoms], energy[i])
+```
+
+With xarray, lazily:
+
+```python
+import xarray as xr
+
+ds = xr.open_dataset("{first}", group="{split}", engine="h5netcdf", chunks={{}})
+print(ds)
+```
+
+With ASE:
+
+```python
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+with h5py.File("{first}") as file:
+    group = file["{split}"]
+    atoms = slice(0, int(group["n_atoms"][0]))
+    frame = Atoms(group["numbers"][atoms], group["positions"][atoms], cell=group["cell"][0], pbc=group["pbc"][0])
+    forces, energy = group["forces{head}"][atoms], float(group["energy{head}"][0])
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+print(frame)
+```
+
+With PyTorch, shuffled batches at the speed of memory (`pip install 'mlffstore[torch]'`):
+
+```python
+import mlffstore as ml
+
+data = ml.TorchDataset("{first if len(files) == 1 else "."}", split="{split}"{whom})
+for batch in data.loader(batch_size=32, shuffle=True):
+    print(batch["positions"].shape, batch["energy"].shape)
+    break
+```
+
+`mlffstore verify .` checks checksums, schema, splits and statistics of this folder."""
+
+
+def _columns(about: About) -> str:
+    lines = ["| column | dtype | unit | rows | meaning |", "|---|---|---|---|---|"]
+    for name, (column, key) in stored_columns(about.snapshot, about.teachers).items():
+        dtype = column.dtype.replace("bool", "uint8")
+        whose = f" ({name.partition('.')[2]})" if name != key else ""
+        lines.append(f"| `{name}` | {dtype} | {column.unit} | {column.axis} | {column.long_name}{whose} |")
+    rounding = ""
+    if about.rounding:
+        which = ", ".join(f"{name} to steps of at most {step:g}" for name, step in about.rounding.items())
+        rounding = f"\nLossy: {which} (attribute `rounding_step`)."
+    return f"""One group for each split. Atoms of all samples lie one after another, `n_atoms` says how many belong to each
+(CF contiguous ragged arrays). Rows of `cell` are lattice vectors. Stress is xx yy zz yz xz xy, positive under tension (the
+sign of ASE). Energies are total energies with the zero of their teacher: never mix those of two teachers. A label that a
+teacher does not give is NaN.
+
+{chr(10).join(lines)}
+{rounding}"""
+
+
+def _sampling(about: About) -> str:
+    recipe = next((one for one in reversed(about.provenance) if "recipe" in one), None)
+    counts = ", ".join(f"{k} {v:,}" for k, v in about.statistics["samplers"].items()) or _UNKNOWN
+    text = f"Samples by sampler: {counts}.\n"
+    if recipe is not None:
+        text += "\nThe recipe, with which the same structures can be made again:\n\n"
+        text += f"```json\n{json.dumps(recipe['recipe'], indent=1)}\n```\n"
+        for name, one in recipe.get("generators", {}).items():
+            text += f"\nThe generator `{name}`, with all options, sources and licences of its seeds:\n\n"
+            text += f"```json\n{json.dumps(one, indent=1)}\n```\n"
+    sources: list[dict[str, Any]] = []
+    for one in about.provenance:
+        what = {k: v for k, v in one.items() if k not in ("version", "time")}
+        if "recipe" not in what and "part" not in what and what not in sources:  # a recipe's tasks say nothing new
+            sources.append(what)
+    if sources:
+        more = f"\n... and {len(sources) - 20} more; all are in the root attribute `provenance` of the HDF5 files.\n"
+        text += f"\nThe store's log says:\n\n```json\n{json.dumps(sources[:20], indent=1)}\n```\n"
+        text += more if len(sources) > 20 else ""
+    if recipe is None and not sources:
+        text += "\nThe store has no record of how the structures were made.\n"
+    return text
+
+
+def _teachers(about: About) -> str:
+    lines = []
+    for who in about.teachers:
+        info = about.snapshot.teacher_info(who)
+        n = sum(about.statistics["teachers"][who]["samples_by_split"].values())
+        if not info:
+            lines.append(f"- `{who}`: {n:,} samples; labels were imported, nothing more is recorded.")
+            continue
+        software = ", ".join(f"{k} {v}" for k, v in info.get("software", {}).items())
+        conservative = {True: "the gradient of the energy", False: "NOT the gradient of the energy"}
+        lines.append(
+            f"- `{who}`: {n:,} samples; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces are "
+            f"{conservative.get(info.get('conservative', True))}; computed in {info.get('precision', _UNKNOWN)}; "
+            f"fingerprint `{info.get('fingerprint', _UNKNOWN)}`; {software}."
+        )
+    return "\n".join(lines)
+
+
+def _elements(about: About) -> str:
+    found = about.statistics["elements"]
+    lines = ["| element | atoms | samples |", "|---|---|---|"]
+    for symbol, one in found.items():
+        atoms, samples = (one["atoms"], one["samples"]) if isinstance(one, dict) else (one, "")
+        lines.append(f"| {symbol} | {atoms:,} | {samples:,} |" if samples != "" else f"| {symbol} | {atoms:,} | |")
+    return "\n".join(lines)
+
+
+def _filters(about: About) -> str:
+    snapshot = about.snapshot
+    lines = []
+    if snapshot.n_quarantined:
+        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in snapshot.quarantine.reasons())
+        lines = [f"- {count:,} rejected: {reason}" for reason, count in reasons.most_common(20)]
+    skipped: Counter[str] = Counter()
+    for one in about.provenance:
+        skipped.update({str(k): int(v) for k, v in one.get("skipped", {}).items()})
+    lines += [f"- {count:,} seeds skipped: {reason}" for reason, count in skipped.most_common(20)]
+    left = len(snapshot) - about.statistics["samples"]
+    if left:
+        lines.append(
+            f"- {left:,} samples of the store are not in this release: another teacher's, or beyond the counts"
+        )
+    checks = next((one["recipe"].get("checks") for one in reversed(about.provenance) if "recipe" in one), None)
+    limits = f"Every sample keeps these limits: `{json.dumps(checks)}`.\n\n" if checks else ""
+    return limits + ("\n".join(lines) or "Nothing was rejected.")
+
+
+def _splits(about: About) -> str:
+    settings = about.snapshot.settings
+    rows = "\n".join(f"| {split} | {len(about.splits[split]):,} |" for split in SPLITS)
+    fractions = ", ".join(f"{k} {v:g}" for k, v in settings["splits"].items())
+    exact = " Exact counts were taken in the order of the roots' hashes." if about.exact else ""
+    return f"""| split | samples |
+|---|---|
+{rows}
+
+All samples that descend from one seed structure (its root) are in one split: it follows from a hash of the root, with the
+seed {settings["split_seed"]} and the fractions {fractions}.{exact} A later release of the same store never moves a
+sample to another split."""
+
+
+def _validation(about: About) -> str:
+    verdict = about.validation
+    rows = [
+        f"| {line.quantity} | {line.target} | {number(line.value)} | "
+        f"{'pass' if line.passed else 'FAIL' if line.passed is False else '-'} |"
+        for line in verdict.acceptance
+    ]
+    found = [f"- {one.severity}: {one.check}, {one.n_samples:,} samples" for one in verdict.findings]
+    found += [f"- {one.severity}: {one.check}: {one.text}" for one in verdict.problems]
+    text = "The dataset passes." if verdict.ok else "**The dataset does NOT pass; it was published all the same.**"
+    table = "\n".join(["| quantity | target | found | |", "|---|---|---|---|", *rows])
+    return f"{text}\n\n{table}\n\n" + "\n".join(found)
+
+
+def _since(about: About) -> str:
+    assert about.since is not None
+    lines = "\n".join(f"- {line}" for line in about.since.lines())
+    return f"Samples since {about.since.name} {about.since.version}:\n\n{lines}"
+
+
+def _limits(about: About) -> str:
+    s = about.statistics
+    lines = [
+        "- Labels are those of models, not of experiment or of the reference method that the models were trained on.",
+        f"- Structures have {s['n_atoms']['min']:.0f} to {s['n_atoms']['max']:.0f} atoms; a student has seen nothing else.",
+    ]
+    for who in about.teachers:
+        info = about.snapshot.teacher_info(who)
+        if info.get("conservative") is False:
+            lines.append(
+                f"- Forces of `{who}` are not the gradient of its energy: do not take Hessians or run NVE on them."
+            )
+    rare = [k for k, v in s["elements"].items() if (v["samples"] if isinstance(v, dict) else v) < 10]
+    if rare:
+        lines.append(f"- Fewer than 10 samples have {', '.join(rare)}.")
+    if not about.validation.ok:
+        lines.append("- It does not pass its validation policy; see above.")
+    return "\n".join(lines)
+
+
+def _licence(about: About) -> str:
+    which = about.licence or "not chosen by the publisher; mind those of the seeds and the teachers above"
+    return f"Licence of the dataset: {which}. How to cite it is in `CITATION.cff`."
+
+
+def _files() -> str:
+    return """- `*.h5`: the data
+- `statistics.yaml`: counts, moments, quantiles; under `normalisation` energies of the elements, shift and scale from the
+  split train, under the names of MACE, NequIP, SevenNet and SchNetPack
+- `validation.json`: the verdict in full
+- `croissant.json`: this card for machines
+- `MANIFEST.json`: SHA-256 and size of every file, identity of store, recipe, teachers and software"""
+
+
+def citation(about: About) -> str:
+    """Return CITATION.cff (https://citation-file-format.github.io, 1.2.0)."""
+    import yaml
+
+    authors: list[dict[str, str]] = []
+    for author in about.authors:
+        family, comma, given = author.partition(",")
+        authors.append({"family-names": family.strip(), "given-names": given.strip()} if comma else {"name": author})
+    document: dict[str, Any] = {
+        "cff-version": "1.2.0",
+        "message": "If you use this dataset, please cite it.",
+        "type": "dataset",
+        "title": about.name,
+        "version": about.version,
+        "date-released": about.snapshot.committed()[:10],
+        "authors": authors or [{"name": f"The authors of {about.name}"}],
+    }
+    if about.licence:
+        document["license"] = about.licence
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+#: The context of Croissant 1.0, https://docs.mlcommons.org/croissant/docs/croissant-spec.html.
+_CONTEXT = {
+    "@language": "en", "@vocab": "https://schema.org/", "citeAs": "cr:citeAs", "column": "cr:column",
+    "conformsTo": "dct:conformsTo", "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"}, "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/", "examples": {"@id": "cr:examples", "@type": "@json"}, "extract": "cr:extract",
+    "field": "cr:field", "fileObject": "cr:fileObject", "fileProperty": "cr:fileProperty", "fileSet": "cr:fileSet",
+    "format": "cr:format", "includes": "cr:includes", "isLiveDataset": "cr:isLiveDataset", "jsonPath": "cr:jsonPath",
+    "key": "cr:key", "md5": "cr:md5", "parentField": "cr:parentField", "path": "cr:path", "recordSet": "cr:recordSet",
+    "references": "cr:references", "regex": "cr:regex", "repeated": "cr:repeated", "replace": "cr:replace",
+    "sc": "https://schema.org/", "separator": "cr:separator", "source": "cr:source", "subField": "cr:subField",
+    "transform": "cr:transform",
+}  # fmt: skip
+
+
+def croissant(about: About, files: list[Path]) -> dict[str, Any]:
+    """Return the Croissant 1.0 document: what the dataset is, and its files with checksums.
+
+    Croissant knows no HDF5, so it has no record sets; the columns are described in words.
+    """
+    s = about.statistics
+    what = (
+        f"{s['samples']:,} structures of {len(s['elements'])} elements with energies, forces and stress of "
+        f"{', '.join(about.teachers)}. Columns: "
+        + "; ".join(f"{c.name} ({c.unit}): {c.long_name}" for c in (*STANDARD.values(), *LABELS.values()))
+    )
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": about.name,
+        "version": about.version,
+        "description": f"{about.description} {what}".strip(),
+        "license": about.licence or "other",
+        "datePublished": about.snapshot.committed()[:10],
+        "creator": [{"@type": "sc:Person", "name": one} for one in about.authors or [f"The authors of {about.name}"]],
+        "citeAs": f"{about.name}, version {about.version}",
+        "url": ".",
+        "keywords": ["interatomic potentials", "machine-learned force fields", *s["elements"]],
+        "distribution": [
+            {
+                "@type": "cr:FileObject", "@id": path.name, "name": path.name, "contentUrl": path.name,
+                "contentSize": f"{path.stat().st_size} B", "encodingFormat": "application/x-hdf5",
+                "sha256": describe_file(path)["sha256"],
+            }
+            for path in files
+        ],
+    }  # fmt: skip

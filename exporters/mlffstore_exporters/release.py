@@ -1,0 +1,325 @@
+"""A release: one folder with the HDF5 files and everything that somebody needs who has nothing else.
+
+::
+
+    NAME-VERSION/
+      NAME-VERSION.h5      or NAME-VERSION-00001-of-00004.h5, ...
+      statistics.yaml      of all samples; normalisation for trainers from the split train
+      validation.json      the verdict, the acceptance table, what was found
+      README.md            the dataset card
+      croissant.json       the same for machines (mlcommons.org/croissant)
+      CITATION.cff
+      MANIFEST.json        SHA-256 and size of all of these, counts, identity of store and teachers
+
+It is made under another name and renamed when it is complete. A version that is there is never written again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore import __version__
+from mlffstore.errors import GateError, ReleaseError
+from mlffstore.release import Release
+from mlffstore.release.changes import changes
+from mlffstore.release.manifest import MANIFEST, MANIFEST_FORMAT, describe_file
+from mlffstore.splits import SPLITS
+from mlffstore_exporters import card
+from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mlffstore.ragged import Ints
+    from mlffstore.release.changes import Changes
+    from mlffstore.snapshot import Snapshot
+    from mlffstore.stats.result import Statistics
+    from mlffstore.validation.result import Validation
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+#: https://semver.org, without build metadata.
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?")
+_SOFTWARE = ("mlffstore", "numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a release says of itself; `card` turns it into documents."""
+
+    name: str
+    version: str
+    licence: str
+    authors: tuple[str, ...]
+    description: str
+    snapshot: Snapshot
+    teachers: tuple[str, ...]
+    splits: Mapping[str, Ints]
+    exact: bool
+    provenance: Sequence[dict[str, Any]]
+    statistics: Mapping[str, Any]
+    validation: Validation
+    rounding: Mapping[str, float]
+    since: Changes | None = None
+
+
+def export_release(
+    snapshot: Snapshot,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    version: str = "1.0.0",
+    teacher: str | Sequence[str] | None = None,
+    counts: Mapping[str, int] | None = None,
+    policy: Any = None,
+    allow_failing: bool = False,
+    since: str | os.PathLike[str] | None = None,
+    shard_nbytes: int | None = None,
+    licence: str = "",
+    authors: Sequence[str] = (),
+    description: str = "",
+    progress: Callable[[int, int], object] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the release ``folder/NAME-VERSION/`` of a snapshot.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    folder : path
+        Where releases lie; made if it does not exist.
+    name, version : str
+        Of the release; the version is semantic, such as ``1.0.0``.
+    teacher : str or sequence of str, optional
+        Whose labels; needed when there are several. Several become named columns of one file (heads).
+    counts : mapping of str to int, optional
+        Exact number of samples of splits, such as ``{"train": 100_000, "val": 10_000, "test": 10_000}``. Roots are taken
+        whole in the order of their hash, but for the last one.
+    policy : Policy, mapping, name or path, optional
+        Of the validation; see `mlffstore.validate`.
+    allow_failing : bool, optional
+        Publish although the validation fails; the manifest and the card say so.
+    since : path, optional
+        An older release: manifest and card say what changed.
+    shard_nbytes : int, optional
+        Uncompressed bytes of an HDF5 file, about; one file by default.
+    licence : str, optional
+        SPDX identifier of the dataset's licence.
+    authors : sequence of str, optional
+        "Family, Given".
+    description : str, optional
+        A sentence or two for the card.
+    progress : callable, optional
+        Called with the number of samples written and of all.
+    **options
+        Passed to `mlffstore_exporters.hdf5.export_hdf5`: ``codec``, ``compression_level``, ``rounding``.
+
+    Returns
+    -------
+    Path
+        Of the HDF5 file, or of the folder if there are several.
+
+    Raises
+    ------
+    ReleaseError
+        If that version exists, the validation fails, or there are too few samples.
+    """
+    target = Path(folder) / f"{name}-{version}"
+    older = None if since is None else Release(since)
+    _check_names(name, version, target)
+    who = choose_teachers(snapshot, teacher)
+    splits = select(snapshot, who)
+    if counts is not None:
+        splits = exactly(snapshot, splits, counts)
+    chosen = np.sort(np.concatenate(list(splits.values())))
+    if not len(chosen):
+        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
+    validation, statistics = _examine(snapshot, who, chosen, policy)
+    if not validation.ok and not allow_failing:
+        raise GateError(
+            f"{target}: the samples do not pass the validation; nothing was written. Mend the store (mlffstore validate), "
+            f"choose another policy, or publish all the same with allow_failing (--allow-failing)\n{validation.table()}"
+        )
+    provenance = snapshot.provenance()
+    document = {**statistics.to_dict(), "normalisation": {}}
+    for one in who:
+        if document["teachers"][one]["samples_by_split"]["train"]:
+            document["normalisation"][one] = statistics.normalisation(one)
+    about = About(
+        name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
+        document, validation, dict(options.get("rounding") or {}),
+    )  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        shards = _shards(snapshot, splits, shard_nbytes)
+        done = 0
+        for k, part in enumerate(shards):
+            suffix = f"-{k + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+            export_hdf5(
+                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=who, splits=part, title=name,
+                version=version, provenance=provenance, progress=_shifted(progress, done, len(chosen)), **options,
+            )  # fmt: skip
+            done += sum(len(index) for index in part.values())
+        if older is not None:
+            about = replace(about, since=changes(older, Release.of(sorted(temporary.iterdir()))))
+        _write_documents(temporary, about)
+        _publish(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target / f"{name}-{version}.h5" if len(shards) == 1 else target
+
+
+def _check_names(name: str, version: str, target: Path) -> None:
+    if not _NAME.fullmatch(name):
+        raise ReleaseError(f"name: expected letters, digits, '_', '.', '+' and '-', got {name!r}")
+    if not _VERSION.fullmatch(version):
+        raise ReleaseError(f"version: expected a semantic version such as 1.0.0, got {version!r}")
+    if target.exists():
+        raise ReleaseError(
+            f"{target}: this version is published and is never overwritten; choose the next one "
+            "(1.0.1: same samples; 1.1.0: more of them; 2.0.0: other labels or splits)"
+        )
+
+
+def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str, int]) -> dict[str, Ints]:
+    """Return exact numbers of samples of each split, by whole roots in the order of their hash but for the last one.
+
+    A larger store keeps the roots that a smaller one had before others, and no root ever changes its split.
+    """
+    from mlffstore.hashing import mix
+
+    unknown = set(counts) - set(SPLITS)
+    if unknown or any(n < 0 for n in counts.values()):
+        raise ReleaseError(
+            f"counts: expected numbers that are not negative, of {', '.join(SPLITS)}, got {dict(counts)}"
+        )
+    out = {}
+    for split, index in splits.items():
+        wanted = counts.get(split, 0)
+        if wanted > len(index):
+            have = ", ".join(f"{name} {len(one):,}" for name, one in splits.items())
+            raise ReleaseError(
+                f"counts: expected {wanted:,} samples of {split}, the store has {have}; add samples, or make a store with "
+                "other fractions of the splits: a sample never changes its split"
+            )
+        order = np.lexsort((index, mix(snapshot.roots()[index])))
+        out[split] = np.sort(index[order[:wanted]])
+    return out
+
+
+def _examine(snapshot: Snapshot, who: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
+    from mlffstore.stats import statistics
+    from mlffstore.validation import validate
+
+    data = snapshot.to_xarray(teachers=list(who))
+    if len(chosen) < len(snapshot):
+        data = data.mlff.isel(sample=chosen)
+    return validate(data, policy).compute(), statistics(data).compute()
+
+
+def _shards(snapshot: Snapshot, splits: Mapping[str, Ints], nbytes: int | None) -> list[dict[str, Ints]]:
+    """Cut every split into as many parts as keep the files under a size."""
+    if nbytes is None:
+        return [dict(splits)]
+    if nbytes < 1 << 20:
+        raise ReleaseError(f"shard_nbytes: expected at least 1 MiB, got {nbytes}")
+    share = sum(len(index) for index in splits.values()) / max(len(snapshot), 1)
+    n = max(1, -(-int(snapshot.summary()["nbytes_raw"] * share) // nbytes))
+    parts = {split: np.array_split(index, n) for split, index in splits.items()}
+    return [{split: parts[split][k] for split in splits} for k in range(n)]
+
+
+def _shifted(progress: Callable[[int, int], object] | None, before: int, total: int) -> Any:
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _write_documents(folder: Path, about: About) -> None:
+    import yaml
+
+    def write(name: str, text: str) -> None:
+        (folder / name).write_text(text, encoding="utf-8")
+
+    data = sorted(folder.iterdir())
+    write("statistics.yaml", yaml.safe_dump(dict(about.statistics), sort_keys=False, allow_unicode=True))
+    write("validation.json", json.dumps(about.validation.to_json(), indent=1))
+    write("README.md", card.readme(about, data))
+    write("CITATION.cff", card.citation(about))
+    write("croissant.json", json.dumps(card.croissant(about, data), indent=1, ensure_ascii=False))
+    files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
+    write(MANIFEST, json.dumps(_manifest(about, files), indent=1, ensure_ascii=False))
+
+
+def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
+    snapshot, verdict = about.snapshot, about.validation
+    n_atoms = snapshot.read(None, columns=["n_atoms"]).n_atoms
+    return {
+        "format": MANIFEST_FORMAT,
+        "name": about.name,
+        "version": about.version,
+        "licence": about.licence,
+        "files": files,
+        "splits": {
+            split: {"samples": len(index), "atoms": int(n_atoms[index].sum(dtype=np.int64))}
+            for split, index in about.splits.items()
+        },
+        "exact_counts": about.exact,
+        "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": snapshot.committed()},
+        "settings": snapshot.settings,
+        "precision": snapshot.precision,
+        "teachers": {who: snapshot.teacher_info(who) for who in about.teachers},
+        "rounding": dict(about.rounding),
+        "since": None if about.since is None else about.since.to_json(),
+        "validation": {
+            "ok": verdict.ok,
+            "allow_failing": not verdict.ok,
+            "invalid": int(verdict.invalid.sum()),
+            "failed": [line.quantity for line in verdict.acceptance if line.passed is False],
+        },
+        "recipe": next((one["recipe"] for one in reversed(about.provenance) if "recipe" in one), None),
+        "software": _software(),
+    }
+
+
+def _software() -> dict[str, str]:
+    import h5py
+
+    out = {"mlffstore": __version__, "hdf5": h5py.version.hdf5_version}
+    for package in _SOFTWARE[1:]:
+        try:
+            out[package] = installed(package)
+        except PackageNotFoundError:  # pragma: no cover
+            continue
+    return out
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Make the folder durable and give it its name; fail if somebody else was faster."""
+    for path in temporary.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    _fsync(temporary)
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        raise ReleaseError(f"{target}: expected no such folder, somebody else published it meanwhile") from error
+    _fsync(target.parent)
+
+
+def _fsync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,241 @@
+"""Reading the HDF5 files of a release, one or several shards.
+
+A file holds the labels of one teacher, or of several as columns ``energy.NAME`` and so on, in the groups `train`, `val` and
+`test`. `mlffstore_exporters.hdf5` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
+from mlffstore.errors import DataError, FormatError, StoreNotFoundError
+from mlffstore.ragged import offsets
+from mlffstore.release.manifest import MANIFEST, read_manifest
+from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
+from mlffstore.splits import SPLITS
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    import h5py
+
+#: Value of the root attribute `format`.
+FORMAT = "mlffstore-release 1"
+_REMEDY = "make one with 'mlffstore export'"
+
+
+class Release:
+    """A release file, or the folder of a release with its files.
+
+    Files are opened anew for every read, so that no handle crosses a fork.
+
+    Parameters
+    ----------
+    path : path
+
+    Attributes
+    ----------
+    paths : list of Path
+        The HDF5 files.
+    attributes : dict
+        Root attributes of the first file.
+    teachers : tuple of str
+    counts : dict of str to int
+        Samples of each split.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no file.
+    FormatError
+        If it is not a release, or one of a newer format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            paths = [self.path / name for name in read_manifest(self.path)["files"] if name.endswith(".h5")]
+        else:
+            paths = [self.path]
+        self._read(paths)
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> Release:
+        """Return the release of some files, without a manifest."""
+        out = cls.__new__(cls)
+        out.path = paths[0]
+        out._read(paths)
+        return out
+
+    def _read(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        found = [_open(one) for one in self.paths]
+        if not found:
+            raise FormatError(f"{self.path}: expected HDF5 files in the manifest, got none; {_REMEDY}")
+        self.attributes: dict[str, Any] = found[0][0]
+        self._counts = [counts for _, counts in found]
+        self.counts = {split: sum(counts.get(split, 0) for counts in self._counts) for split in SPLITS}
+        self.counts = {split: n for split, n in self.counts.items() if any(split in one for one in self._counts)}
+        listed = self.attributes.get("teachers")
+        self.teachers: tuple[str, ...] = (
+            (str(self.attributes["teacher"]),) if listed is None else tuple(json.loads(listed))
+        )
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def teacher(self) -> str:
+        """The only teacher."""
+        return choose_teacher(self.teachers, None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Split fractions and seed of the store."""
+        return dict(json.loads(self.attributes["settings"]))
+
+    def key(self) -> str:
+        """Return what names the content: the digests that the files carry, or else those of the files."""
+        return " ".join(_digest(path) for path in self.paths)
+
+    def n_atoms(self, split: str) -> Array:
+        """Return the atoms of each sample of a split, shape (S,), int32."""
+        return self.column(split, "n_atoms")
+
+    def column(self, split: str, name: str) -> Array:
+        """Return a whole column of a split, by its name in the file."""
+        import h5py
+
+        parts = []
+        for path, counts in zip(self.paths, self._counts, strict=True):
+            if split in counts:
+                with h5py.File(path, "r") as file:
+                    parts.append(np.asarray(file[split][name][...]))
+        return np.concatenate(parts)
+
+    def labels(self, teacher: str | None = None) -> set[str]:
+        """Return the names of the labels that the files hold of a teacher."""
+        import h5py
+
+        who = choose_teacher(self.teachers, teacher)
+        out = set()
+        for path in self.paths:
+            with h5py.File(path, "r") as file:
+                out |= {name for name in LABELS for split in file if self._stored(name, who) in file[split]}
+        return out
+
+    def blocks(
+        self, split: str, n_samples: int, teacher: str | None = None, *, everything: bool = False
+    ) -> Iterator[SampleBatch]:
+        """Yield the samples of a split in order, some at a time.
+
+        Parameters
+        ----------
+        split : str
+        n_samples : int
+        teacher : str, optional
+            Whose labels; of all by default.
+        everything : bool, optional
+            Also where samples come from (`source`, `sampler`) and user columns.
+        """
+        import h5py
+
+        who = self.teachers if teacher is None else (choose_teacher(self.teachers, teacher),)
+        for path, counts in zip(self.paths, self._counts, strict=True):
+            if not counts.get(split):
+                continue
+            with h5py.File(path, "r") as file:
+                group = file[split]
+                starts = offsets(group["n_atoms"][...])
+                for low in range(0, counts[split], n_samples):
+                    high = min(low + n_samples, counts[split])
+                    rows = {"sample": slice(low, high), "atom": slice(int(starts[low]), int(starts[high]))}
+                    yield self._batch(group, rows, who, everything)
+
+    def read(self, split: str | None, teacher: str | None = None) -> SampleBatch:
+        """Return all samples of a split (of all splits for None), in the order of the files."""
+        if split is not None and split not in self.counts:
+            raise DataError(f"split: expected one of {', '.join(self.counts)}, got {split!r}")
+        wanted = self.counts if split is None else [split]
+        size = max(len(self), 1)
+        return concatenate([batch for one in wanted for batch in self.blocks(one, size, teacher, everything=True)])
+
+    def _stored(self, name: str, teacher: str) -> str:
+        return name if len(self.teachers) == 1 else label_key(name, teacher)
+
+    def _batch(self, group: h5py.Group, rows: dict[str, slice], who: tuple[str, ...], everything: bool) -> SampleBatch:
+        columns: dict[str, Array] = {}
+        user: dict[str, Column] = {}
+        vocabulary: dict[str, tuple[str, ...]] = {}
+        for name, dataset in group.items():
+            if "axis" not in dataset.attrs or name.partition(".")[0] in LABELS:  # a dimension scale, a label
+                continue
+            if name not in STANDARD or name in CODED:
+                if not everything:
+                    continue
+                if name in CODED:
+                    vocabulary[name] = tuple(json.loads(dataset.attrs["meanings"]))
+                else:
+                    user[name] = _user_column(name, dataset)
+            values: Array = dataset[rows[dataset.attrs["axis"]]]
+            columns[name] = values.astype(bool) if name == "pbc" else values
+        labels = {
+            one: {
+                name: group[stored][rows[column.axis]]
+                for name, column in LABELS.items()
+                if (stored := self._stored(name, one)) in group
+            }
+            for one in who
+        }
+        return assemble(columns, labels, user, vocabulary)
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the root attributes of a file and the samples of each split."""
+    import h5py
+
+    if not path.is_file():
+        raise StoreNotFoundError(f"{path}: there is no such file; {_REMEDY}")
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = dict(file.attrs)
+            counts = {split: len(file[split]["n_atoms"]) for split in SPLITS if split in file}
+    except (OSError, KeyError) as error:
+        raise FormatError(f"{path}: expected an HDF5 release of mlffstore, got something else ({error})") from error
+    found = str(attributes.get("format", ""))
+    if found != FORMAT:
+        remedy = "upgrade mlffstore" if found.startswith("mlffstore-release") else _REMEDY
+        raise FormatError(f"{path}: expected the format {FORMAT!r}, got {found!r}; {remedy}")
+    return attributes, counts
+
+
+def _digest(path: Path) -> str:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        known = file.attrs.get("content_sha256")
+    if known is not None:
+        return str(known)
+    with path.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _user_column(name: str, dataset: h5py.Dataset) -> Column:
+    axis: Axis = "sample" if dataset.attrs["axis"] == "sample" else "atom"
+    shape = tuple(dataset.shape[1:])
+    inner = tuple(f"{name}_dim{i}" for i in range(1, dataset.ndim))
+    return Column(
+        name, axis, inner, shape, dataset.dtype.name, str(dataset.attrs["units"]), str(dataset.attrs["long_name"])
+    )
+
+
+def is_release(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path looks like a release rather than a store."""
+    return Path(path).suffix in (".h5", ".hdf5") or (Path(path) / MANIFEST).is_file()
