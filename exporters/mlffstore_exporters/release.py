@@ -17,10 +17,7 @@ It is made under another name and renamed when it is complete. A version that is
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import uuid
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -36,9 +33,11 @@ from mlffstore.release.changes import changes
 from mlffstore.release.manifest import MANIFEST, MANIFEST_FORMAT, describe_file
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import card
+from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, select
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from mlffstore.ragged import Ints
@@ -159,10 +158,7 @@ def export_release(
         name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
         document, validation, dict(options.get("rounding") or {}),
     )  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
+    with new_folder(target) as temporary:
         shards = _shards(snapshot, splits, shard_nbytes)
         done = 0
         for k, part in enumerate(shards):
@@ -175,9 +171,6 @@ def export_release(
         if older is not None:
             about = replace(about, since=changes(older, Release.of(sorted(temporary.iterdir()))))
         _write_documents(temporary, about)
-        _publish(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target / f"{name}-{version}.h5" if len(shards) == 1 else target
 
 
@@ -302,24 +295,3 @@ def _software() -> dict[str, str]:
         except PackageNotFoundError:  # pragma: no cover
             continue
     return out
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Make the folder durable and give it its name; fail if somebody else was faster."""
-    for path in temporary.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    _fsync(temporary)
-    try:
-        temporary.rename(target)
-    except OSError as error:
-        raise ReleaseError(f"{target}: expected no such folder, somebody else published it meanwhile") from error
-    _fsync(target.parent)
-
-
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

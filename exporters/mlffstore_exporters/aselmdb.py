@@ -1,0 +1,76 @@
+"""ASE databases in LMDB (ase-db-backends), as fairchem trains from them: a folder for each split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlffstore.batch import choose_teacher
+from mlffstore.errors import missing_dependency
+from mlffstore_exporters.folder import new_folder, parts
+from mlffstore_exporters.hdf5 import select
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from mlffstore.snapshot import Snapshot
+
+#: Samples of a file. The package looks every new row up in a list of all rows, which takes quadratic time.
+_ROWS = 5000
+
+
+def export_aselmdb(
+    snapshot: Snapshot,
+    path: str | os.PathLike[str],
+    *,
+    teacher: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write the samples that a teacher labelled as ``train/data.0000.aselmdb`` and so on.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    path : path
+        A new folder.
+    teacher : str, optional
+        Whose labels; needed when there are several.
+    progress : callable, optional
+        Called with the number of samples written and of all.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the package ase-db-backends.
+
+    Notes
+    -----
+    Charge and spin multiplicity are in ``atoms.info`` as `charge` and `spin`, where fairchem looks for them; `metadata.npz`
+    in each folder has the `natoms` that its samplers want.
+    """
+    try:
+        from ase_db_backends.aselmdb import LMDBDatabase
+    except ImportError as error:
+        raise missing_dependency("ase-db-backends", "aselmdb", "The layout aselmdb") from error
+    import numpy as np
+
+    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    splits = select(snapshot, (who,))
+    with new_folder(target) as folder:
+        for split, number, batch in parts(snapshot, splits, who, progress, _ROWS):
+            (folder / split).mkdir(exist_ok=True)
+            file = folder / split / f"data.{number:04d}.aselmdb"
+            with LMDBDatabase(file, use_lock_file=False) as database:
+                for i, frame in enumerate(batch.to_ase(who)):
+                    info = {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i])}
+                    database.write(frame, data={**info, "root": f"{int(batch.root[i]):016x}"})
+        for split, index in splits.items():
+            if len(index):
+                n_atoms = snapshot.read(index, columns=["n_atoms"]).n_atoms
+                np.savez(folder / split / "metadata.npz", natoms=n_atoms)
+    return target

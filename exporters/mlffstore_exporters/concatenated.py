@@ -1,0 +1,132 @@
+"""The concatenated HDF5 layout of MLFF-Distiller's writer: /structures, /labels and /metadata with `*_splits` arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from mlffstore.batch import choose_teacher
+from mlffstore.splits import SPLITS
+from mlffstore_exporters import chunks
+from mlffstore_exporters.folder import has_stress, parts
+from mlffstore_exporters.hdf5 import select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlffstore.snapshot import Snapshot
+
+_CHUNK_NBYTES = 512 << 10
+#: Name -> (rows by, inner shape, dtype); the order is that of the layout's description.
+_DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
+    "structures/atomic_numbers": ("atom", (), "i8"),
+    "structures/atomic_numbers_splits": ("bound", (), "i8"),
+    "structures/positions": ("atom", (3,), "f8"),
+    "structures/cells": ("sample", (3, 3), "f8"),
+    "structures/pbc": ("sample", (3,), "?"),
+    "labels/energy": ("sample", (), "f8"),
+    "labels/forces": ("atom", (3,), "f4"),
+    "labels/forces_splits": ("bound", (), "i8"),
+    "labels/stress": ("sample", (6,), "f8"),
+    "labels/stress_mask": ("sample", (), "?"),
+    "labels/structure_indices": ("sample", (), "i8"),
+    "metadata/split": ("sample", (), "u1"),
+}
+
+
+def export_concatenated(
+    snapshot: Snapshot,
+    path: str | os.PathLike[str],
+    *,
+    teacher: str | None = None,
+    compression_level: int = 4,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write the samples that a teacher labelled to one file of concatenated arrays.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    path : path
+        Replaced only when the new file is complete and on disk.
+    teacher : str, optional
+        Whose labels; needed when there are several.
+    compression_level : int, optional
+        Of gzip, 1 to 9.
+    progress : callable, optional
+        Called with the number of samples written and of all.
+
+    Returns
+    -------
+    Path
+
+    Notes
+    -----
+    Units are eV and angstrom, stress in Voigt order xx yy zz yz xz xy, zero where `stress_mask` is False. The layout knows
+    no splits: samples lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are.
+    """
+    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    splits = select(snapshot, (who,))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
+            _write(file, snapshot, splits, who, compression_level, progress)
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    return target
+
+
+def _write(file: h5py.File, snapshot: Snapshot, splits: Any, who: str, level: int, progress: Any) -> None:
+    n_atoms = np.concatenate([snapshot.read(index, columns=["n_atoms"]).n_atoms for index in splits.values()])
+    rows = {"sample": len(n_atoms), "bound": len(n_atoms) + 1, "atom": int(n_atoms.sum(dtype=np.int64))}
+    queue = chunks.ChunkQueue()
+    columns = {}
+    for name, (axis, inner, dtype) in _DATASETS.items():
+        size = max(1, min(rows[axis], _CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
+        filters: dict[str, Any] = {}
+        if rows[axis]:
+            filters = {"compression": "gzip", "compression_opts": level, "shuffle": True, "fletcher32": True}
+            filters["chunks"] = (size, *inner)
+        dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **filters)
+        columns[name] = chunks.Column(dataset, level)
+    done, atoms = 0, 0
+    zero = np.zeros(1, np.int64)
+    for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
+        queue.add(columns[name], zero)
+    for split, _, batch in parts(snapshot, splits, who, progress):
+        labels, whole = batch.labels[who], has_stress(batch, who)
+        stress = np.where(whole[:, None], labels.get("stress", np.zeros((len(batch), 6))), 0.0)
+        ends = atoms + batch.offsets[1:]
+        values = {
+            "structures/atomic_numbers": batch.numbers, "structures/atomic_numbers_splits": ends,
+            "structures/positions": batch.positions, "structures/cells": batch.cell, "structures/pbc": batch.pbc,
+            "labels/energy": labels["energy"], "labels/forces_splits": ends, "labels/stress": stress,
+            "labels/forces": labels.get("forces", np.full((batch.n_atoms_total, 3), np.nan)),
+            "labels/stress_mask": whole, "labels/structure_indices": np.arange(done, done + len(batch)),
+            "metadata/split": np.full(len(batch), SPLITS.index(split)),
+        }  # fmt: skip
+        for name, array in values.items():
+            queue.add(columns[name], np.ascontiguousarray(array, columns[name].dataset.dtype))
+        done, atoms = done + len(batch), int(ends[-1])
+    for column in columns.values():
+        queue.finish(column)
+    queue.drain()
+    file["metadata"].attrs.update(
+        {
+            "teacher_model": who, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,
+            "store_version": snapshot.version, "splits": "0 train, 1 val, 2 test",
+            "units": "eV, angstrom, eV/angstrom, eV/angstrom^3; stress xx yy zz yz xz xy, tension positive",
+        }
+    )  # fmt: skip
