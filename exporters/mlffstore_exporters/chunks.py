@@ -62,7 +62,7 @@ class ChunkQueue:
 
     def add(self, column: Column, rows: Array) -> None:
         """Append rows. They are not copied, and must not be changed afterwards."""
-        size = column.dataset.chunks[0]
+        size = column.dataset.chunks[0] if len(rows) else 0  # a dataset without rows has no chunks
         while len(rows):
             part = rows[: size - column.held]
             column.parts.append(part)

@@ -146,11 +146,16 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def finish(self, batch: Batch) -> Batch:
         """Return a gathered batch with its neighbours, if they are wanted, and transformed."""
+        batch = self.joined(batch)
+        return batch if self.transform is None else self.transform(batch)
+
+    def joined(self, batch: Batch) -> Batch:
+        """Return a gathered batch with its neighbours, if they are wanted."""
         if self.neighbours is not None:
             from mlffstore.training.edges import edges
 
             batch["edge_index"], batch["shift"] = edges(batch, self.neighbours)
-        return batch if self.transform is None else self.transform(batch)
+        return batch
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""

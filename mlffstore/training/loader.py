@@ -118,27 +118,30 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.order()
-        per_window = max(1, _WINDOW // self.batch_size)
+        joined = self.dataset.neighbours is not None
+        per_window = 1 if joined else max(1, _WINDOW // self.batch_size)  # edges take much more room than atoms
         step = per_window * self.batch_size
         starts = iter(range(self._done * self.batch_size, len(order), step))
         waiting: deque[Any] = deque()
-        plain = self.dataset.transform is None and self.dataset.neighbours is None
-        plain = plain and not self.pin_memory and self.device is None
+        transform = self.dataset.transform
+        plain = transform is None and not self.pin_memory and self.device is None
         with ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader") as pool:
 
             def ahead() -> None:
                 start = next(starts, None)
                 if start is not None:
-                    waiting.append(pool.submit(self._gather, order[start : start + step]))
+                    job = self._join if joined else self._gather
+                    waiting.append(pool.submit(job, order[start : start + step]))
 
             for _ in range(self.threads + _AHEAD):
                 ahead()
             while waiting:
-                window = waiting.popleft().result()
+                window, batches = waiting.popleft().result()
                 ahead()
-                for batch in self._views(window):
+                for batch in batches or self._views(window):
                     self._done += 1
-                    yield batch if plain else self._ready(self.dataset.finish(batch))
+                    # Transforms run here, one after another, so that their random numbers come in one order.
+                    yield batch if plain else self._ready(batch if transform is None else transform(batch))
                 self._spare.append(window)
                 del window
         self.epoch, self._done = self.epoch + 1, 0
@@ -150,13 +153,18 @@ class Loader:
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         return batch
 
-    def _gather(self, chosen: Array) -> Window:
+    def _join(self, chosen: Array) -> tuple[Window, list[Batch]]:
+        """Gather and find the neighbours, which takes longer than most models take for a step on a GPU."""
+        window, _ = self._gather(chosen)
+        return window, [self.dataset.joined(batch) for batch in self._views(window)]
+
+    def _gather(self, chosen: Array) -> tuple[Window, list[Batch]]:
         columns = self.dataset._load()
         index = self.dataset._index[chosen]
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
         window = self._take(len(index), atoms)
         window.fill(index, columns)
-        return window
+        return window, []
 
     def _take(self, n: int, atoms: int) -> Window:
         """Return a window that nobody looks at any more, or a new one."""
@@ -177,7 +185,8 @@ class Loader:
                 return window
             if not free and len(self._spare) < _SPARE:
                 self._spare.append(window)
-        per_window = max(1, _WINDOW // self.batch_size) * self.batch_size
+        joined = self.dataset.neighbours is not None
+        per_window = (1 if joined else max(1, _WINDOW // self.batch_size)) * self.batch_size
         real = _REAL[self.dataset.dtype]
         return _sized(
             Window.empty(max(n, per_window), self.batch_size, atoms, self.dataset._load(), real, atoms + atoms // 4), n

@@ -1,0 +1,78 @@
+"""A Lightning DataModule over the splits of a store or a release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlffstore.errors import missing_dependency
+from mlffstore.training.dataset import TorchDataset
+
+try:
+    from lightning import LightningDataModule
+except ImportError as _error:
+    raise missing_dependency("lightning", "lightning", "DataModule") from _error
+
+
+class DataModule(LightningDataModule):  # type: ignore[misc]
+    """Loaders of the splits train, val and test for a Lightning Trainer.
+
+    Parameters
+    ----------
+    source : path, URL, Store or Snapshot
+        A store, or a release.
+    batch_size : int, optional
+    teacher : str, optional
+        Whose labels; needed when there are several.
+    seed : int, optional
+        Of the order of the split train.
+    **options
+        Of `TorchDataset`: ``dtype``, ``transform``, ``neighbours``, ``cache``.
+
+    Notes
+    -----
+    In distributed training each process takes its share of the batches by itself: make the Trainer with
+    ``use_distributed_sampler=False``. Where the training was interrupted is part of Lightning's checkpoints.
+    """
+
+    def __init__(
+        self, source: Any, batch_size: int = 32, teacher: str | None = None, *, seed: int = 0, **options: Any
+    ) -> None:
+        super().__init__()
+        self.source, self.batch_size, self.teacher, self.seed, self.options = source, batch_size, teacher, seed, options
+        self._train: Any = None
+        self._state: dict[str, int] | None = None
+
+    def _loader(self, split: str, shuffle: bool) -> Any:
+        data = TorchDataset(self.source, split=split, teacher=self.teacher, **self.options)
+        trainer = getattr(self, "trainer", None)
+        rank, size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        loader = data.loader(self.batch_size, shuffle=shuffle, seed=self.seed)
+        loader.rank, loader.world_size = rank, size
+        return loader
+
+    def train_dataloader(self) -> Any:
+        """Return the loader of the split train, where the last checkpoint left it."""
+        self._train = self._loader("train", True)
+        if self._state is not None:
+            self._train.load_state_dict(self._state)
+        return self._train
+
+    def val_dataloader(self) -> Any:
+        """Return the loader of the split val."""
+        return self._loader("val", False)
+
+    def test_dataloader(self) -> Any:
+        """Return the loader of the split test."""
+        return self._loader("test", False)
+
+    def predict_dataloader(self) -> Any:
+        """Return the loader of the split test."""
+        return self._loader("test", False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training is."""
+        return {} if self._train is None else {"train": self._train.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._state = state_dict.get("train")

@@ -1,0 +1,110 @@
+"""A dataset that lies on a device as a whole: batches are gathered there, and nothing is copied while training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mlffstore.training.dataset import Batch, TorchDataset
+
+#: Samples that are copied to the device at a time.
+_BLOCK = 4096
+_SAMPLE = ("n_atoms", "energy", "cell", "pbc", "charge", "multiplicity", "stress")
+
+
+class Resident:
+    """Shuffled batches of a `TorchDataset` that was copied to a device.
+
+    Parameters
+    ----------
+    dataset : TorchDataset
+        Its transform runs on the device; neighbours are not supported: find them there.
+    device : torch.device or str
+    batch_size : int, optional
+    shuffle : bool, optional
+    seed : int, optional
+        The order depends on (seed, epoch) alone.
+    drop_last : bool, optional
+        Leave out the last batch if it is smaller.
+
+    Raises
+    ------
+    DataError
+        If the dataset has neighbours, or the device has too little memory.
+
+    Notes
+    -----
+    Takes 36 bytes an atom with forces, and some 200 a sample: 120,000 samples of 120 atoms are 0.6 GB. Batches have the same
+    keys and values as those of `TorchDataset.batch`.
+    """
+
+    def __init__(
+        self,
+        dataset: TorchDataset,
+        device: torch.device | str,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if dataset.neighbours is not None:
+            raise DataError("Resident: expected a dataset without neighbours; make it with neighbours=None")
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, got {batch_size}")
+        self.device, self.batch_size, self.shuffle, self.seed = torch.device(device), batch_size, shuffle, seed
+        self.drop_last, self.epoch = drop_last, 0
+        self._transform: Callable[[Batch], Batch] | None = dataset.transform
+        columns = dataset._load()
+        parts: list[Batch] = []
+        transform, dataset.transform = dataset.transform, None
+        try:
+            for low in range(0, len(dataset), _BLOCK):
+                batch = dataset.batch(range(low, min(low + _BLOCK, len(dataset))))
+                parts.append({k: v.to(self.device) for k, v in batch.items() if k not in ("batch", "ptr")})
+            if not parts:
+                raise DataError(f"Resident: expected samples, got none of the split {dataset.split!r}")
+            self._columns: Batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        except torch.OutOfMemoryError as error:
+            raise DataError(
+                f"Resident: {len(dataset):,} samples with {int(columns.n_atoms.sum()):,} atoms do not fit into the memory "
+                f"of {self.device}; use TorchDataset.loader(device=...)"
+            ) from error
+        finally:
+            dataset.transform = transform
+        counts = self._columns["n_atoms"]
+        self._begin = torch.cumsum(counts, 0) - counts
+
+    def __len__(self) -> int:
+        n = len(self._begin)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def batch(self, index: torch.Tensor) -> Batch:
+        """Return the samples at `index`, shape (B,), int64, on the device."""
+        counts = self._columns["n_atoms"][index]
+        ptr = torch.zeros(len(index) + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(counts, 0, out=ptr[1:])
+        owner = torch.repeat_interleave(torch.arange(len(index), device=self.device), counts)
+        rows = torch.arange(len(owner), device=self.device) + (self._begin[index] - ptr[:-1])[owner]
+        out = {name: column[index if name in _SAMPLE else rows] for name, column in self._columns.items()}
+        out |= {"batch": owner, "ptr": ptr}
+        return out if self._transform is None else self._transform(out)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration runs."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        n = len(self._begin)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
+        order = order.to(self.device)
+        self.epoch += 1
+        for k in range(len(self)):
+            yield self.batch(order[k * self.batch_size : (k + 1) * self.batch_size])

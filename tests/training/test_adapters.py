@@ -1,0 +1,113 @@
+"""Batches on a device as a whole, in PyTorch Geometric, and in a Lightning training."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import mlffstore as ml
+from mlffstore.errors import DataError
+from mlffstore.training.pyg import ToPyG, to_data
+from mlffstore.training.resident import Resident
+from mlffstore.training.transforms import Compose, Normalise
+from tests.samples import mixed_frames
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = ml.create(tmp_path_factory.mktemp("adapters") / "d.zarr")
+    store.append(mixed_frames(60), teacher="emt")
+    return store
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(torch.nan_to_num(a[k]), torch.nan_to_num(b[k])) for k in a)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_resident_batches_are_the_dataset_s(store, device):
+    data = ml.TorchDataset(store, split="train", transform=Normalise(0.5, 2.0))
+    resident = Resident(data, device, batch_size=7)
+    index = [5, 0, 0, 11]
+    found = {k: v.cpu() for k, v in resident.batch(torch.tensor(index, device=device)).items()}
+    assert same(found, data.batch(index))
+    seen = torch.cat([batch["energy"].cpu() for batch in resident])
+    again = torch.cat([batch["energy"].cpu() for batch in resident])
+    assert len(resident) == -(-len(data) // 7)
+    assert not torch.equal(seen, again)
+    assert torch.equal(seen.sort().values, data.batch(range(len(data)))["energy"].sort().values)
+    resident.set_epoch(0)
+    assert torch.equal(seen, torch.cat([batch["energy"].cpu() for batch in resident]))
+    with pytest.raises(DataError, match="without neighbours"):
+        Resident(ml.TorchDataset(store, neighbours=4.0), device)
+
+
+def test_neighbours_found_ahead_are_those_of_the_batch(store):
+    data = ml.TorchDataset(store, split="train", neighbours=4.0)
+    loader = data.loader(batch_size=8, seed=1)
+    order = loader.order()
+    for k, batch in enumerate(loader):
+        assert same(batch, data.batch(order[8 * k : 8 * k + 8]))
+    assert k == len(loader) - 1
+
+
+def test_pyg(store):
+    geometric = pytest.importorskip("torch_geometric")
+    data = ml.TorchDataset(store, split="train", neighbours=4.0, transform=Compose(Normalise(0.0, 2.0), ToPyG()))
+    plain = ml.TorchDataset(store, split="train", neighbours=4.0, transform=Normalise(0.0, 2.0)).batch([3, 0, 8])
+    batch = data.batch([3, 0, 8])
+    assert isinstance(batch, geometric.data.Batch)
+    assert batch.num_graphs == 3
+    assert batch.num_nodes == len(plain["numbers"])
+    assert torch.equal(batch.z, plain["numbers"])
+    assert torch.equal(batch.pos, plain["positions"])
+    # The package's own pooling and collating agree with ours.
+    pooled = geometric.nn.global_add_pool(batch.forces, batch.batch)
+    assert pooled.shape == (3, 3)
+    collated = geometric.data.Batch.from_data_list(to_data(plain))
+    order = np.lexsort(batch.edge_index.numpy())
+    other = np.lexsort(collated.edge_index.numpy())
+    assert torch.equal(collated.edge_index[:, other], batch.edge_index[:, order])
+    for name in ("z", "pos", "forces", "energy", "cell", "batch", "ptr"):
+        assert torch.equal(collated[name], batch[name]), name
+
+
+def test_lightning_trains_and_goes_on(store, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    from mlffstore.training.lightning import DataModule
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.energy = torch.nn.Embedding(119, 1, dtype=torch.float64)
+            self.seen = []
+
+        def training_step(self, batch, _):
+            self.seen.append(batch["energy"].tolist())
+            atoms = self.energy(batch["numbers"])[:, 0]
+            total = torch.zeros(len(batch["energy"]), dtype=torch.float64).index_add(0, batch["batch"], atoms)
+            return ((total - batch["energy"]) / batch["n_atoms"]).square().mean()
+
+        def validation_step(self, batch, _):
+            self.log("val", batch["energy"].mean(), batch_size=len(batch["energy"]))
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 0.1)
+
+    def trainer(steps):
+        return lightning.Trainer(
+            max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+            default_root_dir=tmp_path, enable_checkpointing=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+
+    model, module = Model(), DataModule(store, batch_size=8, seed=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints of Lightning about workers and logging
+        trainer(12).fit(model, datamodule=module)
+    loader = ml.TorchDataset(store, split="train").loader(batch_size=8, seed=5)
+    expected = [batch["energy"].tolist() for _ in range(3) for batch in loader][:12]
+    assert model.seen == expected
+    assert module.state_dict()["train"]["epoch"] >= 1
