@@ -51,9 +51,21 @@ def _frame(cell: Any, pbc: Any, cutoff: float) -> Any:
 
 @_compiled
 def _scan(
-    x: Any, cell: Any, pbc: Any, cutoffs: Any, counts: Any, first: Any, second: Any, distance: Any, start: int
+    x: Any,
+    cell: Any,
+    pbc: Any,
+    cutoffs: Any,
+    counts: Any,
+    first: Any,
+    second: Any,
+    distance: Any,
+    shift: Any,
+    start: int,
 ) -> int:
-    """Go through the pairs of one sample within the largest cutoff; count by cutoff, keep as many as there is room for."""
+    """Go through the pairs of one sample within the largest cutoff; count by cutoff, keep as many as there is room for.
+
+    Where `shift` has room too, it gets the vector of the cell to add to the second atom's position as it was given.
+    """
     n, room, found = len(x), len(first), 0
     largest = cutoffs.max()
     limit = largest * largest
@@ -65,6 +77,8 @@ def _scan(
                 if d2 < limit:
                     if found < room:
                         first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                        if len(shift) > 0:
+                            shift[found] = 0.0
                     found += 1
                     for c in range(len(cutoffs)):
                         if d2 < cutoffs[c] * cutoffs[c]:
@@ -72,10 +86,12 @@ def _scan(
         return found
     box, inverse, reach = _frame(cell, pbc, largest)
     f = x @ inverse
+    wrapped = np.zeros((n, 3))
     for i in range(n):
         for k in range(3):
             if pbc[k]:
-                f[i, k] -= math.floor(f[i, k])
+                wrapped[i, k] = math.floor(f[i, k])
+                f[i, k] -= wrapped[i, k]
     low, high = np.zeros(3, np.int64), np.zeros(3, np.int64)
     for i in range(n):
         for j in range(i, n):
@@ -103,6 +119,12 @@ def _scan(
                         if d2 < limit:
                             if found < room:
                                 first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                                if len(shift) > 0:
+                                    na = a - wrapped[j, 0] + wrapped[i, 0]
+                                    nb = b - wrapped[j, 1] + wrapped[i, 1]
+                                    nc = c - wrapped[j, 2] + wrapped[i, 2]
+                                    for m in range(3):
+                                        shift[found, m] = na * box[0, m] + nb * box[1, m] + nc * box[2, m]
                             found += 1
                             for m in range(len(cutoffs)):
                                 if d2 < cutoffs[m] * cutoffs[m]:
@@ -113,19 +135,19 @@ def _scan(
 @_compiled
 def count_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cutoffs: Any) -> Any:
     """Return the pairs of each sample within each cutoff, shape (S, C)."""
-    nothing, real = np.zeros(0, np.int64), np.zeros(0)
+    nothing, real, flat = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3))
     out = np.zeros((len(starts) - 1, len(cutoffs)), np.int64)
     for s in range(len(starts) - 1):
         if sound[s]:
             x = positions[starts[s] : starts[s + 1]].astype(np.float64)
-            _scan(x, cell[s], pbc[s], cutoffs, out[s], nothing, nothing, real, 0)
+            _scan(x, cell[s], pbc[s], cutoffs, out[s], nothing, nothing, real, flat, 0)
     return out
 
 
 @_compiled
 def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cutoff: Any) -> Any:
     """Return the pairs of all samples one after another, and how many each has."""
-    n = len(starts) - 1
+    n, flat = len(starts) - 1, np.zeros((0, 3))
     counts = np.zeros((n, 1), np.int64)
     room, used = 4 * len(positions) + 64, 0
     first, second, distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
@@ -133,16 +155,50 @@ def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cut
         if not sound[s]:
             continue
         x = positions[starts[s] : starts[s + 1]].astype(np.float64)
-        found = _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], starts[s])
+        found = _scan(
+            x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], flat, starts[s]
+        )
         if used + found > room:  # larger arrays, and the sample again
             room = 2 * (used + found)
             new_first, new_second, new_distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
             new_first[:used], new_second[:used], new_distance[:used] = first[:used], second[:used], distance[:used]
             first, second, distance = new_first, new_second, new_distance
             counts[s] = 0
-            _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], starts[s])
+            _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], flat, starts[s])
         used += found
     return first[:used].copy(), second[:used].copy(), distance[:used].copy(), counts[:, 0].copy()
+
+
+@_compiled
+def find_edges(starts: Any, positions: Any, cell: Any, pbc: Any, cutoff: Any) -> Any:
+    """Return centre and neighbour of each edge, shape (2, E), and the vector of the cell to add, shape (E, 3).
+
+    Every pair is there in both directions; edges of a sample lie together.
+    """
+    counts = np.zeros(1, np.int64)
+    room, used = 32 * len(positions) + 64, 0
+    first, second = np.empty(room, np.int64), np.empty(room, np.int64)
+    distance, shift = np.empty(room), np.empty((room, 3))
+    for s in range(len(starts) - 1):
+        x = positions[starts[s] : starts[s + 1]].astype(np.float64)
+        box = cell[s].astype(np.float64)
+        found = _scan(
+            x, box, pbc[s], cutoff, counts, first[used:], second[used:], distance[used:], shift[used:], starts[s]
+        )
+        if used + found > room:  # larger arrays, and the sample again
+            room = 2 * (used + found)
+            new_first, new_second, new_shift = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((room, 3))
+            new_first[:used], new_second[:used], new_shift[:used] = first[:used], second[:used], shift[:used]
+            first, second, shift, distance = new_first, new_second, new_shift, np.empty(room)
+            _scan(x, box, pbc[s], cutoff, counts, first[used:], second[used:], distance[used:], shift[used:], starts[s])
+        used += found
+    index, vector = np.empty((2, 2 * used), np.int64), np.empty((2 * used, 3), positions.dtype)
+    for k in range(used):
+        index[0, 2 * k], index[1, 2 * k] = first[k], second[k]
+        index[0, 2 * k + 1], index[1, 2 * k + 1] = second[k], first[k]
+        for m in range(3):
+            vector[2 * k, m], vector[2 * k + 1, m] = shift[k, m], -shift[k, m]
+    return index, vector
 
 
 # -- the column cache: whole samples as records ------------------------------------------------------------------------

@@ -28,19 +28,8 @@ def edges(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
     shift : torch.Tensor, shape (E, 3)
         Angstrom, to be added: the neighbour is at ``positions[j] + shift``.
     """
-    import vesin
-    from ase.geometry import complete_cell
+    from mlffstore.kernels import find_edges
 
-    search = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
-    positions, cell, pbc = (batch[name].numpy() for name in ("positions", "cell", "pbc"))
-    ends = batch["ptr"].tolist()
-    index, shift = [np.zeros((2, 0), np.int64)], [np.zeros((0, 3))]
-    for k in range(len(cell)):
-        box = complete_cell(cell[k].astype(np.float64)) if pbc[k].any() else np.zeros((3, 3))
-        i, j, s = search.compute(
-            points=positions[ends[k] : ends[k + 1]].astype(np.float64), box=box, periodic=pbc[k], quantities="ijS"
-        )
-        index.append(np.stack([i, j]).astype(np.int64) + ends[k])
-        shift.append(s @ box)
-    real = batch["positions"].dtype
-    return torch.from_numpy(np.concatenate(index, axis=1)), torch.from_numpy(np.concatenate(shift)).to(real)
+    positions, cell, pbc, ptr = (batch[name].numpy() for name in ("positions", "cell", "pbc", "ptr"))
+    index, shift = find_edges(ptr, positions, cell, pbc, np.array([cutoff], np.float64))
+    return torch.from_numpy(index), torch.from_numpy(shift)

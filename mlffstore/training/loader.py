@@ -104,10 +104,10 @@ class Loader:
                 raise DataError(f"load_state_dict: expected {name} {getattr(self, name)}, got {state[name]}")
         self.epoch, self._done = state["epoch"], state["batches"]
 
-    def order(self) -> Array:
-        """Return the samples of this epoch and rank in order, shape (n,), int64."""
-        n = len(self.dataset)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+    def order(self, epoch: int | None = None) -> Array:
+        """Return the samples of an epoch (of this one by default) and rank in order, shape (n,), int64."""
+        n, seed = len(self.dataset), [self.seed, self.epoch if epoch is None else epoch]
+        order = np.random.default_rng(seed).permutation(n) if self.shuffle else np.arange(n)
         if self.world_size > 1:
             size = self.batch_size
             mine = [
@@ -117,26 +117,46 @@ class Loader:
         return order[: len(self) * self.batch_size]
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.order()
+        return self._run(endless=False)
+
+    def endless(self) -> Iterator[Batch]:
+        """Return an iterator over epoch after epoch, for trainings that count iterations.
+
+        The first batches of an epoch are gathered while the last ones of the epoch before it are used.
+        """
+        return self._run(endless=True)
+
+    def _plan(self, step: int, endless: bool) -> Iterator[tuple[Array, bool]]:
+        """Yield the samples of each window, and whether it is the last of its epoch."""
+        epoch, done = self.epoch, self._done
+        while True:
+            order = self.order(epoch)
+            for start in range(done * self.batch_size, len(order), step):
+                yield order[start : start + step], start + step >= len(order)
+            if not endless or not len(order):
+                return
+            epoch, done = epoch + 1, 0
+
+    def _run(self, endless: bool) -> Iterator[Batch]:
         joined = self.dataset.neighbours is not None
         per_window = 1 if joined else max(1, _WINDOW // self.batch_size)  # edges take much more room than atoms
-        step = per_window * self.batch_size
-        starts = iter(range(self._done * self.batch_size, len(order), step))
+        plan = self._plan(per_window * self.batch_size, endless)
         waiting: deque[Any] = deque()
         transform = self.dataset.transform
         plain = transform is None and not self.pin_memory and self.device is None
+        last = False
         with ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader") as pool:
 
             def ahead() -> None:
-                start = next(starts, None)
-                if start is not None:
-                    job = self._join if joined else self._gather
-                    waiting.append(pool.submit(job, order[start : start + step]))
+                chosen, last = next(plan, (None, False))
+                if chosen is not None:
+                    waiting.append((pool.submit(self._join if joined else self._gather, chosen), last))
 
             for _ in range(self.threads + _AHEAD):
                 ahead()
             while waiting:
-                window, batches = waiting.popleft().result()
+                job, last = waiting.popleft()
+                window, batches = job.result()
                 ahead()
                 for batch in batches or self._views(window):
                     self._done += 1
@@ -144,7 +164,10 @@ class Loader:
                     yield batch if plain else self._ready(batch if transform is None else transform(batch))
                 self._spare.append(window)
                 del window
-        self.epoch, self._done = self.epoch + 1, 0
+                if last:
+                    self.epoch, self._done = self.epoch + 1, 0
+        if not last:  # there was nothing left of this epoch
+            self.epoch, self._done = self.epoch + 1, 0
 
     def _ready(self, batch: Batch) -> Batch:
         if self.pin_memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -47,3 +48,26 @@ def test_training_example_learns(tmp_path):
     forces = [float(value) for value in re.findall(r"([\d.]+) meV/angstrom", done.stdout)]
     assert len(forces) == 13
     assert forces[-1] < 0.5 * forces[0], done.stdout  # forces of a rattled crystal are mostly a pair potential's
+
+
+def test_the_student_learns_from_a_release(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(80), teacher="emt")
+    folder = ml.export_release(store.snapshot(), tmp_path, name="metals", teacher="emt").parent
+    script = ROOT / "examples" / "train_with_production_data.py"
+    command = [
+        sys.executable,
+        script,
+        folder,
+        "--iterations",
+        "120",
+        "--batch-size",
+        "4",
+        "--out",
+        tmp_path / "student",
+    ]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert result["loss_last_tenth"] < 0.3 * result["loss_first_tenth"]
+    assert (tmp_path / "student" / "parity.png").stat().st_size > 10_000

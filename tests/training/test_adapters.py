@@ -111,3 +111,56 @@ def test_lightning_trains_and_goes_on(store, tmp_path):
     expected = [batch["energy"].tolist() for _ in range(3) for batch in loader][:12]
     assert model.seen == expected
     assert module.state_dict()["train"]["epoch"] >= 1
+
+
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
+@pytest.mark.parametrize("cutoff", [2.9, 6.5])
+def test_edges_are_those_of_vesin(pbc, cutoff):
+    """Small skewed cells with atoms outside of them: several images of a pair, and shifts that undo the wrapping."""
+    import vesin
+
+    from mlffstore.training.edges import edges
+
+    rng = np.random.default_rng(7)
+    cell = np.array([[3.1, 0.4, 0.0], [-0.8, 3.6, 0.3], [0.2, 0.9, 4.4]])
+    positions = rng.uniform(-2, 3, (6, 3)) @ cell
+    batch = {
+        "positions": torch.from_numpy(np.concatenate([positions, positions + 0.3])),
+        "cell": torch.from_numpy(np.stack([cell, cell])),
+        "pbc": torch.tensor([pbc, pbc], dtype=torch.bool),
+        "ptr": torch.tensor([0, 6, 12]),
+    }
+    index, shift = edges(batch, cutoff)
+    search = vesin.NeighborList(cutoff=cutoff, full_list=True)
+    i, j, s = search.compute(points=positions, box=cell, periodic=np.array(pbc, bool), quantities="ijS")
+    expected = {(int(a), int(b), *map(int, n)) for a, b, n in zip(i, j, s, strict=True)}
+    cells = np.rint(shift.numpy() @ np.linalg.inv(cell)).astype(int)
+    for first in (0, 6):
+        mine = (index[0] >= first) & (index[0] < first + 6)
+        rows = np.concatenate([index[:, mine].numpy() - first, cells[mine.numpy()].T]).T
+        assert {tuple(map(int, row)) for row in rows} == expected
+        assert len(rows) == len(expected)
+    step = batch["positions"][index[1]] + shift - batch["positions"][index[0]]
+    assert float(step.norm(dim=1).max() if len(step) else 0) < cutoff
+
+
+@pytest.mark.parametrize("neighbours", [None, 4.0])
+def test_endless_is_epoch_after_epoch_and_resumes(store, neighbours):
+    data = ml.TorchDataset(store, split="train", neighbours=neighbours)
+
+    def loader():
+        return data.loader(batch_size=9, seed=2)
+
+    epochs = loader()
+    expected = [batch["energy"].tolist() for _ in range(4) for batch in epochs]
+    run = loader()
+    stream = run.endless()
+    first = [next(stream)["energy"].tolist() for _ in range(len(run) + 3)]
+    assert first == expected[: len(first)]
+    state = run.state_dict()
+    assert (state["epoch"], state["batches"]) == (1, 3)
+    stream.close()
+    other = loader()
+    other.load_state_dict(state)
+    rest = other.endless()
+    assert [next(rest)["energy"].tolist() for _ in range(len(run))] == expected[len(first) : len(first) + len(run)]
