@@ -310,6 +310,11 @@ def citation(about: About) -> str:
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
+#: Terms of Croissant's own vocabulary.
+_TERMS = """
+citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5
+parentField path recordSet references regex repeated replace samplingRate separator source subField transform
+"""
 #: The context of Croissant 1.0, https://docs.mlcommons.org/croissant/docs/croissant-spec.html.
 _CONTEXT = {
     "@language": "en",
@@ -322,14 +327,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
-} | {
-    term: f"cr:{term}"
-    for term in (
-        "citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset "
-        "jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate separator source "
-        "subField transform"
-    ).split()
-}
+} | {term: f"cr:{term}" for term in _TERMS.split()}
 
 
 def croissant(about: About, files: list[Path]) -> dict[str, Any]:
