@@ -124,13 +124,17 @@ class Generated:
     Attributes
     ----------
     batch : SampleBatch
-        Structures without labels, with `root`, `source` and `sampler`.
+        Structures, with `root`, `source` and `sampler`.
     skipped : mapping of str to int
         Seeds that gave no structure, counted by reason.
+    teacher : TeacherInfo, optional
+        Whose labels the batch carries, of the positions as float32 stores them. If the same teacher labels the part, they
+        are kept; otherwise they are dropped.
     """
 
     batch: SampleBatch
     skipped: Mapping[str, int]
+    teacher: TeacherInfo | None = None
 
 
 @runtime_checkable

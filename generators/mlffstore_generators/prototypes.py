@@ -46,7 +46,7 @@ def prototypes() -> tuple[tuple[str, Any], ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _species() -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
+def species() -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
     """Return the elements of each common oxidation state, and the metals, in order of atomic number."""
     from pymatgen.core import Element
 
@@ -70,7 +70,7 @@ def _oxidation(index: int) -> tuple[tuple[str, int], ...] | None:
     """
     structure = prototypes()[index][1]
     symbols = [element.symbol for element in structure.composition.elements]
-    if all(symbol in _species()[1] for symbol in symbols):
+    if all(symbol in species()[1] for symbol in symbols):
         return None
     guesses = structure.composition.reduced_composition.oxi_state_guesses(max_sites=-50)
     for guess in guesses:
@@ -95,7 +95,7 @@ def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]
     if not prototype.is_ordered:
         raise NoCrystalError("prototype with partial occupation")
     states = _oxidation(index)
-    by_state, metals = _species()
+    by_state, metals = species()
     chosen: dict[str, str] = {}
     for symbol in [element.symbol for element in prototype.composition.elements]:
         pool = metals if states is None else by_state.get(dict(states)[symbol], ())
@@ -114,7 +114,7 @@ def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]
     if not np.isfinite(volume) or volume <= 0:
         raise NoCrystalError("no volume prediction")
     structure.scale_lattice(float(volume))
-    return _plain(AseAtomsAdaptor.get_atoms(structure)), f"aflow:{tag}"
+    return plain(AseAtomsAdaptor.get_atoms(structure)), f"aflow:{tag}"
 
 
 def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
@@ -140,10 +140,10 @@ def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
         a = {"fcc": (4 * volume) ** (1 / 3), "bcc": (2 * volume) ** (1 / 3), "hcp": (np.sqrt(2) * volume) ** (1 / 3)}
         options = {"covera": np.sqrt(8 / 3)} if structure == "hcp" else {}
         atoms = bulk(symbol, structure, a=float(a[structure]), **options)
-    return _plain(atoms), f"ase-bulk:{structure}"
+    return plain(atoms), f"ase-bulk:{structure}"
 
 
-def _plain(atoms: Atoms) -> Atoms:
+def plain(atoms: Atoms) -> Atoms:
     """Return a right-handed crystal without the tags and constraints of where it came from."""
     from ase import Atoms as Plain
 

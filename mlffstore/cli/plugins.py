@@ -6,16 +6,19 @@ import dataclasses
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlffstore.cli.output import AsJson, err, grid, out, print_json
+from mlffstore.cli.output import AsJson, err, grid, out, print_json, progress_bar
 from mlffstore.errors import DataError, MlffstoreError, TeacherError
 from mlffstore.registry import available, get_generator, get_teacher
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from mlffstore.pipeline.plan import Planned
 
 
 def _first_line(point: EntryPoint) -> str:
@@ -112,8 +115,14 @@ def teacher_options(weights: str | None, items: list[str] | None) -> dict[str, A
     return options
 
 
-def generators(as_json: AsJson = False) -> None:
-    """List the generators and their options."""
+generators_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@generators_app.callback()
+def generators(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the generators, their options and the classes of seeds; or plan what a recipe will make."""
+    if context.invoked_subcommand is not None:
+        return
     found: list[dict[str, Any]] = []
     for name, point in available("generator").items():
         try:
@@ -128,3 +137,51 @@ def generators(as_json: AsJson = False) -> None:
         out.print(f"[bold]{one['name']}[/bold]{'' if one['installed'] else ' (not installed)'}  {one['about']}")
         for option, value in one["options"].items():
             out.print(f"    {option} = {value}", markup=False)
+
+
+@generators_app.command("plan")
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE", show_default=False)],
+    count: Annotated[int, typer.Option("--samples", "-n", min=1, help="Samples to try of each part.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Try a few samples of every part of RECIPE and say what it will make and how long that takes. Nothing is stored."""
+    from mlffstore.pipeline.plan import plan as make_plan
+    from mlffstore.pipeline.recipe import load_recipe
+
+    parsed = load_recipe(recipe)
+    with progress_bar("parts") as progress:
+        parts = make_plan(parsed, count=count, progress=progress)
+    bad = [one for one in parts if one.problem]
+    elements = sorted({symbol for one in parts for symbol in one.elements})
+    total, hours = sum(one.samples for one in parts), sum(one.hours for one in parts)
+    periodic = sum(one.samples * one.periodic for one in parts) / total
+    if as_json:
+        print_json(
+            {
+                "samples": total, "hours_one_process": hours, "periodic": periodic, "elements": elements,
+                "parts": [dataclasses.asdict(one) for one in parts],
+            }
+        )  # fmt: skip
+    else:
+        rows = [[one.part, f"{one.samples:,}", f"{one.samples / total:.0%}", *_figures(one)] for one in parts]
+        headings = ["part", "samples", "share", "accepted", "s a sample", "hours", "elements", "atoms", "rejected"]
+        out.print(grid(headings, rows))
+        out.print()
+        out.print(
+            f"{total:,} samples, {periodic:.0%} periodic, {len(elements)} elements seen in {count} of each part; about "
+            f"{hours:,.1f} hours on one process like this, {total / max(hours, 1e-9):,.0f} samples an hour"
+        )
+    if bad:
+        raise typer.Exit(1)
+
+
+def _figures(one: Planned) -> list[str]:
+    """Return what a line of the plan says after the shares."""
+    from mlffstore.pipeline.plan import SIZES
+
+    if one.problem:
+        return ["", "", "", "", "", one.problem]
+    reasons = ", ".join(f"{n} x {reason}" for reason, n in list((one.reasons or {}).items())[:2])
+    sizes = " ".join(f"{low}+:{n}" for low, n in zip(SIZES, one.sizes, strict=False) if n)
+    return [f"{one.accepted:.0%}", f"{one.seconds:.2f}", f"{one.hours:.1f}", str(len(one.elements)), sizes, reasons]

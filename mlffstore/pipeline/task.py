@@ -13,12 +13,14 @@ import numpy as np
 
 from mlffstore.labelling import label_batch
 from mlffstore.pipeline.checks import verdicts
+from mlffstore.protocols import TeacherLabels
 from mlffstore.registry import get_generator, get_teacher
 from mlffstore.store import open as open_store
 
 if TYPE_CHECKING:
+    from mlffstore.batch import SampleBatch
     from mlffstore.pipeline.recipe import Part, Recipe
-    from mlffstore.protocols import Generator, Teacher
+    from mlffstore.protocols import Generated, Generator, Teacher
     from mlffstore.store import Store
 
 
@@ -63,8 +65,7 @@ def run_task(recipe: Recipe, part: Part, task: int, url: str) -> Outcome:
     generator = _generator(part.generator, json.dumps(part.options, sort_keys=True))
     teacher = _teacher(part.teacher, json.dumps(part.teacher_options, sort_keys=True))
     generated = generator.generate(rng_of(recipe, part, task), recipe.count(part, task))
-    # Label what is stored: the teacher sees the positions after rounding.
-    batch, labels = label_batch(teacher, generated.batch.astype(recipe.precision))
+    batch, labels = labelled(teacher, generated, recipe.precision)
     reasons = verdicts(batch, labels, recipe.checks)
     good = np.array([not reason for reason in reasons])
     counts: dict[str, int] = {}
@@ -81,6 +82,18 @@ def run_task(recipe: Recipe, part: Part, task: int, url: str) -> Outcome:
     skipped = {f"no structure: {reason}": n for reason, n in generated.skipped.items()}
     seconds = time.monotonic() - began
     return Outcome(part.name, task, int(good.sum()), int((~good).sum()), version, seconds, counts | skipped)
+
+
+def labelled(teacher: Teacher, generated: Generated, precision: str) -> tuple[SampleBatch, TeacherLabels]:
+    """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them."""
+    batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
+    if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint):
+        # Label what is stored: the teacher sees the positions after rounding.
+        return label_batch(teacher, batch.structures())
+    own = batch.labels[info.name]
+    finite = np.isfinite(own["energy"])
+    reasons = tuple("" if good else "label is not finite" for good in finite)
+    return batch, TeacherLabels(own["energy"], own["forces"], own.get("stress"), finite, reasons)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,0 +1,145 @@
+"""What samplers share: seeds are drawn, frames are made and examined, failures are counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.errors import DataError
+from mlffstore.geometry import pairs
+from mlffstore.protocols import Generated
+from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase import Atoms
+
+#: Draws for every structure that is needed, before the options are called impossible.
+DRAWS = 50
+#: A bond holds up to this multiple of its length in the seed.
+STRETCH = 1.5
+#: Atoms that are not bonded keep this multiple of the sum of their covalent radii.
+CONTACT = 0.6
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Base of the samplers.
+
+    Parameters
+    ----------
+    seeds : str or mapping, optional
+        A class of seeds by name, or with options: ``{name: crystals, max_atoms: 40}``.
+    frames : int, optional
+        Structures of a seed, at most.
+    """
+
+    seeds: Any = "molecules"
+    frames: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.frames <= 40:
+            raise DataError(f"{self.name}: expected 1 to 40 frames of a seed, got {self.frames}")
+        self.source  # noqa: B018  # wrong seeds are told of now, not in a worker
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point."""
+        raise NotImplementedError
+
+    @property
+    def methods(self) -> list[str]:
+        """References of the method."""
+        return []
+
+    @cached_property
+    def source(self) -> Seeds:
+        """The class of seeds."""
+        return get_seeds(self.seeds)
+
+    def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
+        """Return up to `count` frames of a seed and the name under which they are recorded."""
+        raise NotImplementedError
+
+    def generate(self, rng: np.random.Generator, count: int) -> Generated:
+        """Return `count` structures of about ``count / frames`` seeds."""
+        batches: list[SampleBatch] = []
+        skipped: Counter[str] = Counter()
+        made = 0
+        for _ in range(DRAWS * count):
+            if made >= count:
+                break
+            # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
+            own = np.random.default_rng(rng.integers(2**63, size=2))
+            try:
+                seed = self.source.draw(own)
+                frames, label = self.sample(seed, own, min(self.frames, count - made))
+            except NoSeedError as error:
+                skipped[str(error)] += 1
+                continue
+            made += len(frames)
+            if frames:
+                batches.append(batch_of(frames, seed, label))
+        self.check_count(made, count, skipped)
+        return Generated(concatenate(batches), dict(skipped))
+
+    def check_count(self, made: int, count: int, skipped: Mapping[str, int]) -> None:
+        """Raise `DataError` unless enough structures were made."""
+        if made < count:
+            raise DataError(
+                f"{self.name}: {DRAWS * count} draws gave {made} of {count} structures ({dict(skipped)}); widen the options "
+                "of the seeds"
+            )
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return options, sources and licences of the seeds, and references."""
+        return {
+            "generator": self.name,
+            "options": dataclasses.asdict(self),
+            "seeds": self.source.provenance(),
+            "methods": self.methods,
+        }
+
+
+def batch_of(frames: Sequence[Atoms], seed: Seed, label: str) -> SampleBatch:
+    """Return frames of one seed as a batch with root, source and sampler."""
+    return SampleBatch.from_ase(list(frames), source=seed.source, sampler=label).with_columns(root=seed.root)
+
+
+def sound(frame: Atoms, seed: Seed, contact: float = CONTACT) -> bool:
+    """Return whether all bonds of the seed hold and no other two atoms or images touch."""
+    from ase.data import covalent_radii
+
+    positions = frame.positions
+    if not np.isfinite(positions).all():
+        return False
+    bonds = seed.bonds
+    if len(bonds):
+        before = np.linalg.norm(_vectors(seed.atoms, bonds), axis=1)
+        if (np.linalg.norm(_vectors(frame, bonds), axis=1) > STRETCH * before).any():
+            return False
+    radii = covalent_radii[frame.numbers]
+    starts = np.array([0, len(frame)])
+    found = pairs(
+        starts, positions, frame.cell.array[None], frame.pbc[None], max(2 * contact * float(radii.max()), 0.1)
+    )
+    close = found.distance < contact * (radii[found.first] + radii[found.second])
+    if len(bonds) and close.any():  # a bond is judged by its stretch
+        n = len(frame)
+        bonded = np.isin(found.first * n + found.second, np.concatenate([bonds @ [n, 1], bonds @ [1, n]]))
+        close &= ~bonded | (found.distance < 0.5)
+    return not close.any()
+
+
+def _vectors(atoms: Atoms, bonds: np.ndarray) -> np.ndarray:
+    from ase.geometry import find_mic
+
+    vectors = atoms.positions[bonds[:, 1]] - atoms.positions[bonds[:, 0]]
+    return np.asarray(find_mic(vectors, atoms.cell, atoms.pbc)[0] if atoms.pbc.any() else vectors)

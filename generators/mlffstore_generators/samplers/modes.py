@@ -1,0 +1,206 @@
+"""Normal modes: thermal displacements of a relaxed structure in its harmonic well, of molecules and crystals."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import DataError, missing_dependency
+from mlffstore_generators.samplers.base import Sampler, sound
+from mlffstore_generators.samplers.teacher import label, relaxed, teacher_of
+from mlffstore_generators.seeds.base import NoSeedError, Seed
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlffstore.protocols import Teacher
+
+#: Modes below this frequency, THz, are left out: of a molecule these are the rigid ones. 1 THz is 33 cm^-1.
+CUTOFF_THZ = 1.0
+#: Edge that a molecule's box adds to its extent, angstrom.
+_BOX = 30.0
+#: Displacement of the finite differences, angstrom.
+_DISTANCE = 0.01
+#: A seed with a lower mode than this (imaginary frequencies count as negative) is no minimum, cm^-1.
+_IMAGINARY = -200.0
+_CM_PER_THZ = 33.35640951981521
+_SCHEMES = ("thermal", "quantum", "ani1")
+#: (2 pi THz)^2 in eV / (angstrom^2 amu).
+_K_UNIT = (2 * np.pi * 1e12) ** 2 / 9.648533212331e27
+
+
+@dataclass(frozen=True)
+class NormalModes(Sampler):
+    """Relax, find the Hessian by finite differences of the teacher's forces, draw displacements along its modes.
+
+    Parameters
+    ----------
+    seeds, frames
+        See `Sampler`.
+    teacher : str, optional
+        Whose well it is; conservative, or the Hessian means nothing.
+    teacher_options : mapping, optional
+    temperatures : tuple of float, optional
+        Kelvin; each seed draws one.
+    scheme : {"thermal", "quantum", "ani1"}, optional
+        Classical statistics (kT/2 of energy a mode), quantum statistics, or that of ANI-1 (doi:10.1039/C6SC05720A).
+    fmax : float, optional
+        Of the relaxation, eV/angstrom.
+    steps : int, optional
+        Of the relaxation, at most.
+    max_distance : float, optional
+        Longer displacements of an atom are shortened to this, angstrom.
+
+    Notes
+    -----
+    Displacements are drawn by phonopy (Togo, J. Phys. Soc. Jpn. 92, 012001 (2023)); modes below 1 THz are left out, so that
+    nothing rotates or drifts. A seed with an imaginary mode below -200 cm^-1 is pushed along it and relaxed once more.
+    """
+
+    frames: int = 8
+    teacher: str = "gfn2-xtb"
+    teacher_options: dict[str, Any] = field(default_factory=dict)
+    temperatures: tuple[float, ...] = (300.0, 500.0, 1000.0)
+    scheme: str = "thermal"
+    fmax: float = 0.01
+    steps: int = 300
+    max_distance: float = 0.3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise DataError(f"normal-modes: expected positive temperatures, got {self.temperatures}")
+        if self.scheme not in _SCHEMES:
+            raise DataError(f"normal-modes: expected the scheme {', '.join(_SCHEMES)}, got {self.scheme!r}")
+        if not (self.fmax > 0 and self.steps > 0 and self.max_distance > 0):
+            raise DataError("normal-modes: expected positive fmax, steps and max_distance")
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point."""
+        return "normal-modes"
+
+    @property
+    def methods(self) -> list[str]:
+        """References of the method."""
+        return ["phonopy, doi:10.7566/JPSJ.92.012001", *(["doi:10.1039/C6SC05720A"] if self.scheme == "ani1" else [])]
+
+    def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
+        """Return displaced copies of the relaxed seed."""
+        teacher = teacher_of(self.teacher, self.teacher_options)
+        if not teacher.info.conservative:
+            raise DataError(f"normal-modes: expected a conservative teacher, got {self.teacher!r}: it has no Hessian")
+        temperature = float(rng.choice(self.temperatures))
+        number = int(rng.integers(2**31))
+        atoms = relaxed(seed.atoms, teacher, self.fmax, self.steps)
+        if not sound(atoms, seed):
+            raise NoSeedError("bonds changed in the relaxation")
+        phonon = hessian(atoms, teacher)
+        lowest, mode = _lowest(phonon)
+        if lowest < _IMAGINARY:
+            pushed = atoms.copy()
+            pushed.positions += 0.1 * mode / np.linalg.norm(mode, axis=1).max()
+            atoms = relaxed(pushed, teacher, self.fmax, self.steps)
+            phonon = hessian(atoms, teacher)
+            lowest, _ = _lowest(phonon)
+            if lowest < _IMAGINARY or not sound(atoms, seed):
+                raise NoSeedError("imaginary mode that a relaxation does not remove")
+        moves = displacements(phonon, temperature, count, number, self.scheme, self.max_distance)
+        frames = []
+        for move in moves:
+            frame = atoms.copy()
+            frame.positions += move
+            if not sound(frame, Seed(atoms, seed.source, seed.bonds)):
+                continue
+            frames.append(frame)
+        if not frames:
+            raise NoSeedError("atoms too close along the modes")
+        imaginary = "-imaginary" if lowest < -_CM_PER_THZ * CUTOFF_THZ else ""
+        return frames, f"normal-modes-{self.scheme}-{temperature:g}K{imaginary}"
+
+
+def hessian(atoms: Atoms, teacher: Teacher) -> Any:
+    """Return a phonopy object with force constants of a structure; all displacements are labelled in one batch."""
+    try:
+        from phonopy import Phonopy
+        from phonopy.structure.atoms import PhonopyAtoms
+    except ImportError as error:
+        raise missing_dependency("phonopy", "sampling", "the generator 'normal-modes'") from error
+    crystal = bool(atoms.pbc.all())
+    cell = atoms.cell.array if crystal else np.diag(np.ptp(atoms.positions, axis=0) + _BOX)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        unit = PhonopyAtoms(numbers=atoms.numbers, positions=atoms.positions, cell=cell)
+        phonon = Phonopy(unit, np.eye(3, dtype=int), primitive_matrix=np.eye(3), is_symmetry=crystal, log_level=0)
+        phonon.generate_displacements(distance=_DISTANCE, is_plusminus=True)
+        frames = []
+        for one in phonon.dataset["first_atoms"]:  # not phonopy's positions: it wraps them into the cell
+            frame = atoms.copy()
+            frame.positions[one["number"]] += one["displacement"]
+            frames.append(frame)
+        found = label(teacher, frames)
+        if not found.ok.all():
+            reason = next(text for text in found.reasons if text)
+            raise NoSeedError(f"teacher: {reason}")
+        phonon.forces = found.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
+        phonon.produce_force_constants()
+        phonon.symmetrize_force_constants()
+    return phonon
+
+
+def modes(phonon: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return frequencies, THz (imaginary ones negative), shape (M,), and mass-weighted modes, shape (M, N, 3)."""
+    phonon.run_qpoints([[0, 0, 0]], with_eigenvectors=True)
+    found = phonon.qpoints
+    frequencies = np.asarray(found.frequencies[0])
+    vectors = np.asarray(found.eigenvectors[0]).real.T
+    return frequencies, vectors.reshape(len(frequencies), -1, 3)
+
+
+def _lowest(phonon: Any) -> tuple[float, np.ndarray]:
+    """Return the lowest frequency, cm^-1, and how atoms move along that mode, shape (N, 3)."""
+    frequencies, vectors = modes(phonon)
+    k = int(np.argmin(frequencies))
+    return float(frequencies[k]) * _CM_PER_THZ, vectors[k] / np.sqrt(phonon.primitive.masses)[:, None]
+
+
+def displacements(
+    phonon: Any, temperature: float, count: int, seed: int, scheme: str = "thermal", max_distance: float | None = None
+) -> np.ndarray:
+    """Return random displacements along the modes above 1 THz, shape (count, N, 3), angstrom; see `NormalModes`."""
+    if scheme == "ani1":
+        return _ani1(phonon, temperature, count, seed, max_distance)
+    statistics = "classical" if scheme == "thermal" else "quantum"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        phonon.init_random_displacements(dist_func=statistics, cutoff_frequency=CUTOFF_THZ, max_distance=max_distance)
+        found = phonon.get_random_displacements_at_temperature(temperature, count, random_seed=seed)
+    return np.asarray(found)
+
+
+def _ani1(phonon: Any, temperature: float, count: int, seed: int, max_distance: float | None) -> np.ndarray:
+    """Displace each mode by ``+- sqrt(3 c N k T / K)`` with random c that add up to less than 1 (doi:10.1039/C6SC05720A)."""
+    from ase.units import kB
+
+    frequencies, vectors = modes(phonon)
+    keep = np.abs(frequencies) > CUTOFF_THZ
+    stiffness = frequencies[keep] ** 2 * _K_UNIT
+    moves = vectors[keep] / np.sqrt(phonon.primitive.masses)[:, None]
+    rng = np.random.default_rng(seed)
+    out = np.empty((count, len(phonon.primitive.masses), 3))
+    for k in range(count):
+        share = rng.random(len(stiffness))
+        share *= rng.random() / share.sum()
+        size = np.sqrt(3 * share * len(phonon.primitive.masses) * kB * temperature / stiffness)
+        u = np.einsum("m,mni->ni", size * rng.choice([-1.0, 1.0], len(stiffness)), moves)
+        if max_distance is not None:
+            length = np.linalg.norm(u, axis=1, keepdims=True)
+            u *= np.minimum(1, max_distance / np.maximum(length, 1e-12))
+        out[k] = u
+    return out

@@ -1,0 +1,83 @@
+"""Teachers as what samplers need: forces of many structures at once, and an ASE calculator for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+from mlffstore.batch import SampleBatch
+from mlffstore.registry import get_teacher
+from mlffstore_generators.seeds.base import NoSeedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase import Atoms
+
+    from mlffstore.protocols import Teacher, TeacherLabels
+
+_made: dict[tuple[str, str], Teacher] = {}
+
+
+def teacher_of(name: str, options: Mapping[str, Any]) -> Teacher:
+    """Return this process's teacher of that name and options; loading one takes seconds."""
+    key = (name, repr(sorted(options.items())))
+    if key not in _made:
+        _made[key] = get_teacher(name, **options)
+    return _made[key]
+
+
+def label(teacher: Teacher, frames: Sequence[Atoms]) -> TeacherLabels:
+    """Return the labels of structures as they are, in float64."""
+    return teacher.label(SampleBatch.from_ase(list(frames)))
+
+
+class TeacherCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
+    """An ASE calculator that asks a teacher; a structure that it refuses ends the draw."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute energy, forces and, where there is one, the stress."""
+        super().calculate(atoms, properties, system_changes)
+        found = label(self.teacher, [self.atoms])
+        if not found.ok[0]:
+            raise NoSeedError(f"teacher: {found.reasons[0]}")
+        self.results = {"energy": float(found.energy[0]), "forces": found.forces.astype(np.float64)}
+        if found.stress is not None and np.isfinite(found.stress[0]).all():
+            self.results["stress"] = found.stress[0].astype(np.float64)
+
+
+def relaxed(atoms: Atoms, teacher: Teacher, fmax: float, steps: int) -> Atoms:
+    """Return the structure at a minimum of the teacher's energy; a cell that is periodic in all directions relaxes too.
+
+    Raises
+    ------
+    NoSeedError
+        If it is not there after so many steps.
+    """
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    out = atoms.copy()
+    out.calc = TeacherCalculator(teacher)
+    target: Any = out
+    if out.pbc.all() and "stress" in teacher.info.properties:
+        target = FrechetCellFilter(out)
+    with np.errstate(all="ignore"):
+        done = BFGS(target, logfile=None, maxstep=0.1).run(fmax=fmax, steps=steps)
+    if not done:
+        raise NoSeedError("relaxation did not converge")
+    out.calc = None
+    return out

@@ -1,0 +1,144 @@
+"""What a class of seeds is, and how one is found by its name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from mlffstore.batch import SampleBatch
+from mlffstore.errors import DataError, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ase import Atoms
+
+#: Name -> module and class below this package; what they need is imported when they draw.
+_KNOWN = {
+    "molecules": "molecules:Molecules",
+    "clusters": "clusters:Clusters",
+    "liquids": "liquids:Liquids",
+    "crystals": "crystals:Crystals",
+    "random-crystals": "random_crystals:RandomCrystals",
+    "slabs": "slabs:Slabs",
+    "nanoparticles": "nanoparticles:Nanoparticles",
+    "defects": "defects:Defects",
+    "few-atoms": "few_atoms:FewAtoms",
+    "files": "files:Files",
+}
+
+
+class NoSeedError(Exception):
+    """A draw gives no structure; the text is the reason under which it is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A structure to start from.
+
+    Attributes
+    ----------
+    atoms : ase.Atoms
+        With `charge` and `multiplicity` in `info` where they are not 0 and the lowest.
+    source : str
+        Where it came from, such as ``"nci"`` or ``"aflow:A2B_cF12_225_a_c"``.
+    bonds : ndarray, shape (B, 2), int64
+        Pairs of atoms that must stay together; empty for crystals.
+    fragments : tuple of ndarray of int
+        Atoms of each molecule, if there are several.
+    """
+
+    atoms: Atoms
+    source: str
+    bonds: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    fragments: tuple[np.ndarray, ...] = ()
+
+    @property
+    def root(self) -> np.uint64:
+        """Content hash of the structure as it would be stored."""
+        return np.uint64(SampleBatch.from_ase([self.atoms]).astype("float32").content_hash[0])
+
+    @property
+    def periodic(self) -> bool:
+        """Whether it is periodic anywhere."""
+        return bool(self.atoms.pbc.any())
+
+
+@runtime_checkable
+class Seeds(Protocol):
+    """A class of seeds. All randomness comes from the generator of random numbers that it is given."""
+
+    def draw(self, rng: np.random.Generator) -> Seed:
+        """Return a seed; raise `NoSeedError` if this draw gives none."""
+        ...
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Return name, description and licence of every source."""
+        ...
+
+
+def known() -> tuple[str, ...]:
+    """Return the names of the classes that come with the package."""
+    return tuple(_KNOWN)
+
+
+def get_seeds(spec: str | Mapping[str, Any]) -> Seeds:
+    """Return a class of seeds.
+
+    Parameters
+    ----------
+    spec : str or mapping
+        A name, the import path ``package.module:Class`` of your own, or a mapping with it as ``name`` beside options.
+
+    Raises
+    ------
+    RegistryError
+        If there is none of that name.
+    DataError
+        If an option does not exist or is wrong.
+    """
+    options = {} if isinstance(spec, str) else {str(k): v for k, v in spec.items() if k != "name"}
+    name = spec if isinstance(spec, str) else str(spec.get("name", ""))
+    path = f"{__package__}.{_KNOWN[name]}" if name in _KNOWN else name
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        close = difflib.get_close_matches(name, _KNOWN, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise RegistryError(f"seeds: expected one of {', '.join(_KNOWN)} or package.module:Class, got {name!r}{hint}")
+    try:
+        made = getattr(importlib.import_module(module), attribute)(**options)
+    except (ImportError, AttributeError) as error:
+        if name in _KNOWN:
+            raise
+        raise RegistryError(f"seeds: {name!r} cannot be imported ({error}); check the path") from error
+    except TypeError as error:
+        raise DataError(f"seeds {name!r}: an option that does not exist: {error}") from error
+    return cast("Seeds", made)
+
+
+def check_sizes(what: str, min_atoms: int, max_atoms: int) -> None:
+    """Raise `DataError` unless the limits of a size make sense."""
+    if not 1 <= min_atoms <= max_atoms:
+        raise DataError(f"{what}: expected 1 <= min_atoms <= max_atoms, got {min_atoms} and {max_atoms}")
+
+
+def check_share(what: str, name: str, value: float) -> None:
+    """Raise `DataError` unless a share is one."""
+    if not 0 <= value <= 1:
+        raise DataError(f"{what}: expected {name} from 0 to 1, got {value!r}")
+
+
+def rotation(rng: np.random.Generator) -> np.ndarray:
+    """Return a random rotation matrix, shape (3, 3): a unit quaternion of normal numbers (Shoemake 1992)."""
+    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )

@@ -1,0 +1,65 @@
+"""Crystals: AFLOW prototypes with other elements in them, and elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlffstore_generators.crystals import supercell, too_close
+from mlffstore_generators.prototypes import NoCrystalError, draw_compound, draw_element
+from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Crystals:
+    """Supercells of prototypes and of elements.
+
+    Parameters
+    ----------
+    min_atoms, max_atoms : int, optional
+        Sizes of the supercells.
+    elemental : float, optional
+        Share of crystals of one element.
+    elements : tuple of str, optional
+        Allowed elements; all by default.
+    """
+
+    min_atoms: int = 10
+    max_atoms: int = 60
+    elemental: float = 0.2
+    elements: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.elements is not None:
+            object.__setattr__(self, "elements", tuple(self.elements))
+        check_sizes("crystals", self.min_atoms, self.max_atoms)
+        check_share("crystals", "elemental", self.elemental)
+
+    def draw(self, rng: np.random.Generator) -> Seed:
+        """Return a supercell."""
+        try:
+            atoms, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, self.max_atoms)
+        except NoCrystalError as error:
+            raise NoSeedError(str(error)) from error
+        if self.elements is not None and not set(atoms.get_chemical_symbols()) <= set(self.elements):
+            raise NoSeedError("element that is not allowed")
+        atoms = supercell(atoms, self.min_atoms)
+        if len(atoms) > self.max_atoms:
+            raise NoSeedError("supercell larger than max_atoms")
+        if too_close(atoms):
+            raise NoSeedError("atoms too close")
+        return Seed(atoms, source)
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Return the sources."""
+        return [
+            {
+                "name": "aflow",
+                "what": "AFLOW prototypes in pymatgen, elements substituted at equal oxidation state",
+                "licence": "MIT (pymatgen); cite doi:10.1016/j.commatsci.2017.01.017",
+            },
+            {"name": "ase-bulk", "what": "reference states of the elements in ASE", "licence": "LGPL-2.1-or-later"},
+        ]

@@ -1,0 +1,79 @@
+"""Point defects and alloys: crystals with vacancies, substituted and added atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlffstore_generators.crystals import too_close
+from mlffstore_generators.prototypes import species
+from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
+from mlffstore_generators.seeds.crystals import Crystals
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
+
+_KINDS = ("vacancy", "substitution", "alloy", "interstitial")
+
+
+@dataclass(frozen=True)
+class Defects:
+    """A supercell with one kind of defect.
+
+    Parameters
+    ----------
+    min_atoms, max_atoms : int, optional
+        Of the perfect supercell.
+    elements : tuple of str, optional
+        Allowed elements; all by default.
+    """
+
+    min_atoms: int = 16
+    max_atoms: int = 80
+    elements: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.elements is not None:
+            object.__setattr__(self, "elements", tuple(self.elements))
+        check_sizes("defects", self.min_atoms, self.max_atoms)
+
+    def draw(self, rng: np.random.Generator) -> Seed:
+        """Return a crystal with a defect."""
+        from ase import Atom
+        from ase.data import atomic_numbers
+
+        kind = _KINDS[int(rng.integers(len(_KINDS)))]
+        host = Crystals(self.min_atoms, self.max_atoms, elemental=0.4, elements=self.elements).draw(rng)
+        atoms, metals = host.atoms.copy(), species()[1]
+        pool = [symbol for symbol in metals if self.elements is None or symbol in self.elements]
+        if not pool:
+            raise NoSeedError("no metal is allowed")
+        other = pool[int(rng.integers(len(pool)))]
+        if kind == "vacancy":
+            gone = rng.choice(len(atoms), size=int(rng.integers(1, 3)), replace=False)
+            del atoms[[int(i) for i in gone]]
+        elif kind == "interstitial":
+            best = max((rng.random(3) @ atoms.cell.array for _ in range(40)), key=lambda x: _gap(atoms, x))
+            atoms.append(Atom("H" if rng.random() < 0.3 else "C" if rng.random() < 0.4 else other, best))
+        else:
+            mine = [i for i, symbol in enumerate(atoms.symbols) if symbol in metals and symbol != other]
+            if not mine:
+                raise NoSeedError("no metal to replace")
+            n = 1 if kind == "substitution" else max(1, int(rng.uniform(0.1, 0.6) * len(mine)))
+            atoms.numbers[rng.choice(mine, size=min(n, len(mine)), replace=False)] = atomic_numbers[other]
+        if too_close(atoms):
+            raise NoSeedError("atoms too close")
+        return Seed(atoms, f"{kind}:{host.source}")
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Return the sources."""
+        return Crystals().provenance()
+
+
+def _gap(atoms: Atoms, x: np.ndarray) -> float:
+    """Return the distance of a place from the nearest atom or image, angstrom."""
+    from ase.geometry import get_distances
+
+    _, distance = get_distances([x], atoms.positions, cell=atoms.cell, pbc=True)
+    return float(distance.min())

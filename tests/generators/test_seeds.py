@@ -1,0 +1,154 @@
+"""Every class of seeds gives real, sane structures, with its sources on record, and the same ones for the same numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from ase.data import covalent_radii
+
+from mlffstore.batch import SampleBatch
+from mlffstore.errors import DataError, RegistryError
+from mlffstore.geometry import pairs
+from mlffstore_generators.seeds import Seeds, get_seeds, known
+from mlffstore_generators.seeds.base import NoSeedError
+
+NEEDS = {"random-crystals": "pyxtal", "liquids": "packmol"}
+NAMES = [name for name in known() if name != "files"]
+
+
+def draw(name, count, seed=0, **options):
+    if name in NEEDS:
+        _importable(NEEDS[name])
+    seeds, rng = get_seeds({"name": name, **options}), np.random.default_rng(seed)
+    out, failed = [], Counter()
+    for _ in range(400):
+        if len(out) == count:
+            break
+        try:
+            out.append(seeds.draw(np.random.default_rng(rng.integers(2**63, size=2))))
+        except NoSeedError as error:
+            failed[str(error)] += 1
+    assert len(out) == count, failed
+    return out
+
+
+def _importable(package):
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(package)
+    except PackageNotFoundError:
+        pytest.skip(f"needs {package}: pip install 'mlffstore[sampling]'")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def drawn(request):
+    return request.param, draw(request.param, 8)
+
+
+def test_sane(drawn):
+    name, seeds = drawn
+    assert isinstance(get_seeds(name), Seeds)
+    for seed in seeds:
+        atoms = seed.atoms
+        assert np.isfinite(atoms.positions).all()
+        assert seed.source
+        if atoms.pbc.any():
+            assert np.linalg.det(atoms.cell.array) > 0
+        else:
+            assert not atoms.cell.array.any()
+        if name != "few-atoms":
+            assert 10 <= len(atoms) <= 200
+            found = pairs(np.array([0, len(atoms)]), atoms.positions, atoms.cell.array[None], atoms.pbc[None], 3.0)
+            radii = covalent_radii[atoms.numbers]
+            # Atoms of two molecules may come to 0.8 of their van der Waals contact; bonds are about 1.
+            assert (found.distance > 0.6 * (radii[found.first] + radii[found.second])).all()
+        batch = SampleBatch.from_ase([atoms])
+        electrons = int(atoms.numbers.sum()) - int(batch.charge[0])
+        if not atoms.pbc.any():
+            assert (electrons + int(batch.multiplicity[0])) % 2 == 1
+        assert len(seed.bonds) == 0 or int(seed.bonds.max()) < len(atoms)
+
+
+def test_the_same_numbers_give_the_same_structures(drawn):
+    name, seeds = drawn
+    again = draw(name, 3)
+    assert [seed.root for seed in again] == [seed.root for seed in seeds[:3]]
+    assert len({int(seed.root) for seed in seeds}) > 1
+
+
+def test_sources_have_licences(drawn):
+    for source in get_seeds(drawn[0]).provenance():
+        assert source["name"]
+        assert source["what"]
+        assert source["licence"]
+
+
+def test_organic_seeds_have_their_hydrogens():
+    for name in ("molecules", "clusters", "liquids"):
+        for seed in draw(name, 8, seed=5):
+            if 6 in seed.atoms.numbers and seed.source != "liquid":
+                assert 1 in seed.atoms.numbers or set(seed.atoms.numbers) & {9, 17, 35, 53}, seed.atoms
+
+
+def test_radicals_lose_one_hydrogen_and_become_doublets():
+    for seed in draw("molecules", 5, radicals=1.0):
+        assert seed.source == "nci-radical"
+        assert seed.atoms.info["multiplicity"] == 2
+        assert (seed.atoms.numbers.sum() - seed.atoms.info["charge"]) % 2 == 1
+
+
+def test_liquids_keep_density_and_distance():
+    for seed in draw("liquids", 3, density=(0.8, 0.9)):
+        atoms = seed.atoms
+        density = atoms.get_masses().sum() * 1.66053907 / atoms.get_volume()
+        assert 0.79 < density < 0.91
+        owner = np.zeros(len(atoms), int)
+        for k, fragment in enumerate(seed.fragments):
+            owner[fragment] = k
+        found = pairs(np.array([0, len(atoms)]), atoms.positions, atoms.cell.array[None], atoms.pbc[None], 3.0)
+        between = owner[found.first] != owner[found.second]
+        assert found.distance[between].min() > 1.7  # packmol's tolerance of 1.8, to its own precision
+
+
+def test_slabs_have_vacuum_and_defects_are_what_they_say():
+    for seed in draw("slabs", 5):
+        z = np.sort(seed.atoms.get_scaled_positions()[:, 2])
+        gap = np.diff(np.concatenate([z, [z[0] + 1]])).max()
+        height = seed.atoms.get_volume() / np.linalg.norm(np.cross(*seed.atoms.cell.array[:2]))
+        assert gap * height > 6
+    kinds = {seed.source.split(":")[0] for seed in draw("defects", 16)}
+    assert kinds <= {"vacancy", "substitution", "alloy", "interstitial"}
+    assert len(kinds) >= 3
+
+
+def test_files(tmp_path):
+    from ase.io import write
+
+    from tests.samples import metal_frames
+
+    write(tmp_path / "a.extxyz", metal_frames(5))
+    seeds = get_seeds({"name": "files", "paths": [str(tmp_path / "a.extxyz")], "licence": "CC0-1.0"})
+    seed = seeds.draw(np.random.default_rng(0))
+    assert seed.atoms.calc is None
+    assert seed.source == "file:a.extxyz"
+    assert seeds.provenance()[0]["licence"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "words"),
+    [
+        ("crystal", RegistryError, "did you mean 'crystals'"),
+        ("no.such:Thing", RegistryError, "cannot be imported"),
+        ({"name": "crystals", "size": 3}, DataError, "does not exist"),
+        ({"name": "molecules", "min_atoms": 9, "max_atoms": 3}, DataError, "min_atoms <= max_atoms"),
+        ({"name": "molecules", "radicals": 2}, DataError, "from 0 to 1"),
+        ({"name": "slabs", "vacuum": 1}, DataError, "vacuum"),
+        ({"name": "files", "paths": ["absent.xyz"]}, DataError, "absent.xyz"),
+    ],
+)
+def test_bad_options_are_told(spec, error, words):
+    with pytest.raises(error, match=words):
+        get_seeds(spec)
