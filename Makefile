@@ -28,7 +28,7 @@ quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and
 
 test: $(VENV)/.dev  ## Run the tests with coverage.
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
