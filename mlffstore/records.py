@@ -6,6 +6,7 @@ come from somebody else.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,7 @@ class Fields:
         return value
 
 
+@functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names
 def known_column(key: str) -> Column | None:
     """Return the standard column that an on-disk name stands for, or None for a user column."""
     name, teacher = split_key(key)
@@ -180,7 +182,8 @@ def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int
     rows = n_samples if column.axis == "sample" else n_atoms
     if shape != [rows, *column.shape]:
         raise FormatError(f"{where}: expected shape {[rows, *column.shape]}, got {shape}; the store is damaged")
-    column = replace(column, name=key)
+    if column.name != key:
+        column = replace(column, name=key)
     return StoredColumn(
         folder=folder,
         column=column,
