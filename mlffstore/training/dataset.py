@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, torch.Tensor]
 Transform = "Callable[[Batch], Batch]"
+#: Names of the columns with a row for each atom.
+ATOM = frozenset({"numbers", "positions", "forces", "batch"})
 _REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
@@ -135,19 +137,19 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             ``multiplicity``, ``n_atoms`` (B,) int64; ``energy`` (B,) float64, eV; ``stress`` (B, 6) if the teacher has it;
             ``batch`` (A,) int64, the sample of each atom; ``ptr`` (B+1,) int64, where each sample starts.
         """
+        batch = self.joined(self.gathered(indices))
+        return batch if self.transform is None else self.transform(batch)
+
+    def gathered(self, indices: Sequence[int] | Array) -> Batch:
+        """Return samples as one batch, as they are in the cache: without neighbours and transform."""
         columns = self._load()
         index = self._index[normalise_indices(np.asarray(indices), len(self._index))]
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
         window = Window.empty(len(index), max(len(index), 1), atoms, columns, _REAL[self.dtype])
         window.fill(index, columns)
-        out = {name: torch.from_numpy(array) for name, array in window.arrays().items()}
+        out = {name: torch.from_numpy(array) for name, array in window.columns.items()}
         out["ptr"] = out["ptr"][0]
-        return self.finish(out)
-
-    def finish(self, batch: Batch) -> Batch:
-        """Return a gathered batch with its neighbours, if they are wanted, and transformed."""
-        batch = self.joined(batch)
-        return batch if self.transform is None else self.transform(batch)
+        return out
 
     def joined(self, batch: Batch) -> Batch:
         """Return a gathered batch with its neighbours, if they are wanted."""
@@ -188,6 +190,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         seed: int = 0,
         drop_last: bool = False,
         threads: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
         pin_memory: bool = False,
         device: torch.device | str | None = None,
     ) -> Loader:
@@ -195,8 +199,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         from mlffstore.training.loader import Loader
 
         return Loader(
-            self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, threads=threads, pin_memory=pin_memory,
-            device=device,
+            self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, threads=threads, rank=rank,
+            world_size=world_size, pin_memory=pin_memory, device=device,
         )  # fmt: skip
 
     @staticmethod
@@ -265,7 +269,3 @@ class Window:
             c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
             c["pbc"], c["charge"], c["multiplicity"],
         )  # fmt: skip
-
-    def arrays(self) -> dict[str, Array]:
-        """Return the columns."""
-        return self.columns

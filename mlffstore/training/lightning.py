@@ -39,23 +39,16 @@ class DataModule(LightningDataModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.source, self.batch_size, self.teacher, self.seed, self.options = source, batch_size, teacher, seed, options
-        self._train: Any = None
-        self._state: dict[str, int] | None = None
 
     def _loader(self, split: str, shuffle: bool) -> Any:
         data = TorchDataset(self.source, split=split, teacher=self.teacher, **self.options)
         trainer = getattr(self, "trainer", None)
         rank, size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        loader = data.loader(self.batch_size, shuffle=shuffle, seed=self.seed)
-        loader.rank, loader.world_size = rank, size
-        return loader
+        return data.loader(self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=size)
 
     def train_dataloader(self) -> Any:
-        """Return the loader of the split train, where the last checkpoint left it."""
-        self._train = self._loader("train", True)
-        if self._state is not None:
-            self._train.load_state_dict(self._state)
-        return self._train
+        """Return the loader of the split train; Lightning keeps its place, as it has a `state_dict`."""
+        return self._loader("train", True)
 
     def val_dataloader(self) -> Any:
         """Return the loader of the split val."""
@@ -68,11 +61,3 @@ class DataModule(LightningDataModule):  # type: ignore[misc]
     def predict_dataloader(self) -> Any:
         """Return the loader of the split test."""
         return self._loader("test", False)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the training is."""
-        return {} if self._train is None else {"train": self._train.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._state = state_dict.get("train")

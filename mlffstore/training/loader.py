@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import _REAL, Window
+from mlffstore.training.dataset import _REAL, ATOM, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,6 @@ _WINDOW = 1024
 _AHEAD = 2
 #: Windows kept for reuse: fresh memory costs a page fault for every 4 KiB.
 _SPARE = 6
-#: Columns with a row for each atom.
-_ATOM = frozenset({"numbers", "positions", "forces", "batch"})
 
 
 class Loader:
@@ -36,7 +34,7 @@ class Loader:
     ----------
     dataset : TorchDataset
     batch_size : int
-        Samples; ignored if `batches` is given.
+        Samples.
     shuffle : bool
     seed : int
     drop_last : bool
@@ -126,9 +124,9 @@ class Loader:
         """
         return self._run(endless=True)
 
-    def _plan(self, step: int, endless: bool) -> Iterator[tuple[Array, bool]]:
+    def _plan(self, endless: bool) -> Iterator[tuple[Array, bool]]:
         """Yield the samples of each window, and whether it is the last of its epoch."""
-        epoch, done = self.epoch, self._done
+        epoch, done, step = self.epoch, self._done, self._step
         while True:
             order = self.order(epoch)
             for start in range(done * self.batch_size, len(order), step):
@@ -137,10 +135,14 @@ class Loader:
                 return
             epoch, done = epoch + 1, 0
 
+    @property
+    def _step(self) -> int:
+        """Samples of a window: whole batches, and one alone where there are edges, which take much more room than atoms."""
+        return self.batch_size * (1 if self.dataset.neighbours is not None else max(1, _WINDOW // self.batch_size))
+
     def _run(self, endless: bool) -> Iterator[Batch]:
         joined = self.dataset.neighbours is not None
-        per_window = 1 if joined else max(1, _WINDOW // self.batch_size)  # edges take much more room than atoms
-        plan = self._plan(per_window * self.batch_size, endless)
+        plan = self._plan(endless)
         waiting: deque[Any] = deque()
         transform = self.dataset.transform
         plain = transform is None and not self.pin_memory and self.device is None
@@ -208,12 +210,10 @@ class Loader:
                 return window
             if not free and len(self._spare) < _SPARE:
                 self._spare.append(window)
-        joined = self.dataset.neighbours is not None
-        per_window = (1 if joined else max(1, _WINDOW // self.batch_size)) * self.batch_size
-        real = _REAL[self.dataset.dtype]
-        return _sized(
-            Window.empty(max(n, per_window), self.batch_size, atoms, self.dataset._load(), real, atoms + atoms // 4), n
-        )
+        columns, real = self.dataset._load(), _REAL[self.dataset.dtype]
+        window = Window.empty(max(n, self._step), self.batch_size, atoms, columns, real, atoms + atoms // 4)
+        window.n = n
+        return window
 
     def _views(self, window: Window) -> Iterator[Batch]:
         """Cut a window into batches without copying, each column in one call."""
@@ -230,12 +230,7 @@ class Loader:
                     rows[-1] = rows[-1][: rest + 1]
                 columns[name] = rows
             else:
-                cut = torch.split(tensor[:atoms], sizes) if name in _ATOM else torch.split(tensor[:n], size)
+                cut = torch.split(tensor[:atoms], sizes) if name in ATOM else torch.split(tensor[:n], size)
                 columns[name] = list(cut)
         for parts in zip(*columns.values(), strict=True):
             yield dict(zip(columns, parts, strict=True))
-
-
-def _sized(window: Window, n: int) -> Window:
-    window.n = n
-    return window

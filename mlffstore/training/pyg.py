@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import missing_dependency
+from mlffstore.training.dataset import ATOM
 
 if TYPE_CHECKING:
     from mlffstore.training.dataset import Batch
@@ -47,7 +48,7 @@ def to_data(batch: Batch) -> list[Any]:
         atoms = slice(ends[k], ends[k + 1])
         fields: dict[str, Any] = {}
         for name, tensor in batch.items():
-            if name in ("numbers", "positions", "forces"):
+            if name in ATOM - {"batch"}:
                 fields[_NAMES.get(name, name)] = tensor[atoms]
             elif name not in ("batch", "ptr", "edge_index", "shift"):
                 fields[name] = tensor[k : k + 1]

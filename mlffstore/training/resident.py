@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from mlffstore.errors import DataError
+from mlffstore.training.dataset import ATOM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mlffstore.training.dataset import Batch, TorchDataset
 
 #: Samples that are copied to the device at a time.
 _BLOCK = 4096
-_SAMPLE = ("n_atoms", "energy", "cell", "pbc", "charge", "multiplicity", "stress")
 
 
 class Resident:
@@ -29,7 +30,7 @@ class Resident:
     batch_size : int, optional
     shuffle : bool, optional
     seed : int, optional
-        The order depends on (seed, epoch) alone.
+        The order depends on (seed, epoch) alone, and is that of a `Loader`.
     drop_last : bool, optional
         Leave out the last batch if it is smaller.
 
@@ -40,7 +41,7 @@ class Resident:
 
     Notes
     -----
-    Takes 36 bytes an atom with forces, and some 200 a sample: 120,000 samples of 120 atoms are 0.6 GB. Batches have the same
+    Takes 32 bytes an atom with forces, and some 100 a sample: 120,000 samples of 120 atoms are 0.5 GB. Batches have the same
     keys and values as those of `TorchDataset.batch`.
     """
 
@@ -60,24 +61,20 @@ class Resident:
             raise DataError(f"batch_size: expected at least 1, got {batch_size}")
         self.device, self.batch_size, self.shuffle, self.seed = torch.device(device), batch_size, shuffle, seed
         self.drop_last, self.epoch = drop_last, 0
-        self._transform: Callable[[Batch], Batch] | None = dataset.transform
-        columns = dataset._load()
+        if not len(dataset):
+            raise DataError(f"Resident: expected samples, got none of the split {dataset.split!r}")
+        self._transform = dataset.transform
         parts: list[Batch] = []
-        transform, dataset.transform = dataset.transform, None
         try:
             for low in range(0, len(dataset), _BLOCK):
-                batch = dataset.batch(range(low, min(low + _BLOCK, len(dataset))))
+                batch = dataset.gathered(range(low, min(low + _BLOCK, len(dataset))))
                 parts.append({k: v.to(self.device) for k, v in batch.items() if k not in ("batch", "ptr")})
-            if not parts:
-                raise DataError(f"Resident: expected samples, got none of the split {dataset.split!r}")
             self._columns: Batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         except torch.OutOfMemoryError as error:
             raise DataError(
-                f"Resident: {len(dataset):,} samples with {int(columns.n_atoms.sum()):,} atoms do not fit into the memory "
+                f"Resident: {len(dataset):,} samples with {int(dataset.n_atoms.sum()):,} atoms do not fit into the memory "
                 f"of {self.device}; use TorchDataset.loader(device=...)"
             ) from error
-        finally:
-            dataset.transform = transform
         counts = self._columns["n_atoms"]
         self._begin = torch.cumsum(counts, 0) - counts
 
@@ -92,7 +89,7 @@ class Resident:
         torch.cumsum(counts, 0, out=ptr[1:])
         owner = torch.repeat_interleave(torch.arange(len(index), device=self.device), counts)
         rows = torch.arange(len(owner), device=self.device) + (self._begin[index] - ptr[:-1])[owner]
-        out = {name: column[index if name in _SAMPLE else rows] for name, column in self._columns.items()}
+        out = {name: column[rows if name in ATOM else index] for name, column in self._columns.items()}
         out |= {"batch": owner, "ptr": ptr}
         return out if self._transform is None else self._transform(out)
 
@@ -102,9 +99,8 @@ class Resident:
 
     def __iter__(self) -> Iterator[Batch]:
         n = len(self._begin)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
-        order = order.to(self.device)
+        shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+        order = torch.from_numpy(shuffled).to(self.device)
         self.epoch += 1
         for k in range(len(self)):
             yield self.batch(order[k * self.batch_size : (k + 1) * self.batch_size])

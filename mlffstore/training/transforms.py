@@ -44,8 +44,7 @@ class RandomRotation:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the turned batch."""
-        real = batch["positions"].dtype
-        turn = rotations(len(batch["energy"]), self.generator).to(real)
+        turn = rotations(len(batch["energy"]), self.generator).to(batch["positions"])
         atom = turn[batch["batch"]]
         out = dict(batch)
         for name in ("positions", "forces"):
@@ -96,13 +95,14 @@ class ReferenceEnergy:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with referenced energies."""
+        self.table = self.table.to(batch["numbers"].device)
         one = self.table[batch["numbers"]]
         if torch.isnan(one).any():
             missing = sorted(set(batch["numbers"][torch.isnan(one)].tolist()))
             raise DataError(
                 f"ReferenceEnergy: expected an energy of every element, got none of the atomic numbers {missing}"
             )
-        total = torch.zeros(len(batch["energy"]), dtype=torch.float64).index_add_(0, batch["batch"], one)
+        total = torch.zeros_like(batch["energy"]).index_add_(0, batch["batch"], one)
         return {**batch, "energy": batch["energy"] - total}
 
 

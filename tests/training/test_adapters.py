@@ -12,7 +12,7 @@ import mlffstore as ml
 from mlffstore.errors import DataError
 from mlffstore.training.pyg import ToPyG, to_data
 from mlffstore.training.resident import Resident
-from mlffstore.training.transforms import Compose, Normalise
+from mlffstore.training.transforms import Compose, Normalise, RandomRotation, ReferenceEnergy
 from tests.samples import mixed_frames
 
 
@@ -29,7 +29,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_resident_batches_are_the_dataset_s(store, device):
-    data = ml.TorchDataset(store, split="train", transform=Normalise(0.5, 2.0))
+    energies = dict.fromkeys(range(1, 100), -1.5)
+    data = ml.TorchDataset(store, split="train", transform=Compose(ReferenceEnergy(energies), Normalise(0.5, 2.0)))
     resident = Resident(data, device, batch_size=7)
     index = [5, 0, 0, 11]
     found = {k: v.cpu() for k, v in resident.batch(torch.tensor(index, device=device)).items()}
@@ -41,6 +42,10 @@ def test_resident_batches_are_the_dataset_s(store, device):
     assert torch.equal(seen.sort().values, data.batch(range(len(data)))["energy"].sort().values)
     resident.set_epoch(0)
     assert torch.equal(seen, torch.cat([batch["energy"].cpu() for batch in resident]))
+    turned = Resident(ml.TorchDataset(store, split="train", transform=RandomRotation()), device).batch(
+        torch.tensor(index, device=device)
+    )
+    assert torch.allclose(turned["forces"].norm(dim=1).cpu(), 2.0 * data.batch(index)["forces"].norm(dim=1), atol=1e-4)
     with pytest.raises(DataError, match="without neighbours"):
         Resident(ml.TorchDataset(store, neighbours=4.0), device)
 
@@ -110,7 +115,15 @@ def test_lightning_trains_and_goes_on(store, tmp_path):
     loader = ml.TorchDataset(store, split="train").loader(batch_size=8, seed=5)
     expected = [batch["energy"].tolist() for _ in range(3) for batch in loader][:12]
     assert model.seen == expected
-    assert module.state_dict()["train"]["epoch"] >= 1
+    # Stopped in the second epoch, and gone on from the checkpoint: the batches after those.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stopped = trainer(len(loader) + 2)
+        stopped.fit(Model(), datamodule=DataModule(store, batch_size=8, seed=5))
+        stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+        rest = Model()
+        trainer(12).fit(rest, datamodule=DataModule(store, batch_size=8, seed=5), ckpt_path=tmp_path / "stopped.ckpt")
+    assert rest.seen == expected[len(loader) + 2 :]
 
 
 @pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
@@ -164,3 +177,10 @@ def test_endless_is_epoch_after_epoch_and_resumes(store, neighbours):
     other.load_state_dict(state)
     rest = other.endless()
     assert [next(rest)["energy"].tolist() for _ in range(len(run))] == expected[len(first) : len(first) + len(run)]
+
+
+def test_ranks_share_an_epoch(store):
+    data = ml.TorchDataset(store, split="train")
+    whole = [batch["energy"].tolist() for batch in data.loader(batch_size=8, seed=4)]
+    shares = [[b["energy"].tolist() for b in data.loader(8, seed=4, rank=rank, world_size=2)] for rank in (0, 1)]
+    assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole[: 2 * (len(whole) // 2)]
