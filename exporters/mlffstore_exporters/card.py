@@ -7,23 +7,25 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.describe import human_bytes
-from mlffstore.release.manifest import describe_file
 from mlffstore.schema import LABELS, STANDARD
 from mlffstore.splits import SPLITS
 from mlffstore.validation.result import number
 from mlffstore_exporters.hdf5 import stored_columns
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from mlffstore_exporters.release import About
+
+    #: Name of an HDF5 file -> its ``bytes`` and ``sha256``.
+    Files = Mapping[str, Mapping[str, Any]]
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 #: What has no generator to speak for it: imported data.
 _UNKNOWN = "not recorded"
 
 
-def readme(about: About, files: list[Path]) -> str:
+def readme(about: About, files: Files) -> str:
     """Return the dataset card: Hugging Face front matter, then sections for people."""
     parts = [_front(about), f"# {about.name} {about.version}\n"]
     sections = (
@@ -58,20 +60,20 @@ def _front(about: About) -> str:
     return f"---\n{yaml.safe_dump(document, sort_keys=False)}---\n"
 
 
-def _what(about: About, files: list[Path]) -> str:
+def _what(about: About, files: Files) -> str:
     s = about.statistics
-    size, nbytes = s["n_atoms"], sum(path.stat().st_size for path in files)
+    size, nbytes = s["n_atoms"], sum(one["bytes"] for one in files.values())
     labels = ", ".join(f"`{who}`" for who in about.teachers)
     text = f"{about.description}\n\n" if about.description else ""
     return f"""{text}{s["samples"]:,} structures ({s["periodic"]:,} of them periodic) with {s["atoms"]:,} atoms of
 {len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled with energies, forces and, where
 periodic in three directions, stress by {labels}. {human_bytes(nbytes)} of HDF5.
 Cut from version {about.snapshot.version} of the store {about.snapshot.store_uuid}, which was
-committed {about.snapshot.committed()}."""
+committed {about.committed}."""
 
 
-def _load(about: About, files: list[Path]) -> str:
-    first = files[0].name
+def _load(about: About, files: Files) -> str:
+    first = next(iter(files))
     head = "" if len(about.teachers) == 1 else f".{about.teachers[0]}"
     whom = "" if len(about.teachers) == 1 else f', teacher="{about.teachers[0]}"'
     split = next(split for split in SPLITS if len(about.splits[split]))
@@ -194,9 +196,7 @@ def _teachers(about: About) -> str:
 def _elements(about: About) -> str:
     found = about.statistics["elements"]
     lines = ["| element | atoms | samples |", "|---|---|---|"]
-    for symbol, one in found.items():
-        atoms, samples = (one["atoms"], one["samples"]) if isinstance(one, dict) else (one, "")
-        lines.append(f"| {symbol} | {atoms:,} | {samples:,} |" if samples != "" else f"| {symbol} | {atoms:,} | |")
+    lines += [f"| {symbol} | {one['atoms']:,} | {one['samples']:,} |" for symbol, one in found.items()]
     return "\n".join(lines)
 
 
@@ -266,7 +266,7 @@ def _limits(about: About) -> str:
             lines.append(
                 f"- Forces of `{who}` are not the gradient of its energy: do not take Hessians or run NVE on them."
             )
-    rare = [k for k, v in s["elements"].items() if (v["samples"] if isinstance(v, dict) else v) < 10]
+    rare = [symbol for symbol, one in s["elements"].items() if one["samples"] < 10]
     if rare:
         lines.append(f"- Fewer than 10 samples have {', '.join(rare)}.")
     if not about.validation.ok:
@@ -302,7 +302,7 @@ def citation(about: About) -> str:
         "type": "dataset",
         "title": about.name,
         "version": about.version,
-        "date-released": about.snapshot.committed()[:10],
+        "date-released": about.committed[:10],
         "authors": authors or [{"name": f"The authors of {about.name}"}],
     }
     if about.licence:
@@ -330,7 +330,7 @@ _CONTEXT = {
 } | {term: f"cr:{term}" for term in _TERMS.split()}
 
 
-def croissant(about: About, files: list[Path]) -> dict[str, Any]:
+def croissant(about: About, files: Files) -> dict[str, Any]:
     """Return the Croissant 1.0 document: what the dataset is, and its files with checksums.
 
     Croissant knows no HDF5, so it has no record sets; the columns are described in words.
@@ -349,17 +349,16 @@ def croissant(about: About, files: list[Path]) -> dict[str, Any]:
         "version": about.version,
         "description": f"{about.description} {what}".strip(),
         "license": about.licence or "other",
-        "datePublished": about.snapshot.committed()[:10],
+        "datePublished": about.committed[:10],
         "creator": [{"@type": "sc:Person", "name": one} for one in about.authors or [f"The authors of {about.name}"]],
         "citeAs": f"{about.name}, version {about.version}",
         "url": ".",
         "keywords": ["interatomic potentials", "machine-learned force fields", *s["elements"]],
         "distribution": [
             {
-                "@type": "cr:FileObject", "@id": path.name, "name": path.name, "contentUrl": path.name,
-                "contentSize": f"{path.stat().st_size} B", "encodingFormat": "application/x-hdf5",
-                "sha256": describe_file(path)["sha256"],
+                "@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name,
+                "contentSize": f"{one['bytes']} B", "encodingFormat": "application/x-hdf5", "sha256": one["sha256"],
             }
-            for path in files
+            for name, one in files.items()
         ],
     }  # fmt: skip

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from mlffstore.batch import choose_teacher
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
-from mlffstore_exporters.folder import has_stress, parts
-from mlffstore_exporters.hdf5 import select
+from mlffstore_exporters.folder import has_stress, new_hdf5, parts
+from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Mapping
 
+    import h5py
+
+    from mlffstore.ragged import Ints
     from mlffstore.snapshot import Snapshot
 
-_CHUNK_NBYTES = 512 << 10
 #: Name -> (rows by, inner shape, dtype); the order is that of the layout's description.
 _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "structures/atomic_numbers": ("atom", (), "i8"),
@@ -72,35 +71,24 @@ def export_concatenated(
     no splits: samples lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are.
     """
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    splits = select(snapshot, (who,))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
-            _write(file, snapshot, splits, who, compression_level, progress)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    _, filters = filters_of("gzip", compression_level)
+    with new_hdf5(target) as file:
+        _write(file, snapshot, select(snapshot, (who,)), who, filters, progress)
     return target
 
 
-def _write(file: h5py.File, snapshot: Snapshot, splits: Any, who: str, level: int, progress: Any) -> None:
+def _write(
+    file: h5py.File, snapshot: Snapshot, splits: Mapping[str, Ints], who: str, filters: dict[str, Any], progress: Any
+) -> None:
     n_atoms = np.concatenate([snapshot.read(index, columns=["n_atoms"]).n_atoms for index in splits.values()])
     rows = {"sample": len(n_atoms), "bound": len(n_atoms) + 1, "atom": int(n_atoms.sum(dtype=np.int64))}
     queue = chunks.ChunkQueue()
     columns = {}
     for name, (axis, inner, dtype) in _DATASETS.items():
-        size = max(1, min(rows[axis], _CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
-        filters: dict[str, Any] = {}
-        if rows[axis]:
-            filters = {"compression": "gzip", "compression_opts": level, "shuffle": True, "fletcher32": True}
-            filters["chunks"] = (size, *inner)
-        dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **filters)
-        columns[name] = chunks.Column(dataset, level)
+        size = max(1, min(rows[axis], CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
+        options = {"chunks": (size, *inner), **filters} if rows[axis] else {}
+        dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **options)
+        columns[name] = chunks.Column(dataset, filters["compression_opts"])
     done, atoms = 0, 0
     zero = np.zeros(1, np.int64)
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all, and the samples that go into them."""
+"""Files and folders that are there whole or not at all, and the samples that go into them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mlffstore.errors import ReleaseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    import h5py
 
     from mlffstore.batch import SampleBatch
     from mlffstore.ragged import Ints
@@ -52,6 +54,25 @@ def new_folder(target: Path) -> Iterator[Path]:
         _fsync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_hdf5(target: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file under another name; make it durable and let it replace `target` at the end."""
+    import h5py
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        # "latest" would shut out older readers; track_order keeps the columns in the order of the specification.
+        with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
+            yield file
+        _fsync(temporary)
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _fsync(path: Path) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from mlffstore import __version__
@@ -22,9 +18,12 @@ from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, label
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
+from mlffstore_exporters.folder import new_hdf5
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import h5py
 
     from mlffstore.batch import SampleBatch
     from mlffstore.ragged import Ints
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 #: Samples in memory at a time.
 _BLOCK = 4096
 #: Uncompressed bytes of an HDF5 chunk; h5py's cache holds 1 MiB.
-_CHUNK_NBYTES = 512 << 10
+CHUNK_NBYTES = 512 << 10
 #: What the netCDF-4 library calls a dimension without coordinates.
 _BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 
@@ -88,43 +87,32 @@ def export_hdf5(
     The file says nothing of the time of its making: the same snapshot gives the same bytes.
     """
     who, target = choose_teachers(snapshot, teacher), Path(path)
-    level, filters = _filters(codec, compression_level)
-    steps = _steps(rounding or {})
+    level, filters = filters_of(codec, compression_level)
+    steps = steps_of(rounding or {})
     chosen = select(snapshot, who) if splits is None else splits
     total, done = sum(len(index) for index in chosen.values()), 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        # "latest" would shut out older readers; track_order keeps the columns in the order of the specification.
-        with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
-            file.attrs.update(_root_attributes(snapshot, who, title, version, provenance))
-            groups = [file.create_group(split, track_order=True) for split in SPLITS]
-            writers = [
-                _Split(group, snapshot, chosen.get(split, np.zeros(0, np.int64)), who, level, filters, steps)
-                for split, group in zip(SPLITS, groups, strict=True)
-            ]
-            queue = chunks.ChunkQueue()
-            for batch, owner in _blocks(snapshot, [writer.index for writer in writers], who):
-                for k, writer in enumerate(writers):
-                    rows = np.flatnonzero(owner == k)
-                    writer.add(queue, batch if len(rows) == len(batch) else batch.take(rows))
-                done += len(batch)
-                if progress is not None:
-                    progress(done, total)
-            for writer in writers:
-                writer.finish(queue)
-            queue.drain()
-            digest = hashlib.sha256()
-            for writer in writers:
-                digest.update(writer.seal())
-            file.attrs["content_sha256"] = digest.hexdigest()
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with new_hdf5(target) as file:
+        file.attrs.update(_root_attributes(snapshot, who, title, version, provenance))
+        groups = [file.create_group(split, track_order=True) for split in SPLITS]
+        writers = [
+            _Split(group, snapshot, chosen.get(split, np.zeros(0, np.int64)), who, level, filters, steps)
+            for split, group in zip(SPLITS, groups, strict=True)
+        ]
+        queue = chunks.ChunkQueue()
+        for batch, owner in _blocks(snapshot, [writer.index for writer in writers], who):
+            for k, writer in enumerate(writers):
+                rows = np.flatnonzero(owner == k)
+                writer.add(queue, batch if len(rows) == len(batch) else batch.take(rows))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+        for writer in writers:
+            writer.finish(queue)
+        queue.drain()
+        digest = hashlib.sha256()
+        for writer in writers:
+            digest.update(writer.seal())
+        file.attrs["content_sha256"] = digest.hexdigest()
     return target
 
 
@@ -146,7 +134,7 @@ def select(snapshot: Snapshot, who: Sequence[str]) -> dict[str, Ints]:
     return {split: np.flatnonzero(labelled & (codes == k)) for k, split in enumerate(SPLITS)}
 
 
-def _filters(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
+def filters_of(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
     """Return the level of our own compression, or None, and what h5py is told of a dataset."""
     if not 1 <= level <= 9:
         raise DataError(f"compression_level: expected 1 to 9, got {level}")
@@ -165,7 +153,7 @@ def _filters(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
     return None, {**hdf5plugin.Blosc(cname="zstd", clevel=level, shuffle=hdf5plugin.Blosc.SHUFFLE), "fletcher32": True}
 
 
-def _steps(rounding: Mapping[str, float]) -> dict[str, float]:
+def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
     """Return the power of two that each label is rounded to."""
     for name, step in rounding.items():
         if name not in ("forces", "stress"):
@@ -318,7 +306,7 @@ def _dataset(group: h5py.Group, name: str, column: Column, rows: int, filters: d
     dtype = np.dtype("uint8") if column.dtype == "bool" else np.dtype(column.dtype)
     options: dict[str, Any] = {}
     if rows:
-        chunk = max(1, min(rows, _CHUNK_NBYTES // max(1, column.row_nbytes)))
+        chunk = max(1, min(rows, CHUNK_NBYTES // max(1, column.row_nbytes)))
         options = {"chunks": (chunk, *column.shape), **filters}
     if dtype.kind == "f":
         options["fillvalue"] = np.nan

@@ -59,6 +59,7 @@ def export_mace(
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    normal = statistics(snapshot).normalisation(who)
     with new_folder(target) as folder:
         for split, number, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
             (folder / split).mkdir(exist_ok=True)
@@ -80,7 +81,6 @@ def export_mace(
                     named["stress"] = labels["stress"][i].astype("f8") if whole[i] else "None"
                     weights["energy"], weights["forces"] = 1.0, float("forces" in labels)
                     weights["stress"] = float(whole[i])
-        normal = statistics(snapshot).normalisation(who)
         document = {
             "atomic_energies": str({int(z): e for z, e in normal["mace"]["E0s"].items()}),
             "avg_num_neighbors": normal["neighbours"][f"within_{r_max:g}_angstrom"],

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ from mlffstore.release.manifest import MANIFEST, MANIFEST_FORMAT, describe_file
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import card
 from mlffstore_exporters.folder import new_folder
-from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, select
+from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, select, steps_of
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +48,9 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 #: https://semver.org, without build metadata.
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?")
-_SOFTWARE = ("mlffstore", "numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
+#: Bytes of a shard, at least: smaller ones are mostly overhead.
+_SHARD_NBYTES = 1 << 20
+_SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class About:
     statistics: Mapping[str, Any]
     validation: Validation
     rounding: Mapping[str, float]
+    committed: str
     since: Changes | None = None
 
 
@@ -87,8 +89,10 @@ def export_release(
     licence: str = "",
     authors: Sequence[str] = (),
     description: str = "",
+    codec: str = "gzip",
+    compression_level: int = 4,
+    rounding: Mapping[str, float] | None = None,
     progress: Callable[[int, int], object] | None = None,
-    **options: Any,
 ) -> Path:
     """Write the release ``folder/NAME-VERSION/`` of a snapshot.
 
@@ -118,10 +122,10 @@ def export_release(
         "Family, Given".
     description : str, optional
         A sentence or two for the card.
+    codec, compression_level, rounding
+        See `mlffstore_exporters.hdf5.export_hdf5`.
     progress : callable, optional
         Called with the number of samples written and of all.
-    **options
-        Passed to `mlffstore_exporters.hdf5.export_hdf5`: ``codec``, ``compression_level``, ``rounding``.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def export_release(
     target = Path(folder) / f"{name}-{version}"
     older = None if since is None else Release(since)
     _check_names(name, version, target)
+    filters_of(codec, compression_level)  # what is wrong is told before a long validation
+    steps_of(rounding or {})
     who = choose_teachers(snapshot, teacher)
     splits = select(snapshot, who)
     if counts is not None:
@@ -143,6 +149,7 @@ def export_release(
     chosen = np.sort(np.concatenate(list(splits.values())))
     if not len(chosen):
         raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
+    shards = _shards(snapshot, splits, shard_nbytes)
     validation, statistics = _examine(snapshot, who, chosen, policy)
     if not validation.ok and not allow_failing:
         raise GateError(
@@ -156,16 +163,16 @@ def export_release(
             document["normalisation"][one] = statistics.normalisation(one)
     about = About(
         name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
-        document, validation, dict(options.get("rounding") or {}),
+        document, validation, dict(rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
-        shards = _shards(snapshot, splits, shard_nbytes)
         done = 0
         for k, part in enumerate(shards):
             suffix = f"-{k + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
             export_hdf5(
                 snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=who, splits=part, title=name,
-                version=version, provenance=provenance, progress=_shifted(progress, done, len(chosen)), **options,
+                version=version, codec=codec, compression_level=compression_level, rounding=rounding,
+                provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
             done += sum(len(index) for index in part.values())
         if older is not None:
@@ -226,8 +233,8 @@ def _shards(snapshot: Snapshot, splits: Mapping[str, Ints], nbytes: int | None) 
     """Cut every split into as many parts as keep the files under a size."""
     if nbytes is None:
         return [dict(splits)]
-    if nbytes < 1 << 20:
-        raise ReleaseError(f"shard_nbytes: expected at least 1 MiB, got {nbytes}")
+    if nbytes < _SHARD_NBYTES:
+        raise ReleaseError(f"shard_nbytes: expected at least {_SHARD_NBYTES:,}, got {nbytes}")
     share = sum(len(index) for index in splits.values()) / max(len(snapshot), 1)
     n = max(1, -(-int(snapshot.summary()["nbytes_raw"] * share) // nbytes))
     parts = {split: np.array_split(index, n) for split, index in splits.items()}
@@ -244,31 +251,28 @@ def _write_documents(folder: Path, about: About) -> None:
     def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
-    data = sorted(folder.iterdir())
+    files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
+    data = dict(files)
     write("statistics.yaml", yaml.safe_dump(dict(about.statistics), sort_keys=False, allow_unicode=True))
     write("validation.json", json.dumps(about.validation.to_json(), indent=1))
     write("README.md", card.readme(about, data))
     write("CITATION.cff", card.citation(about))
     write("croissant.json", json.dumps(card.croissant(about, data), indent=1, ensure_ascii=False))
-    files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
+    files |= {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name not in files}
     write(MANIFEST, json.dumps(_manifest(about, files), indent=1, ensure_ascii=False))
 
 
 def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
     snapshot, verdict = about.snapshot, about.validation
-    n_atoms = snapshot.read(None, columns=["n_atoms"]).n_atoms
     return {
         "format": MANIFEST_FORMAT,
         "name": about.name,
         "version": about.version,
         "licence": about.licence,
-        "files": files,
-        "splits": {
-            split: {"samples": len(index), "atoms": int(n_atoms[index].sum(dtype=np.int64))}
-            for split, index in about.splits.items()
-        },
+        "files": dict(sorted(files.items())),
+        "splits": about.statistics["splits"],
         "exact_counts": about.exact,
-        "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": snapshot.committed()},
+        "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
         "settings": snapshot.settings,
         "precision": snapshot.precision,
         "teachers": {who: snapshot.teacher_info(who) for who in about.teachers},
@@ -289,9 +293,6 @@ def _software() -> dict[str, str]:
     import h5py
 
     out = {"mlffstore": __version__, "hdf5": h5py.version.hdf5_version}
-    for package in _SOFTWARE[1:]:
-        try:
-            out[package] = installed(package)
-        except PackageNotFoundError:  # pragma: no cover
-            continue
+    for package in _SOFTWARE:
+        out[package] = installed(package)
     return out

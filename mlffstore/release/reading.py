@@ -92,18 +92,17 @@ class Release:
         return sum(self.counts.values())
 
     @property
-    def teacher(self) -> str:
-        """The only teacher."""
-        return choose_teacher(self.teachers, None)
-
-    @property
     def settings(self) -> dict[str, Any]:
         """Split fractions and seed of the store."""
         return dict(json.loads(self.attributes["settings"]))
 
     def key(self) -> str:
-        """Return what names the content: the digests that the files carry, or else those of the files."""
-        return " ".join(_digest(path) for path in self.paths)
+        """Return what names the content: the digests that the files carry, or else those of the files.
+
+        With their sizes and times of change, so that a file that somebody edited is not taken for what it was.
+        """
+        found = [(path, path.stat()) for path in self.paths]
+        return " ".join(f"{_digest(path)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
 
     def n_atoms(self, split: str) -> Array:
         """Return the atoms of each sample of a split, shape (S,), int32."""

@@ -290,7 +290,7 @@ class _Content:
 
 
 class _Sums:
-    """Sums of energies per atom and of force components, shifted by the first so that they keep their digits."""
+    """Means and squares of energies per atom and of force components, block by block so that they keep their digits."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[tuple[int, float, float]]] = {"energy": [], "forces": []}

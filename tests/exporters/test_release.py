@@ -114,7 +114,7 @@ def test_the_gate(store, tmp_path):
         ({"name": "a/b"}, "letters, digits"),
         ({"counts": {"dev": 3}}, "train, val, test"),
         ({"counts": {"train": 1000}}, "expected 1,000 samples of train"),
-        ({"shard_nbytes": 10}, "1 MiB"),
+        ({"shard_nbytes": 10}, "at least 1,048,576"),
         ({"codec": "lzma"}, "gzip, zstd, blosc or lz4"),
         ({"compression_level": 0}, "1 to 9"),
         ({"rounding": {"positions": 1e-3}}, "kept exactly"),
@@ -169,10 +169,9 @@ def test_heads(tmp_path):
 def test_shards_are_one_release(store, published, tmp_path, monkeypatch):
     from mlffstore_exporters import release
 
-    # A store of a few kB does not fill two shards of the smallest size that is allowed.
-    cut = release._shards
-    monkeypatch.setattr(release, "_shards", lambda snapshot, splits, _: cut(_Small(snapshot), splits, 1 << 20))
-    folder = ml.export_release(store.snapshot(), tmp_path, name="metals", shard_nbytes=1 << 20)
+    monkeypatch.setattr(release, "_SHARD_NBYTES", 1)  # a store of a few kB does not fill two of the smallest size
+    third = store.snapshot().summary()["nbytes_raw"] // 3 + 1
+    folder = ml.export_release(store.snapshot(), tmp_path, name="metals", shard_nbytes=third)
     assert [path.name for path in sorted(folder.glob("*.h5"))] == [
         f"metals-1.0.0-0000{k}-of-00003.h5" for k in (1, 2, 3)
     ]
@@ -185,17 +184,6 @@ def test_shards_are_one_release(store, published, tmp_path, monkeypatch):
         assert np.array_equal(a.energy, b.energy)
     a, b = ml.TorchDataset(published, split="train"), ml.TorchDataset(folder, split="train")
     assert np.array_equal(a.batch([5, 0])["forces"], b.batch([5, 0])["forces"])
-
-
-class _Small:
-    def __init__(self, snapshot):
-        self.snapshot = snapshot
-
-    def __len__(self):
-        return len(self.snapshot)
-
-    def summary(self):
-        return {"nbytes_raw": 3 << 20}
 
 
 @pytest.mark.parametrize("codec", ["zstd", "blosc", "lz4"])
@@ -333,3 +321,13 @@ def test_a_manifest_cannot_lead_outside(copy):
     (copy / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(ml.errors.FormatError, match="files in the folder"):
         ml.verify_release(copy)
+
+
+def test_an_edited_file_does_not_meet_an_old_cache(copy):
+    before = ml.TorchDataset(copy, split="train").batch([0])["energy"]
+
+    def change(file):
+        file["train/energy"][0] += 1.0
+
+    edit(copy, change)
+    assert ml.TorchDataset(copy, split="train").batch([0])["energy"] == before + 1.0
