@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +11,7 @@ from mlffstore.errors import RegistryError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mlffstore.protocols import Exporter, Generator, Teacher
@@ -70,6 +71,17 @@ def get_teacher(name: str, /, **options: Any) -> Teacher:
     if colon:
         return cast("Teacher", load("teacher", name)(argument, **options))
     return cast("Teacher", load("teacher", name)(**options))
+
+
+_shared: dict[tuple[str, str], Teacher] = {}
+
+
+def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
+    """Return this process's only teacher of that name and options: loading one takes seconds, and memory."""
+    key = (name, json.dumps(dict(options), sort_keys=True, default=repr))
+    if key not in _shared:
+        _shared[key] = get_teacher(name, **options)
+    return _shared[key]
 
 
 def get_generator(name: str, /, **options: Any) -> Generator:

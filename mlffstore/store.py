@@ -710,16 +710,16 @@ class Store:
     def __len__(self) -> int:
         return sum(self._log.refresh().segments.n_samples)
 
-    def history(self, last: int | None = None) -> list[Commit]:
-        """Return the commits, oldest first; only the `last` ones if a number is given."""
-        start = 0 if last is None else max(0, self.version + 1 - last)
+    def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
+        """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
+        start = since if last is None else max(since, self.version + 1 - last)
         return [_commit_line(entry) for entry, _, _ in self._log.entries(start)]
 
-    def provenance(self) -> list[dict[str, Any]]:
-        """Return the provenance of all commits that have one, with their versions, oldest first."""
+    def provenance(self, *, since: int = 0) -> list[dict[str, Any]]:
+        """Return the provenance of the commits from version `since` on that have one, with their versions, oldest first."""
         return [
             {"version": entry.version, "time": entry.time, **found}
-            for entry, _, _ in self._log.entries(0)
+            for entry, _, _ in self._log.entries(since)
             if isinstance(found := entry.body.get("provenance"), dict) and found
         ]
 

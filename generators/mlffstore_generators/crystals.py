@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.batch import concatenate
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.protocols import Generated
-from mlffstore_generators.prototypes import NoCrystalError, draw_compound, draw_element
+from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.rattle import log_uniform, rattled, strained
+from mlffstore_generators.samplers.base import batch_of
+from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.seeds.crystals import Crystals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ase import Atoms
 
-#: No two atoms come closer than this multiple of the sum of their covalent radii.
-_CONTACT = 0.75
+    from mlffstore.batch import SampleBatch
+
 #: Draws for every structure that is needed, before the options are called impossible.
 _DRAWS = 50
 
@@ -74,6 +77,7 @@ class CrystalGenerator:
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` crystals."""
+        crystals = self._crystals()
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
         made = 0
@@ -83,14 +87,13 @@ class CrystalGenerator:
             # One stream a crystal, drawn whatever becomes of it: a failure does not shift the others.
             own = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                seed, source = self._seed(own)
-                frames = [self._variant(seed, own) for _ in range(min(self.frames, count - made))]
-            except NoCrystalError as error:
+                seed = crystals.draw(own)
+                frames = [self._variant(seed.atoms, own) for _ in range(min(self.frames, count - made))]
+            except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue
             made += len(frames)
-            root = SampleBatch.from_ase([seed]).astype("float32").content_hash[0]
-            batches.append(SampleBatch.from_ase(frames, source=source, sampler="strain-rattle").with_columns(root=root))
+            batches.append(batch_of(frames, seed, "strain-rattle"))
         if made < count:
             raise DataError(
                 f"crystals: {_DRAWS * count} draws gave {made} of {count} structures ({dict(skipped)}); "
@@ -107,52 +110,15 @@ class CrystalGenerator:
         return {
             "generator": "crystals",
             "options": dataclasses.asdict(self),
-            "seeds": [
-                {
-                    "name": "aflow",
-                    "what": "AFLOW prototypes in pymatgen, elements substituted at equal oxidation state",
-                    "licence": "MIT (pymatgen); cite doi:10.1016/j.commatsci.2017.01.017",
-                },
-                {"name": "ase-bulk", "what": "reference states of the elements in ASE", "licence": "LGPL-2.1-or-later"},
-            ],
+            "seeds": self._crystals().provenance(),
             "methods": ["pymatgen RLSVolumePredictor"],
         }
 
-    def _seed(self, rng: np.random.Generator) -> tuple[Atoms, str]:
-        """Return a supercell of a drawn crystal and where it came from."""
-        atoms, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, self.max_atoms)
-        if self.elements is not None and not set(atoms.get_chemical_symbols()) <= set(self.elements):
-            raise NoCrystalError("element that is not allowed")
-        atoms = supercell(atoms, self.min_atoms)
-        if len(atoms) > self.max_atoms:
-            raise NoCrystalError("supercell larger than max_atoms")
-        if too_close(atoms):
-            raise NoCrystalError("atoms too close")
-        return atoms, source
+    def _crystals(self) -> Crystals:
+        return Crystals(self.min_atoms, self.max_atoms, self.elemental, self.elements)
 
     def _variant(self, seed: Atoms, rng: np.random.Generator) -> Atoms:
         atoms = rattled(strained(seed, self.strain, rng), log_uniform(rng, self.rattle), rng)
         if too_close(atoms):
-            raise NoCrystalError("atoms too close after the rattle")
+            raise NoSeedError("atoms too close after the rattle")
         return atoms
-
-
-def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
-    """Repeat a crystal along its shortest vector until it has enough atoms."""
-    while len(atoms) < min_atoms:
-        repeats = [1, 1, 1]
-        repeats[int(np.argmin(np.round(atoms.cell.lengths(), 6)))] = 2
-        atoms = atoms * repeats
-    return atoms
-
-
-def too_close(atoms: Atoms) -> bool:
-    """Return whether two atoms, or an atom and an image, are closer than `_CONTACT` times the sum of their radii."""
-    import vesin
-    from ase.data import covalent_radii
-
-    radii = covalent_radii[atoms.numbers]
-    first, second, distance = vesin.NeighborList(cutoff=2 * _CONTACT * float(radii.max()), full_list=False).compute(
-        points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijd", copy=True
-    )
-    return bool((distance < _CONTACT * (radii[first] + radii[second])).any())

@@ -13,17 +13,15 @@ from mlffstore.batch import SampleBatch, concatenate
 from mlffstore.errors import DataError
 from mlffstore.protocols import Generated
 from mlffstore_generators.rattle import log_uniform, rattled
-from mlffstore_generators.smiles import NoStructureError, bond_table, embed, nci_smiles, to_atoms, with_hydrogens
+from mlffstore_generators.samplers.base import sound
+from mlffstore_generators.seeds.base import NoSeedError, Seed
+from mlffstore_generators.smiles import bond_table, embed, nci_smiles, to_atoms, with_hydrogens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ase import Atoms
 
-#: A bond is intact up to this multiple of its relaxed length; MMFF94's stretch is stiff, so more means an accident.
-_STRETCH = 1.5
-#: Atoms that are not bonded keep at least this multiple of the sum of their covalent radii (FACTS of the field: 0.6).
-_CONTACT = 0.6
 #: Seeds tried for every molecule that is needed, before the options are called impossible.
 _DRAWS = 50
 
@@ -91,7 +89,7 @@ class MoleculeGenerator:
             own = np.random.default_rng(rng.integers(2**63, size=2))
             try:
                 frames, temperature, root = self._sample(smiles, own)
-            except NoStructureError as error:
+            except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue
             frames = frames[: count - made]
@@ -126,20 +124,19 @@ class MoleculeGenerator:
 
         mol = with_hydrogens(smiles)
         if not self.min_atoms <= mol.GetNumAtoms() <= self.max_atoms:
-            raise NoStructureError("size outside the limits")
+            raise NoSeedError("size outside the limits")
         properties = embed(mol, seed=int(rng.integers(1, 2**31)))
         seed = to_atoms(mol)
-        root = SampleBatch.from_ase([seed]).astype("float32").content_hash[0]
-        bonds, relaxed = bond_table(mol), seed.copy()
+        relaxed = Seed(seed.copy(), "nci", bond_table(mol))
         temperature = float(rng.choice(self.temperatures))
         seed.calc = MMFF(mol, properties)
         frames = []
         for atoms in self._trajectory(seed, temperature, rng):
             frame = rattled(atoms, log_uniform(rng, self.rattle), rng)
-            if not intact(frame, relaxed, bonds):
-                raise NoStructureError("bonds changed in the dynamics")
+            if not sound(frame, relaxed):
+                raise NoSeedError("bonds changed in the dynamics")
             frames.append(frame)
-        return frames, temperature, root
+        return frames, temperature, relaxed.root
 
     def _trajectory(self, atoms: Atoms, temperature: float, rng: np.random.Generator) -> list[Atoms]:
         """Return `frames` frames of Langevin dynamics (BAOAB) at constant temperature, without calculators."""
@@ -161,21 +158,6 @@ class MoleculeGenerator:
             dynamics.run(steps or 1)
             steps = max(1, round(self.interval_fs / self.timestep_fs))
             if not np.isfinite(atoms.positions).all():
-                raise NoStructureError("dynamics diverged")
+                raise NoSeedError("dynamics diverged")
             frames.append(Atoms(atoms.numbers, atoms.positions, info=dict(atoms.info)))
         return frames
-
-
-def intact(frame: Atoms, relaxed: Atoms, bonds: np.ndarray) -> bool:
-    """Return whether every bond still holds and no other two atoms touch."""
-    from ase.data import covalent_radii
-
-    distances = frame.get_all_distances()
-    before = relaxed.get_all_distances()
-    first, second = bonds.T
-    if (distances[first, second] > _STRETCH * before[first, second]).any():
-        return False
-    radii = covalent_radii[frame.numbers]
-    others = np.triu(np.ones(distances.shape, bool), 1)
-    others[first, second] = others[second, first] = False
-    return not (distances < _CONTACT * (radii[:, None] + radii))[others].any()

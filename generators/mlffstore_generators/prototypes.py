@@ -1,8 +1,10 @@
 """Crystals to start from: AFLOW prototypes with other elements in them, and elemental metals and semiconductors.
 
-Volumes: a substituted prototype is scaled by pymatgen's `RLSVolumePredictor` from the real crystal that the prototype was
-taken from; on ten rock salts it is within 20 % of experiment, where `DLSVolumePredictor` is off by up to 37 %. Elements
-have their experimental lattice constants from ASE.
+Volumes: a substituted prototype of a compound is scaled by pymatgen's `RLSVolumePredictor` from the real crystal that the
+prototype was taken from; on ten rock salts it is within 20 % of experiment, where `DLSVolumePredictor` is off by up to
+37 %. Compounds of metals follow Zen's law: the volumes of their elements add up (Am. Mineral. 41, 523 (1956)); of fifteen
+that were measured, fourteen are within 20 % and one at 22 %, where the other predictor is off by up to 2 x. Elements have
+their experimental lattice constants from ASE.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import missing_dependency
+from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,10 +26,8 @@ if TYPE_CHECKING:
 _EXCLUDED = {2, 10, 18, 36, 43, 54, *range(59, 72)}
 _SYMBOLS_UP_TO = 83
 _STRUCTURES = ("fcc", "bcc", "hcp", "diamond")
-
-
-class NoCrystalError(Exception):
-    """A draw gives no crystal; the text is the reason under which it is counted."""
+#: No two atoms come closer than this multiple of the sum of their covalent radii.
+_CONTACT = 0.75
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,7 +66,7 @@ def _oxidation(index: int) -> tuple[tuple[str, int], ...] | None:
 
     Raises
     ------
-    NoCrystalError
+    NoSeedError
         If no integer states make it neutral.
     """
     structure = prototypes()[index][1]
@@ -76,7 +77,7 @@ def _oxidation(index: int) -> tuple[tuple[str, int], ...] | None:
     for guess in guesses:
         if all(float(state).is_integer() and state != 0 for state in guess.values()):
             return tuple((symbol, int(guess[symbol])) for symbol in symbols)
-    raise NoCrystalError("prototype without integer oxidation states")
+    raise NoSeedError("prototype without integer oxidation states")
 
 
 def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]:
@@ -85,15 +86,14 @@ def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]
     Every element is replaced by one that has the same oxidation state among its common ones (so the compound stays
     neutral); in a compound of metals, by another metal.
     """
-    from pymatgen.analysis.structure_prediction.volume_predictor import RLSVolumePredictor
     from pymatgen.io.ase import AseAtomsAdaptor
 
     index = int(rng.integers(len(prototypes())))
     tag, prototype = prototypes()[index]
     if len(prototype) > max_atoms:
-        raise NoCrystalError("prototype larger than max_atoms")
+        raise NoSeedError("prototype larger than max_atoms")
     if not prototype.is_ordered:
-        raise NoCrystalError("prototype with partial occupation")
+        raise NoSeedError("prototype with partial occupation")
     states = _oxidation(index)
     by_state, metals = species()
     chosen: dict[str, str] = {}
@@ -101,20 +101,41 @@ def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]
         pool = metals if states is None else by_state.get(dict(states)[symbol], ())
         free = [candidate for candidate in pool if candidate not in chosen.values()]
         if not free:
-            raise NoCrystalError("no element of that oxidation state")
+            raise NoSeedError("no element of that oxidation state")
         chosen[symbol] = free[int(rng.integers(len(free)))]
     structure = prototype.copy()
     structure.replace_species(chosen)
+    structure.scale_lattice(metallic_volume(structure) if states is None else ionic_volume(structure, prototype))
+    return plain(AseAtomsAdaptor.get_atoms(structure)), f"aflow:{tag}"
+
+
+def metallic_volume(structure: Any) -> float:
+    """Return the volume of a compound of metals, angstrom^3: those of its elements, which pymatgen knows, add up."""
+    from ase.units import mol
+
+    volume = sum(n * float(element.molar_volume) for element, n in structure.composition.items())  # cm^3
+    return float(volume * 1e24 / mol)
+
+
+def ionic_volume(structure: Any, prototype: Any) -> float:
+    """Return the volume of a compound, angstrom^3, predicted from that of a crystal of the same prototype.
+
+    Raises
+    ------
+    NoSeedError
+        If there is no prediction.
+    """
+    from pymatgen.analysis.structure_prediction.volume_predictor import RLSVolumePredictor
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # missing radii fall back inside the predictor
         try:
-            volume = RLSVolumePredictor(check_isostructural=False).predict(structure, prototype)
+            volume = float(RLSVolumePredictor(check_isostructural=False).predict(structure, prototype))
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-            raise NoCrystalError("no volume prediction") from error
+            raise NoSeedError("no volume prediction") from error
     if not np.isfinite(volume) or volume <= 0:
-        raise NoCrystalError("no volume prediction")
-    structure.scale_lattice(float(volume))
-    return plain(AseAtomsAdaptor.get_atoms(structure)), f"aflow:{tag}"
+        raise NoSeedError("no volume prediction")
+    return volume
 
 
 def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
@@ -132,7 +153,7 @@ def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
     try:
         atoms, structure = bulk(symbol), own
     except ValueError as error:  # ASE's reference state lacks the basis
-        raise NoCrystalError("element without a bulk structure") from error
+        raise NoSeedError("element without a bulk structure") from error
     if own != "diamond" and rng.random() < 0.5:
         structure = ("fcc", "bcc", "hcp")[int(rng.integers(3))]
         volume = atoms.get_volume() / len(atoms)
@@ -151,3 +172,24 @@ def plain(atoms: Atoms) -> Atoms:
     if np.linalg.det(cell) < 0:
         cell, scaled = cell[[1, 0, 2]], scaled[:, [1, 0, 2]]
     return Plain(numbers, scaled_positions=scaled, cell=cell, pbc=True)
+
+
+def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
+    """Repeat a crystal along its shortest vector until it has enough atoms."""
+    while len(atoms) < min_atoms:
+        repeats = [1, 1, 1]
+        repeats[int(np.argmin(np.round(atoms.cell.lengths(), 6)))] = 2
+        atoms = atoms * repeats
+    return atoms
+
+
+def too_close(atoms: Atoms) -> bool:
+    """Return whether two atoms, or an atom and an image, are closer than `_CONTACT` times the sum of their radii."""
+    import vesin
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[atoms.numbers]
+    first, second, distance = vesin.NeighborList(cutoff=2 * _CONTACT * float(radii.max()), full_list=False).compute(
+        points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijd", copy=True
+    )
+    return bool((distance < _CONTACT * (radii[first] + radii[second])).any())

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import missing_dependency
+from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ase import Atoms
-
-
-class NoStructureError(Exception):
-    """A seed gives no structure; the text is the reason under which it is counted."""
 
 
 @contextlib.contextmanager
@@ -49,21 +46,21 @@ def with_hydrogens(smiles: str) -> Any:
 
     Raises
     ------
-    NoStructureError
+    NoSeedError
         For several fragments, radicals, isotopes, dummy atoms, and SMILES that RDKit does not accept.
     """
     from rdkit import Chem
 
     if "." in smiles:
-        raise NoStructureError("several fragments")
+        raise NoSeedError("several fragments")
     with _quiet():
         mol = Chem.MolFromSmiles(smiles)
     if mol is None:
-        raise NoStructureError("SMILES not understood")
+        raise NoSeedError("SMILES not understood")
     if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
-        raise NoStructureError("radical")
+        raise NoSeedError("radical")
     if any(atom.GetAtomicNum() == 0 or atom.GetIsotope() for atom in mol.GetAtoms()):
-        raise NoStructureError("isotope or dummy atom")
+        raise NoSeedError("isotope or dummy atom")
     return Chem.AddHs(mol)
 
 
@@ -79,7 +76,7 @@ def embed(mol: Any, seed: int) -> Any:
 
     Raises
     ------
-    NoStructureError
+    NoSeedError
         If MMFF94 does not know an atom or the embedding fails.
 
     Notes
@@ -91,15 +88,15 @@ def embed(mol: Any, seed: int) -> Any:
     with _quiet():
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
         if properties is None:
-            raise NoStructureError("no MMFF94 parameters")
+            raise NoSeedError("no MMFF94 parameters")
         parameters: Any = rdDistGeom.ETKDGv3()
         parameters.randomSeed = seed
         parameters.maxIterations = 20
         if rdDistGeom.EmbedMolecule(mol, parameters) != 0:
-            raise NoStructureError("embedding failed")
+            raise NoSeedError("embedding failed")
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties)
         if field.Minimize(maxIts=1000, forceTol=1e-3) < 0:
-            raise NoStructureError("MMFF94 relaxation failed")
+            raise NoSeedError("MMFF94 relaxation failed")
     return properties
 
 

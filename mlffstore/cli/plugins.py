@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlffstore.cli.output import AsJson, err, grid, out, print_json, progress_bar
+from mlffstore.cli.output import AsJson, err, grid, out, pairs, print_json, progress_bar
 from mlffstore.errors import DataError, MlffstoreError, TeacherError
 from mlffstore.registry import available, get_generator, get_teacher
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.plan import Planned
 
 
@@ -185,3 +186,51 @@ def _figures(one: Planned) -> list[str]:
     reasons = ", ".join(f"{n} x {reason}" for reason, n in list((one.reasons or {}).items())[:2])
     sizes = " ".join(f"{low}+:{n}" for low, n in zip(SIZES, one.sizes, strict=False) if n)
     return [f"{one.accepted:.0%}", f"{one.seconds:.2f}", f"{one.hours:.1f}", str(len(one.elements)), sizes, reasons]
+
+
+@generators_app.command("account")
+def account(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what the store of RECIPE holds of it, now or afterwards. Exit code 1 if a part departs from the plan."""
+    from mlffstore.pipeline.account import account as make_account
+    from mlffstore.pipeline.recipe import load_recipe
+
+    found = make_account(load_recipe(recipe))
+    if as_json:
+        print_json({**dataclasses.asdict(found), "drift": found.drift})
+    else:
+        _print_account(found)
+    if found.drift:
+        raise typer.Exit(1)
+
+
+def _print_account(found: Account) -> None:
+    from mlffstore.pipeline.plan import SIZES
+
+    rows = [
+        [
+            one.part, f"{one.wanted:,}", f"{one.accepted:,}", f"{one.rejected:,}", str(one.tasks), str(one.refills),
+            ", ".join(f"{n:,} x {reason}" for reason, n in list(one.reasons.items())[:2]),
+            ", ".join(f"{n:,} x {reason}" for reason, n in list(one.skipped.items())[:1]),
+        ]
+        for one in found.parts
+    ]  # fmt: skip
+    headings = ["part", "wanted", "accepted", "rejected", "tasks", "refills", "rejected for", "draws without structure"]
+    out.print(grid(headings, rows))
+    out.print()
+    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, found.sizes, strict=True) if n]
+    out.print(
+        pairs(
+            [
+                ("in all", found.line),
+                ("atoms", f"{found.atoms:,}; samples by size {', '.join(sizes)}"),
+                ("samples with", ", ".join(f"{symbol} {n:,}" for symbol, n in found.elements.items())),
+                ("classes", ", ".join(f"{name} {n:,}" for name, n in found.classes.items())),
+                ("samplers", ", ".join(f"{name} {n:,}" for name, n in found.samplers.items())),
+            ]
+        )
+    )
+    for line in found.drift:
+        err.print(f"drift: {line}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -14,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, err, out, pairs, print_json
 from mlffstore.describe import describe, human_bytes, lines
+from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import load_recipe
 from mlffstore.pipeline.run import run as run_recipe
 from mlffstore.release.manifest import is_cut_from
 
 if TYPE_CHECKING:
+    from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.recipe import Recipe
     from mlffstore.pipeline.run import RunReport
     from mlffstore.pipeline.task import Outcome
@@ -44,7 +47,8 @@ def run(
         else:
             report = _run_on_dask(parsed, scheduler, progress)
         bar.stop()
-    files = [] if report.failed or parsed.release is None else _release(parsed)
+    files = [] if report.failed or report.short or parsed.release is None else _release(parsed)
+    found = account(parsed)
     about = describe(ml.open(parsed.store))
     seconds = time.monotonic() - began
     if as_json:
@@ -56,14 +60,16 @@ def run(
                 "rejected": report.rejected,
                 "reasons": dict(report.reasons),
                 "failed": report.failed,
+                "short": report.short,
+                "account": dataclasses.asdict(found),
                 "release": files,
                 "seconds": seconds,
                 "store": about,
             }
         )
     else:
-        _print(parsed, report, about, files, seconds)
-    if report.failed:
+        _print(parsed, report, found, about, files, seconds)
+    if report.failed or report.short:
         raise typer.Exit(1)
 
 
@@ -85,6 +91,7 @@ def _progress(recipe: Recipe) -> Any:
         )
         began = time.monotonic()
         made = {"samples": 0, "tasks": 0}
+        told: set[str] = set()
         total = len(recipe.tasks())
         with bar:
             row = bar.add_task("tasks", total=None, rate="starting")
@@ -93,9 +100,14 @@ def _progress(recipe: Recipe) -> Any:
                 made["samples"] += outcome.accepted
                 made["tasks"] += 1
                 rate = made["samples"] / (time.monotonic() - began)
-                bar.update(row, total=total, completed=made["tasks"], rate=f"{rate:.1f} samples/s")
-                if bar.disable and made["tasks"] % max(1, total // 10) == 0:
-                    err.print(f"{made['tasks']}/{total} tasks, {made['samples']} samples, {rate:.1f} samples/s")
+                bar.update(row, total=max(total, made["tasks"]), completed=made["tasks"], rate=f"{rate:.1f} samples/s")
+                if made["tasks"] % max(1, total // 10) == 0:
+                    now = account(recipe)
+                    err.print(f"{made['tasks']}/{total} tasks, {rate:.1f} samples/s; {now.line}", markup=False)
+                    for line in now.drift:
+                        if line.split(":")[0] not in told:
+                            told.add(line.split(":")[0])
+                            err.print(f"drift: {line}", markup=False)
 
             yield bar, progress
 
@@ -129,9 +141,17 @@ def _release(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _print(
-    recipe: Recipe, report: RunReport, about: dict[str, Any], files: list[dict[str, Any]], seconds: float
+    recipe: Recipe,
+    report: RunReport,
+    found: Account,
+    about: dict[str, Any],
+    files: list[dict[str, Any]],
+    seconds: float,
 ) -> None:
     rows = lines(about)
+    if found.diversity is not None:
+        score = found.diversity
+        rows.append(("diversity", f"{score.score:.2f} of {score.n_environments:,} environments"))
     rows += [("release", f"{one['path']} ({one['teacher']}, {human_bytes(one['bytes'])})") for one in files]
     resumed = f", {report.n_done_before} of {report.n_tasks} tasks were done before" if report.n_done_before else ""
     rows.append(
@@ -142,6 +162,11 @@ def _print(
     out.print(pairs(rows, title=f"{recipe.name}: {recipe.store}"))
     for line in report.failed:
         err.print(f"failed: {line}", markup=False)
+    for line in report.short:
+        err.print(f"short: {line}", markup=False)
+    if report.short and not report.failed:
+        err.print("some parts cannot be made as planned; change their options, or the limits, and run the recipe again")
+        return
     if report.failed:
         err.print("some tasks failed; mend the cause and run the same command again: it goes on from here")
         return

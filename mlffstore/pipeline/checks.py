@@ -43,6 +43,9 @@ def verdicts(batch: SampleBatch, labels: TeacherLabels, checks: Checks) -> list[
     close = smallest_distances(batch, max(checks.d_min, 1e-3))
     reject(close < checks.d_min, [f"d_min below {checks.d_min} angstrom"] * len(batch))
     reject(force > checks.force_max, [f"|F| above {checks.force_max} eV/angstrom"] * len(batch))
+    if checks.stress_max is not None and labels.stress is not None:
+        stress = np.abs(labels.stress).max(axis=1)  # NaN, which is not above, where there is none
+        reject(stress > checks.stress_max, [f"|stress| above {checks.stress_max} eV/angstrom^3"] * len(batch))
     low, high = checks.n_atoms
     reject((batch.n_atoms < low) | (batch.n_atoms > high), [f"n_atoms outside {low} to {high}"] * len(batch))
     if checks.elements is not None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
+from mlffstore.pipeline.recipe import Task
 from mlffstore.pipeline.task import labelled, rng_of
-from mlffstore.registry import get_generator, get_teacher
+from mlffstore.registry import get_generator, shared_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,11 +91,11 @@ def _try(recipe: Recipe, part: Part, count: int) -> Planned:
     from ase.data import chemical_symbols
 
     generator = get_generator(part.generator, **part.options)
-    teacher = get_teacher(part.teacher, **part.teacher_options)
-    warm: Any = generator.generate(rng_of(recipe, part, part.n_tasks + 1), 1)  # loads models, compiles
+    teacher = shared_teacher(part.teacher, part.teacher_options)
+    warm: Any = generator.generate(rng_of(recipe, Task(part, part.n_tasks + 1, 1)), 1)  # loads models, compiles
     labelled(teacher, warm, recipe.precision)
     began = time.perf_counter()
-    generated = generator.generate(rng_of(recipe, part, part.n_tasks), count)
+    generated = generator.generate(rng_of(recipe, Task(part, part.n_tasks, count)), count)
     batch, labels = labelled(teacher, generated, recipe.precision)
     seconds = (time.perf_counter() - began) / count
     rejected = Counter(reason for reason in verdicts(batch, labels, recipe.checks) if reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ class Part(_Strict):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the generator.")
     teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
     teacher_options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
-    samples: int = Field(gt=0, description="Structures to generate; rejected ones count.")
+    samples: int = Field(gt=0, description="Samples wanted. What is rejected is made up for from the same part.")
     samples_per_task: int = Field(default=32, gt=0, description="Structures of one task: one commit.")
 
     @property
@@ -39,11 +40,36 @@ class Part(_Strict):
         return -(-self.samples // self.samples_per_task)
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one worker does at a time, as one commit.
+
+    Attributes
+    ----------
+    part : Part
+    number : int
+        In the part. Its random numbers depend on it.
+    count : int
+        Structures to make.
+    """
+
+    part: Part
+    number: int
+    count: int
+
+
+def cut(part: Part, samples: int, first: int = 0) -> list[Task]:
+    """Return the tasks that make so many samples of a part, numbered from `first`."""
+    size = part.samples_per_task
+    return [Task(part, first + i, min(size, samples - i * size)) for i in range(-(-samples // size))]
+
+
 class Checks(_Strict):
     """Limits that every labelled sample must keep; the others go to quarantine with the reason."""
 
     d_min: float = Field(default=0.5, ge=0, description="Smallest distance of two atoms or images, angstrom.")
     force_max: float = Field(default=50.0, gt=0, description="Largest force on an atom, eV/angstrom.")
+    stress_max: float | None = Field(default=None, gt=0, description="Largest component of the stress, eV/angstrom^3.")
     n_atoms: tuple[int, int] = Field(default=(1, 1000), description="Fewest and most atoms.")
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
@@ -83,32 +109,34 @@ class Recipe(_Strict):
             raise ValueError(f"parts: expected different names, got {', '.join(names)}")
         return self
 
-    def key(self, part: Part, task: int) -> str:
+    def key(self, task: Task) -> str:
         """Return the idempotency key of a task.
 
         It names everything that decides the task's samples, so that a changed recipe makes new samples, and an
         unchanged part of a changed recipe does not run again.
         """
+        checks = self.checks.model_dump(mode="json")
+        if checks["stress_max"] is None:  # keys are older than this limit
+            del checks["stress_max"]
         decisive = {
             "seed": self.seed,
-            "checks": self.checks.model_dump(mode="json"),
+            "checks": checks,
             "precision": self.precision,
             # The number of tasks decides nothing but the size of the last one, so a part can grow.
-            "part": part.model_dump(mode="json", exclude={"samples"}),
-            "count": self.count(part, task),
+            "part": task.part.model_dump(mode="json", exclude={"samples"}),
+            "count": task.count,
         }
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-        return f"run/{self.name}/{part.name}/{task}/{digest}"
+        return f"run/{self.name}/{task.part.name}/{task.number}/{digest}"
 
-    @staticmethod
-    def count(part: Part, task: int) -> int:
-        """Return how many structures a task makes."""
-        return min(part.samples_per_task, part.samples - task * part.samples_per_task)
-
-    def tasks(self) -> list[tuple[Part, int]]:
-        """Return all tasks, the parts interleaved so that a store that still grows is representative."""
-        lists = [[((i + 0.5) / part.n_tasks, p, i) for i in range(part.n_tasks)] for p, part in enumerate(self.parts)]
-        return [(self.parts[p], i) for _, p, i in sorted(task for tasks in lists for task in tasks)]
+    def tasks(self) -> list[Task]:
+        """Return the planned tasks, the parts interleaved so that a store that still grows is representative."""
+        made = [
+            ((task.number + 0.5) / part.n_tasks, p, task)
+            for p, part in enumerate(self.parts)
+            for task in cut(part, part.samples)
+        ]
+        return [task for _, _, task in sorted(made, key=lambda one: one[:2])]
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import MlffstoreError, RecipeError
+from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.task import Outcome, run_task
 from mlffstore.processes import local_pool
 from mlffstore.registry import get_generator, get_teacher
@@ -21,7 +22,7 @@ from mlffstore.store import create
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-    from mlffstore.pipeline.recipe import Recipe
+    from mlffstore.pipeline.recipe import Recipe, Task
     from mlffstore.store import Store
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class RunReport:
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    #: Parts that have fewer samples than they want, with the reasons.
+    short: list[str] = field(default_factory=list)
 
 
 def software() -> dict[str, str]:
@@ -125,45 +128,74 @@ def run(
     Notes
     -----
     It may be stopped or killed at any point; calling it again goes on. A task is done when its key is in the log, so no
-    task is done twice, and two runs of one recipe at the same time share the work without harm.
+    task is done twice, and two runs of one recipe at the same time share the work without harm. What a part rejects is made
+    up for from the same part, up to as many structures again as it wants.
     """
     store = prepare(recipe)
-    done = store.keys()
-    tasks = [(part, task) for part, task in recipe.tasks() if recipe.key(part, task) not in done]
-    report = RunReport(len(recipe.tasks()), len(recipe.tasks()) - len(tasks))
-    if not tasks:
-        return report
-    with contextlib.ExitStack() as stack:
-        pool = executor or stack.enter_context(local_pool(min(workers, len(tasks))))
-        waiting: dict[Future[Outcome], tuple[int, int]] = {}
+    ledger = Ledger(recipe, store)
+    ledger.refresh()
+    planned = recipe.tasks()
+    # The planned tasks in their mixed order, then those that a stopped run left of making up for rejected samples.
+    first = [task for task in planned if task not in ledger]
+    report = RunReport(len(planned), len(planned) - len(first))
+    first += [task for part in recipe.parts for task in ledger.follow(part)[1] if task.number >= REFILL]
+    if first:
+        with contextlib.ExitStack() as stack:
+            pool = executor or stack.enter_context(local_pool(min(workers, len(first))))
+            _work(recipe, ledger, first, pool, report, progress)
+    ledger.refresh()
+    for part in recipe.parts:
+        found = ledger.part(part)
+        if found.accepted < found.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
+            reasons = Counter(found.reasons).most_common(2)
+            report.short.append(
+                f"{part.name}: {found.accepted:,} of {found.wanted:,} samples, after as many tries again; rejected were "
+                + ", ".join(f"{n:,} for {reason}" for reason, n in reasons)
+            )
+    return report
 
-        def submit(i: int, tries: int) -> None:
-            waiting[pool.submit(run_task, recipe, *tasks[i], store.url)] = (i, tries)
 
-        for i in range(len(tasks)):
-            submit(i, 1)
-        while waiting:
-            ended, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                i, tries = waiting.pop(future)
-                part, task = tasks[i]
-                try:
-                    outcome = future.result()
-                except concurrent.futures.BrokenExecutor as error:
-                    raise MlffstoreError(
-                        f"a worker process died in or near task {part.name}/{task} (out of memory?); what was committed "
-                        "is safe. Run the same command again, with fewer --workers if memory is short"
-                    ) from error
-                except MlffstoreError as error:
-                    if tries >= _TRIES:
-                        report.failed.append(f"{part.name}/{task}: {error}")
-                        _log.error("task %s/%d failed: %s", part.name, task, error)
-                    else:
-                        submit(i, tries + 1)
+def _work(
+    recipe: Recipe, ledger: Ledger, first: list[Task], pool: Executor, report: RunReport, progress: Progress | None
+) -> None:
+    """Run tasks, and those that make up for what they reject, until none is left."""
+    waiting: dict[Future[Outcome], tuple[Task, int]] = {}
+    running: Counter[str] = Counter()
+    failed: set[str] = set()
+
+    def submit(task: Task, tries: int) -> None:
+        waiting[pool.submit(run_task, recipe, task, ledger.store.url)] = (task, tries)
+        running[task.part.name] += 1
+
+    for task in first:
+        submit(task, 1)
+    while waiting:
+        ended, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in ended:
+            task, tries = waiting.pop(future)
+            part = task.part
+            running[part.name] -= 1
+            try:
+                outcome = future.result()
+            except concurrent.futures.BrokenExecutor as error:
+                raise MlffstoreError(
+                    f"a worker process died in or near task {part.name}/{task.number} (out of memory?); what was "
+                    "committed is safe. Run the same command again, with fewer --workers if memory is short"
+                ) from error
+            except MlffstoreError as error:
+                if tries < _TRIES:
+                    submit(task, tries + 1)
                     continue
+                report.failed.append(f"{part.name}/{task.number}: {error}")
+                failed.add(part.name)
+                _log.error("task %s/%d failed: %s", part.name, task.number, error)
+            else:
                 report.accepted += outcome.accepted
                 report.rejected += outcome.rejected
                 report.reasons.update(outcome.reasons)
                 if progress is not None:
                     progress(outcome)
-    return report
+            if not running[part.name] and part.name not in failed:
+                ledger.refresh()
+                for more in ledger.follow(part)[1]:
+                    submit(more, 1)

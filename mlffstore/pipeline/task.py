@@ -14,12 +14,12 @@ import numpy as np
 from mlffstore.labelling import label_batch
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.protocols import TeacherLabels
-from mlffstore.registry import get_generator, get_teacher
+from mlffstore.registry import get_generator, shared_teacher
 from mlffstore.store import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.batch import SampleBatch
-    from mlffstore.pipeline.recipe import Part, Recipe
+    from mlffstore.pipeline.recipe import Recipe, Task
     from mlffstore.protocols import Generated, Generator, Teacher
     from mlffstore.store import Store
 
@@ -38,33 +38,32 @@ class Outcome:
     reasons: dict[str, int]
 
 
-def rng_of(recipe: Recipe, part: Part, task: int) -> np.random.Generator:
+def rng_of(recipe: Recipe, task: Task) -> np.random.Generator:
     """Return the random numbers of a task: they depend on the recipe's seed, the part's name and the task alone."""
-    name = int.from_bytes(part.name.encode(), "big")
-    return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task)))
+    name = int.from_bytes(task.part.name.encode(), "big")
+    # A smaller task has numbers of its own: were the part to grow, the full task of the same number would repeat them.
+    size = () if task.count == task.part.samples_per_task else (task.count,)
+    return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size)))
 
 
-def run_task(recipe: Recipe, part: Part, task: int, url: str) -> Outcome:
+def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
     """Generate, label, check and append the samples of a task; do nothing if its key is in the log already.
 
     Parameters
     ----------
     recipe : Recipe
-    part : Part
-        One of the recipe's.
-    task : int
-        Number of the task in the part.
+    task : Task
     url : str
         The store.
     """
     began = time.monotonic()
-    store, key = _store(url), recipe.key(part, task)
+    store, key, part = _store(url), recipe.key(task), task.part
     done = store.keys()
     if key in done:
-        return Outcome(part.name, task, 0, 0, done[key], 0.0, {})
+        return Outcome(part.name, task.number, 0, 0, done[key], 0.0, {})
     generator = _generator(part.generator, json.dumps(part.options, sort_keys=True))
-    teacher = _teacher(part.teacher, json.dumps(part.teacher_options, sort_keys=True))
-    generated = generator.generate(rng_of(recipe, part, task), recipe.count(part, task))
+    teacher = shared_teacher(part.teacher, part.teacher_options)
+    generated = generator.generate(rng_of(recipe, task), task.count)
     batch, labels = labelled(teacher, generated, recipe.precision)
     reasons = verdicts(batch, labels, recipe.checks)
     good = np.array([not reason for reason in reasons])
@@ -77,11 +76,11 @@ def run_task(recipe: Recipe, part: Part, task: int, url: str) -> Outcome:
         reasons=[reason for reason in reasons if reason],
         key=key,
         teachers={teacher.info.name: teacher.info.to_json()},
-        provenance={"part": part.name, "task": task, "skipped": dict(generated.skipped), "rejected": counts},
+        provenance={"part": part.name, "task": task.number, "skipped": dict(generated.skipped), "rejected": counts},
     )
     skipped = {f"no structure: {reason}": n for reason, n in generated.skipped.items()}
     seconds = time.monotonic() - began
-    return Outcome(part.name, task, int(good.sum()), int((~good).sum()), version, seconds, counts | skipped)
+    return Outcome(part.name, task.number, int(good.sum()), int((~good).sum()), version, seconds, counts | skipped)
 
 
 def labelled(teacher: Teacher, generated: Generated, precision: str) -> tuple[SampleBatch, TeacherLabels]:
@@ -109,8 +108,3 @@ def _store(url: str) -> Store:
 @functools.lru_cache(maxsize=16)
 def _generator(name: str, options: str) -> Generator:
     return get_generator(name, **json.loads(options))
-
-
-@functools.lru_cache(maxsize=16)
-def _teacher(name: str, options: str) -> Teacher:
-    return get_teacher(name, **json.loads(options))

@@ -107,9 +107,10 @@ def test_mmff_forces_are_the_gradient():
 
 @pytest.mark.parametrize("smiles", ["[Na+].[Cl-]", "C[CH2]", "[2H]C", "not a smiles"])
 def test_seeds_that_give_no_structure_say_why(smiles):
-    from mlffstore_generators.smiles import NoStructureError, with_hydrogens
+    from mlffstore_generators.seeds.base import NoSeedError
+    from mlffstore_generators.smiles import with_hydrogens
 
-    with pytest.raises(NoStructureError):
+    with pytest.raises(NoSeedError):
         with_hydrogens(smiles)
 
 

@@ -56,6 +56,18 @@ def test_the_production_recipe_has_the_shares_that_it_says():
     assert len({part.name for part in recipe.parts}) == len(recipe.parts) == 15
 
 
+def test_the_acceptance_recipe_is_the_production_mix_in_small():
+    large, small = (load_recipe(ROOT / "recipes" / f"{name}.yaml") for name in ("production", "acceptance"))
+    assert sum(part.samples for part in small.parts) == 3000
+    assert small.checks == large.checks
+    size = sum(part.samples for part in large.parts) / 3000
+    for one, other in zip(small.parts, large.parts, strict=True):
+        without = {"samples", "samples_per_task"}
+        assert one.model_dump(exclude=without) == other.model_dump(exclude=without)
+        if one.name not in ("crystals", "crystals-md"):
+            assert one.samples == pytest.approx(other.samples / size, abs=2)
+
+
 @pytest.mark.slow
 def test_every_part_of_the_production_recipe_can_be_made():
     for one in plan(load_recipe(ROOT / "recipes" / "production.yaml"), count=2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -123,6 +124,42 @@ def test_slabs_have_vacuum_and_defects_are_what_they_say():
     kinds = {seed.source.split(":")[0] for seed in draw("defects", 16)}
     assert kinds <= {"vacancy", "substitution", "alloy", "interstitial"}
     assert len(kinds) >= 3
+
+
+#: Cubic lattice constants by experiment, angstrom, of CsCl (B2) and Cu3Au (L1_2) compounds: Villars and Calvert, Pearson's
+#: Handbook (1991).
+B2 = {"NiAl": 2.887, "FeAl": 2.909, "CuZn": 2.950, "NiTi": 3.015, "CoAl": 2.862, "AuCd": 3.323, "AgMg": 3.314}
+L12 = {"AuCu3": 3.748, "AlNi3": 3.572, "ScAl3": 4.101, "PtFe3": 3.730, "TiPt3": 3.904}
+#: Of rock salts, angstrom: CRC Handbook of Chemistry and Physics.
+B1 = {"LiF": 4.026, "NaBr": 5.977, "KCl": 6.293, "MgO": 4.212, "CaO": 4.811, "SrS": 6.020, "CaSe": 5.916, "RbI": 7.342}
+
+
+def test_predicted_volumes():
+    """Within 20 % of experiment: 29 metals of ASE and 12 of their compounds, and 8 salts predicted from NaCl."""
+    pytest.importorskip("pymatgen")
+    from ase.build import bulk
+    from pymatgen.core import Lattice, Structure
+
+    from mlffstore_generators.prototypes import ionic_volume, metallic_volume
+
+    metals = "Li Be Na Mg Al K Ca Ti V Cr Fe Co Ni Cu Zn Zr Nb Mo Rh Pd Ag Cs Ba Ta W Ir Pt Au Pb"
+    for symbol in metals.split():
+        atoms = bulk(symbol)
+        one = Structure(atoms.cell.array, [symbol] * len(atoms), atoms.get_scaled_positions())
+        assert metallic_volume(one) == pytest.approx(atoms.get_volume(), rel=0.2), symbol
+    sites = {"B2": [[0, 0, 0], [0.5] * 3], "L12": [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]}
+    for name, measured in (("B2", B2), ("L12", L12)):
+        for formula, a in measured.items():
+            first, second = (word.strip("3") for word in re.findall("[A-Z][a-z]?3?", formula))
+            n = len(sites[name])
+            one = Structure(Lattice.cubic(a), [first] + [second] * (n - 1), sites[name])
+            assert metallic_volume(one) == pytest.approx(a**3, rel=0.2), formula
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.640), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+    for formula, a in B1.items():
+        cation, anion = re.findall("[A-Z][a-z]?", formula)
+        other = salt.copy()
+        other.replace_species({"Na": cation, "Cl": anion})
+        assert ionic_volume(other, salt) == pytest.approx(a**3, rel=0.2), formula
 
 
 def test_files(tmp_path):

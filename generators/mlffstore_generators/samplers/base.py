@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ CONTACT = 0.6
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(ABC):
     """Base of the samplers.
 
     Parameters
@@ -41,6 +42,8 @@ class Sampler:
         Structures of a seed, at most.
     """
 
+    #: Of the entry point.
+    name: ClassVar[str]
     seeds: Any = "molecules"
     frames: int = 4
 
@@ -48,11 +51,6 @@ class Sampler:
         if not 1 <= self.frames <= 40:
             raise DataError(f"{self.name}: expected 1 to 40 frames of a seed, got {self.frames}")
         self.source  # noqa: B018  # wrong seeds are told of now, not in a worker
-
-    @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        raise NotImplementedError
 
     @property
     def methods(self) -> list[str]:
@@ -64,9 +62,53 @@ class Sampler:
         """The class of seeds."""
         return get_seeds(self.seeds)
 
+    @abstractmethod
+    def generate(self, rng: np.random.Generator, count: int) -> Generated:
+        """Return `count` structures of about ``count / frames`` seeds."""
+
+    def draw(
+        self, rng: np.random.Generator, wanted: int, skipped: Counter[str]
+    ) -> tuple[list[Seed], list[np.random.Generator]]:
+        """Return up to `wanted` seeds, each with random numbers of its own; failures are counted."""
+        seeds: list[Seed] = []
+        rngs: list[np.random.Generator] = []
+        for _ in range(DRAWS * wanted):
+            if len(seeds) == wanted:
+                break
+            # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
+            own = np.random.default_rng(rng.integers(2**63, size=2))
+            try:
+                seeds.append(self.source.draw(own))
+            except NoSeedError as error:
+                skipped[str(error)] += 1
+                continue
+            rngs.append(own)
+        return seeds, rngs
+
+    def check_count(self, made: int, count: int, skipped: Mapping[str, int]) -> None:
+        """Raise `DataError` unless enough structures were made."""
+        if made < count:
+            raise DataError(
+                f"{self.name}: {DRAWS * count} draws gave {made} of {count} structures ({dict(skipped)}); widen the options "
+                "of the seeds"
+            )
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return options, sources and licences of the seeds, and references."""
+        return {
+            "generator": self.name,
+            "options": dataclasses.asdict(self),
+            "seeds": self.source.provenance(),
+            "methods": self.methods,
+        }
+
+
+class SeedSampler(Sampler):
+    """Base of samplers that take one seed after the other."""
+
+    @abstractmethod
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return up to `count` frames of a seed and the name under which they are recorded."""
-        raise NotImplementedError
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds."""
@@ -89,23 +131,6 @@ class Sampler:
                 batches.append(batch_of(frames, seed, label))
         self.check_count(made, count, skipped)
         return Generated(concatenate(batches), dict(skipped))
-
-    def check_count(self, made: int, count: int, skipped: Mapping[str, int]) -> None:
-        """Raise `DataError` unless enough structures were made."""
-        if made < count:
-            raise DataError(
-                f"{self.name}: {DRAWS * count} draws gave {made} of {count} structures ({dict(skipped)}); widen the options "
-                "of the seeds"
-            )
-
-    def provenance(self) -> Mapping[str, Any]:
-        """Return options, sources and licences of the seeds, and references."""
-        return {
-            "generator": self.name,
-            "options": dataclasses.asdict(self),
-            "seeds": self.source.provenance(),
-            "methods": self.methods,
-        }
 
 
 def batch_of(frames: Sequence[Atoms], seed: Seed, label: str) -> SampleBatch:

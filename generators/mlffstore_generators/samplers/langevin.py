@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,11 @@ from mlffstore.batch import SampleBatch
 from mlffstore.ragged import offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ase import Atoms
 
-    from mlffstore.protocols import Teacher, TeacherLabels
+    from mlffstore.protocols import Teacher
     from mlffstore.schema import Array
 
 
@@ -43,7 +43,7 @@ class Ensemble:
     -----
     The splitting is BAOAB (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34): half a kick, half a drift, the exact
     Ornstein-Uhlenbeck process of the momenta, half a drift, half a kick. Its configurations are right to second order in the
-    timestep, to fourth in the harmonic limit at high friction.
+    timestep, and to fourth in the limit of high friction.
     """
 
     frames: Sequence[Atoms]
@@ -52,7 +52,6 @@ class Ensemble:
     temperature: Array
     timestep: Array
     friction: float = 0.01
-    labels: TeacherLabels = field(init=False)
 
     def __post_init__(self) -> None:
         self.alive = np.ones(len(self.frames), bool)
@@ -61,7 +60,7 @@ class Ensemble:
         self.numbers = np.concatenate([frame.numbers for frame in self.frames])
         self.positions = np.concatenate([frame.positions for frame in self.frames]).astype(np.float64)
         self.mass = atomic_masses[self.numbers][:, None]
-        self.kt = (units.kB * np.asarray(self.temperature, np.float64))[self.owner][:, None]
+        self.heat(self.temperature)
         self.dt = (units.fs * np.asarray(self.timestep, np.float64))[self.owner][:, None]
         self.momenta = self._noise() * np.sqrt(self.mass * self.kt)
         self.forces = np.zeros_like(self.positions)
@@ -69,6 +68,11 @@ class Ensemble:
         self.stress: Array | None = None
         self.reasons = [""] * len(self.frames)
         self.evaluate()
+
+    def heat(self, temperature: Array) -> None:
+        """Set the temperatures of the thermostats, shape (S,), kelvin."""
+        self.temperature = np.asarray(temperature, np.float64)
+        self.kt = (units.kB * self.temperature)[self.owner][:, None]
 
     def _noise(self) -> Array:
         out = np.zeros_like(self.positions)
@@ -106,13 +110,14 @@ class Ensemble:
         if self.alive[k]:
             self.alive[k], self.reasons[k] = False, reason
 
-    def step(self, store: Callable[[Array], Array] | None = None) -> None:
+    def step(self, stored: Array | None = None) -> None:
         """Move all that are alive by one timestep.
 
         Parameters
         ----------
-        store : callable, optional
-            Rounds the new positions as they will be stored, so that what the teacher says of them is their label.
+        stored : ndarray, shape (S,), bool, optional
+            Structures whose new positions are rounded to what a store of float32 keeps, so that what the teacher says of
+            them is their label.
         """
         moving = self.alive[self.owner][:, None]
         half, decay = 0.5 * self.dt, np.exp(-self.friction / units.fs * self.dt)
@@ -120,8 +125,9 @@ class Ensemble:
         self.positions += half * self.momenta / self.mass * moving
         self.momenta = decay * self.momenta + np.sqrt((1 - decay**2) * self.mass * self.kt) * self._noise() * moving
         self.positions += half * self.momenta / self.mass * moving
-        if store is not None:
-            self.positions = store(self.positions)
+        if stored is not None:
+            atoms = stored[self.owner]
+            self.positions[atoms] = self.positions[atoms].astype(np.float32)
         self.evaluate()
         self.momenta += half * self.forces * moving
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mlffstore.batch import SampleBatch, concatenate
 from mlffstore.errors import DataError
 from mlffstore.protocols import Generated
+from mlffstore.registry import shared_teacher
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import Ensemble
-from mlffstore_generators.samplers.teacher import teacher_of
-from mlffstore_generators.seeds.base import NoSeedError, Seed
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlffstore_generators.seeds.base import Seed
+
 #: Limits at which a trajectory stops; what came before is kept.
 _FORCE, _HEAT = 50.0, 3.0
+#: Where a ramp of the temperature starts, kelvin.
+_COLD = 300.0
 #: Steps between two looks at bonds and contacts.
 _LOOK = 20
 
@@ -42,6 +45,8 @@ class MolecularDynamics(Sampler):
         By default 0.5 with hydrogen, 1 without.
     friction : float, optional
         1/fs.
+    ramp_fs : float, optional
+        Time in which the thermostat goes from 300 K to the temperature; its frames are discarded.
     equilibration_fs, interval_fs : float, optional
         What is discarded, and the time between frames; a frame also waits until the atoms moved by `distance` on average.
     distance : float, optional
@@ -55,12 +60,14 @@ class MolecularDynamics(Sampler):
     kinetic temperature three times its target, a bond breaks or two atoms touch, or the teacher refuses.
     """
 
+    name: ClassVar[str] = "md"
     frames: int = 4
     teacher: str = "gfn2-xtb"
     teacher_options: dict[str, Any] = field(default_factory=dict)
     temperatures: tuple[float, ...] = (300.0, 500.0, 800.0, 1000.0)
     timestep_fs: float | None = None
     friction: float = 0.01
+    ramp_fs: float = 0.0
     equilibration_fs: float = 500.0
     interval_fs: float = 100.0
     distance: float = 0.1
@@ -72,14 +79,14 @@ class MolecularDynamics(Sampler):
             raise DataError(f"md: expected positive temperatures, got {self.temperatures}")
         if self.timestep_fs is not None and not 0 < self.timestep_fs <= 4:
             raise DataError(f"md: expected a timestep of at most 4 fs, got {self.timestep_fs!r}")
-        if self.friction <= 0 or self.equilibration_fs < 0 or self.interval_fs <= 0 or self.parallel < 1:
-            raise DataError("md: expected positive friction, interval_fs and parallel")
+        if (
+            self.friction <= 0
+            or min(self.ramp_fs, self.equilibration_fs) < 0
+            or self.interval_fs <= 0
+            or self.parallel < 1
+        ):
+            raise DataError("md: expected positive friction, interval_fs and parallel, and no negative times")
         super().__post_init__()
-
-    @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        return "md"
 
     @property
     def methods(self) -> list[str]:
@@ -88,14 +95,14 @@ class MolecularDynamics(Sampler):
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` frames of about ``count / frames`` trajectories, with the teacher's labels."""
-        teacher = teacher_of(self.teacher, self.teacher_options)
+        teacher = shared_teacher(self.teacher, self.teacher_options)
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
         made = 0
         for _ in range(DRAWS):
             if made >= count:
                 break
-            seeds, rngs = self._draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
+            seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
             for batch in self._run(seeds, rngs, teacher, skipped):
                 batch = batch.take(np.arange(min(len(batch), count - made)))
                 made += len(batch)
@@ -103,23 +110,6 @@ class MolecularDynamics(Sampler):
                     batches.append(batch)
         self.check_count(made, count, skipped)
         return Generated(concatenate(batches), dict(skipped), teacher.info)
-
-    def _draw(
-        self, rng: np.random.Generator, wanted: int, skipped: Counter[str]
-    ) -> tuple[list[Seed], list[np.random.Generator]]:
-        seeds: list[Seed] = []
-        rngs: list[np.random.Generator] = []
-        for _ in range(DRAWS * wanted):
-            if len(seeds) == wanted:
-                break
-            own = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                seeds.append(self.source.draw(own))
-            except NoSeedError as error:
-                skipped[str(error)] += 1
-                continue
-            rngs.append(own)
-        return seeds, rngs
 
     def _run(
         self, seeds: list[Seed], rngs: list[np.random.Generator], teacher: Any, skipped: Counter[str]
@@ -129,8 +119,10 @@ class MolecularDynamics(Sampler):
         temperature = np.array([float(own.choice(self.temperatures)) for own in rngs])
         light = np.array([0.5 if 1 in seed.atoms.numbers else 1.0 for seed in seeds])
         step = np.full(len(seeds), self.timestep_fs) if self.timestep_fs else light
-        run = Ensemble([seed.atoms for seed in seeds], rngs, teacher, temperature, step, self.friction)
-        first = np.ceil(self.equilibration_fs / step).astype(int)
+        ramp = np.ceil(self.ramp_fs / step) if self.ramp_fs else None
+        start = temperature if ramp is None else np.minimum(temperature, _COLD)
+        run = Ensemble([seed.atoms for seed in seeds], rngs, teacher, start, step, self.friction)
+        first = np.ceil((self.ramp_fs + self.equilibration_fs) / step).astype(int)
         apart = np.maximum(1, np.ceil(self.interval_fs / step)).astype(int)
         due = np.maximum(first, 1)
         before = run.positions.copy()
@@ -139,7 +131,9 @@ class MolecularDynamics(Sampler):
         while run.alive.any():
             n += 1
             wanted = run.alive & (n >= due)
-            run.step(_stored if wanted.any() else None)
+            if ramp is not None and n <= ramp.max():
+                run.heat(start + (temperature - start) * np.minimum(n / ramp, 1))
+            run.step(wanted)
             self._look(run, seeds, wanted if n % _LOOK else run.alive.copy())
             for k in np.flatnonzero(wanted & run.alive):
                 own = slice(run.starts[k], run.starts[k + 1])
@@ -175,11 +169,6 @@ class MolecularDynamics(Sampler):
                 run.stop(int(k), "three times too hot")
             elif closely[k] and not sound(run.frame(int(k)), seeds[k]):
                 run.stop(int(k), "a bond broke or atoms touch")
-
-
-def _stored(positions: np.ndarray) -> np.ndarray:
-    """Return the positions as a store of float32 keeps them."""
-    return positions.astype(np.float32).astype(np.float64)
 
 
 def _labelled(

@@ -6,13 +6,14 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore_generators.samplers.base import Sampler, sound
-from mlffstore_generators.samplers.teacher import label, relaxed, teacher_of
+from mlffstore.registry import shared_teacher
+from mlffstore_generators.samplers.base import SeedSampler, sound
+from mlffstore_generators.samplers.teacher import label, relaxed
 from mlffstore_generators.seeds.base import NoSeedError, Seed
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _K_UNIT = (2 * np.pi * 1e12) ** 2 / 9.648533212331e27
 
 
 @dataclass(frozen=True)
-class NormalModes(Sampler):
+class NormalModes(SeedSampler):
     """Relax, find the Hessian by finite differences of the teacher's forces, draw displacements along its modes.
 
     Parameters
@@ -62,6 +63,7 @@ class NormalModes(Sampler):
     nothing rotates or drifts. A seed with an imaginary mode below -200 cm^-1 is pushed along it and relaxed once more.
     """
 
+    name: ClassVar[str] = "normal-modes"
     frames: int = 8
     teacher: str = "gfn2-xtb"
     teacher_options: dict[str, Any] = field(default_factory=dict)
@@ -82,18 +84,13 @@ class NormalModes(Sampler):
         super().__post_init__()
 
     @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        return "normal-modes"
-
-    @property
     def methods(self) -> list[str]:
         """References of the method."""
         return ["phonopy, doi:10.7566/JPSJ.92.012001", *(["doi:10.1039/C6SC05720A"] if self.scheme == "ani1" else [])]
 
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return displaced copies of the relaxed seed."""
-        teacher = teacher_of(self.teacher, self.teacher_options)
+        teacher = shared_teacher(self.teacher, self.teacher_options)
         if not teacher.info.conservative:
             raise DataError(f"normal-modes: expected a conservative teacher, got {self.teacher!r}: it has no Hessian")
         temperature = float(rng.choice(self.temperatures))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled, strained
-from mlffstore_generators.samplers.base import Sampler, sound
+from mlffstore_generators.samplers.base import SeedSampler, sound
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MOLECULES, _CRYSTALS = (0.01, 0.04), (0.02, 0.12)
 
 
 @dataclass(frozen=True)
-class Rattle(Sampler):
+class Rattle(SeedSampler):
     """Gaussian displacements of a log-uniform amplitude; cells are strained too.
 
     Parameters
@@ -34,6 +34,7 @@ class Rattle(Sampler):
         Standard deviation of the six components of the strain of a cell.
     """
 
+    name: ClassVar[str] = "rattle"
     amplitude: tuple[float, float] | None = None
     strain: float = 0.02
 
@@ -45,11 +46,6 @@ class Rattle(Sampler):
         if not 0 <= self.strain < 0.2:
             raise DataError(f"rattle: expected a strain from 0 to 0.2, got {self.strain!r}")
         super().__post_init__()
-
-    @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        return "rattle"
 
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return displaced copies."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from mlffstore.batch import concatenate
 from mlffstore.errors import DataError
+from mlffstore.protocols import Generated
+from mlffstore.registry import shared_teacher
 from mlffstore_generators.rattle import log_uniform, rattled, strained
-from mlffstore_generators.samplers.base import Sampler, sound
-from mlffstore_generators.samplers.teacher import label, teacher_of
-from mlffstore_generators.seeds.base import NoSeedError, Seed
+from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
+from mlffstore_generators.samplers.teacher import label
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore_generators.seeds.base import Seed
 
 #: A step moves no atom farther than this, angstrom.
 _STEP = 0.1
@@ -37,6 +43,8 @@ class RattleRelax(Sampler):
         Of cells, standard deviation of its six components.
     steps : int, optional
         Downhill, after each rattle.
+    parallel : int, optional
+        Seeds side by side, at most: one call of the teacher moves them all.
     size : float, optional
         Step of the first, angstrom^2/eV; step n is this over n (Robbins and Monro).
 
@@ -45,6 +53,7 @@ class RattleRelax(Sampler):
     After Gardner et al., arXiv:2506.10956, who distil foundation models from structures made like this.
     """
 
+    name: ClassVar[str] = "rattle-relax"
     frames: int = 6
     teacher: str = "gfn2-xtb"
     teacher_options: dict[str, Any] = field(default_factory=dict)
@@ -52,46 +61,76 @@ class RattleRelax(Sampler):
     strain: float = 0.02
     steps: int = 8
     size: float = 0.02
+    parallel: int = 16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "amplitude", tuple(float(a) for a in self.amplitude))
         if len(self.amplitude) != 2 or not 0 < self.amplitude[0] <= self.amplitude[1]:
             raise DataError(f"rattle-relax: expected an amplitude of two positive numbers, got {self.amplitude}")
-        if self.steps < 1 or not self.size > 0 or not 0 <= self.strain < 0.2:
-            raise DataError("rattle-relax: expected positive steps and size, and a strain from 0 to 0.2")
+        if min(self.steps, self.parallel) < 1 or not self.size > 0 or not 0 <= self.strain < 0.2:
+            raise DataError("rattle-relax: expected positive steps, size and parallel, and a strain from 0 to 0.2")
         super().__post_init__()
-
-    @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        return "rattle-relax"
 
     @property
     def methods(self) -> list[str]:
         """References of the method."""
         return ["arXiv:2506.10956"]
 
-    def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
-        """Return one frame of each round, at a random step of its path."""
-        teacher = teacher_of(self.teacher, self.teacher_options)
-        atoms: Atoms = seed.atoms.copy()
-        frames: list[Atoms] = []
-        for _ in range(2 * count):
-            if len(frames) == count:
+    def generate(self, rng: np.random.Generator, count: int) -> Generated:
+        """Return `count` structures of about ``count / frames`` seeds, one of each round, at a random step of its path."""
+        batches: list[SampleBatch] = []
+        skipped: Counter[str] = Counter()
+        made = 0
+        for _ in range(DRAWS):
+            if made >= count:
                 break
-            start = strained(atoms, self.strain, rng) if atoms.pbc.all() and self.strain else atoms
-            walker = rattled(start, log_uniform(rng, self.amplitude), rng)
-            kept = int(rng.integers(1, self.steps + 1))
-            for n in range(1, self.steps + 1):
-                found = label(teacher, [walker])
-                if not found.ok[0]:
-                    raise NoSeedError(f"teacher: {found.reasons[0]}")
-                move = self.size / n * found.forces.astype(np.float64)
+            seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
+            walkers = [_Walker(seed, own) for seed, own in zip(seeds, rngs, strict=True)]
+            for _ in range(2 * self.frames):
+                self._round([one for one in walkers if not one.reason and len(one.frames) < self.frames])
+            for one in walkers:
+                frames = [] if one.reason else one.frames[: count - made]
+                made += len(frames)
+                if frames:
+                    batches.append(batch_of(frames, one.seed, self.name))
+                else:
+                    skipped[one.reason or "bonds broke or atoms touch on every path"] += 1
+        self.check_count(made, count, skipped)
+        return Generated(concatenate(batches), dict(skipped))
+
+    def _round(self, walkers: list[_Walker]) -> None:
+        """Rattle, and go downhill; one call of the teacher moves all walkers by a step."""
+        teacher = shared_teacher(self.teacher, self.teacher_options)
+        for one in walkers:
+            start = strained(one.start, self.strain, one.rng) if one.start.pbc.all() and self.strain else one.start
+            one.atoms = rattled(start, log_uniform(one.rng, self.amplitude), one.rng)
+            one.kept = int(one.rng.integers(1, self.steps + 1))
+        for n in range(1, self.steps + 1):
+            walkers = [one for one in walkers if not one.reason]
+            if not walkers:
+                return
+            found = label(teacher, [one.atoms for one in walkers])
+            forces = np.split(found.forces.astype(np.float64), np.cumsum([len(one.atoms) for one in walkers])[:-1])
+            for k, one in enumerate(walkers):
+                if not found.ok[k]:
+                    one.reason = f"teacher: {found.reasons[k]}"
+                    continue
+                move = self.size / n * forces[k]
                 longest = float(np.linalg.norm(move, axis=1).max())
-                walker.positions += move * min(1.0, _STEP / max(longest, 1e-12))
-                if n == kept and sound(walker, seed):
-                    frames.append(walker.copy())
-            atoms = walker if sound(walker, seed) else seed.atoms.copy()
-        if not frames:
-            raise NoSeedError("bonds broke or atoms touch on every path")
-        return frames, "rattle-relax"
+                one.atoms.positions += move * min(1.0, _STEP / max(longest, 1e-12))
+                if n == one.kept and sound(one.atoms, one.seed):
+                    one.frames.append(one.atoms.copy())
+        for one in walkers:
+            one.start = one.atoms if sound(one.atoms, one.seed) else one.seed.atoms
+
+
+class _Walker:
+    """A seed on its way."""
+
+    def __init__(self, seed: Seed, rng: np.random.Generator) -> None:
+        self.seed, self.rng = seed, rng
+        self.start: Atoms = seed.atoms
+        self.atoms: Atoms = seed.atoms
+        self.kept = 0
+        self.frames: list[Atoms] = []
+        self.reason = ""

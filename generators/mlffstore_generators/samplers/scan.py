@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from mlffstore.errors import DataError
-from mlffstore_generators.samplers.base import Sampler, sound
+from mlffstore_generators.samplers.base import SeedSampler, sound
 from mlffstore_generators.seeds.base import NoSeedError, Seed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _CONTACT = 0.55
 
 
 @dataclass(frozen=True)
-class Scan(Sampler):
+class Scan(SeedSampler):
     """One coordinate of a seed, drawn at random, in equal steps with a random offset.
 
     Parameters
@@ -34,6 +34,7 @@ class Scan(Sampler):
         Range of the volume of a cell, in its own.
     """
 
+    name: ClassVar[str] = "scan"
     frames: int = 8
     bond: tuple[float, float] = (0.85, 1.8)
     distance: tuple[float, float] = (-0.3, 4.0)
@@ -46,11 +47,6 @@ class Scan(Sampler):
             if len(limits) != 2 or not limits[0] < limits[1] or (name != "distance" and limits[0] < 0.5):
                 raise DataError(f"scan: expected {name} of two rising numbers from 0.5 up, got {limits}")
         super().__post_init__()
-
-    @property
-    def name(self) -> str:
-        """Name of the entry point."""
-        return "scan"
 
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return the steps of one scan; those where atoms touch are left out."""

@@ -8,25 +8,14 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from mlffstore.batch import SampleBatch
-from mlffstore.registry import get_teacher
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ase import Atoms
 
     from mlffstore.protocols import Teacher, TeacherLabels
-
-_made: dict[tuple[str, str], Teacher] = {}
-
-
-def teacher_of(name: str, options: Mapping[str, Any]) -> Teacher:
-    """Return this process's teacher of that name and options; loading one takes seconds."""
-    key = (name, repr(sorted(options.items())))
-    if key not in _made:
-        _made[key] = get_teacher(name, **options)
-    return _made[key]
 
 
 def label(teacher: Teacher, frames: Sequence[Atoms]) -> TeacherLabels:

@@ -10,6 +10,7 @@ import numpy as np
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes, rotation
 from mlffstore_generators.seeds.molecules import Molecules
+from mlffstore_generators.smiles import bond_table, embed, to_atoms, with_hydrogens
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -87,13 +88,8 @@ class Clusters:
 
 def solvent(rng: np.random.Generator) -> Seed:
     """Return a small molecule that solvates others."""
-    from mlffstore_generators.smiles import NoStructureError, bond_table, embed, to_atoms, with_hydrogens
-
-    try:
-        mol = with_hydrogens(_SOLVENTS[int(rng.integers(len(_SOLVENTS)))])
-        embed(mol, seed=int(rng.integers(1, 2**31)))
-    except NoStructureError as error:
-        raise NoSeedError(str(error)) from error
+    mol = with_hydrogens(_SOLVENTS[int(rng.integers(len(_SOLVENTS)))])
+    embed(mol, seed=int(rng.integers(1, 2**31)))
     return Seed(to_atoms(mol), "solvent", bond_table(mol))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlffstore_generators.crystals import supercell, too_close
-from mlffstore_generators.prototypes import NoCrystalError, draw_compound, draw_element
+from mlffstore_generators.prototypes import draw_compound, draw_element, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 
 if TYPE_CHECKING:
@@ -40,10 +39,7 @@ class Crystals:
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a supercell."""
-        try:
-            atoms, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, self.max_atoms)
-        except NoCrystalError as error:
-            raise NoSeedError(str(error)) from error
+        atoms, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, self.max_atoms)
         if self.elements is not None and not set(atoms.get_chemical_symbols()) <= set(self.elements):
             raise NoSeedError("element that is not allowed")
         atoms = supercell(atoms, self.min_atoms)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlffstore_generators.crystals import too_close
-from mlffstore_generators.prototypes import species
+from mlffstore_generators.prototypes import species, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 from mlffstore_generators.seeds.crystals import Crystals
 

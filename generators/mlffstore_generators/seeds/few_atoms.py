@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlffstore.errors import DataError
-from mlffstore_generators.prototypes import NoCrystalError, draw_element
-from mlffstore_generators.seeds.base import NoSeedError, Seed
+from mlffstore_generators.prototypes import draw_element
+from mlffstore_generators.seeds.base import Seed
 
 #: Of molecules: those that GFN2-xTB and ANI know and that occur in the other seeds.
 _ELEMENTS = ("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I")
@@ -44,10 +44,7 @@ class FewAtoms:
 
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         if kind == "cell":
-            try:
-                atoms, source = draw_element(rng)
-            except NoCrystalError as error:
-                raise NoSeedError(str(error)) from error
+            atoms, source = draw_element(rng)
             return Seed(atoms, f"cell:{source}")
         names = [_ELEMENTS[k] for k in rng.integers(len(_ELEMENTS), size=1 if kind == "atom" else 2)]
         electrons = sum(atomic_numbers[name] for name in names)

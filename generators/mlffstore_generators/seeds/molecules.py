@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
-from mlffstore_generators.smiles import NoStructureError, bond_table, embed, nci_smiles, to_atoms, with_hydrogens
+from mlffstore_generators.smiles import bond_table, embed, nci_smiles, to_atoms, with_hydrogens
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,12 @@ class Molecules:
         smiles = nci_smiles()
         text = smiles[int(rng.integers(len(smiles)))]
         rare, radical = rng.random() < self.heavy, rng.random() < self.radicals
-        try:
-            mol = with_hydrogens(text)
-            if rare and all(atom.GetAtomicNum() in (1, 6, 7, 8) for atom in mol.GetAtoms()):
-                raise NoSeedError("only H, C, N, O where another element was wanted")
-            if not self.min_atoms + radical <= mol.GetNumAtoms() <= self.max_atoms + radical:
-                raise NoSeedError("size outside the limits")
-            embed(mol, seed=int(rng.integers(1, 2**31)))
-        except NoStructureError as error:
-            raise NoSeedError(str(error)) from error
+        mol = with_hydrogens(text)
+        if rare and all(atom.GetAtomicNum() in (1, 6, 7, 8) for atom in mol.GetAtoms()):
+            raise NoSeedError("only H, C, N, O where another element was wanted")
+        if not self.min_atoms + radical <= mol.GetNumAtoms() <= self.max_atoms + radical:
+            raise NoSeedError("size outside the limits")
+        embed(mol, seed=int(rng.integers(1, 2**31)))
         atoms, bonds = to_atoms(mol), bond_table(mol)
         if not radical:
             return Seed(atoms, "nci", bonds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
-from mlffstore_generators.crystals import too_close
+from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.errors import DataError
-from mlffstore_generators.crystals import too_close
-from mlffstore_generators.prototypes import NoCrystalError, draw_compound, draw_element
+from mlffstore_generators.prototypes import draw_compound, draw_element, plain, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes, rotation
 
 if TYPE_CHECKING:
@@ -54,10 +53,7 @@ class Slabs:
         """Return a slab."""
         from ase.build import surface
 
-        try:
-            bulk, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, 12)
-        except NoCrystalError as error:
-            raise NoSeedError(str(error)) from error
+        bulk, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, 12)
         plane = _PLANES[int(rng.integers(len(_PLANES)))]
         layers = int(rng.integers(2, 5))
         try:
@@ -76,8 +72,6 @@ class Slabs:
         if wants:
             slab = _adsorb(slab, rng)
             source += "+adsorbate"
-        from mlffstore_generators.prototypes import plain
-
         atoms = plain(slab)
         if too_close(atoms):
             raise NoSeedError("atoms too close")

@@ -1,0 +1,255 @@
+"""What a recipe has made so far: read from the store, so it holds for all processes and after any crash."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import MissingDependencyError
+from mlffstore.pipeline.plan import SIZES
+from mlffstore.pipeline.recipe import cut
+from mlffstore.ragged import reduce_rows
+from mlffstore.store import open as open_store
+
+if TYPE_CHECKING:
+    from mlffstore.pipeline.recipe import Part, Recipe, Task
+    from mlffstore.snapshot import Snapshot
+    from mlffstore.stats.diversity import Diversity
+    from mlffstore.store import Store
+
+#: Tasks that make up for rejected samples are numbered from here, out of the way of a part that grows.
+REFILL = 10**9
+#: A part drifts when more than this share of what it made is rejected, or a structure takes more draws than that.
+_REJECTED, _DRAWS = 0.2, 30
+#: Structures of a part from which on its shares mean something.
+_ENOUGH = 32
+#: Samples that are read at a time.
+_BLOCK = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class PartAccount:
+    """What became of a part of a recipe.
+
+    Attributes
+    ----------
+    part : str
+    wanted, accepted, rejected : int
+        Samples.
+    tasks, refills : int
+        Tasks that are done, and how many of them make up for rejected samples.
+    reasons : dict of str to int
+        Of rejected samples.
+    skipped : dict of str to int
+        Of draws that gave no structure.
+    """
+
+    part: str
+    wanted: int
+    accepted: int
+    rejected: int
+    tasks: int
+    refills: int
+    reasons: dict[str, int]
+    skipped: dict[str, int]
+
+    @property
+    def drift(self) -> str:
+        """How the part departs from the plan, or nothing."""
+        made, draws = self.accepted + self.rejected, sum(self.skipped.values())
+        if made < _ENOUGH:
+            return ""
+        if self.rejected > _REJECTED * made:
+            return f"{self.part}: {self.rejected / made:.0%} of {made:,} samples are rejected ({_most(self.reasons)})"
+        if draws > _DRAWS * made:
+            return f"{self.part}: {draws / made:.0f} draws for a structure ({_most(self.skipped)})"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a store holds of a recipe.
+
+    Attributes
+    ----------
+    parts : list of PartAccount
+    samples, atoms, periodic : int
+        Of the store; `periodic` are samples.
+    elements, classes, samplers : dict of str to int
+        Samples with an element, of a class of seeds (`source` up to its colon), of a sampler.
+    sizes : tuple of int
+        Samples between the edges `mlffstore.pipeline.plan.SIZES`.
+    diversity : Diversity or None
+        On a sample of environments; None where it was not asked for or QUESTS is not installed.
+    """
+
+    parts: list[PartAccount]
+    samples: int
+    atoms: int
+    periodic: int
+    elements: dict[str, int]
+    classes: dict[str, int]
+    samplers: dict[str, int]
+    sizes: tuple[int, ...]
+    diversity: Diversity | None
+
+    @property
+    def drift(self) -> list[str]:
+        """How parts depart from the plan."""
+        return [part.drift for part in self.parts if part.drift]
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        made = sum(part.accepted + part.rejected for part in self.parts)
+        reasons: Counter[str] = sum((Counter(part.reasons) for part in self.parts), Counter())
+        rejected = f"{sum(reasons.values()) / max(made, 1):.1%} rejected" + (f" ({_most(reasons)})" if reasons else "")
+        words = [
+            f"{self.samples:,} samples", f"{len(self.elements)} elements",
+            f"{self.periodic / max(self.samples, 1):.0%} periodic", rejected,
+        ]  # fmt: skip
+        if self.diversity is not None:
+            words.append(f"diversity {self.diversity.score:.2f} of {self.diversity.n_environments:,} environments")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a commit says of its task."""
+
+    accepted: int
+    rejected: int
+    note: dict[str, Any]
+
+
+class Ledger:
+    """The commits of a recipe in a store, read once each.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    store : Store
+    """
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        self.recipe, self.store = recipe, store
+        #: Key -> what the commit says of the task.
+        self._rows: dict[str, _Row] = {}
+        self._next = 0
+
+    def __contains__(self, task: Task) -> bool:
+        return self.recipe.key(task) in self._rows
+
+    def refresh(self) -> None:
+        """Read what was committed since."""
+        notes = {note["version"]: note for note in self.store.provenance(since=self._next)}
+        prefix, last = f"run/{self.recipe.name}/", self._next - 1
+        for commit in self.store.history(since=self._next):
+            if commit.version in notes or not (commit.key or "").startswith(prefix):
+                last = commit.version
+                if (commit.key or "").startswith(prefix):
+                    self._rows[str(commit.key)] = _Row(commit.n_samples, commit.n_quarantined, notes[commit.version])
+            else:
+                break  # committed between the two readings: next time
+        self._next = last + 1
+
+    def follow(self, part: Part) -> tuple[list[Task], list[Task]]:
+        """Return the tasks of a part that are done and those that are to do next.
+
+        When all planned tasks are done and samples were rejected, further tasks make up for them, round by round, until the
+        part has what it wants or has made as much again as it wants. What they are depends on nothing but what became of
+        the tasks before, so every process comes to the same ones.
+        """
+        todo = cut(part, part.samples)
+        done: list[Task] = []
+        room, number = part.samples, REFILL
+        while True:
+            done += [task for task in todo if task in self]
+            left = [task for task in todo if task not in self]
+            missing = part.samples - sum(row.accepted for row in self._of(done))
+            if left or missing <= 0 or not room:
+                return done, left
+            todo = cut(part, min(missing, room), number)
+            number, room = number + len(todo), room - sum(task.count for task in todo)
+
+    def _of(self, tasks: list[Task]) -> list[_Row]:
+        return [self._rows[self.recipe.key(task)] for task in tasks]
+
+    def part(self, part: Part) -> PartAccount:
+        """Return what became of a part."""
+        done, _ = self.follow(part)
+        rows = self._of(done)
+        reasons: Counter[str] = Counter()
+        skipped: Counter[str] = Counter()
+        for row in rows:
+            reasons.update(row.note.get("rejected", {}))
+            skipped.update(row.note.get("skipped", {}))
+        return PartAccount(
+            part.name, part.samples, sum(row.accepted for row in rows), sum(row.rejected for row in rows), len(done),
+            len([task for task in done if task.number >= REFILL]), dict(reasons.most_common()),
+            dict(skipped.most_common()),
+        )  # fmt: skip
+
+    def account(self, n_environments: int = 2000) -> Account:
+        """Return what was made so far; `n_environments` is the size of the sample for the diversity, 0 for none."""
+        self.refresh()
+        snapshot = self.store.snapshot()
+        found = _coverage(snapshot)
+        score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
+        return Account([self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *found, score)
+
+
+def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
+    """Return what the store of a recipe holds of it, while runs go on or after them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    n_environments : int, optional
+        Of the sample on which the diversity is found; 0 for none.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If the recipe was not run yet.
+    """
+    return Ledger(recipe, open_store(recipe.store)).account(n_environments)
+
+
+def _coverage(snapshot: Snapshot) -> tuple[int, dict[str, int], dict[str, int], dict[str, int], tuple[int, ...]]:
+    """Return periodic samples, and samples by element, class of seeds, sampler and size."""
+    from ase.data import chemical_symbols
+
+    periodic, elements = 0, np.zeros(len(chemical_symbols), np.int64)
+    classes: Counter[str] = Counter()
+    samplers: Counter[str] = Counter()
+    sizes = np.zeros(len(SIZES), np.int64)
+    for start in range(0, len(snapshot), _BLOCK):
+        wanted = np.arange(start, min(start + _BLOCK, len(snapshot)))
+        batch = snapshot.read(wanted, columns=["n_atoms", "numbers", "pbc", "source", "sampler"])
+        periodic += int(batch.pbc.any(axis=1).sum())
+        sizes += np.histogram(batch.n_atoms, (*SIZES, np.iinfo(np.int32).max))[0]
+        for z in np.unique(batch.numbers):
+            elements[z] += int(reduce_rows(np.logical_or, batch.numbers == z, batch.offsets).sum())
+        for counter, names in ((classes, batch.source), (samplers, batch.sampler)):
+            counter.update(name.split(":")[0] for name in names)
+    return (
+        periodic, {chemical_symbols[z]: int(elements[z]) for z in np.flatnonzero(elements)},
+        dict(classes.most_common()), dict(samplers.most_common()), tuple(sizes.tolist()),
+    )  # fmt: skip
+
+
+def _diversity(snapshot: Snapshot, n_environments: int) -> Diversity | None:
+    from mlffstore.stats.diversity import diversity
+
+    try:
+        return diversity(snapshot, n_environments=n_environments, n_seeds=1)
+    except MissingDependencyError:
+        return None
+
+
+def _most(reasons: dict[str, int] | Counter[str]) -> str:
+    return ", ".join(f"{n:,} x {reason}" for reason, n in Counter(reasons).most_common(2))
