@@ -20,7 +20,7 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.quickstart
-	$(PIP) install --constraint constraints.txt --editable '.[quickstart,sampling,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,pyg,lightning,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[quickstart,sampling,active,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,pyg,lightning,dev]'
 	@touch $@
 
 quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (about 2 minutes).

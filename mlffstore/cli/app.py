@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlffstore import __version__
-from mlffstore.cli import cache, care, check, export, importing, info, label, log, plugins, run, tag
+from mlffstore.cli import active, cache, care, check, export, importing, info, label, log, plugins, run, tag
 
 app = typer.Typer(
     name="mlffstore",
@@ -35,6 +35,7 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("active")(active.active)
 app.command("import")(importing.import_)
 app.command("label")(label.label)
 app.command("info")(info.info)

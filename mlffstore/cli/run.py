@@ -103,11 +103,13 @@ def _progress(recipe: Recipe) -> Any:
                 bar.update(row, total=max(total, made["tasks"]), completed=made["tasks"], rate=f"{rate:.1f} samples/s")
                 if made["tasks"] % max(1, total // 10) == 0:
                     now = account(recipe)
-                    err.print(f"{made['tasks']}/{total} tasks, {rate:.1f} samples/s; {now.line}", markup=False)
+                    err.print(
+                        f"{made['tasks']}/{total} tasks, {rate:.1f} samples/s; {now.line}", markup=False, soft_wrap=True
+                    )
                     for line in now.drift:
                         if line.split(":")[0] not in told:
                             told.add(line.split(":")[0])
-                            err.print(f"drift: {line}", markup=False)
+                            err.print(f"drift: {line}", markup=False, soft_wrap=True)
 
             yield bar, progress
 

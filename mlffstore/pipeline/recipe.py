@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from mlffstore.errors import RecipeError, missing_dependency, problems_message
 
@@ -16,14 +16,17 @@ try:
 except ImportError as _error:
     raise missing_dependency("pydantic and pyyaml", "cli", "running a recipe") from _error
 
+Document = TypeVar("Document", bound="Strict")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A mapping whose unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Part(_Strict):
+class Part(Strict):
     """One kind of samples: a generator, a teacher, and how many."""
 
     name: Name = Field(description="Name of the part; part of the idempotency keys.")
@@ -64,7 +67,7 @@ def cut(part: Part, samples: int, first: int = 0) -> list[Task]:
     return [Task(part, first + i, min(size, samples - i * size)) for i in range(-(-samples // size))]
 
 
-class Checks(_Strict):
+class Checks(Strict):
     """Limits that every labelled sample must keep; the others go to quarantine with the reason."""
 
     d_min: float = Field(default=0.5, ge=0, description="Smallest distance of two atoms or images, angstrom.")
@@ -74,14 +77,14 @@ class Checks(_Strict):
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
 
-class Release(_Strict):
+class Release(Strict):
     """The HDF5 files to cut when all tasks are done, one for each teacher."""
 
     folder: str = Field(default="release", description="Where; relative to the working folder.")
     version: str = Field(default="1.0.0", description="Version of the release.")
 
 
-class Splits(_Strict):
+class Splits(Strict):
     """Shares of the splits, decided by a hash of the root of each sample."""
 
     train: float = Field(default=0.8, ge=0, le=1, description="Share of roots that train.")
@@ -90,7 +93,7 @@ class Splits(_Strict):
     seed: int = Field(default=0, description="Another seed gives another split.")
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """What to make."""
 
     name: Name = Field(description="Name of the dataset.")
@@ -147,6 +150,11 @@ def load_recipe(path: str | Path) -> Recipe:
     RecipeError
         With all problems, each with its place in the file.
     """
+    return read_document(path, Recipe)
+
+
+def read_document(path: str | Path, model: type[Document]) -> Document:
+    """Read a YAML file and check it against a model; raise `RecipeError` with all problems."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -156,9 +164,10 @@ def load_recipe(path: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: expected YAML, got a syntax error: {error}") from error
     if not isinstance(document, dict):
-        raise RecipeError(f"{path}: expected a mapping with name, store and parts, got {type(document).__name__}")
+        needed = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
+        raise RecipeError(f"{path}: expected a mapping with {needed}, got {type(document).__name__}")
     try:
-        return Recipe.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}"

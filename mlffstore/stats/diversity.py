@@ -13,8 +13,10 @@ from mlffstore.stats.result import as_dataset, evenness
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
     import xarray as xr
+    from ase import Atoms
 
     from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
@@ -87,7 +89,6 @@ def diversity(
     not elements: hence the evenness beside it.
     """
     try:
-        from quests.descriptor import get_descriptors
         from quests.entropy import entropy
     except ImportError as error:
         raise missing_dependency("quests", "diversity", "the diversity score") from error
@@ -107,13 +108,7 @@ def diversity(
             .mlff.isel(chosen)
             .mlff.to_ase()
         )
-        parts = []
-        for frame in frames:
-            frame.pbc = frame.pbc.all()  # QUESTS knows crystals and molecules; a slab's vacuum makes no difference
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="(?s).*unsafe cast from uint64")  # of numba, in quests
-                found = get_descriptors([frame], k=N_NEIGHBOURS, cutoff=CUTOFF)
-            parts.append(found[rng.permutation(len(found))[:_PER_SAMPLE]])
+        parts = [found[rng.permutation(len(found))[:_PER_SAMPLE]] for found in environments(frames)]
         everything = np.concatenate(parts)[:n]
         scores.append(float(entropy(everything, h=BANDWIDTH) / np.log(len(everything))) if len(everything) > 1 else 0.0)
     some = np.random.default_rng(seed).permutation(len(everything))[:_VENDI]
@@ -127,6 +122,28 @@ def diversity(
         vendi(everything[some]),
         len(some),
     )
+
+
+def environments(frames: Iterable[Atoms]) -> list[Array]:
+    """Return the QUESTS descriptors of the atoms of each structure, arrays of shape (n_atoms, 2 k - 1).
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package `quests` is not installed.
+    """
+    try:
+        from quests.descriptor import get_descriptors
+    except ImportError as error:
+        raise missing_dependency("quests", "diversity", "descriptors of environments") from error
+    out = []
+    for frame in frames:
+        frame = frame.copy()
+        frame.pbc = frame.pbc.all()  # QUESTS knows crystals and molecules; a slab's vacuum makes no difference
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*unsafe cast from uint64")  # of numba, in quests
+            out.append(get_descriptors([frame], k=N_NEIGHBOURS, cutoff=CUTOFF))
+    return out
 
 
 def _draw(strata: Array, counts: Array, n: int, rng: np.random.Generator) -> Array:

@@ -1,0 +1,53 @@
+"""`mlffstore active`: a pool, the committee's disagreement, labels, and again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlffstore.cli.output import AsJson, err, grid, out, print_json
+
+if TYPE_CHECKING:
+    from mlffstore.pipeline.active import Round
+
+
+def active(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)],
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", "-r", min=1, help="Further rounds, at most; all by default.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="Processes; the number of cores by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add to a store what a committee of teachers disagrees on; run it again to go on with the next round."""
+    from mlffstore.pipeline.active import learn, load_active_recipe, to_json
+
+    parsed = load_active_recipe(recipe)
+    with err.status(f"{parsed.name} ..."):
+        report = learn(parsed, rounds=rounds, workers=workers or os.cpu_count() or 1, progress=_tell)
+    if as_json:
+        print_json(to_json(report))
+        return
+    headings = ["round", "pool", "confident", "beyond", "refused", "familiar", "wanted", "stored", "rejected",
+                "median", "largest", "version"]  # fmt: skip
+    rows = [
+        [
+            str(one.number), f"{one.pool:,}", f"{one.confident:,}", f"{one.beyond:,}", f"{one.refused:,}",
+            f"{one.familiar:,}", f"{one.wanted:,} ({one.share:.0%})", f"{one.accepted:,}", f"{one.rejected:,}",
+            f"{one.median:.2f}", f"{one.largest:.2f}", str(one.version),
+        ]
+        for one in report.rounds
+    ]  # fmt: skip
+    out.print(grid(headings, rows, title=f"{parsed.name}: {parsed.store}"))
+    low, high = parsed.window
+    out.print(f"\nwanted: disagreement of {low:g} to {high:g} eV/angstrom, and new to the store")
+    out.print(f"{'converged' if report.converged else 'not converged'}: {report.stopped}", markup=False)
+
+
+def _tell(one: Round) -> None:
+    err.print(f"round {one.number}: {one.wanted:,} of {one.pool:,} wanted, {one.accepted:,} stored", markup=False)

@@ -1,0 +1,365 @@
+"""Active learning: a pool, the committee's disagreement, what is new among it, labels, and again.
+
+One round is one commit. It depends on nothing but the recipe, the number of the round and what the store held before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mlffstore.batch import concatenate
+from mlffstore.labelling import label_batch
+from mlffstore.pipeline.checks import verdicts
+from mlffstore.pipeline.recipe import Checks, Name, Splits, Strict, read_document
+from mlffstore.pipeline.selection import distance_to, embed, fingerprints, select, spacing
+from mlffstore.processes import local_pool
+from mlffstore.ragged import reduce_rows
+from mlffstore.registry import get_generator, get_teacher, shared_teacher
+from mlffstore.store import create
+from mlffstore.store import open as open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore.protocols import Generator, TeacherLabels
+    from mlffstore.schema import Array
+    from mlffstore.store import Store
+
+
+class Member(Strict):
+    """A teacher of a committee."""
+
+    teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+
+
+class Pool(Strict):
+    """Where candidates come from."""
+
+    generator: str = Field(description="Name of a generator, see `mlffstore generators`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the generator.")
+    samples: int = Field(default=256, gt=0, description="Candidates of a round.")
+    samples_per_task: int = Field(default=32, gt=0, description="Candidates that a process makes at a time.")
+
+
+class ActiveRecipe(Strict):
+    """What to learn from."""
+
+    name: Name = Field(description="Name of the campaign; part of the idempotency keys.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    store: str = Field(description="Path of the store that grows; made if it does not exist.")
+    precision: Literal["float32", "float64"] = Field(default="float32", description="Of a store that is made.")
+    splits: Splits = Field(default=Splits(), description="Of a store that is made.")
+    checks: Checks = Checks()
+    pool: Pool = Field(description="Candidates.")
+    committee: tuple[Member, ...] = Field(min_length=2, description="Teachers whose forces are compared.")
+    window: tuple[float, float] = Field(default=(0.1, 2.0), description="Disagreement that is wanted, eV/angstrom.")
+    select: Literal["direct", "farthest"] = Field(default="direct", description="How candidates are chosen.")
+    novelty: float = Field(default=1.0, ge=0, description="Least distance to what is known, in its own spacing.")
+    known: int = Field(default=2000, gt=0, description="Samples of the store that candidates are compared with.")
+    teacher: str = Field(description="Teacher that labels what is chosen.")
+    teacher_options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+    samples: int = Field(default=32, gt=0, description="Samples to choose in a round.")
+    rounds: int = Field(default=10, gt=0, description="Rounds, at most.")
+    stop: float = Field(default=0.05, ge=0, le=1, description="Stop when fewer candidates than this share are wanted.")
+
+    @model_validator(mode="after")
+    def _window_rises(self) -> ActiveRecipe:
+        if not 0 <= self.window[0] < self.window[1]:
+            raise ValueError(f"window: expected two rising numbers from 0 up, got {self.window}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What became of a round.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    version : int
+        The commit.
+    against : int
+        Version of the store with which candidates were compared.
+    pool : int
+        Candidates.
+    refused : int
+        Of which a member of the committee gave no forces.
+    confident, beyond : int
+        On which the committee disagrees less, or more, than the window says.
+    familiar : int
+        In the window, but too close to what the store holds.
+    wanted : int
+        In the window and new.
+    accepted, rejected : int
+        Chosen and labelled: stored, or put into quarantine.
+    median, largest : float
+        Disagreement of the candidates, eV/angstrom.
+    """
+
+    number: int
+    version: int
+    against: int
+    pool: int
+    refused: int
+    confident: int
+    beyond: int
+    familiar: int
+    wanted: int
+    accepted: int
+    rejected: int
+    median: float
+    largest: float
+
+    @property
+    def share(self) -> float:
+        """Share of the candidates that were wanted."""
+        return self.wanted / max(self.pool, 1)
+
+
+@dataclass(slots=True)
+class ActiveReport:
+    """What a campaign did.
+
+    Attributes
+    ----------
+    rounds : list of Round
+        All that the store holds, those of earlier calls too.
+    stopped : str
+        Why there is no further round.
+    converged : bool
+        Whether the rounds found too little that was wanted; otherwise they only came to their number.
+    """
+
+    rounds: list[Round] = field(default_factory=list)
+    stopped: str = ""
+    converged: bool = False
+
+
+def load_active_recipe(path: str | Path) -> ActiveRecipe:
+    """Read and check a recipe of active learning.
+
+    Raises
+    ------
+    RecipeError
+        With all problems, each with its place in the file.
+    """
+    return read_document(path, ActiveRecipe)
+
+
+def learn(
+    recipe: ActiveRecipe,
+    *,
+    rounds: int | None = None,
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[Round], object] | None = None,
+) -> ActiveReport:
+    """Go on with a campaign, round by round.
+
+    Parameters
+    ----------
+    recipe : ActiveRecipe
+    rounds : int, optional
+        Further rounds in this call, at most: one, to train the committee again in between.
+    workers : int, optional
+        Processes on this machine.
+    executor : concurrent.futures.Executor, optional
+        Where to make and label instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+    progress : callable, optional
+        Called with each round of this call.
+
+    Returns
+    -------
+    ActiveReport
+
+    Notes
+    -----
+    A candidate's disagreement is max_i sqrt(mean_k |F_ki - mean_k F_ki|^2) over atoms i and members k of the committee
+    (Zhang et al., Comput. Phys. Commun. 253, 107206 (2020)); total energies of different teachers have different zeros and
+    are never compared. Below the window there is little to learn; above it structures are broken, or no label can be
+    trusted. Of those in between, what lies closer to the store than `novelty` times the store's own spacing is familiar; the
+    others are wanted, and `select` chooses among them. A campaign ends when fewer than `stop` of a pool are wanted.
+    """
+    store = _prepare(recipe)
+    report = ActiveReport(_past(recipe, store))
+    n_tasks = -(-recipe.pool.samples // recipe.pool.samples_per_task)
+    with contextlib.ExitStack() as stack:
+        pool: Executor | None = executor
+        left = recipe.rounds if rounds is None else rounds
+        while not _ended(recipe, report) and left > 0:
+            pool = pool or stack.enter_context(local_pool(min(workers, n_tasks)))
+            report.rounds.append(_round(recipe, store, len(report.rounds) + 1, pool))
+            left -= 1
+            if progress is not None:
+                progress(report.rounds[-1])
+    if not report.stopped:
+        report.stopped = "the rounds of this call are done; the same command goes on with the next"
+    return report
+
+
+def _ended(recipe: ActiveRecipe, report: ActiveReport) -> bool:
+    if report.rounds and (last := report.rounds[-1]).share < recipe.stop:
+        report.converged = True
+        report.stopped = f"only {last.share:.1%} of the pool is wanted, less than {recipe.stop:.1%}"
+    elif len(report.rounds) >= recipe.rounds:
+        report.stopped = f"all {recipe.rounds} rounds are done"
+    return bool(report.stopped)
+
+
+def _key(recipe: ActiveRecipe, number: int) -> str:
+    return f"active/{recipe.name}/{number}"
+
+
+def _prepare(recipe: ActiveRecipe) -> Store:
+    """Make or open the store after everything that the recipe names was found."""
+    generator = get_generator(recipe.pool.generator, **recipe.pool.options)
+    teacher = get_teacher(recipe.teacher, **recipe.teacher_options)
+    store = create(
+        recipe.store,
+        precision=recipe.precision,
+        splits={"train": recipe.splits.train, "val": recipe.splits.val, "test": recipe.splits.test},
+        split_seed=recipe.splits.seed,
+        exist_ok=True,
+    )
+    record = {"recipe": recipe.model_dump(mode="json"), "generators": {"pool": dict(generator.provenance())}}
+    store.commit(
+        None,
+        key=f"active/{recipe.name}/recipe",
+        teachers={teacher.info.name: teacher.info.to_json()},
+        provenance=record,
+    )
+    return store
+
+
+def _past(recipe: ActiveRecipe, store: Store) -> list[Round]:
+    """Return the rounds that the store holds."""
+    keys = store.keys()
+    versions: list[int] = []
+    while (key := _key(recipe, len(versions) + 1)) in keys:
+        versions.append(keys[key])
+    notes = {one["version"]: one for one in store.provenance(since=versions[0])} if versions else {}
+    return [Round(version=version, **notes[version]["round"]) for version in versions]
+
+
+def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> Round:
+    text = recipe.model_dump_json()
+    before = store.snapshot()
+    precision = store.precision
+    size = recipe.pool.samples_per_task
+    sizes = [min(size, recipe.pool.samples - start) for start in range(0, recipe.pool.samples, size)]
+    made = list(pool.map(_candidates, [text] * len(sizes), [number] * len(sizes), range(len(sizes)), sizes,
+                         [precision] * len(sizes)))  # fmt: skip
+    batch = concatenate([one.batch for one in made])
+    apart = np.concatenate([one.disagreement for one in made])
+    points = np.concatenate([one.fingerprints for one in made])
+    low, high = recipe.window
+    with np.errstate(invalid="ignore"):
+        inside = (apart >= low) & (apart <= high)
+        counts = {"refused": ~np.isfinite(apart), "confident": apart < low, "beyond": apart > high}
+    # An even sample of what the store held.
+    some = np.unique(np.linspace(0, len(before) - 1, min(recipe.known, len(before))).astype(np.int64))
+    blocks = np.array_split(some, -(-len(some) // 128)) if len(some) else []
+    seen = list(pool.map(_known, [store.url] * len(blocks), [before.version] * len(blocks), blocks))
+    points, known = embed(points, np.concatenate([points[:0], *seen]))
+    new = distance_to(points, known) > recipe.novelty * spacing(known)
+    wanted = np.flatnonzero(inside & new)
+    chosen = wanted[np.sort(select(recipe.select, points[wanted], known, recipe.samples))]
+    finite = apart[np.isfinite(apart)]
+    outcome: dict[str, Any] = {
+        "number": number, "against": before.version, "pool": len(batch),
+        **{name: int(which.sum()) for name, which in counts.items()}, "familiar": int((inside & ~new).sum()),
+        "wanted": len(wanted), "median": float(np.median(finite)) if len(finite) else 0.0,
+        "largest": float(finite.max()) if len(finite) else 0.0, "accepted": 0, "rejected": 0,
+    }  # fmt: skip
+    note: dict[str, Any] = {"active": recipe.name, "round": outcome, "committee": list(made[0].committee)}
+    note["skipped"] = dict(sum((Counter(one.skipped) for one in made), Counter()))
+    samples = rejected = None
+    reasons: list[str] = []
+    if len(chosen):
+        parts = [batch.take(rows) for rows in np.array_split(chosen, -(-len(chosen) // 16))]
+        labelled = list(pool.map(_labelled, [text] * len(parts), parts))
+        samples = concatenate([one for one, _ in labelled])
+        reasons = [reason for _, words in labelled for reason in words]
+        good = np.array([not reason for reason in reasons])
+        samples, rejected = samples.take(good), samples.take(~good)
+        outcome["accepted"], outcome["rejected"] = int(good.sum()), int((~good).sum())
+    info = shared_teacher(recipe.teacher, recipe.teacher_options).info
+    version = store.commit(
+        samples, rejected=rejected, reasons=[reason for reason in reasons if reason], key=_key(recipe, number),
+        teachers={info.name: info.to_json()}, provenance=note,
+    )  # fmt: skip
+    return Round(version=version, **outcome)
+
+
+def _known(url: str, version: int, rows: Array) -> Array:
+    """Return the fingerprints of samples that the store held; runs in a worker."""
+    columns = ["n_atoms", "numbers", "positions", "cell", "pbc", "charge", "multiplicity"]
+    return fingerprints(open_store(url).snapshot(version).read(rows, columns=columns))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    batch: SampleBatch
+    disagreement: Array
+    fingerprints: Array
+    skipped: dict[str, int]
+    committee: tuple[dict[str, Any], ...]
+
+
+def _candidates(text: str, number: int, task: int, count: int, precision: str) -> _Candidates:
+    """Make some candidates of a round and ask the committee; runs in a worker."""
+    recipe = ActiveRecipe.model_validate_json(text)
+    name = int.from_bytes(recipe.name.encode(), "big")
+    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, number, task)))
+    generated = _generator(recipe.pool.generator, json.dumps(recipe.pool.options, sort_keys=True)).generate(rng, count)
+    batch = generated.batch.astype(precision).structures()
+    members = [shared_teacher(one.teacher, one.options) for one in recipe.committee]
+    said = [label_batch(member, batch)[1] for member in members]
+    about = tuple({"name": member.info.name, "fingerprint": member.info.fingerprint} for member in members)
+    return _Candidates(batch, disagreement(batch, said), fingerprints(batch), dict(generated.skipped), about)
+
+
+def disagreement(batch: SampleBatch, said: Sequence[TeacherLabels]) -> Array:
+    """Return the largest standard deviation of the force on an atom over the committee, eV/angstrom, shape (S,).
+
+    NaN where a member gave no forces.
+    """
+    forces = np.stack([one.forces.astype(np.float64) for one in said])
+    spread = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+    out = np.asarray(reduce_rows(np.maximum, spread, batch.offsets), np.float64)
+    out[~np.logical_and.reduce([one.ok for one in said])] = np.nan
+    return out
+
+
+def _labelled(text: str, batch: SampleBatch) -> tuple[SampleBatch, list[str]]:
+    """Label what was chosen; runs in a worker."""
+    recipe = ActiveRecipe.model_validate_json(text)
+    found, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
+    return found, verdicts(found, labels, recipe.checks)
+
+
+@functools.lru_cache(maxsize=16)
+def _generator(name: str, options: str) -> Generator:
+    return get_generator(name, **json.loads(options))
+
+
+def to_json(report: ActiveReport) -> dict[str, Any]:
+    """Return a report as JSON."""
+    return {
+        "rounds": [asdict(one) | {"share": one.share} for one in report.rounds],
+        "converged": report.converged,
+        "stopped": report.stopped,
+    }
