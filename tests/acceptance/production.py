@@ -1,0 +1,250 @@
+"""Acceptance of a production dataset, independent of the package's own validation: only its reading interface is used.
+
+    python -m tests.acceptance.production acceptance.zarr [--json]
+
+Distances are found by brute force over periodic images in NumPy, bonds by RDKit from coordinates alone. Prints a table of
+criteria and exits with 1 if one of them fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+import mlffstore as ml
+
+BLOCK = 512
+#: Distances are looked for up to here, angstrom, so that the table shows the smallest one even if it is harmless.
+REACH = 1.2
+#: Classes of sources, up to the colon, whose samples are organic if they have carbon.
+ORGANIC = ("nci", "nci-radical", "nci-cluster", "liquid")
+GROUPS = {
+    "alkali": "Li Na K Rb Cs", "alkaline earth": "Be Mg Ca Sr Ba", "halogen": "F Cl Br I",
+    "noble metal": "Ag Au Pd Pt Rh Ir", "transition metal": "Ti V Cr Mn Fe Co Ni Cu Zn Zr Nb Mo W",
+}  # fmt: skip
+#: Steps of RDKit's search for bond orders before it gives up.
+SEARCH = 20_000
+
+
+@dataclass
+class Report:
+    """What was found; a line is (criterion, target, reached, whether it holds)."""
+
+    lines: list[tuple[str, str, str, bool | None]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(held is not False for _, _, _, held in self.lines)
+
+    def add(self, criterion: str, target: str, reached: str, held: bool | None = None) -> None:
+        self.lines.append((criterion, target, reached, None if held is None else bool(held)))
+
+    def failed(self) -> list[str]:
+        return [criterion for criterion, _, _, held in self.lines if held is False]
+
+    def __str__(self) -> str:
+        rows = [("criterion", "target", "reached", "")]
+        rows += [(a, b, c, {True: "ok", False: "FAIL", None: ""}[held]) for a, b, c, held in self.lines]
+        wide = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join("  ".join([*(row[k].ljust(wide[k]) for k in range(3)), row[3]]).rstrip() for row in rows)
+
+
+def smallest_distance(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float = REACH) -> float:
+    """Return the smallest distance of two atoms or images, infinite if there is none within `reach`.
+
+    Every pair is compared under every lattice translation that can bring it within reach: with fractional coordinates in
+    [0, 1), those of up to 1 + reach / height cells along each periodic vector; height is the distance of the cell's faces.
+    """
+    shifts = np.zeros((1, 3))
+    if pbc.any():
+        full = cell.copy()
+        for k in np.flatnonzero(~pbc):  # a vector of its own for directions that do not repeat
+            others = full[[i for i in range(3) if i != k]]
+            normal = np.cross(*others) if np.linalg.norm(np.cross(*others)) > 1e-9 else np.eye(3)[k]
+            full[k] = normal / np.linalg.norm(normal)
+        fractions = positions @ np.linalg.inv(full)
+        fractions[:, pbc] -= np.floor(fractions[:, pbc])
+        positions = fractions @ full
+        volume = abs(np.linalg.det(full))
+        ranges = []
+        for k in range(3):
+            a, b = full[(k + 1) % 3], full[(k + 2) % 3]
+            height = volume / np.linalg.norm(np.cross(a, b))
+            n = int(np.floor(1 + reach / height)) if pbc[k] else 0
+            ranges.append(range(-n, n + 1))
+        shifts = np.array(list(itertools.product(*ranges)), float) @ full
+    best = np.inf
+    apart = positions[:, None] - positions[None]
+    for shift in shifts:
+        squares = ((apart + shift) ** 2).sum(axis=-1)
+        if not shift.any():
+            np.fill_diagonal(squares, np.inf)
+        best = min(best, float(squares.min(initial=np.inf)))
+    return float(np.sqrt(best)) if best <= reach**2 else np.inf
+
+
+def perceived(numbers: np.ndarray, positions: np.ndarray, charge: int) -> tuple[bool, str]:
+    """Return whether RDKit finds bonds and orders that make every valence right, and what went wrong.
+
+    Molecules of a cluster are told apart by connectivity, and perceived one by one.
+    """
+    from rdkit import Chem, RDLogger
+    from rdkit.Chem import rdDetermineBonds
+
+    RDLogger.DisableLog("rdApp.*")
+    lines = [str(len(numbers)), ""]
+    lines += [f"{chemical_symbols[z]} {x:.6f} {y:.6f} {w:.6f}" for z, (x, y, w) in zip(numbers, positions, strict=True)]
+    mol = Chem.MolFromXYZBlock("\n".join(lines) + "\n")
+    rdDetermineBonds.DetermineConnectivity(mol, useVdw=True)
+    parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
+    left = charge
+    for part in parts:
+        if part.GetNumAtoms() == 1 and len(parts) > 1 and part.GetAtomWithIdx(0).GetAtomicNum() == 1:
+            return False, "a hydrogen without a bond"
+        tried = [left] if len(parts) == 1 else dict.fromkeys([0, left])
+        for one in tried:
+            found = Chem.Mol(part)
+            try:
+                rdDetermineBonds.DetermineBondOrders(found, charge=int(one), maxIterations=SEARCH)
+                Chem.SanitizeMol(found)
+            except Exception as error:  # RDKit raises many kinds
+                why = str(error).split("\n")[0][:80]
+                continue
+            left -= one
+            break
+        else:
+            return False, why
+    return left == 0, "" if left == 0 else "charge left over"
+
+
+def _perceive(job: tuple[np.ndarray, np.ndarray, int]) -> tuple[bool, str]:
+    return perceived(*job)
+
+
+def examine(url: str, workers: int = 2) -> Report:
+    """Read a whole store, block by block, and judge it."""
+    snap = ml.open(url).snapshot()
+    elements: Counter[int] = Counter()
+    sources: Counter[str] = Counter()
+    samplers: Counter[str] = Counter()
+    periodic = atoms = unlabelled = stripped = pulled = radicals = halogenated = 0
+    sizes, forces, nets = [], [], []
+    nearest = np.inf
+    seen: Counter[bytes] = Counter()
+    roots: dict[int, set[int]] = {}
+    jobs, names = [], []
+    split = snap.split_codes()
+    for start in range(0, len(snap), BLOCK):
+        index = np.arange(start, min(start + BLOCK, len(snap)))
+        batch = snap.read(index)
+        for root, code in zip(batch.root.tolist(), split[index].tolist(), strict=True):
+            roots.setdefault(root, set()).add(code)
+        classes = [name.split(":")[0] for name in batch.source]
+        sources.update(classes)
+        samplers.update(batch.sampler)
+        sizes.append(batch.n_atoms)
+        atoms += len(batch.numbers)
+        for i in range(len(batch)):
+            rows = slice(batch.offsets[i], batch.offsets[i + 1])
+            z, x, pbc = batch.numbers[rows], batch.positions[rows].astype(float), batch.pbc[i]
+            elements.update(set(z.tolist()))
+            periodic += bool(pbc.any())
+            nearest = min(nearest, smallest_distance(x, batch.cell[i], pbc))
+            seen[z.tobytes() + batch.positions[rows].tobytes() + batch.cell[i].tobytes() + pbc.tobytes()] += 1
+            own = [one for one in batch.labels.values() if np.isfinite(one["energy"][i])]
+            f = [one["forces"][rows].astype(float) for one in own]
+            if not own or not all(np.isfinite(one).all() for one in f):
+                unlabelled += 1
+            else:
+                forces.append(np.linalg.norm(f[0], axis=1))
+                if not pbc.any():
+                    nets.append(np.linalg.norm(f[0].sum(axis=0)) / len(z))
+            if 6 not in z or classes[i] not in ORGANIC:
+                continue
+            whole = not pbc.any()
+            if 1 not in z:
+                # Nothing is missing where every carbon has its four bonds without: perhalogenated compounds.
+                if whole and perceived(z, x, int(batch.charge[i]))[0]:
+                    halogenated += 1
+                else:
+                    stripped += 1
+            if whole and batch.sampler[i].startswith("scan-bond"):
+                pulled += 1
+            elif whole and batch.multiplicity[i] != 1:
+                radicals += 1
+            elif whole:
+                jobs.append((z, x, int(batch.charge[i])))
+                names.append(f"sample {index[i]} {chemical_formula(z)} {batch.sampler[i]}")
+    with ProcessPoolExecutor(workers) as pool:
+        found = list(pool.map(_perceive, jobs, chunksize=16))
+    good = sum(ok for ok, _ in found)
+    report = Report()
+    n, size, force = len(snap), np.concatenate(sizes), np.concatenate(forces) if forces else np.zeros(1)
+    known = {chemical_symbols[z] for z in elements}
+    lacking = sorted({"C", "H", "O", "N", "S", "P"} - known)
+    lacking += [name for name, members in GROUPS.items() if not known & set(members.split())]
+    report.add("samples, atoms", "", f"{n:,}, {atoms:,}")
+    report.add("elements", ">= 30", str(len(known)), len(known) >= 30)
+    report.add("C H O N S P, every group of metals, halogens", "all", ", ".join(lacking) or "all", not lacking)
+    report.add(
+        "atoms of a sample", "10 to 500", f"{size.min()} to {size.max()}", size.min() >= 10 and size.max() <= 500
+    )
+    report.add("periodic", "> 50 %", f"{periodic / n:.1%}", periodic > n / 2)
+    text = f"{nearest:.3f} A" if np.isfinite(nearest) else f"above {REACH} A"
+    report.add("smallest distance, over all images", ">= 0.5 A", text, nearest >= 0.5)
+    p99 = float(np.percentile(force, 99))
+    report.add("99th percentile of |F|", "< 10 eV/A", f"{p99:.2f} eV/A", p99 < 10)
+    report.add("samples without finite labels", "0", str(unlabelled), unlabelled == 0)
+    net = max(nets, default=0.0)
+    report.add("net force of a molecule, of an atom", "< 0.01 eV/A", f"{net:.1e} eV/A", net < 1e-2)
+    report.add("organic samples without hydrogen", "0", str(stripped), stripped == 0)
+    report.add("  complete without hydrogen (perhalogenated)", "", str(halogenated))
+    share = good / max(len(jobs), 1)
+    report.add("bonds perceived in organic molecules", ">= 95 %", f"{share:.1%} of {len(jobs):,}", share >= 0.95)
+    report.add("  not judged: bonds that are pulled apart, radicals", "", f"{pulled}, {radicals}")
+    straddling = sum(len(codes) > 1 for codes in roots.values())
+    report.add("roots in more than one split", "0", str(straddling), straddling == 0)
+    counts = np.bincount(split, minlength=3)[:3]
+    report.add("train / val / test", "none empty", " / ".join(map(str, counts)), counts.all())
+    twice = sum(count - 1 for count in seen.values())
+    report.add("repeated samples", "0", str(twice), twice == 0)
+    report.add("classes of seeds", "", ", ".join(f"{name} {k}" for name, k in sources.most_common()))
+    report.add("samplers", "", ", ".join(f"{name} {k}" for name, k in samplers.most_common()))
+    for name, (ok, why) in zip(names, found, strict=True):
+        if not ok:
+            print(f"not perceived: {name}: {why}", file=sys.stderr)
+    return report
+
+
+def chemical_formula(numbers: np.ndarray) -> str:
+    counts = Counter(numbers.tolist())
+    return "".join(
+        f"{chemical_symbols[z]}{counts[z]}" for z in sorted(counts, key=lambda z: (z != atomic_numbers["C"], z))
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("store")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    report = examine(args.store, args.workers)
+    rows: list[dict[str, Any]] = [
+        dict(zip(("criterion", "target", "reached", "ok"), line, strict=True)) for line in report.lines
+    ]
+    print(json.dumps(rows, indent=1) if args.json else report)
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
