@@ -16,8 +16,13 @@ from mlffstore.describe import human_bytes
 from mlffstore.release.manifest import read_manifest
 from mlffstore.splits import SPLITS
 
+#: Options that say something of a release's folder only, and of an HDF5 file too.
+_FOLDER = ("heads", "counts", "from_release", "policy", "allow_failing", "licence", "author", "description", "shard_gb")
+_HDF5 = ("name", "release", "codec", "level", "rounding")
+
 
 def export(
+    context: typer.Context,
     store: StorePath,
     output: Annotated[
         Path,
@@ -65,15 +70,20 @@ def export(
     handle = ml.open(store)
     snap = handle.snapshot(version, tag=tag)
     title = name or Path(handle.url).stem
-    chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers] or [
-        choose_teacher(snap.teachers, None)
-    ]
     compression: dict[str, Any] = {"codec": codec, "compression_level": level, "rounding": _rounding(rounding or [])}
     written: list[dict[str, Any]] = []
     if layout != "release" or output.suffix in (".h5", ".hdf5"):
-        who = chosen[0] if teacher else choose_teacher(snap.teachers, None)
-        options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
         kind = "hdf5" if layout == "release" else layout
+        _refuse(
+            context, _FOLDER if kind == "hdf5" else (*_FOLDER, *_HDF5), f"one file or folder of the layout {kind!r}"
+        )
+        if len(teacher or ()) > 1:
+            raise typer.BadParameter(
+                f"expected one teacher for {output}, got {', '.join(teacher or ())}; cut a release, or export one by one",
+                param_hint="--teacher",
+            )
+        who = choose_teacher(snap.teachers, teacher[0] if teacher else None)
+        options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
         with progress_bar("samples") as progress:
             path = ml.get_exporter(kind)(
                 snap, output, teacher=who, progress=progress, **(options if kind == "hdf5" else {})
@@ -81,12 +91,14 @@ def export(
         rows = {split: len(snap.split_indices(split, who)) for split in SPLITS}
         written.append({"path": str(path), "teacher": who, "bytes": _size(path), **rows})
     else:
-        for one in [chosen] if heads else chosen:
-            single = isinstance(one, str)
+        chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers or (None,)]
+        # A name that was given for one release is its name; otherwise the teacher tells several apart.
+        plain = heads or (name is not None and len(chosen) == 1)
+        for heads_of in [chosen] if heads else [[one] for one in chosen]:
             with progress_bar("validating, then writing samples") as progress:
                 path = ml.export_release(
-                    snap, output, name=f"{title}-{one}" if single and not (name and len(chosen) == 1) else title,
-                    version=release, teacher=one, counts=_counts(counts), since=from_release, policy=policy,
+                    snap, output, name=title if plain else f"{title}-{heads_of[0]}", version=release,
+                    teacher=heads_of if heads else heads_of[0], counts=_counts(counts), since=from_release, policy=policy,
                     allow_failing=allow_failing, licence=licence, authors=tuple(author or ()), description=description,
                     shard_nbytes=None if shard_gb is None else int(shard_gb * 1e9), progress=progress, **compression,
                 )  # fmt: skip
@@ -96,6 +108,19 @@ def export(
         return
     for entry in written:
         show(entry)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], what: str) -> None:
+    """Raise if the user gave an option that would do nothing."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and str(context.get_parameter_source(parameter.name)).endswith("COMMANDLINE")
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"{what} has no place for {', '.join(given)}; leave them out, or cut a release (--out FOLDER)"
+        )
 
 
 def summary(folder: Path) -> dict[str, Any]:

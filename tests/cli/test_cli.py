@@ -54,6 +54,28 @@ def test_export(store, tmp_path):
     assert len(ml.TorchDataset(tmp_path / "one.h5", split=None)) == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["-o", "x.h5", "--licence", "CC0-1.0", "--counts", "1,1,1"], ["--counts", "--licence"]),
+        (["-o", "x.h5", "--heads"], ["--heads"]),
+        (["-o", "x.h5", "--allow-failing"], ["--allow-failing"]),
+        (["-f", "extxyz", "-o", "x", "--codec", "zstd", "--level", "4"], ["--codec", "--level"]),
+        (["-f", "extxyz", "-o", "x", "-t", "emt", "-t", "toy"], ["one teacher"]),
+        (["-o", "x.h5", "-t", "emt", "-t", "toy"], ["one teacher"]),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(store, tmp_path, monkeypatch, options, named):
+    monkeypatch.chdir(tmp_path)
+    teacher = [] if "emt" in options else ["-t", "toy"]
+    done = cli("export", store.url, *options, *teacher, code=2)
+    text = " ".join(done.stderr.replace("│", " ").split())
+    for words in named:
+        assert words in text
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x.h5").exists()
+
+
 def test_import(tmp_path):
     write(tmp_path / "a.extxyz", metal_frames(5))
     text = cli("import", tmp_path / "a.extxyz", tmp_path / "i.zarr", "-t", "emt").stdout
