@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlffstore.batch import SampleBatch
     from mlffstore.protocols import TeacherLabels
 
+#: Angles of an atom of most crystals, at most; each takes about 0.1 MB.
+_ANGLES = 128
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -35,8 +37,9 @@ class CHGNetTeacher:
     Parameters
     ----------
     batch_atoms : int, optional
-        Atoms of one call of the model, at most (a larger sample goes alone). Bounds the memory; on a CPU more is not
-        faster (dense crystals have a hundred neighbours within the cutoff of 6 angstrom), on a GPU it is.
+        Atoms of one call of the model, at most (a larger sample goes alone); those of a dense crystal count for more.
+        Bounds the memory; on a CPU more is not faster (dense crystals have a hundred neighbours within the cutoff of 6
+        angstrom), on a GPU it is.
     device : str, optional
         Of torch.
 
@@ -71,7 +74,11 @@ class CHGNetTeacher:
                 graphs[i] = self._graph(batch, i)
             except Exception as error:  # isolated atoms and whatever else the converter raises
                 reasons[i] = failure(self._info.name, error)
-        for group in groups(list(graphs), batch.n_atoms, self.batch_atoms):
+        # A dense crystal has far more angles than atoms, and its memory grows with them.
+        sizes = batch.n_atoms.astype(np.int64)
+        for i, graph in graphs.items():
+            sizes[i] = max(sizes[i], len(graph.bond_graph) // _ANGLES)
+        for group in groups(list(graphs), sizes, self.batch_atoms):
             predict(self._info.name, group, functools.partial(self._call, graphs), results, reasons)
         return collect(self._info.name, batch, results, reasons, stress=True)
 

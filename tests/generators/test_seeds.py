@@ -162,6 +162,23 @@ def test_predicted_volumes():
         assert ionic_volume(other, salt) == pytest.approx(a**3, rel=0.2), formula
 
 
+def test_volumes_that_nothing_supports_are_no_crystals():
+    """Carbon and nitrogen packed like cobalt arsenide are twice as dense as diamond; on carbon disulphide packed like Cu2Te
+    the predictors disagree."""
+    pytest.importorskip("pymatgen")
+    from mlffstore_generators.prototypes import ionic_volume, prototypes
+
+    known = dict(prototypes())
+    for tag, elements, words in (("AB_oP8_33_a_a", "C N", "no solid"), ("A2B_hP6_191_h_e", "S C", "disagree")):
+        prototype = known[tag]
+        other = prototype.copy()
+        other.replace_species(
+            dict(zip([e.symbol for e in prototype.composition.elements], elements.split(), strict=True))
+        )
+        with pytest.raises(NoSeedError, match=words):
+            ionic_volume(other, prototype)
+
+
 def test_files(tmp_path):
     from ase.io import write
 
