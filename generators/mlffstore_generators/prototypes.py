@@ -124,8 +124,8 @@ def metallic_volume(structure: Any) -> float:
 def ionic_volume(structure: Any, prototype: Any) -> float:
     """Return the volume of a compound, angstrom^3, predicted from that of a crystal of the same prototype.
 
-    Radii decide it (RLS); typical bond lengths (DLS) must agree within a factor of two, and an atom takes no less room than in
-    diamond and no more than in caesium. Where that fails, elements were put into a prototype whose bonds they do not
+    Radii decide it (RLS); typical bond lengths (DLS) must agree within a factor of two, and an atom takes no less room than
+    in diamond and no more than in caesium. Where that fails, elements were put into a prototype whose bonds they do not
     make, such as selenium into carbon dumbbells.
 
     Raises

@@ -217,6 +217,34 @@ def test_the_stress_limit(tmp_path):
     assert first.key(first.tasks()[0]) != second.key(second.tasks()[0])
 
 
+@pytest.mark.slow
+def test_every_sampler_gives_the_same_with_one_worker_and_with_eight(tmp_path):
+    """EMT labels a structure without regard to the others, so even the last bit is the same."""
+    pytest.importorskip("phonopy")
+    seeds = {"name": "crystals", "elements": ["Cu", "Al", "Ni"], "elemental": 1.0, "max_atoms": 16}
+    options = {
+        "rattle": {},
+        "scan": {},
+        "md": {"teacher": "emt", "temperatures": [300, 600], "equilibration_fs": 20, "interval_fs": 10},
+        "rattle-relax": {"teacher": "emt"},
+        "normal-modes": {"teacher": "emt", "temperatures": [300]},
+    }
+    parts = [
+        {"name": name, "generator": name, "options": {"seeds": seeds, **more}, "teacher": "emt", "samples": 12,
+         "samples_per_task": 4}
+        for name, more in options.items()
+    ]  # fmt: skip
+    found = []
+    for workers in (1, 8):
+        (tmp_path / str(workers)).mkdir()
+        parsed = Recipe.model_validate(recipe(tmp_path / str(workers), parts=parts))
+        assert not run(parsed, workers=workers).failed
+        batch = ml.open(parsed.store).snapshot().read()
+        found.append(sorted(zip(batch.content_hash.tolist(), batch.energy.tolist(), strict=True)))
+    assert found[0] == found[1]
+    assert len(found[0]) == 60
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
