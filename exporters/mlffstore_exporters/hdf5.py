@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def export_hdf5(
         Lossy: label ("forces", "stress") -> step in its unit. Values are rounded to multiples of the largest power of two
         that is not above the step, which compresses better; the error is at most half of it. Recorded in the file.
     provenance : sequence of dict, optional
-        JSON kept in the root attribute `provenance`.
+        JSON kept in the root attribute `provenance`; tasks of a recipe are added up part by part.
     progress : callable, optional
         Called with the number of samples written and of all.
 
@@ -182,8 +183,26 @@ def _root_attributes(
         "settings": json.dumps(snapshot.settings, sort_keys=True),
         "software": f"mlffstore {__version__}",
         "units": "eV, angstrom, eV/angstrom; stress eV/angstrom^3, tension positive; cell rows are lattice vectors",
-        "provenance": json.dumps(list(provenance), sort_keys=True),
+        "provenance": json.dumps(by_part(provenance), sort_keys=True),
     }
+
+
+def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the provenance with the tasks of a recipe added up part by part: a large run has thousands of them."""
+    out: list[dict[str, Any]] = []
+    parts: dict[str, dict[str, Any]] = {}
+    for one in provenance:
+        if not {"part", "task"} <= set(one):
+            out.append(one)
+            continue
+        name = str(one["part"])
+        if name not in parts:
+            parts[name] = {"part": name, "tasks": 0, "skipped": Counter(), "rejected": Counter()}
+            out.append(parts[name])
+        parts[name]["tasks"] += 1
+        for what in ("skipped", "rejected"):
+            parts[name][what].update(one.get(what, {}))
+    return out
 
 
 def _blocks(snapshot: Snapshot, splits: Sequence[Ints], who: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:

@@ -331,3 +331,18 @@ def test_an_edited_file_does_not_meet_an_old_cache(copy):
 
     edit(copy, change)
     assert ml.TorchDataset(copy, split="train").batch([0])["energy"] == before + 1.0
+
+
+def test_tasks_are_added_up_by_part():
+    from mlffstore_exporters.hdf5 import by_part
+
+    recipe = {"version": 0, "recipe": {"name": "r"}}
+    tasks = [
+        {"version": k + 1, "part": "ab"[k % 2], "task": k, "skipped": {"no bonds": 1}, "rejected": {"|F|": k}}
+        for k in range(6)
+    ]
+    assert by_part([recipe, *tasks]) == [
+        recipe,
+        {"part": "a", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 6}},
+        {"part": "b", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 9}},
+    ]
