@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mlffstore.batch import concatenate
+from mlffstore.errors import StoreNotFoundError
 from mlffstore.labelling import label_batch
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Checks, Name, Splits, Strict, read_document
@@ -227,17 +229,22 @@ def _prepare(recipe: ActiveRecipe) -> Store:
     """Make or open the store after everything that the recipe names was found."""
     generator = get_generator(recipe.pool.generator, **recipe.pool.options)
     teacher = get_teacher(recipe.teacher, **recipe.teacher_options)
-    store = create(
-        recipe.store,
-        precision=recipe.precision,
-        splits={"train": recipe.splits.train, "val": recipe.splits.val, "test": recipe.splits.test},
-        split_seed=recipe.splits.seed,
-        exist_ok=True,
-    )
+    try:
+        store = open_store(recipe.store, "a")
+    except StoreNotFoundError:
+        splits = recipe.splits
+        store = create(
+            recipe.store,
+            precision=recipe.precision,
+            splits={"train": splits.train, "val": splits.val, "test": splits.test},
+            split_seed=splits.seed,
+            exist_ok=True,
+        )
     record = {"recipe": recipe.model_dump(mode="json"), "generators": {"pool": dict(generator.provenance())}}
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
     store.commit(
         None,
-        key=f"active/{recipe.name}/recipe",
+        key=f"active/{recipe.name}/recipe/{digest}",
         teachers={teacher.info.name: teacher.info.to_json()},
         provenance=record,
     )

@@ -86,6 +86,18 @@ def test_rounds_one_at_a_time_and_with_one_worker_give_the_same(campaign, tmp_pa
     assert len(ml.open(other.store)) == len(hashes(parsed.store))
 
 
+def test_a_store_that_exists_is_added_to_whatever_its_settings(tmp_path):
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 0.5, "val": 0.25, "test": 0.25}, precision="float64")
+    store.append([molecule("CH3CH2OH")], require=())
+    report = learn(recipe(tmp_path), rounds=1)
+    assert len(store) == 1 + report.rounds[0].accepted > 1
+    assert store.snapshot().settings["splits"]["train"] == 0.5
+    # Another window from here on: the same campaign, on record.
+    learn(recipe(tmp_path, window=[0.2, 2.0]), rounds=1)
+    recipes = [one["recipe"]["window"] for one in store.provenance() if "recipe" in one]
+    assert recipes == [[0.3, 2.0], [0.2, 2.0]]
+
+
 def test_a_pool_without_news_ends_the_campaign(tmp_path):
     """All candidates are one molecule, displaced by less than the spacing of what the first round stored."""
     from ase.io import write
