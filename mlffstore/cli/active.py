@@ -25,7 +25,8 @@ def active(
     as_json: AsJson = False,
 ) -> None:
     """Add to a store what a committee of teachers disagrees on; run it again to go on with the next round."""
-    from mlffstore.pipeline.active import learn, load_active_recipe, to_json
+    from mlffstore.pipeline.active import learn, to_json
+    from mlffstore.pipeline.campaign import load_active_recipe
 
     parsed = load_active_recipe(recipe)
     with err.status(f"{parsed.name} ..."):

@@ -14,7 +14,8 @@ from ase.build import bulk, molecule
 import mlffstore as ml
 from mlffstore.errors import RecipeError
 from mlffstore.pipeline import selection
-from mlffstore.pipeline.active import ActiveRecipe, disagreement, learn, load_active_recipe
+from mlffstore.pipeline.active import disagreement, learn
+from mlffstore.pipeline.campaign import ActiveRecipe, load_active_recipe
 from mlffstore.protocols import TeacherLabels
 
 pytest.importorskip("quests")
