@@ -20,7 +20,7 @@ from mlffstore.errors import StoreNotFoundError
 from mlffstore.labelling import label_batch
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.pipeline.selection import distance_to, embed, fingerprints, select, spacing
+from mlffstore.pipeline.selection import distance_to, coordinates, fingerprints, select, spacing
 from mlffstore.processes import local_pool
 from mlffstore.ragged import reduce_rows
 from mlffstore.registry import get_generator, get_teacher, shared_teacher
@@ -223,7 +223,7 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
     some = np.unique(np.linspace(0, len(before) - 1, min(recipe.known, len(before))).astype(np.int64))
     blocks = np.array_split(some, -(-len(some) // 128)) if len(some) else []
     seen = list(pool.map(_known, [store.url] * len(blocks), [before.version] * len(blocks), blocks))
-    points, known = embed(points, np.concatenate([points[:0], *seen]))
+    points, known = coordinates(points, np.concatenate([points[:0], *seen]))
     new = distance_to(points, known) > recipe.novelty * spacing(known)
     wanted = np.flatnonzero(inside & new)
     chosen = wanted[np.sort(select(recipe.select, points[wanted], known, recipe.samples))]

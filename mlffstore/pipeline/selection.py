@@ -33,7 +33,7 @@ def fingerprints(batch: SampleBatch) -> Array:
     return np.concatenate([geometry.reshape(len(batch), -1), np.sqrt(fractions / batch.n_atoms[:, None])], axis=1)
 
 
-def embed(candidates: Array, known: Array) -> tuple[Array, Array]:
+def coordinates(candidates: Array, known: Array) -> tuple[Array, Array]:
     """Return principal coordinates of candidates and of what is known, found on both together.
 
     Geometry (each component at unit variance) and composition weigh the same; 99 % of the variance is kept.
