@@ -20,7 +20,7 @@ from mlffstore.errors import StoreNotFoundError
 from mlffstore.labelling import label_batch
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.pipeline.selection import distance_to, coordinates, fingerprints, select, spacing
+from mlffstore.pipeline.selection import coordinates, distance_to, fingerprints, select, spacing
 from mlffstore.processes import local_pool
 from mlffstore.ragged import reduce_rows
 from mlffstore.registry import get_generator, get_teacher, shared_teacher
