@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,8 @@ from mlffstore.pipeline.run import run as run_recipe
 from mlffstore.release.manifest import is_cut_from
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.recipe import Recipe
     from mlffstore.pipeline.run import RunReport
@@ -40,15 +42,16 @@ def run(
     """Generate, label, check and store what RECIPE says; run it again to go on after an interruption."""
     parsed = load_recipe(recipe)
     began = time.monotonic()
-    with _progress(parsed) as (bar, progress):
+    with _progress(parsed) as progress:
         if scheduler is None:
             count = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or 1
             report = run_recipe(parsed, workers=count, progress=progress)
         else:
             report = _run_on_dask(parsed, scheduler, progress)
-        bar.stop()
     files = [] if report.failed or report.short or parsed.release is None else _release(parsed)
-    found = account(parsed)
+    found = account(
+        parsed, n_environments=2000 if report.accepted else 0
+    )  # it takes seconds, and is the same as before
     about = describe(ml.open(parsed.store))
     seconds = time.monotonic() - began
     if as_json:
@@ -73,47 +76,52 @@ def run(
         raise typer.Exit(1)
 
 
-def _progress(recipe: Recipe) -> Any:
-    import contextlib
+#: Seconds between two accounts: their diversity takes some.
+_ACCOUNT_SECONDS = 60.0
 
-    @contextlib.contextmanager
-    def manager() -> Any:
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=err,
-            disable=not sys.stderr.isatty(),
-        )
-        began = time.monotonic()
-        made = {"samples": 0, "tasks": 0}
-        told: set[str] = set()
-        total = len(recipe.tasks())
-        with bar:
-            row = bar.add_task("tasks", total=None, rate="starting")
 
-            def progress(outcome: Outcome) -> None:
-                made["samples"] += outcome.accepted
-                made["tasks"] += 1
-                rate = made["samples"] / (time.monotonic() - began)
-                bar.update(row, total=max(total, made["tasks"]), completed=made["tasks"], rate=f"{rate:.1f} samples/s")
-                if made["tasks"] % max(1, total // 10) == 0:
-                    now = account(recipe)
-                    err.print(
-                        f"{made['tasks']}/{total} tasks, {rate:.1f} samples/s; {now.line}", markup=False, soft_wrap=True
-                    )
-                    for line in now.drift:
-                        if line.split(":")[0] not in told:
-                            told.add(line.split(":")[0])
-                            err.print(f"drift: {line}", markup=False, soft_wrap=True)
+@contextlib.contextmanager
+def _progress(recipe: Recipe) -> Iterator[Callable[[Outcome], None]]:
+    """Show a bar on a terminal, and in words, at every tenth of the tasks, what there is."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+    began = told_at = time.monotonic()
+    samples = tasks = 0
+    total = len(recipe.tasks())
+    told: set[str] = set()
+    row = bar.add_task("tasks", total=None, rate="starting")
 
-            yield bar, progress
+    def progress(outcome: Outcome) -> None:
+        nonlocal samples, tasks, told_at
+        samples, tasks = samples + outcome.accepted, tasks + 1
+        rate = f"{samples / (time.monotonic() - began):.1f} samples/s"
+        bar.update(row, total=max(total, tasks), completed=tasks, rate=rate)
+        if tasks % max(1, total // 10):
+            return
+        line = f"{tasks}/{max(total, tasks)} tasks, {rate}"
+        if time.monotonic() - told_at < _ACCOUNT_SECONDS:
+            if not err.is_terminal:
+                err.print(line)
+            return
+        now, told_at = account(recipe), time.monotonic()
+        err.print(f"{line}; {now.line}", markup=False, soft_wrap=True)
+        for one in now.parts:
+            if one.drift and one.part not in told:
+                told.add(one.part)
+                err.print(f"drift: {one.drift}", markup=False, soft_wrap=True)
 
-    return manager()
+    with (
+        bar if err.is_terminal else contextlib.nullcontext()
+    ):  # rich would print an empty line for a bar that is not shown
+        yield progress
 
 
 def _run_on_dask(recipe: Recipe, scheduler: str, progress: Any) -> RunReport:
