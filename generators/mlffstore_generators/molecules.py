@@ -15,7 +15,7 @@ from mlffstore.protocols import Generated
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import sound
 from mlffstore_generators.seeds.base import NoSeedError, Seed
-from mlffstore_generators.smiles import bond_table, embed, nci_smiles, to_atoms, with_hydrogens
+from mlffstore_generators.smiles import bond_table, embed, family, nci_smiles, to_atoms, with_hydrogens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +119,7 @@ class MoleculeGenerator:
         }
 
     def _sample(self, smiles: str, rng: np.random.Generator) -> tuple[list[Atoms], float, np.uint64]:
-        """Return the frames of one molecule, the temperature, and the hash of the relaxed seed."""
+        """Return the frames of one molecule, the temperature, and the root."""
         from mlffstore_generators.mmff import MMFF
 
         mol = with_hydrogens(smiles)
@@ -127,7 +127,7 @@ class MoleculeGenerator:
             raise NoSeedError("size outside the limits")
         properties = embed(mol, seed=int(rng.integers(1, 2**31)))
         seed = to_atoms(mol)
-        relaxed = Seed(seed.copy(), "nci", bond_table(mol))
+        relaxed = Seed(seed.copy(), "nci", bond_table(mol), family=family(mol))
         temperature = float(rng.choice(self.temperatures))
         seed.calc = MMFF(mol, properties)
         frames = []

@@ -64,6 +64,13 @@ def with_hydrogens(smiles: str) -> Any:
     return Chem.AddHs(mol)
 
 
+def family(mol: Any) -> str:
+    """Return the canonical SMILES without stereochemistry: the same for all conformers and stereoisomers of a molecule."""
+    from rdkit import Chem
+
+    return str(Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False))
+
+
 def embed(mol: Any, seed: int) -> Any:
     """Give a molecule one conformer by ETKDGv3, relaxed with MMFF94; return its MMFF94 properties.
 

@@ -47,6 +47,7 @@ def active(
     out.print(grid(headings, rows, title=f"{parsed.name}: {parsed.store}"))
     low, high = parsed.window
     out.print(f"\nwanted: disagreement of {low:g} to {high:g} eV/angstrom, and new to the store")
+    out.print("median, largest: disagreement of the pool, eV/angstrom")
     out.print(f"{'converged' if report.converged else 'not converged'}: {report.stopped}", markup=False)
 
 

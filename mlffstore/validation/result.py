@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from mlffstore.blocks import Pass, sample_pass
-from mlffstore.errors import DataError
+from mlffstore.errors import DataError, missing_dependency
 from mlffstore.schema import LABELS
 from mlffstore.validation.judge import (
     DATASET_CHECKS,
@@ -322,6 +323,8 @@ def validate(
         If the policy is wrong.
     DataError
         If this is no dataset of samples.
+    MissingDependencyError
+        If the acceptance table asks for the diversity and the package `quests` is not installed.
 
     Notes
     -----
@@ -332,6 +335,8 @@ def validate(
     from mlffstore.store import open as open_store
 
     rules = load_policy(policy)
+    if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
+        raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
     about: dict[str, Mapping[str, Any]] = {}
     nbytes = None
     if not isinstance(data, xr.Dataset):

@@ -56,7 +56,7 @@ def test_what_is_right_passes(store):
         ("contact", "smallest distance, over all images"),
         ("stripped", "organic samples without hydrogen"),
         ("twice", "repeated samples"),
-        ("force", "99th percentile of |F|"),
+        ("force", "99th percentile of |F|, of each teacher"),
         ("torn", "bonds perceived in organic molecules"),
         ("molecules", "periodic"),
         ("pull", "net force of a molecule, of an atom"),

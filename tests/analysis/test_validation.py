@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import dask
 import numpy as np
 import pytest
 import xarray as xr
 
 import mlffstore as ml
-from mlffstore.errors import DataError, PolicyError, TeacherError
+from mlffstore.errors import DataError, MissingDependencyError, PolicyError, TeacherError
 from mlffstore.ragged import offsets
 from mlffstore.validation import load_policy
 from mlffstore.validation.judge import DATASET_CHECKS, SAMPLE_CHECKS
@@ -290,6 +292,15 @@ def test_a_policy_changes_severities_limits_and_the_acceptance_table(ds, tmp_pat
     assert not found.ok
     assert set(load_policy().checks) == {*SAMPLE_CHECKS, *DATASET_CHECKS}
     assert len(load_policy("production").acceptance) > 10
+
+
+def test_the_production_policy_wants_the_diversity_and_says_what_it_needs(ds, monkeypatch):
+    table = {line.quantity: line for line in ml.validate(ds, "production").acceptance}
+    assert 0.3 < table["diversity"].value <= 1
+    assert table["diversity"].passed == (table["diversity"].value >= 0.8)
+    monkeypatch.setitem(sys.modules, "quests", None)
+    with pytest.raises(MissingDependencyError, match=r"mlffstore\[diversity\]"):
+        ml.validate(ds, "production")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
+import mlffstore as ml
 from mlffstore.batch import SampleBatch
 from mlffstore.errors import DataError, RegistryError
 from mlffstore.geometry import pairs
-from mlffstore_generators.seeds import Seeds, get_seeds, known
+from mlffstore_generators import molecules as quick_molecules
+from mlffstore_generators.seeds import Seeds, clusters, get_seeds, known
+from mlffstore_generators.seeds import molecules as molecules_of_nci
 from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.smiles import family, with_hydrogens
 
 NEEDS = {"random-crystals": "pyxtal", "liquids": "packmol"}
 NAMES = [name for name in known() if name != "files"]
@@ -79,6 +83,34 @@ def test_the_same_numbers_give_the_same_structures(drawn):
     again = draw(name, 3)
     assert [seed.root for seed in again] == [seed.root for seed in seeds[:3]]
     assert len({int(seed.root) for seed in seeds}) > 1
+
+
+def test_conformers_and_radicals_of_a_molecule_share_a_root(monkeypatch):
+    one = ("CC(O)C(N)Cc1ccccc1",)
+    for module in (molecules_of_nci, quick_molecules):
+        monkeypatch.setattr(module, "nci_smiles", lambda: one)
+    rngs = [np.random.default_rng(k) for k in range(4)]
+    first, second = (get_seeds("molecules").draw(rng) for rng in rngs[:2])
+    radical = get_seeds({"name": "molecules", "radicals": 1.0}).draw(rngs[2])
+    assert not np.allclose(first.atoms.positions, second.atoms.positions, atol=0.01)
+    assert len(radical.atoms) == len(first.atoms) - 1
+    made = ml.get_generator("molecules", frames=1, equilibration_fs=1.0).generate(rngs[3], 1).batch
+    assert {int(first.root)} == {int(second.root), int(radical.root), *made.root.tolist()}
+    # The other hand of it too, and nothing else.
+    assert family(with_hydrogens("C[C@H](O)C(N)Cc1ccccc1")) == family(with_hydrogens("C[C@@H](O)C(N)Cc1ccccc1"))
+    assert family(with_hydrogens("CC(N)C(O)Cc1ccccc1")) != first.family
+    monkeypatch.setattr(molecules_of_nci, "nci_smiles", lambda: ("CCO",))
+    assert get_seeds({"name": "molecules", "min_atoms": 5}).draw(rngs[0]).root != first.root
+
+
+def test_clusters_of_the_same_molecules_share_a_root(monkeypatch):
+    monkeypatch.setattr(molecules_of_nci, "nci_smiles", lambda: ("CCO",))
+    monkeypatch.setattr(clusters, "_SOLVENTS", ("O",))
+    options = {"name": "clusters", "molecules": (2, 2), "solvent": 1.0}
+    first, second = (get_seeds(options).draw(np.random.default_rng(k)) for k in range(2))
+    assert first.family == "CCO.O"
+    assert first.root == second.root
+    assert not np.allclose(first.atoms.positions, second.atoms.positions, atol=0.01)
 
 
 def test_sources_have_licences(drawn):

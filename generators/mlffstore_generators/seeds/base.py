@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
@@ -50,16 +51,22 @@ class Seed:
         Pairs of atoms that must stay together; empty for crystals.
     fragments : tuple of ndarray of int
         Atoms of each molecule, if there are several.
+    family : str
+        What it is whatever its coordinates, such as a canonical SMILES: seeds of one family share their root, so that
+        conformers of a molecule never straddle splits. Empty where the structure itself is what it is, as of crystals.
     """
 
     atoms: Atoms
     source: str
     bonds: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     fragments: tuple[np.ndarray, ...] = ()
+    family: str = ""
 
     @property
     def root(self) -> np.uint64:
-        """Content hash of the structure as it would be stored."""
+        """Hash of the family; without one, content hash of the structure as it would be stored."""
+        if self.family:
+            return np.uint64(int.from_bytes(hashlib.sha256(self.family.encode()).digest()[:8], "little"))
         return np.uint64(SampleBatch.from_ase([self.atoms]).astype("float32").content_hash[0])
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes, rotation
 from mlffstore_generators.seeds.molecules import Molecules
-from mlffstore_generators.smiles import bond_table, embed, to_atoms, with_hydrogens
+from mlffstore_generators.smiles import bond_table, embed, family, to_atoms, with_hydrogens
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -76,7 +76,8 @@ class Clusters:
         if len(parts) < low or not self.min_atoms <= len(atoms) <= self.max_atoms:
             raise NoSeedError("cluster outside the limits")
         atoms.info = {"charge": charge, "multiplicity": 1}
-        return Seed(atoms, "nci-cluster", np.concatenate(bonds), tuple(fragments))
+        members = ".".join(sorted(part.family for part in parts))
+        return Seed(atoms, "nci-cluster", np.concatenate(bonds), tuple(fragments), members)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
@@ -90,7 +91,7 @@ def solvent(rng: np.random.Generator) -> Seed:
     """Return a small molecule that solvates others."""
     mol = with_hydrogens(_SOLVENTS[int(rng.integers(len(_SOLVENTS)))])
     embed(mol, seed=int(rng.integers(1, 2**31)))
-    return Seed(to_atoms(mol), "solvent", bond_table(mol))
+    return Seed(to_atoms(mol), "solvent", bond_table(mol), family=family(mol))
 
 
 def _dock(atoms: Atoms, other: Atoms, contact: tuple[float, float], rng: np.random.Generator) -> Atoms:

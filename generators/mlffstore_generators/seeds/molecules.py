@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
-from mlffstore_generators.smiles import bond_table, embed, nci_smiles, to_atoms, with_hydrogens
+from mlffstore_generators.smiles import bond_table, embed, family, nci_smiles, to_atoms, with_hydrogens
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Molecules:
         embed(mol, seed=int(rng.integers(1, 2**31)))
         atoms, bonds = to_atoms(mol), bond_table(mol)
         if not radical:
-            return Seed(atoms, "nci", bonds)
+            return Seed(atoms, "nci", bonds, family=family(mol))
         hydrogens = np.flatnonzero(atoms.numbers == 1)
         if not len(hydrogens):
             raise NoSeedError("no hydrogen to take away")
@@ -55,7 +55,7 @@ class Molecules:
         del atoms[gone]
         bonds = bonds[(bonds != gone).all(axis=1)]
         atoms.info["multiplicity"] = 2
-        return Seed(atoms, "nci-radical", bonds - (bonds > gone))
+        return Seed(atoms, "nci-radical", bonds - (bonds > gone), family=family(mol))
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the source."""
