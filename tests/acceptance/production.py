@@ -94,9 +94,9 @@ def smallest_distance(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, 
 
 
 def perceived(numbers: np.ndarray, positions: np.ndarray, charge: int) -> tuple[bool, str]:
-    """Return whether RDKit finds bonds and orders that make every valence right, and what went wrong.
+    """Return whether RDKit finds bonds and orders that make every valence right, and the SMILES or what went wrong.
 
-    Molecules of a cluster are told apart by connectivity, and perceived one by one.
+    Molecules of a cluster are told apart by connectivity, and perceived one by one. The SMILES has no stereochemistry.
     """
     from rdkit import Chem, RDLogger
     from rdkit.Chem import rdDetermineBonds
@@ -107,7 +107,7 @@ def perceived(numbers: np.ndarray, positions: np.ndarray, charge: int) -> tuple[
     mol = Chem.MolFromXYZBlock("\n".join(lines) + "\n")
     rdDetermineBonds.DetermineConnectivity(mol, useVdw=True)
     parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
-    left = charge
+    left, names = charge, []
     for part in parts:
         if part.GetNumAtoms() == 1 and len(parts) > 1 and part.GetAtomWithIdx(0).GetAtomicNum() == 1:
             return False, "a hydrogen without a bond"
@@ -121,10 +121,11 @@ def perceived(numbers: np.ndarray, positions: np.ndarray, charge: int) -> tuple[
                 why = str(error).split("\n")[0][:80]
                 continue
             left -= one
+            names.append(Chem.MolToSmiles(Chem.RemoveHs(found), isomericSmiles=False))
             break
         else:
             return False, why
-    return left == 0, "" if left == 0 else "charge left over"
+    return left == 0, ".".join(sorted(names)) if left == 0 else "charge left over"
 
 
 def _perceive(job: tuple[np.ndarray, np.ndarray, int]) -> tuple[bool, str]:
@@ -144,7 +145,7 @@ def examine(url: str, workers: int = 2) -> Report:
     nearest = np.inf
     seen: Counter[bytes] = Counter()
     roots: dict[int, set[int]] = {}
-    jobs, names = [], []
+    jobs, names, homes = [], [], []
     split = snap.split_codes()
     for start in range(0, len(snap), BLOCK):
         index = np.arange(start, min(start + BLOCK, len(snap)))
@@ -190,6 +191,7 @@ def examine(url: str, workers: int = 2) -> Report:
                 radicals += 1
             elif whole:
                 jobs.append((z, x, int(batch.charge[i])))
+                homes.append(int(split[index[i]]))
                 names.append(f"sample {index[i]} {chemical_formula(z)} {batch.sampler[i]}")
     with ProcessPoolExecutor(workers) as pool:
         found = list(pool.map(_perceive, jobs, chunksize=16))
@@ -223,6 +225,12 @@ def examine(url: str, workers: int = 2) -> Report:
     report.add("  not judged: bonds that are pulled apart, radicals", "", f"{pulled}, {radicals}")
     straddling = sum(len(codes) > 1 for codes in roots.values())
     report.add("roots in more than one split", "0", str(straddling), straddling == 0)
+    molecules: dict[str, set[int]] = {}
+    for home, (ok, smiles) in zip(homes, found, strict=True):
+        if ok:
+            molecules.setdefault(smiles, set()).add(home)
+    straddling = sum(len(codes) > 1 for codes in molecules.values())
+    report.add("molecules in more than one split", "0", f"{straddling} of {len(molecules):,}", straddling == 0)
     counts = np.bincount(split, minlength=3)[:3]
     report.add("train / val / test", "none empty", " / ".join(map(str, counts)), counts.all())
     twice = sum(count - 1 for count in seen.values())

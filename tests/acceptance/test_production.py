@@ -61,6 +61,7 @@ def test_what_is_right_passes(store):
         ("molecules", "periodic"),
         ("pull", "net force of a molecule, of an atom"),
         ("unlabelled", "samples without finite labels"),
+        ("conformers", "molecules in more than one split"),
     ],
 )
 def test_what_is_wrong_is_found(store, fault, criterion):
@@ -74,6 +75,11 @@ def test_what_is_wrong_is_found(store, fault, criterion):
     if fault == "torn":
         ethanol.positions[0] += 3.0
     frames = [ethanol, benzene] + [benzene] * (fault == "twice")
+    if fault == "conformers":  # each its own root, so that some are in other splits
+        frames = []
+        for k in range(40):
+            frames.append(ethanol.copy())
+            frames[-1].rattle(0.01, seed=k)
     if fault == "pull":
         frames = [labelled(one, 0.0, np.full((len(one), 3), 0.1)) for one in frames]
         store.append(frames, teacher="toy", source="nci")
@@ -118,6 +124,7 @@ def test_distances_are_those_of_supercells():
 def test_perception_tells_molecules_from_wreckage():
     ethanol = molecule("CH3CH2OH")
     assert perceived(ethanol.numbers, ethanol.positions, 0)[0]
+    assert perceived(ethanol.numbers, ethanol.positions, 0)[1] == "CCO"
     assert not perceived(ethanol.numbers, ethanol.positions, 2)[0]
     water = molecule("H2O")
     two = np.concatenate([ethanol.positions, water.positions + 5.0])
