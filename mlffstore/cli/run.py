@@ -76,13 +76,13 @@ def run(
         raise typer.Exit(1)
 
 
-#: Seconds between two accounts: their diversity takes some.
-_ACCOUNT_SECONDS = 60.0
+#: Seconds between two accounts, at least (their diversity takes some) and at most (a tenth of a large run is hours).
+_ACCOUNT_SECONDS, _SILENT_SECONDS = 60.0, 1800.0
 
 
 @contextlib.contextmanager
 def _progress(recipe: Recipe) -> Iterator[Callable[[Outcome], None]]:
-    """Show a bar on a terminal, and in words, at every tenth of the tasks, what there is."""
+    """Show a bar on a terminal, and in words, at every tenth of the tasks and every half hour, what there is."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,10 +104,11 @@ def _progress(recipe: Recipe) -> Iterator[Callable[[Outcome], None]]:
         samples, tasks = samples + outcome.accepted, tasks + 1
         rate = f"{samples / (time.monotonic() - began):.1f} samples/s"
         bar.update(row, total=max(total, tasks), completed=tasks, rate=rate)
-        if tasks % max(1, total // 10):
+        silent = time.monotonic() - told_at
+        if tasks % max(1, total // 10) and silent < _SILENT_SECONDS:
             return
         line = f"{tasks}/{max(total, tasks)} tasks, {rate}"
-        if time.monotonic() - told_at < _ACCOUNT_SECONDS:
+        if silent < _ACCOUNT_SECONDS:
             if not err.is_terminal:
                 err.print(line)
             return

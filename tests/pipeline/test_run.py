@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -153,6 +154,32 @@ def test_what_is_rejected_is_made_up_for_from_its_own_part(tmp_path):
     assert 0 < len(ml.open(other.store)) <= 80
     run(other, workers=2)
     assert hashes(other.store) == hashes(parsed.store)
+
+
+def test_a_run_says_what_there_is_at_every_tenth_and_after_a_silence(tmp_path, monkeypatch, capsys):
+    from mlffstore.cli import run as command
+
+    parsed = two_parts(tmp_path, 2.0)
+    monkeypatch.setattr(command, "_ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(command, "account", functools.partial(account, n_environments=0))
+    outcomes = []
+
+    def lines(silence: float) -> list[str]:
+        monkeypatch.setattr(command, "_SILENT_SECONDS", silence)
+        with command._progress(parsed) as tell:
+            for one in outcomes:
+                tell(one)
+        return capsys.readouterr().err.splitlines()
+
+    run(parsed, progress=outcomes.append)
+    n, total = len(outcomes), len(parsed.tasks())
+    assert total >= 20
+    tenths, every = lines(1e9), lines(0.0)
+    assert len([line for line in tenths if " tasks, " in line]) == n // (total // 10) < n
+    assert len([line for line in every if " tasks, " in line]) == n
+    assert "% rejected (" in tenths[0]
+    assert "above 2.0 eV/angstrom" in tenths[0]
+    assert len([line for line in tenths if line.startswith("drift: wild: ")]) == 1
 
 
 def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path):
