@@ -29,6 +29,7 @@ from mlffstore.pipeline.recipe import Recipe, Task, load_recipe
 from mlffstore.pipeline.run import run
 from mlffstore.pipeline.task import rng_of
 from mlffstore.registry import shared_teacher
+from mlffstore_generators.samplers.base import Sampler
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def each_part(recipe: Recipe, count: int) -> None:
         generator = ml.get_generator(part.generator, **part.options)
         teacher = shared_teacher(part.teacher, part.teacher_options)
         warm_up = rng_of(recipe, Task(part, part.n_tasks + 1, 1))
-        for _ in range(20):  # prototypes, radii, database: read by some draws and not by others
-            with contextlib.suppress(NoSeedError):
-                generator.source.draw(warm_up)
+        if isinstance(generator, Sampler):
+            for _ in range(20):  # prototypes, radii, database: read by some draws and not by others
+                with contextlib.suppress(NoSeedError):
+                    generator.source.draw(warm_up)
         generator.generate(warm_up, 1)
         made: list[ml.SampleBatch] = []
 

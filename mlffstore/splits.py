@@ -39,7 +39,7 @@ def assign(
     Parameters
     ----------
     root : ndarray, shape (S,), uint64
-        Content hash of the seed of each sample.
+        What names the seed of each sample; see ``docs/format.md``.
     fractions : mapping, optional
         Share of each split; they add up to 1.
     seed : int, optional

@@ -42,8 +42,7 @@ def validate(
     model = None if teacher is None else ml.get_teacher(teacher, **({"weights": weights} if weights else {}))
     found = ml.validate(snapshot, policy, teacher=model)
     with err.status(f"validating {len(snapshot):,} samples ..."):
-        found.compute()
-    document = found.to_json()
+        document = found.to_json()
     if store_flags:
         document["version"] = handle.add_flags(found, store_flags, snapshot=snapshot)
     if as_json:

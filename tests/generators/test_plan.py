@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 
+import mlffstore as ml
 from mlffstore.pipeline.plan import plan
 from mlffstore.pipeline.recipe import load_recipe
+from mlffstore.splits import SPLITS, assign
+from mlffstore_generators import smiles
+from mlffstore_generators.prototypes import draw_element
+from mlffstore_generators.seeds import molecules
+from mlffstore_generators.seeds.base import NoSeedError, Seed
+from mlffstore_generators.seeds.crystals import Crystals
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {
@@ -54,6 +65,40 @@ def test_the_production_recipe_has_the_shares_that_it_says():
     assert 120_000 <= total <= 125_000
     assert periodic / total > 0.5
     assert len({part.name for part in recipe.parts}) == len(recipe.parts) == 15
+
+
+def test_every_split_of_the_production_recipe_is_full(monkeypatch):
+    """Roots are drawn as the recipe draws them, but without coordinates; 200 seeds of the splits stand for runs."""
+    recipe = load_recipe(ROOT / "recipes" / "production.yaml")
+    monkeypatch.setattr(molecules, "with_hydrogens", functools.cache(smiles.with_hydrogens))
+    monkeypatch.setattr(molecules, "family", functools.cache(smiles.family))
+    monkeypatch.setattr(molecules, "bond_table", lambda mol: np.zeros((0, 2), int))
+    monkeypatch.setattr(molecules, "embed", lambda mol, seed: None)
+    monkeypatch.setattr(molecules, "to_atoms", lambda mol: Atoms([a.GetAtomicNum() for a in mol.GetAtoms()]))
+    rng = np.random.default_rng(0)
+    roots, sizes = [], []
+    for part in recipe.parts:
+        generator = ml.get_generator(part.generator, **part.options)
+        for _ in range(-(-part.samples // generator.frames)):
+            name = rng.integers(2**64, dtype=np.uint64)  # of its own, as of compounds, slabs, clusters
+            if isinstance(generator.source, molecules.Molecules):
+                name = _root(generator.source.draw, rng)
+            elif isinstance(generator.source, Crystals) and rng.random() < generator.source.elemental:
+                name = _root(lambda rng: Seed(*draw_element(rng)), rng)
+            roots.append(name)
+            sizes.append(generator.frames)
+    shares = {name: getattr(recipe.splits, name) for name in SPLITS}
+    names = np.array(roots, np.uint64)
+    counts = np.array([np.bincount(assign(names, shares, seed), sizes, minlength=3) for seed in range(200)])
+    print(counts.mean(axis=0), counts.std(axis=0))
+    assert counts[:, 1].std() > 250  # independent samples: 100
+    assert (counts.min(axis=0) > [100_000, 10_000, 10_000]).all(), counts.min(axis=0)
+
+
+def _root(draw, rng):
+    while True:
+        with contextlib.suppress(NoSeedError):
+            return draw(rng).root
 
 
 def test_the_acceptance_recipe_is_the_production_mix_in_small():
