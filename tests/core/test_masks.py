@@ -160,3 +160,15 @@ def test_a_log_that_masks_another_column_is_refused(tmp_path, name):
     (tmp_path / "d.zarr" / entry_path(1)).write_bytes(entry.encode())
     with pytest.raises(FormatError, match=f"mask.{name}"):
         ml.open(tmp_path / "d.zarr")
+
+
+def test_masked_rows_are_nan_in_a_dataset(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    pairs = np.ma.masked_array([[1, 2], [3, 4], [5, 6]], [[False] * 2, [True] * 2, [False] * 2])
+    store.append(helium(3, pair=(pairs, "1", "sample"), frozen=(np.array([True] * 6), "1", "atom")))
+    store.append(helium(1, 3))
+    store.compact()
+    ds = store.snapshot().to_xarray(chunks=None)
+    np.testing.assert_array_equal(ds["pair"].values, [[1, 2], [np.nan, np.nan], [5, 6], [np.nan, np.nan]])
+    np.testing.assert_array_equal(ds["pair"].values[[2, 1]], [[5, 6], [np.nan, np.nan]])
+    np.testing.assert_array_equal(ds["frozen"].values, [1] * 6 + [np.nan] * 2)
