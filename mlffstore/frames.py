@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore import electrons
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, TeacherError, problems_message
 from mlffstore.schema import LABELS, Array
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 
 
 def gather(
-    frames: Sequence[Atoms], *, teacher: str, labels: Sequence[Mapping[str, Any]] | None = None
+    frames: Sequence[Atoms],
+    *,
+    teacher: str,
+    labels: Sequence[Mapping[str, Any]] | None = None,
+    states: Sequence[tuple[int | None, int | None]] | None = None,
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `SampleBatch` for these frames. See `SampleBatch.from_ase`."""
+    """Return the keyword arguments of `SampleBatch` for these frames. See `SampleBatch.from_ase`.
+
+    `states` are charge and multiplicity of each frame, None for what is not known, instead of what `info` says.
+    """
     from ase import Atoms
 
     problems = [
@@ -37,8 +45,9 @@ def gather(
     n_atoms = np.array([len(frame) for frame in frames])
     results = labels if labels is not None else [getattr(f.calc, "results", None) or {} for f in frames]
     columns = {name: _label(name, results, n_atoms, problems) for name in LABELS}
-    charge = _info(frames, ("charge",), problems)
-    multiplicity = _info(frames, ("multiplicity", "spin"), problems)
+    if states is None:
+        states = _electrons(frames, problems)
+    charge, multiplicity = zip(*states, strict=True)
     if problems:
         raise DataError(problems_message("these frames cannot be stored:", problems))
     arguments: dict[str, Any] = {
@@ -49,12 +58,13 @@ def gather(
         "pbc": np.stack([frame.pbc for frame in frames]),
         "labels": {teacher: found} if (found := {k: v for k, v in columns.items() if v is not None}) else None,
     }
-    if charge is not None:
-        arguments["charge"] = np.where(np.isnan(charge), 0, charge)
-    if multiplicity is not None:
-        given = ~np.isnan(multiplicity)
-        parity = [1 + (int(f.numbers.sum()) - int(f.info.get("charge", 0))) % 2 for f in frames]
-        arguments["multiplicity"] = np.where(given, multiplicity, parity)
+    if any(value is not None for value in charge):
+        arguments["charge"] = [value or 0 for value in charge]
+    if any(value is not None for value in multiplicity):
+        parity = (1 + (int(f.numbers.sum()) - (q or 0)) % 2 for f, q in zip(frames, charge, strict=True))
+        arguments["multiplicity"] = [
+            lowest if given is None else given for given, lowest in zip(multiplicity, parity, strict=True)
+        ]
     return arguments
 
 
@@ -81,21 +91,17 @@ def _label(name: str, results: Sequence[Mapping[str, Any]], n_atoms: Array, prob
     return np.concatenate(parts)
 
 
-def _info(frames: Sequence[Atoms], keys: tuple[str, ...], problems: list[str]) -> Array | None:
-    """Return an integer from every frame's `info` as float with NaN where absent; None if no frame has it."""
-    found = [next((frame.info[key] for key in keys if key in frame.info), None) for frame in frames]
-    if all(value is None for value in found):
-        return None
-    out = np.full(len(frames), np.nan)
-    for i, value in enumerate(found):
+def _electrons(frames: Sequence[Atoms], problems: list[str]) -> list[tuple[int | None, int | None]]:
+    """Return charge and multiplicity from every frame's `info`, None where it does not give them."""
+    states: list[tuple[int | None, int | None]] = []
+    for i, frame in enumerate(frames):
+        named = [(name, value) for name, value in frame.info.items() if electrons.role(name)]
         try:
-            out[i] = np.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            problems.append(f"sample {i}: expected a whole number in info[{keys[0]!r}], got {value!r}")
-        else:
-            if value is not None and not out[i].is_integer():
-                problems.append(f"sample {i}: expected a whole number in info[{keys[0]!r}], got {value!r}")
-    return out
+            states.append(electrons.resolve(named) if named else (None, None))
+        except ValueError as error:
+            problems.append(f"sample {i}, info: {error}")
+            states.append((None, None))
+    return states
 
 
 def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _STRETCH = 1.25
 
 
-def lacks_hydrogen(batch: SampleBatch) -> Array:
+def lacks_hydrogen(batch: SampleBatch, *, periodic: bool = False) -> Array:
     """Return whether each sample is a molecule that looks as if its hydrogens had been lost, shape (S,), bool.
 
     Only for samples that are periodic nowhere, have carbon and no hydrogen. A carbon is bare when both hold:
@@ -34,6 +34,13 @@ def lacks_hydrogen(batch: SampleBatch) -> Array:
     whose curved faces come closest), so that one stretched bond does not condemn a large molecule. CO2, CS2, CCl4, C2F6
     and C60 pass. So do CH4, HCN and H2CO without hydrogen, which are then a carbon atom, cyanide and CO. Carbon
     clusters, carbenes and other species with free valences do not pass.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    periodic : bool, optional
+        Judge periodic samples too: molecular crystals and frameworks lose hydrogens as molecules do. Where everything is
+        carbon, half of the atoms must be bare, since amorphous carbon and surfaces have free valences of their own.
     """
     from mlffstore.geometry import pairs
 
@@ -44,7 +51,24 @@ def lacks_hydrogen(batch: SampleBatch) -> Array:
         found = pairs(part.offsets, part.positions, part.cell, part.pbc, bond_cutoff(part.numbers))
         bare = bare_carbons(part.numbers, part.positions, found)
         out[suspects] = condemned(bare, part.numbers, part.offsets)
+    if periodic:
+        crystals = _without_hydrogen(batch.numbers, batch.offsets) & batch.pbc.any(axis=1)
+        for i in np.flatnonzero(crystals).tolist():
+            out[i] = _crystal_lacks_hydrogen(batch.take([i]))
     return out
+
+
+def _crystal_lacks_hydrogen(sample: SampleBatch) -> bool:
+    """Judge one periodic sample, over all images."""
+    from ase import Atoms
+    from vesin import ase_neighbor_list
+
+    numbers = sample.numbers
+    atoms = Atoms(numbers, sample.positions.astype(np.float64), cell=sample.cell[0], pbc=sample.pbc[0])
+    first, second, distance, vector = ase_neighbor_list("ijdD", atoms, bond_cutoff(numbers))
+    bare = _bare(numbers, first, second, distance, vector)
+    share = 2 if (numbers == 6).all() else 6
+    return bool(share * bare.sum() >= (numbers == 6).sum())
 
 
 def bond_cutoff(numbers: Array) -> float:
@@ -56,9 +80,14 @@ def bond_cutoff(numbers: Array) -> float:
 
 def suspicious(numbers: Array, starts: Ints, pbc: Array) -> Array:
     """Return which samples are worth a look: periodic nowhere, at least two atoms, carbon and no hydrogen."""
+    return np.asarray(_without_hydrogen(numbers, starts) & ~pbc.any(axis=1))
+
+
+def _without_hydrogen(numbers: Array, starts: Ints) -> Array:
+    """Return which samples have at least two atoms, carbon and no hydrogen, shape (S,), bool."""
     carbon = reduce_rows(np.logical_or, numbers == 6, starts)
     hydrogen = reduce_rows(np.logical_or, numbers == 1, starts)
-    return np.asarray(carbon & ~hydrogen & ~pbc.any(axis=1) & (np.diff(starts) > 1))
+    return np.asarray(carbon & ~hydrogen & (np.diff(starts) > 1))
 
 
 def condemned(bare: Array, numbers: Array, starts: Ints) -> Array:
@@ -72,16 +101,21 @@ def condemned(bare: Array, numbers: Array, starts: Ints) -> Array:
 
 def bare_carbons(numbers: Array, positions: Array, found: Pairs) -> Array:
     """Return which atoms are bare carbons, shape (A,), bool; see `lacks_hydrogen`. Not for periodic samples."""
+    first, second = np.concatenate([found.first, found.second]), np.concatenate([found.second, found.first])
+    distance = np.concatenate([found.distance, found.distance])
+    return _bare(numbers, first, second, distance, positions[second].astype(np.float64) - positions[first])
+
+
+def _bare(numbers: Array, first: Ints, second: Ints, distance: Array, vector: Array) -> Array:
+    """Return which atoms are bare carbons, given every pair of neighbours in both directions and the vector between."""
     from ase.data import covalent_radii
 
     n = len(numbers)
-    first, second = np.concatenate([found.first, found.second]), np.concatenate([found.second, found.first])
-    distance = np.concatenate([found.distance, found.distance])
     single = covalent_radii[numbers[first]] + covalent_radii[numbers[second]]
     bonded = (distance < _STRETCH * single) & (numbers[first] == 6)
-    first, second, distance, single = first[bonded], second[bonded], distance[bonded], single[bonded]
-    order = np.argsort(first, kind="stable")
-    first, second, distance, single = first[order], second[order], distance[order], single[order]
+    kept = np.flatnonzero(bonded)
+    kept = kept[np.argsort(first[kept], kind="stable")]
+    first, second, distance, single, vector = (array[kept] for array in (first, second, distance, single, vector))
     bond_order = np.exp((single - distance) / 0.3)
     count = np.bincount(first, minlength=n)
     total = np.bincount(first, bond_order, minlength=n)
@@ -89,7 +123,7 @@ def bare_carbons(numbers: Array, positions: Array, found: Pairs) -> Array:
     multiple[first[(bond_order > 1.4) & np.isin(numbers[second], (7, 8, 16))]] = True
     free = count == 0
     free |= (count == 1) & ~multiple
-    unit = (positions[second].astype(np.float64) - positions[first]) / distance[:, None]
+    unit = vector / distance[:, None]
     begin = np.searchsorted(first, np.arange(n))
     for many, limit in ((2, 150.0), (3, 342.0)):
         centre = np.flatnonzero(count == many)

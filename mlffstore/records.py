@@ -287,8 +287,9 @@ def parse_segment(value: Any, where: str) -> Segment:
 
 def _parse_summary(fields: Fields) -> Summary:
     summary = Fields(fields.mapping("summary"), f"{fields.where}: summary")
+    # 0 is what no element is; rejected samples may have it.
     elements = Fields(summary.mapping("elements"), f"{summary.where}: elements")
-    if not all(re.fullmatch(r"[1-9]\d{0,2}", z) for z in elements.document):
+    if not all(re.fullmatch(r"0|[1-9]\d{0,2}", z) for z in elements.document):
         raise FormatError(f"{elements.where}: expected atomic numbers; the store is damaged")
     return Summary(
         elements={int(z): elements.integer(z) for z in elements.document},

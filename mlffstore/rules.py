@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Labels that every sample needs unless the caller says otherwise.
 REQUIRED = ("energy", "forces")
+#: Smallest sine of the angle between two periodic lattice vectors, and volume over the product of the three lengths.
+MIN_SINE = 1e-6
 
 
 def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
@@ -34,21 +36,42 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
     Raises
     ------
     DataError
-        If positions or cells are not finite, an atomic number is not 1 to 118, a periodic direction has no lattice
-        vector, a fully periodic cell has no volume, a label is infinite or NaN in part, or a required label is missing.
+        If positions or cells are not finite, an atomic number is not 1 to 118, a multiplicity is below 1, a periodic
+        direction has no lattice vector, the periodic lattice vectors are collinear or in one plane, a label is infinite or
+        NaN in part, or a required label is missing.
+    """
+    if not len(batch):
+        raise DataError("expected at least one sample, got an empty batch")
+    problems = []
+    for text, bad in violations(batch, require):
+        which = np.flatnonzero(bad)
+        more = f" (and {len(which) - 1} more samples)" if len(which) > 1 else ""
+        problems.append(f"sample {which[0]}{more}: {text}")
+    if problems:
+        raise DataError(problems_message("these samples cannot be stored:", problems))
+
+
+def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tuple[str, Array]]:
+    """Return what is wrong with a batch that has samples: a text and the samples that it is true of, shape (S,), bool.
+
+    Parameters
+    ----------
+    batch, require
+        As for `check`.
+
+    Raises
+    ------
+    DataError
+        If `require` names something else than a label.
     """
     unknown = set(require) - set(LABELS)
     if unknown:
         raise DataError(f"require: expected labels among {', '.join(LABELS)}, got {', '.join(sorted(unknown))}")
-    if not len(batch):
-        raise DataError("expected at least one sample, got an empty batch")
-    problems: list[str] = []
+    found: list[tuple[str, Array]] = []
 
     def complain(bad: Array, text: str) -> None:
         if bad.any():
-            which = np.flatnonzero(bad)
-            more = f" (and {len(which) - 1} more samples)" if len(which) > 1 else ""
-            problems.append(f"sample {which[0]}{more}: {text}")
+            found.append((text, bad))
 
     def per_sample(atoms: Array) -> Array:
         return reduce_rows(np.logical_or, atoms, batch.offsets) if atoms.any() else np.zeros(len(batch), bool)
@@ -66,11 +89,23 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
     complain(
         no_vector, "is periodic along a direction without a lattice vector; give the cell or set pbc to False there"
     )
-    periodic = np.all(batch.pbc, axis=1) & finite_cell & ~no_vector
-    if periodic.any():
-        # Relative to the product of the edge lengths, so that the limit means an angle and not a size.
-        volume = np.abs(np.linalg.det(cell)) / np.maximum(np.prod(np.linalg.norm(cell, axis=2), axis=1), 1e-300)
-        complain(periodic & (volume < 1e-6), "expected a cell with a volume, got lattice vectors in one plane")
+    complain(batch.multiplicity < 1, "expected a spin multiplicity 2S+1 of at least 1, got less")
+    fine = finite_cell & ~no_vector
+    # Relative to the lengths of the vectors, so that the limits mean an angle and not a size.
+    length = np.linalg.norm(cell, axis=2)
+    if (fine & np.all(batch.pbc, axis=1)).any():
+        volume = np.abs(np.linalg.det(cell)) / np.maximum(np.prod(length, axis=1), 1e-300)
+        flat = fine & np.all(batch.pbc, axis=1) & (volume < MIN_SINE)
+        complain(flat, "expected a cell with a volume, got lattice vectors in one plane")
+    if (fine & (batch.pbc.sum(axis=1) == 2)).any():
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            sine = np.linalg.norm(np.cross(cell[:, i], cell[:, j]), axis=1) / np.maximum(
+                length[:, i] * length[:, j], 1e-300
+            )
+            plane = fine & batch.pbc[:, i] & batch.pbc[:, j] & (batch.pbc.sum(axis=1) == 2)
+            complain(
+                plane & (sine < MIN_SINE), f"expected lattice vectors {i} and {j} to span a plane, got collinear ones"
+            )
 
     present = {name: np.zeros(len(batch), bool) for name in LABELS}
     for who, named in batch.labels.items():
@@ -96,5 +131,4 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
             f"has no {name}; give it (attach calculator results, or pass labels=), or say what is needed with "
             "require=(...): require=() stores structures to be labelled later",
         )
-    if problems:
-        raise DataError(problems_message("these samples cannot be stored:", problems))
+    return found

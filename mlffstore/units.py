@@ -5,6 +5,7 @@ Factors come from `ase.units` (CODATA 2014, as ASE itself uses), so that a calcu
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from mlffstore.errors import UnitError
@@ -13,6 +14,7 @@ from mlffstore.errors import UnitError
 DIMENSIONS = {"energy": "energy", "forces": "force", "stress": "stress", "positions": "length", "cell": "length"}
 
 
+@functools.cache
 def _factors() -> dict[str, dict[str, float]]:
     from ase import units
 
@@ -30,6 +32,11 @@ def _factors() -> dict[str, dict[str, float]]:
     stress = {f"{e}/{x}^3": fe / fx**3 for e, fe in energy.items() for x, fx in length.items()}
     stress |= {"GPa": units.GPa, "Pa": units.Pascal, "bar": units.bar, "kbar": 1e3 * units.bar, "kB": 1e3 * units.bar}
     return {"energy": energy, "length": length, "force": force, "stress": stress}
+
+
+def spellings(column: str) -> list[str]:
+    """Return the units that `factor` knows for a column, in alphabetical order."""
+    return sorted(_factors()[DIMENSIONS[column]])
 
 
 def factor(column: str, unit: str) -> float:

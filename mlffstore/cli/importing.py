@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Annotated
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,12 +14,23 @@ import mlffstore as ml
 from mlffstore.cli.output import AsJson, err, out, pairs, print_json
 from mlffstore.errors import DataError, StoreNotFoundError
 
+if TYPE_CHECKING:
+    from mlffstore.importing import ImportReport
 
-def _mapping(option: str, items: list[str]) -> dict[str, str]:
-    parsed = dict(item.partition("=")[::2] for item in items)
-    if not all(name and value for name, value in parsed.items()):
+
+def _pairs(option: str, items: list[str]) -> list[tuple[str, str]]:
+    parsed = [item.partition("=")[::2] for item in items]
+    if not all(name and value for name, value in parsed):
         raise DataError(f"{option}: expected NAME=VALUE, got {' '.join(items)!r}")
     return parsed
+
+
+def _keys(items: list[str]) -> dict[str, Any]:
+    """Return where labels are: names in order (a repeated option, or names with commas between), None for "none"."""
+    keys: dict[str, Any] = {}
+    for label, names in _pairs("--key", items):
+        keys[label] = (*keys.get(label, ()), *names.split(","))
+    return {label: None if names == ("none",) else names for label, names in keys.items()}
 
 
 def import_(
@@ -33,11 +46,30 @@ def import_(
         typer.Option("--units", help="Unit of a column, such as energy=hartree or stress=GPa. Repeat it."),
     ] = None,
     keys: Annotated[
-        list[str] | None, typer.Option("--key", help="Where a label is, such as energy=REF_energy. Repeat it.")
+        list[str] | None,
+        typer.Option(
+            "--key",
+            help="Where a label, charge or multiplicity is, such as energy=REF_energy. Repeat it; of several names for one "
+            "label the first that a sample has counts.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="A key to keep as a user column, with its unit: dipole=e*angstrom. Repeat it."),
     ] = None,
     stress_sign: Annotated[
         str, typer.Option("--stress-sign", help="What a positive stress means in the files: tension or compression.")
     ] = "tension",
+    charge: Annotated[
+        int | None, typer.Option("--charge", help="Charge of samples of which the files say nothing.")
+    ] = None,
+    multiplicity: Annotated[
+        int | None, typer.Option("--multiplicity", help="Multiplicity of samples of which the files say nothing.")
+    ] = None,
+    spin: Annotated[
+        str, typer.Option("--spin", help="What a value named spin is: multiplicity (2S+1) or unpaired (2S).")
+    ] = "multiplicity",
+    elements: Annotated[str, typer.Option("--elements", help="Elements of LAMMPS types in order, such as O,H.")] = "",
     root: Annotated[
         str, typer.Option("--root", help="What shares a root, so never straddles splits: sample, file or info:KEY.")
     ] = "sample",
@@ -52,49 +84,92 @@ def import_(
         bool, typer.Option("--allow-no-hydrogen", help="Accept molecules that look as if their hydrogens were lost.")
     ] = False,
     check_stress: Annotated[bool, typer.Option(help="Refuse a stress whose sign or unit cannot be right.")] = True,
-    batch_samples: Annotated[int, typer.Option("--batch", min=1, help="Samples of one commit.")] = 2048,
+    on_error: Annotated[
+        str, typer.Option("--on-error", help="For samples that cannot be stored: refuse, or quarantine them.")
+    ] = "refuse",
+    on_duplicate: Annotated[
+        str, typer.Option("--on-duplicate", help="For structures that are there already: keep, skip or error.")
+    ] = "keep",
+    batch_samples: Annotated[
+        int, typer.Option("--batch-samples", min=1, help="Samples that are read and written as a block.")
+    ] = 2048,
     precision: Annotated[str, typer.Option("--precision", help="dtype of positions of a new store.")] = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Import the samples of FILEs, with their labels, into STORE, which is made if it does not exist.
 
-    Reads anything that ASE reads, SPICE HDF5, and SDF or SMILES (hydrogens are added).
+    Reads anything that ASE reads, SPICE HDF5, and SDF or SMILES (hydrogens are added). Every file is checked before
+    anything is stored. What the files hold and the store does not take is listed.
     """
+    from mlffstore.importing.options import Options
+    from mlffstore.importing.run import run_import
+    from mlffstore.importing.wording import Wording
+
     if len(paths) < 2:
         raise DataError("import: expected at least one FILE and then the STORE, got one path")
     *files, store = paths
-    needed = () if require.strip() in ("", "none") else tuple(name.strip() for name in require.split(","))
+    options = Options(
+        teacher=teacher,
+        format=format,
+        keys=_keys(keys or []),
+        columns={name: unit for name, _, unit in (item.partition("=") for item in columns or [])},
+        units=dict(_pairs("--units", units or [])),
+        stress_sign=stress_sign,
+        charge=charge,
+        multiplicity=multiplicity,
+        spin=spin,
+        elements=tuple(symbol.strip() for symbol in elements.split(",") if symbol.strip()),
+        root=root,
+        source=source,
+        require=() if require.strip() in ("", "none") else tuple(name.strip() for name in require.split(",")),
+        batch_samples=batch_samples,
+        add_hydrogens=add_hydrogens,
+        allow_no_hydrogen=allow_no_hydrogen,
+        check_stress=check_stress,
+        on_error=on_error,  # type: ignore[arg-type]  # checked there
+        on_duplicate=on_duplicate,  # type: ignore[arg-type]
+        wording=Wording("command line"),
+    )
     target: str | ml.Store = store
     with contextlib.suppress(StoreNotFoundError):
         target = ml.open(store, mode="a")
+    new = {"precision": precision} if target is store else None
     with err.status("importing ...") as status:
-        report = ml.import_files(
-            files,
+        report = run_import(
+            [Path(file) for file in files],
             target,
-            teacher=teacher,
-            format=format,
-            units=_mapping("--units", units or []),
-            keys=_mapping("--key", keys or []),
-            stress_sign=stress_sign,
-            root=root,
-            require=needed,
-            source=source,
-            add_hydrogens=add_hydrogens,
-            allow_no_hydrogen=allow_no_hydrogen,
-            check_stress=check_stress,
-            batch_samples=batch_samples,
-            create_options=None if target is not store else {"precision": precision},
-            progress=lambda n: status.update(f"importing ... {n:,} samples"),
+            options,
+            new,
+            lambda n: status.update(f"importing ... {n:,} samples"),
         )
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    for warning in report.warnings:
-        err.print(f"warning: {warning}", markup=False)
-    rows = [("imported", f"{report.samples:,} samples, {report.atoms:,} atoms from {len(files)} files")]
-    if report.skipped:
-        rows.append(("skipped", f"{report.skipped:,} samples that an earlier import of these files had written"))
-    if report.hydrogens_added:
-        rows.append(("hydrogens", f"{report.hydrogens_added:,} added by RDKit"))
-    rows.append(("store", f"{store}, version {ml.open(store).version}"))
-    out.print(pairs(rows))
+    for text in (*report.warnings, *report.reasons):
+        err.print(f"warning: {text}", markup=False)
+    out.print(pairs(_rows(report, store)))
+
+
+def _rows(report: ImportReport, store: str) -> list[tuple[str, str]]:
+    """Return the lines of the summary."""
+    n_files = len(report.files)
+    where = f"{n_files} files" if n_files > 1 else report.files[0]
+    rows = [("imported", f"{report.samples:,} samples, {report.atoms:,} atoms from {where}")]
+    counts = {
+        "skipped": (report.skipped, "samples that an earlier import of these files had written"),
+        "duplicates": (report.duplicates, "samples left out, the store has their structures already"),
+        "quarantine": (report.rejected, "samples that could not be stored"),
+        "unreadable": (report.unreadable, "records without a structure"),
+        "hydrogens": (report.hydrogens_added, "added by RDKit"),
+    }
+    rows += [(name, f"{n:,} {text}") for name, (n, text) in counts.items() if n]
+    for fate in ("kept", "renamed", "converted", "obeyed", "left out"):
+        names: Counter[str] = Counter()
+        for use in report.keys:
+            if use.fate == fate:
+                names[use.name if use.column in ("", use.name) else f"{use.name} as {use.column}"] += use.samples
+        if names:
+            rows.append((fate, ", ".join(f"{name} ({n:,})" for name, n in names.items())))
+    with contextlib.suppress(StoreNotFoundError):
+        rows.append(("store", f"{store}, version {ml.open(store).version}"))
+    return rows

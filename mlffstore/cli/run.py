@@ -64,6 +64,7 @@ def run(
                 "reasons": dict(report.reasons),
                 "failed": report.failed,
                 "short": report.short,
+                "warnings": report.warnings,
                 "account": dataclasses.asdict(found),
                 "release": files,
                 "seconds": seconds,
@@ -171,6 +172,8 @@ def _print(
     for reason, count in report.reasons.most_common(8):
         rows.append(("", f"{count:,} x {reason}"))
     out.print(pairs(rows, title=f"{recipe.name}: {recipe.store}"))
+    for line in report.warnings:
+        err.print(f"warning: {line}", markup=False)
     for line in report.failed:
         err.print(f"failed: {line}", markup=False)
     for line in report.short:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlffstore.batch import SampleBatch
+    from mlffstore.importing.wording import Wording
 
 #: Bulk moduli of solids, eV/angstrom^3: from solid noble gases (about 1 GPa) to diamond (443 GPa), with a wide margin.
 BULK_MODULUS = (0.001, 10.0)
@@ -77,7 +78,8 @@ class StressCheck:
             modulus = float(np.median(slope))
             sure = abs(overall) > 0.5 and abs(score) > 2 - 1e-9
             evidence = (
-                f"over {len(found)} compositions ({int(n.sum())} samples) the mean stress changes by {modulus:.3g} eV/A^3 "
+                f"over {len(found)} compositions ({int(n.sum())} samples) the mean stress changes by {modulus:.3g} "
+                "eV/A^3 "
                 f"per unit of ln V (rank correlation {overall:.2f}; this is the bulk modulus, {low} to "
                 f"{high:g} in solids)"
             )
@@ -93,8 +95,8 @@ class StressCheck:
     def _means(self) -> list[float]:
         return [s for points in self._groups.values() for _, s in points]
 
-    def verdict(self) -> list[str]:
-        """Return warnings.
+    def verdict(self, wording: Wording) -> list[str]:
+        """Return warnings, with the options that they name in the words of an interface.
 
         Raises
         ------
@@ -102,24 +104,29 @@ class StressCheck:
             If the sign or the unit of the stress is wrong beyond doubt.
         """
         wrong, modulus, evidence = self.finding()
-        unit = f"units={{'stress': 'GPa'}} ({modulus:.3g} GPa would be plausible)"
+        gpa, unchecked = wording.option("units", {"stress": "GPa"}), wording.option("check_stress", False)
         if wrong == "sign":
             other = "compression" if self.sign == "tension" else "tension"
-            also = f"; the size is wrong too: pass {unit.replace('-', '')}" if modulus < -self.modulus[1] else ""
+            also = (
+                f"; the size is wrong too: pass {gpa} ({-modulus:.3g} GPa would be plausible)"
+                if modulus < -self.modulus[1]
+                else ""
+            )
             raise DataError(
                 f"stress: expected a stretched crystal to pull back (tension positive), got the reverse: {evidence}. "
-                f"The stress looks like it is {other} positive: pass stress_sign={other!r}{also}, or "
-                "check_stress=False if it is right"
+                f"The stress looks like it is {other} positive: pass {wording.option('stress_sign', other)}{also}, or "
+                f"{unchecked} if it is right"
             )
         if wrong == "unit":
             raise DataError(
                 f"stress: expected eV/A^3, got a crystal too stiff: {evidence}. It looks like another unit: pass "
-                f"{unit}, or check_stress=False if it is right"
+                f"{gpa} ({modulus:.3g} GPa would be plausible), or {unchecked} if it is right"
             )
         if wrong == "size":
             raise DataError(
-                f"stress: expected eV/A^3, got {evidence}; pass "
-                "units={'stress': 'GPa'} (or 'kbar') if that is their unit, or check_stress=False if it is right"
+                f"stress: expected eV/A^3, got {evidence}; pass {gpa} (or kbar) if that is its unit, or {unchecked} "
+                "if it is "
+                "right"
             )
         if self._largest[0] > MAX_STRESS:
             return [

@@ -1,77 +1,168 @@
-"""Takes labels out of ASE frames and converts them: keys, units, virials and the sign of the stress. It guesses nothing."""
+"""Takes labels, charge and multiplicity out of the records of a file and converts them. It guesses nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlffstore import electrons
 from mlffstore.errors import DataError
+from mlffstore.importing.account import describe
+from mlffstore.importing.spelling import label_of, same_unit, unit_for
 from mlffstore.schema import LABELS
-from mlffstore.units import convert, factor
+from mlffstore.units import convert, factor, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from ase import Atoms
+    from mlffstore.importing.account import Account, Fate
+    from mlffstore.importing.record import Record
+    from mlffstore.importing.wording import Wording
 
+#: What a value may be of, beside the labels of the store.
 _COLUMNS = (*LABELS, "virial", "positions", "cell")
-_KEYS = (*LABELS, "virial")
-#: Parts of names under which other programs keep a label in a frame's `info` and `arrays`.
-_HINTS = {"energy": ("energy",), "forces": ("force",), "stress": ("stress",), "virial": ("virial",)}
+_LABEL_KEYS = (*LABELS, "virial")
+_STATE_KEYS = ("charge", "multiplicity")
+#: Energies that differ by less, eV, are the same: programs print 6 to 8 decimals of a hartree.
+_SAME_ENERGY = 1e-6
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was found of one sample.
+
+    Attributes
+    ----------
+    labels : dict of str to array
+        In the store's units.
+    charge, multiplicity : int or None
+        None where the file gives none.
+    problems : list of str
+        Why the sample cannot be imported.
+    failed : set of str
+        Labels that are there and cannot be used; `problems` says why.
+    hints : dict of str to str
+        Labels that were not found, and the name of something that looks like each.
+    """
+
+    labels: dict[str, Any] = field(default_factory=dict)
+    charge: int | None = None
+    multiplicity: int | None = None
+    problems: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    hints: dict[str, str] = field(default_factory=dict)
 
 
 class LabelReader:
-    """Reads and converts the labels of one frame after the other.
+    """Reads and converts the labels of one record after the other.
 
     Parameters
     ----------
-    keys : mapping of str to str
-        Label ("energy", "forces", "stress" or "virial") to the name that holds it in the calculator's results, in
-        `atoms.info` or in `atoms.arrays`.
+    keys : mapping of str to str, sequence of str, or None
+        Label ("energy", "forces", "stress", "virial"), "charge" or "multiplicity" to the name that holds it, or to several
+        names of which the first that a frame has counts. None for charge or multiplicity: whatever the file says of it is
+        not used.
     units : mapping of str to str
         Column ("energy", "forces", "stress", "virial", "positions", "cell") to its unit in the file. The cell has the
         unit of the positions unless it is named too.
     stress_sign : {"tension", "compression"}
         What a positive normal stress means in the file.
+    spin : {"multiplicity", "unpaired"}
+        What a value under a name with "spin" means: 2S+1 or 2S.
+    wording : Wording
+        Of options in messages.
 
     Raises
     ------
     DataError
-        If a column or the sign is not one of these, or both stress and virial are given.
+        If a column, the sign or the meaning of spin is not one of these, or both stress and virial are given.
     UnitError
         If a unit is unknown or does not fit its column.
     """
 
-    def __init__(self, keys: Mapping[str, str], units: Mapping[str, str], stress_sign: str) -> None:
-        for option, given, known in (("keys", keys, _KEYS), ("units", units, _COLUMNS)):
-            if set(given) - set(known):
-                raise DataError(f"{option}: expected some of {', '.join(known)}, got {sorted(set(given) - set(known))}")
+    def __init__(
+        self,
+        keys: Mapping[str, str | Sequence[str] | None],
+        units: Mapping[str, str],
+        stress_sign: str,
+        spin: str,
+        wording: Wording,
+    ) -> None:
+        known = {"keys": (*_LABEL_KEYS, *_STATE_KEYS), "units": _COLUMNS}
+        for option, given in (("keys", set(keys)), ("units", set(units))):
+            if given - set(known[option]):
+                raise DataError(
+                    f"{wording.name(option)}: expected some of {', '.join(known[option])}, got "
+                    f"{', '.join(sorted(given - set(known[option])))}"
+                )
         if stress_sign not in ("tension", "compression"):
-            raise DataError(f"stress_sign: expected 'tension' or 'compression', got {stress_sign!r}")
+            raise DataError(f"{wording.name('stress_sign')}: expected 'tension' or 'compression', got {stress_sign!r}")
+        if spin not in ("multiplicity", "unpaired"):
+            raise DataError(f"{wording.name('spin')}: expected 'multiplicity' or 'unpaired', got {spin!r}")
         if {"stress", "virial"} <= set(keys):
-            raise DataError("keys: expected either stress or virial, got both; name the one to import")
-        self.keys, self.units = dict(keys), dict(units)
+            raise DataError(
+                f"{wording.name('keys')}: expected either stress or virial, got both; name the one to import"
+            )
+        self.keys = {label: _names(label, names, wording) for label, names in keys.items()}
+        self.wording, self.spin = wording, spin
+        self.units = dict(units)
         if "positions" in units:
             self.units.setdefault("cell", units["positions"])
         self.sign = 1.0 if stress_sign == "tension" else -1.0
         for column, unit in self.units.items():  # before the first file is opened
             factor("energy" if column == "virial" else column, unit)
+        self._met: Counter[str] = Counter()
+        #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
+        self._free_energy_gap = 0.0
 
-    def convert_structure(self, atoms: Atoms) -> None:
+    def convert_structure(self, record: Record) -> None:
         """Convert positions and cell in place."""
+        atoms = record.atoms
         if "positions" in self.units:
             atoms.positions = convert("positions", atoms.positions, self.units["positions"])
         if "cell" in self.units:
             atoms.cell[:] = convert("cell", atoms.cell.array, self.units["cell"])
 
-    def read(self, atoms: Atoms) -> tuple[dict[str, Any], list[str]]:
-        """Return the labels in the store's units, and what is wrong with them.
+    def check_keys(self) -> None:
+        """Raise if a key was named and no sample of the files had it.
+
+        Raises
+        ------
+        DataError
+        """
+        for label, names in self.keys.items():
+            if names and not any(self._met[name] for name in names):
+                raise DataError(
+                    f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
+                    "sample, "
+                    "got files in which no sample has it; correct the name, or leave the option out"
+                )
+
+    def remarks(self) -> list[str]:
+        """Return what a person should know of the samples read since the last call."""
+        gap, self._free_energy_gap = self._free_energy_gap, 0.0
+        if not gap:
+            return []
+        return [
+            f"the files hold 'energy' and 'free_energy', which differ by up to {gap:.3g} eV; 'energy' was taken. Where "
+            "electrons are smeared the forces are the derivative of the free energy; "
+            f"{self.wording.option('keys', {'energy': 'free_energy'})} takes that one"
+        ]
+
+    def read(self, record: Record, account: Account, columns: Collection[str] = ()) -> Reading:
+        """Return what a record holds, in the store's units, and note what became of each of its keys.
 
         Parameters
         ----------
-        atoms : ase.Atoms
+        record : Record
             With positions and cell in angstrom already.
+        account : Account
+        columns : collection of str, optional
+            Keys that become user columns, of which nothing is noted here.
 
         Notes
         -----
@@ -79,84 +170,276 @@ class LabelReader:
         minus sign, ``-dE/d(strain)``, as QUIP, MACE and NequIP define it. Programs that write it with the other sign need
         `stress_sign="compression"`.
         """
-        results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-        problems: list[str] = []
-        labels: dict[str, Any] = {}
-        for name in LABELS:
-            value = self._find(atoms, results, self.keys[name]) if name in self.keys else results.get(name)
-            if value is None or (name == "stress" and "virial" in self.keys):
-                continue
-            array = self._numbers(value, self.keys.get(name, name), problems)
-            if array is not None:
-                labels[name] = convert(name, array, self.units.get(name, _native(name)))
-        if "virial" in self.keys:
-            self._read_virial(atoms, results, labels, problems)
-        if "stress" in labels:
-            if labels["stress"].size == 9:
-                labels["stress"] = labels["stress"].reshape(3, 3)
-            labels["stress"] = self.sign * labels["stress"]
-        return labels, problems
-
-    def _read_virial(
-        self, atoms: Atoms, results: Mapping[str, Any], labels: dict[str, Any], problems: list[str]
-    ) -> None:
-        key = self.keys["virial"]
-        value = self._find(atoms, results, key)
-        if value is None:
-            return
-        virial = self._numbers(value, key, problems)
-        if virial is None:
-            return
-        if virial.size != 9:
-            # Programs disagree on the order of six numbers (Voigt or LAMMPS), so six are refused.
-            problems.append(f"{key!r}: expected a virial of 3x3 numbers, got shape {virial.shape}; write all nine")
-        elif not (atoms.pbc.all() and atoms.cell.rank == 3):
-            problems.append(
-                f"{key!r}: expected a sample that is periodic in three directions, since stress = -virial/V"
-            )
+        reading = Reading()
+        fields = list(record.fields())
+        # Of equal names in several places the first counts, as in `Record.find`.
+        places: dict[str, tuple[str, Any]] = {}
+        for place, name, value in fields:
+            places.setdefault(name, (place, value))
+        fates: dict[tuple[str, str], tuple[Fate, str, str]] = {}
+        if record.labels is not None:
+            reading.labels = dict(record.labels)
+            fates |= {("file", name): ("converted", name, "") for name in reading.labels}
         else:
-            energy = convert("energy", virial.reshape(3, 3), self.units.get("virial", "eV"))
-            labels["stress"] = -energy / atoms.get_volume()
+            for label in _LABEL_KEYS:
+                self._read_label(label, record, places, reading, fates)
+            if "stress" in reading.labels:
+                reading.labels["stress"] = self.sign * reading.labels["stress"]
+        self._read_state(fields, places, reading, fates)
+        n_atoms = len(record.atoms)
+        for place, name, value in fields:
+            if (place, name) in fates or name in columns:
+                continue
+            note = self._stated(name, value, reading) if unit_for(name) is not None else None
+            if note is not None:
+                fates[place, name] = ("obeyed", "", note)
+                continue
+            note = self._rival(name, value, reading, n_atoms) or describe(value, n_atoms)
+            fates[place, name] = ("left out", "", note)
+        for (place, name), fate in fates.items():
+            account.add(place, name, *fate)
+        for place, name, kind in record.remainder():
+            account.add(place, name, "left out", "", kind)
+        return reading
 
-    @staticmethod
-    def _find(atoms: Atoms, results: Mapping[str, Any], key: str) -> Any:
-        for place in (results, atoms.info, atoms.arrays):
-            if key in place:
-                return place[key]
+    # -- labels --------------------------------------------------------------------------------------------------
+
+    def _read_label(
+        self,
+        label: str,
+        record: Record,
+        places: Mapping[str, tuple[str, Any]],
+        reading: Reading,
+        fates: dict[tuple[str, str], tuple[Fate, str, str]],
+    ) -> None:
+        """Look for one label: under the names that were given, else among the results that ASE attached."""
+        names = self.keys.get(label)
+        if names is None and (label == "virial" or (label == "stress" and "virial" in self.keys)):
+            return
+        for name in names or (label,):
+            if name in places and (names or places[name][0] == "results"):
+                break
+        else:
+            return
+        self._met[name] += 1
+        place, value = places[name]
+        column = "stress" if label == "virial" else label
+        reading.failed.add(column)
+        array = _numbers(value)
+        if array is None:
+            reading.problems.append(f"{name!r}: expected numbers, got {str(value)[:40]!r}")
+            return
+        if not array.size or np.isnan(array).all():  # some readers fill in what a file lacks
+            reading.failed.discard(column)
+            return
+        fitting = _shaped(label, array, len(record.atoms))
+        if fitting is None:
+            # Programs disagree on the order of six numbers of a virial (Voigt or LAMMPS), so six are refused.
+            wanted = {"energy": "one number", "forces": f"({len(record.atoms)}, 3)", "stress": "(6,) or (3, 3)"}
+            also = "; write all nine" if label == "virial" else ""
+            reading.problems.append(
+                f"{name!r}: expected {label} of shape {wanted.get(label, '(3, 3)')}, got {array.shape}{also}"
+            )
+            return
+        problem = self._unit_problem(label, record.stated_units.get(name))
+        if problem:
+            reading.problems.append(f"{name!r}: {problem}")
+        unit = self.units.get(label, "eV" if label == "virial" else LABELS[column].unit)
+        if label == "virial":
+            atoms = record.atoms
+            if not (atoms.pbc.all() and atoms.cell.rank == 3):
+                reading.problems.append(
+                    f"{name!r}: expected a sample that is periodic in three directions, since stress = -virial/V"
+                )
+                return
+            reading.labels["stress"] = -convert("energy", fitting, unit) / atoms.get_volume()
+        else:
+            reading.labels[label] = convert(label, fitting, unit)
+        scale = factor("energy" if label == "virial" else label, unit)
+        changed = label == "virial" or scale != 1.0 or (label == "stress" and self.sign < 0)
+        fates[place, name] = (
+            "converted" if changed else "kept" if name == label else "renamed",
+            column,
+            ("-virial/V, " if label == "virial" else "") + (f"from {unit}" if scale != 1.0 else ""),
+        )
+
+    def _rival(self, name: str, value: Any, reading: Reading, n_atoms: int) -> str | None:
+        """Return that a key repeats what was taken; note a problem if it holds other values of a label nobody named."""
+        label = label_of(name)
+        if name == "free_energy":
+            energy, free = reading.labels.get("energy"), _numbers(value)
+            if "energy" in self.keys or energy is None or free is None or free.size != 1:
+                return None
+            gap = abs(float(convert("energy", free, self.units.get("energy", "eV")).reshape(-1)[0]) - float(energy))
+            if gap <= _SAME_ENERGY:
+                return "same as energy"
+            if np.isfinite(gap):
+                self._free_energy_gap = max(self._free_energy_gap, gap)
+            return None
+        if label is None or label in self.keys or (label == "stress" and "virial" in self.keys):
+            return None
+        array = _numbers(value)
+        fitting = None if array is None or np.isnan(array).all() else _shaped(label, array, n_atoms)
+        if fitting is None:
+            return None
+        if label == "virial":
+            if "stress" not in reading.labels:
+                reading.hints.setdefault(label, name)
+            return None
+        taken = reading.labels.get(label)
+        if taken is None:
+            reading.hints.setdefault(label, name)
+            return None
+        other = convert(label, fitting, self.units.get(label, LABELS[label].unit))
+        other, taken = (self.sign * _voigt(other), _voigt(taken)) if label == "stress" else (other, taken)
+        if np.allclose(other, taken, rtol=1e-6, atol=1e-6, equal_nan=True):
+            return f"same as {label}"
+        reading.problems.append(
+            f"{name!r} and {label!r} both look like the {label} and differ; say which one the labels are: "
+            f"{self.wording.option('keys', {label: name})} or {self.wording.option('keys', {label: label})}"
+        )
         return None
 
-    @staticmethod
-    def _numbers(value: Any, key: str, problems: list[str]) -> Any:
-        try:
-            return np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            problems.append(f"{key!r}: expected numbers, got {str(value)[:40]!r}")
+    # -- units that the file states ------------------------------------------------------------------------------
+
+    def _stated(self, name: str, value: Any, reading: Reading) -> str | None:
+        """Return that a unit stated in the file agrees with how it is read, or note the problem; None if it is no unit."""
+        column = unit_for(name)
+        if column is None or not isinstance(value, str):
             return None
+        if column == "all":
+            plain = value.strip().lower()
+            if plain in ("ev", "ase", "metal", "ev/angstrom", "ev, angstrom", "ev-angstrom") or self.units:
+                return value
+            problem: str | None = (
+                f"the file states {value!r} as its units; say which ones these are with "
+                f"{self.wording.option('units', {'energy': 'UNIT', 'forces': 'UNIT'})}, also if they are eV and angstrom"
+            )
+        else:
+            problem = self._unit_problem(column, value)
+        if problem:
+            reading.problems.append(f"{name!r}: {problem}")
+        return value
 
-    def hints(self, atoms: Atoms) -> dict[str, str]:
-        """Return names that look like labels and are not used, ``{"energy": "REF_energy"}``: for messages only."""
-        results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-        used = set(self.keys.values()) | {"energy", "forces", "stress", "energies", "stresses"}
-        found: dict[str, str] = {}
-        for label, parts in _HINTS.items():
-            places = (atoms.arrays,) if label == "forces" else (results, atoms.info)
-            for name in (name for place in places for name in place if isinstance(name, str) and name not in used):
-                if any(part in name.lower() for part in parts):
-                    found.setdefault(label, name)
-        return found
+    def _unit_problem(self, column: str, stated: str | None) -> str | None:
+        """Return what is wrong with a unit that the file states for a column, or None."""
+        if stated is None:
+            return None
+        return _unit_problem(column, stated, self.units.get(column), self.wording.interface)
+
+    # -- charge and multiplicity ---------------------------------------------------------------------------------
+
+    def _read_state(
+        self,
+        fields: Sequence[tuple[str, str, Any]],
+        places: Mapping[str, tuple[str, Any]],
+        reading: Reading,
+        fates: dict[tuple[str, str], tuple[Fate, str, str]],
+    ) -> None:
+        """Read charge and multiplicity, from the names that were given or all names in use."""
+        # What it stands for, the name that says how to read it, its place and name in the file, its value.
+        chosen: list[tuple[str, str, str, str, Any]] = []
+        for what in _STATE_KEYS:
+            name = next((name for name in self.keys.get(what) or () if name in places), None)
+            if name is not None:
+                self._met[name] += 1
+                chosen.append((what, what, places[name][0], name, places[name][1]))
+        for place, name, value in fields:
+            role = None if place in ("results", "arrays") else electrons.role(name)
+            what = "charge" if role == "charge" else "multiplicity"
+            if role is not None and what not in self.keys:
+                chosen.append((what, name, place, name, value))
+        spin: Literal["multiplicity", "unpaired"] = "unpaired" if self.spin == "unpaired" else "multiplicity"
+        try:
+            reading.charge, reading.multiplicity = electrons.resolve(((name, v) for _, name, _, _, v in chosen), spin)
+        except ValueError as error:
+            way = ""
+            if "got 0" in str(error):
+                way = (
+                    f"; {self.wording.option('spin', 'unpaired')} reads it as 2S, "
+                    f"{self.wording.option('keys', {'multiplicity': None})} does not use it"
+                )
+            reading.problems.append(f"{error}{way}")
+            return
+        for what, _, place, name, value in chosen:
+            if value is not None:
+                fates[place, name] = ("kept" if name == what else "renamed", what, "")
 
 
-def missing_message(missing: Sequence[str], hints: Mapping[str, str]) -> str:
+def missing_message(missing: Sequence[str], hints: Mapping[str, str], wording: Wording) -> str:
     """Say which labels a frame lacks and what to do about it."""
     usable = {k: v for k, v in hints.items() if k in missing or (k == "virial" and "stress" in missing)}
-    what = f"expected {' and '.join(missing)} in its calculator results, got none"
+    what = f"expected {' and '.join(missing)}, got none"
     if usable:
-        return f"{what}; it holds {', '.join(map(repr, usable.values()))}: pass keys={usable!r} if that is meant"
+        held = ", ".join(map(repr, usable.values()))
+        return f"{what}; it holds {held}: pass {wording.option('keys', usable)} if that is meant"
     return (
-        f"{what}; name what holds them with keys={{'energy': ...}}, or import bare structures with require=() "
-        "(--require none)"
+        f"{what}; name what holds them with {wording.option('keys', {missing[0]: 'NAME'})}, or import structures without "
+        f"labels with {wording.option('require', ())}"
     )
 
 
-def _native(name: str) -> str:
-    return LABELS[name].unit
+def _names(label: str, names: str | Sequence[str] | None, wording: Wording) -> tuple[str, ...]:
+    if names is None:
+        if label in _STATE_KEYS:
+            return ()
+        raise DataError(f"{wording.name('keys')}: expected a name for {label}, got none")
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if not given or not all(isinstance(name, str) and name for name in given):
+        raise DataError(f"{wording.name('keys')}: expected a name for {label}, or several in order, got {names!r}")
+    return given
+
+
+def _numbers(value: Any) -> Any:
+    """Return float64 numbers, or None where the value is not made of numbers (flags and texts are not)."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf" or array.dtype.kind == "O":
+            return None if array.dtype.kind == "b" else array.astype(np.float64)
+        return np.asarray(float(value)) if array.dtype.kind == "U" and array.size == 1 else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _shaped(label: str, array: Any, n_atoms: int) -> Any:
+    """Return a label in the store's shape (3x3 for stress and virial as matrices), or None if the shape is another."""
+    if label == "energy":
+        return array.reshape(-1)[0] if array.size == 1 else None
+    if label == "forces":
+        return array if array.shape == (n_atoms, 3) else None
+    if array.size == 9 and array.shape in ((9,), (3, 3), (1, 9), (1, 3, 3)):
+        return array.reshape(3, 3)
+    return array.reshape(6) if label == "stress" and array.size == 6 and array.shape in ((6,), (1, 6)) else None
+
+
+def _voigt(stress: Any) -> Any:
+    """Return a stress as six numbers xx yy zz yz xz xy, the mean of both halves of a matrix."""
+    if stress.shape == (6,):
+        return stress
+    return 0.5 * (stress + stress.T).ravel()[[0, 4, 8, 5, 2, 1]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _unit_problem(column: str, stated: str, given: str | None, interface: Any) -> str | None:
+    from mlffstore.importing.wording import Wording
+
+    wording = Wording(interface)
+    dimension = "energy" if column == "virial" else column
+    native = "eV" if column == "virial" else {"positions": "angstrom", "cell": "angstrom"}.get(column)
+    native = native or LABELS[column].unit
+    known = spellings(dimension)
+    unit = same_unit(stated, known)
+    if unit is None:
+        if given is not None:
+            return None
+        return (
+            f"the file states the unit {stated!r} of the {column}, which is none of {', '.join(known)}; if it is one "
+            "of them "
+            f"under another name, say so with {wording.option('units', {column: 'UNIT'})}, else convert the values"
+        )
+    if np.isclose(factor(dimension, unit), factor(dimension, given or native), rtol=1e-9):
+        return None
+    if given is not None:
+        option = wording.option("units", {column: given})
+        return f"the file states the unit {stated!r} of the {column}, but {option} was given"
+    return f"the file states the unit {stated!r} of the {column}: pass {wording.option('units', {column: unit})}"

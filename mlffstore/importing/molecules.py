@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore.importing.packed import open_binary, open_text
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
@@ -17,68 +18,101 @@ if TYPE_CHECKING:
 
 #: Seed of the embedding: the same file gives the same structures, so that a second import recognises them.
 _SEED = 0xC0FFEE
-_END = object()
+#: The line that ends a record of an SDF file.
+_END = b"$$$$"
 
 
 def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
-    """Yield the molecules of an SDF or MOL file, with missing hydrogens placed by RDKit.
+    """Yield the molecules of an SDF or MOL file, compressed or not, with missing hydrogens placed by RDKit.
 
-    Data fields of a record go to `atoms.info`, so that `keys` can name one as a label.
+    The file is cut into records here, so that none is lost that RDKit gives up on. Data fields of a record go to
+    `atoms.info`, so that `keys` can name one as a label. A record that cannot be imported has its problem in
+    `Record.problems`, with the atoms as they stand in the file if RDKit can read as much.
 
     Raises
     ------
     DataError
-        If a record is not understood, is a 2D drawing, or lacks hydrogens and they may not be added.
+        If the file cannot be read.
     """
     Chem = _rdkit()
-    with path.open("rb") as file:
-        supplier = Chem.ForwardSDMolSupplier(file, removeHs=False)
-        for i in itertools.count():
-            where = f"record {i}"
-            with _quiet():
-                mol: Any = next(supplier, _END)
-            if mol is _END:
-                return
-            if mol is None:
-                raise DataError(
-                    f"{path}, {where}: expected a molecule that RDKit accepts, got one it rejects; repair it"
-                )
-            if not mol.GetNumAtoms() or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
-                raise DataError(
-                    f"{path}, {where}: expected 3D coordinates, got a 2D drawing; import its SMILES instead (or write "
-                    "'3D' in columns 21-22 of the record's second line if a planar molecule is meant)"
-                )
+    for i, text in enumerate(_split(path)):
+        where = f"record {i}"
+        with _quiet():
+            mol: Any = next(iter(Chem.ForwardSDMolSupplier(io.BytesIO(text), removeHs=False)), None)
+        if mol is None:
+            yield Record(
+                _as_written(Chem, text), where, problems=("expected a molecule that RDKit accepts, got one it rejects",)
+            )
+            continue
+        problems, missing = [], 0
+        if not mol.GetNumAtoms() or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+            problems.append(
+                "expected 3D coordinates, got a 2D drawing; import its SMILES instead (or write '3D' in columns "
+                "21-22 of the "
+                "record's second line if a planar molecule is meant)"
+            )
+        else:
             missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
-            if missing and not add_hydrogens:
-                raise DataError(
-                    f"{path}, {where}: expected every hydrogen, got a molecule that lacks {missing}; add them, or let the "
-                    "import do it with add_hydrogens=True"
-                )
-            info = mol.GetPropsAsDict()
-            if missing:
-                mol = Chem.AddHs(mol, addCoords=True)
-            yield Record(_to_atoms(mol, info), where, hydrogens=missing)
+        if missing and not add_hydrogens:
+            problems.append(
+                f"expected every hydrogen, got a molecule that lacks {missing}; add them, or let the import do it"
+            )
+        info = mol.GetPropsAsDict()
+        if missing and add_hydrogens:
+            mol = Chem.AddHs(mol, addCoords=True)
+        added = missing if add_hydrogens else 0
+        yield Record(_to_atoms(mol), where, more={"data": info}, hydrogens=added, problems=tuple(problems))
+
+
+def _split(path: Path) -> Iterator[bytes]:
+    """Yield the records of an SDF file, also one that its last line does not end."""
+    lines: list[bytes] = []
+    try:
+        with open_binary(path) as file:
+            for line in file:
+                lines.append(line)
+                if line.rstrip() == _END:
+                    yield b"".join(lines)
+                    lines = []
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: expected an SDF or MOL file, got one that cannot be read ({error})") from error
+    if b"".join(lines).strip():
+        yield b"".join(lines)
+
+
+def _as_written(Chem: Any, text: bytes) -> Any:
+    """Return the atoms of a record that RDKit rejects, or no atoms if it cannot read them either."""
+    from ase import Atoms
+
+    with _quiet():
+        mol = Chem.MolFromMolBlock(text.decode("utf-8", errors="replace"), sanitize=False, removeHs=False)
+    if mol is None or not mol.GetNumConformers():
+        return Atoms()
+    return Atoms([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.array(mol.GetConformer().GetPositions()))
 
 
 def read_smiles(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
-    """Yield one conformer of each molecule of a SMILES file (a SMILES string first on each line).
+    """Yield one conformer of each molecule of a SMILES file (a SMILES string first on each line, then its name).
 
-    Embedded by ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)) with a fixed seed, not relaxed.
+    Embedded by ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)) with a fixed seed, not relaxed. A line that
+    cannot be imported gives a record without atoms and with its problem.
 
     Raises
     ------
     DataError
-        If a line is not understood, has several fragments, or cannot be embedded.
+        If hydrogens may not be added, or the file cannot be read.
     """
+    from ase import Atoms
+
     Chem = _rdkit()
     from rdkit.Chem import rdDistGeom
 
     if not add_hydrogens:
         raise DataError(
-            f"{path}: expected add_hydrogens=True, got False; SMILES leave hydrogens out, and they are needed"
+            f"{path}: expected hydrogens to be added, got add_hydrogens=False; SMILES leave them out, and they are needed"
         )
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+    with open_text(path) as file:
+        for number, line in enumerate(_lines(path, file), start=1):
             words = line.split()
             if not words or words[0].startswith("#") or (number == 1 and words[0].lower() == "smiles"):
                 continue
@@ -86,9 +120,9 @@ def read_smiles(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
             with _quiet():
                 mol = Chem.MolFromSmiles(smiles)
             if mol is None or not mol.GetNumAtoms() or "." in smiles:
-                raise DataError(
-                    f"{path}, {where}: expected the SMILES of one molecule, got {smiles!r}; correct or remove it"
-                )
+                problem = f"expected the SMILES of one molecule, got {smiles!r}; correct or remove it"
+                yield Record(Atoms(), where, problems=(problem,))
+                continue
             full = Chem.AddHs(mol)
             parameters: Any = rdDistGeom.ETKDGv3()
             parameters.randomSeed = _SEED
@@ -96,19 +130,31 @@ def read_smiles(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
             with _quiet():
                 failed = rdDistGeom.EmbedMolecule(full, parameters) != 0
             if failed:
-                raise DataError(f"{path}, {where}: RDKit finds no 3D structure for {smiles!r}; remove the line")
-            info = {"smiles": smiles}
-            yield Record(_to_atoms(full, info), where, hydrogens=full.GetNumAtoms() - mol.GetNumAtoms())
+                problem = f"RDKit finds no 3D structure for {smiles!r}; remove the line"
+                yield Record(Atoms(), where, problems=(problem,))
+                continue
+            data = {"smiles": smiles} | ({"name": " ".join(words[1:])} if words[1:] else {})
+            hydrogens = full.GetNumAtoms() - mol.GetNumAtoms()
+            yield Record(_to_atoms(full), where, more={"data": data}, hydrogens=hydrogens)
 
 
-def _to_atoms(mol: Any, info: dict[str, Any]) -> Any:
+def _lines(path: Path, file: Any) -> Iterator[str]:
+    try:
+        yield from file
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: expected lines of SMILES, got a file that cannot be read ({error})") from error
+
+
+def _to_atoms(mol: Any) -> Any:
+    """Return a molecule with its formal charge, and the multiplicity of as many unpaired electrons as it has radicals."""
     from ase import Atoms
     from rdkit.Chem import rdmolops
 
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
     state = {"charge": rdmolops.GetFormalCharge(mol), "multiplicity": 1 + unpaired}
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-    return Atoms(numbers, np.array(mol.GetConformer().GetPositions()), info={**info, **state})
+    positions = np.array(mol.GetConformer().GetPositions()) if mol.GetNumConformers() else np.zeros((len(numbers), 3))
+    return Atoms(numbers, positions, info=state)
 
 
 def _rdkit() -> Any:

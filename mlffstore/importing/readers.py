@@ -5,56 +5,110 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.importing.databases import DATABASES, read_database
+from mlffstore.importing.inventions import correct, examine
 from mlffstore.importing.molecules import read_sdf, read_smiles
+from mlffstore.importing.outputs import read_facts
+from mlffstore.importing.packed import is_packed, plain_name
 from mlffstore.importing.record import Record
 from mlffstore.importing.spice import read_spice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_OWN = {".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles"}
+    from mlffstore.importing.wording import Wording
+
+_OWN = {
+    ".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles",
+    ".aselmdb": "db",
+}  # fmt: skip
+_ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db"}
 #: Formats without labels in a place that everybody agrees on.
 UNLABELLED = ("sdf", "smiles")
+#: Formats that are read by place and not as a stream, so not from a compressed file.
+_UNPACKED_ONLY = ("spice", "db", "json", "traj", "bundletrajectory", "netcdftrajectory", "gpw", "abinit-gsr")
+_UNPACKED_SUFFIXES = (".h5", ".hdf5", ".db", ".json", ".aselmdb", ".traj", ".nc", ".gpw")
 
 
-def choose_format(path: Path, format: str | None) -> str | None:
-    """Return the format of a file: the one given, one of ours by the name, or None for ASE to find out."""
-    given = {"mol": "sdf", "smi": "smiles"}.get(format or "", format)
-    return given or _OWN.get(path.suffix.lower())
+def choose_format(path: Path, format: str | None) -> str:
+    """Return the format of a file: the one given, one of ours by the name, or what ASE finds it to be.
+
+    Raises
+    ------
+    DataError
+        If nothing knows the format, or the file must be unpacked first.
+    """
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    name = plain_name(path)
+    if is_packed(path) and (name.suffix.lower() in _UNPACKED_SUFFIXES or format in _UNPACKED_ONLY):
+        raise DataError(f"{path}: expected an unpacked file, got a compressed one; unpack it first")
+    found = format or _OWN.get(name.suffix.lower())
+    if found is None:
+        try:
+            found = filetype(str(path))
+        except (UnknownFileTypeError, OSError, EOFError) as error:
+            raise DataError(
+                f"{path}: expected a format that ASE knows, SPICE's HDF5, SDF or SMILES, got another ({error}); name the "
+                "format if it has one of these"
+            ) from error
+    return _ALIASES.get(found, found)
 
 
-def read_records(path: Path, format: str | None, *, add_hydrogens: bool) -> Iterator[Record]:
+def read_records(
+    path: Path, format: str, *, add_hydrogens: bool, elements: Sequence[str], wording: Wording
+) -> Iterator[Record]:
     """Yield the structures of a file one after the other.
 
     Parameters
     ----------
     path : Path
-    format : str or None
+    format : str
         As `choose_format` returns it: "spice", "sdf", "smiles", or a name of `ase.io`.
     add_hydrogens : bool
         Whether the hydrogens that an SDF or SMILES leaves out are added.
+    elements : sequence of str
+        Element of each LAMMPS type, or none.
+    wording : Wording
 
     Raises
     ------
     DataError
-        If the file cannot be parsed; the message names it and the frame.
+        If the file cannot be parsed, or what it lacks cannot be known; the message names the file, and the frame if it is
+        one.
     """
+    if format in ("spice", "sdf", "smiles", *DATABASES) and elements:
+        examine(path, format, elements, wording)
     if format == "spice":
         yield from read_spice(path)
     elif format == "sdf":
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
+    elif format in DATABASES:
+        for record in read_database(path):
+            yield correct(record, format)
     else:
-        yield from _read_ase(path, format)
+        yield from _read_ase(path, format, elements, wording)
 
 
-def _read_ase(path: Path, format: str | None) -> Iterator[Record]:
+def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording) -> Iterator[Record]:
     import ase.io
+    from ase.io.formats import ioformats
 
+    if format not in ioformats:
+        raise DataError(f"{path}: expected a format of ase.io, spice, sdf or smiles, got {format!r}")
+    facts, output = examine(path, format, elements, wording), read_facts(path, format)
+    state = {"charge": output.charge, "multiplicity": output.multiplicity}
+    more = dict(facts.more)
+    if any(value is not None for value in state.values()):
+        more["output"] = {name: value for name, value in state.items() if value is not None}
+    notes = facts.warnings + output.warnings
     # A name such as run@2.xyz is a name here, not a range of frames.
-    frames = ase.io.iread(str(path), index=":", format=format, parallel=False, do_not_split_by_at_sign=True)
+    frames = ase.io.iread(
+        str(path), index=":", format=format, parallel=False, do_not_split_by_at_sign=True, **facts.options
+    )
     count = 0
     while True:
         try:
@@ -63,10 +117,14 @@ def _read_ase(path: Path, format: str | None) -> Iterator[Record]:
             raise
         except Exception as error:  # ASE's parsers raise whatever a line that they did not expect makes them raise
             raise DataError(
-                f"{path}, frame {count}: expected {format or 'a file that ASE can read'}, got an error while parsing it "
-                f"({type(error).__name__}: {error}); repair the file, or name its format with format=..."
+                f"{path}, frame {count}: expected {format}, got an error while parsing it "
+                f"({type(error).__name__}: {error}); repair the file, or name its format"
             ) from error
         if atoms is None:
             return
-        yield Record(atoms, f"frame {count}")
+        converged = count not in output.unconverged if count < output.n_loops and output.unconverged else None
+        record = Record(
+            atoms, f"frame {count}", more=more, converged=converged, problems=output.problems, warnings=notes
+        )
+        yield correct(record, format)
         count += 1

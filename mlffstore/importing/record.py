@@ -1,14 +1,17 @@
-"""`Record`: one structure as a reader hands it over."""
+"""`Record`: one structure as a reader hands it over, and everything else that the file says of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ase import Atoms
+
+#: Arrays of `ase.Atoms` that are the structure itself.
+_STRUCTURE = ("numbers", "positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,68 @@ class Record:
         Its place in the file for messages, such as "frame 12" (counted from 0, as ASE does).
     labels : mapping of str to array, or None
         Labels that are in the store's units already (then `atoms` is too); None if they must still be taken from
-        `atoms`.
+        `atoms` and `more`.
+    more : mapping of str to mapping
+        What the file holds beside `atoms`, by place ("data", "key_value_pairs" of a database) and name.
+    stated_units : mapping of str to str
+        Units that the file states for values, by their names.
     molecule : str or None
         Records of a file with the same name here are conformations of one molecule and share a root.
     hydrogens : int
         Hydrogens that the reader added.
+    converged : bool or None
+        Whether the electronic structure behind the labels converged; None where the file does not say.
+    left_out : mapping of str to str
+        Names of values that the reader did not hand over, and what kind of value each is.
+    problems : tuple of str
+        Why the structure cannot be imported.
+    warnings : tuple of str
+        What a person should know about the file.
     """
 
     atoms: Atoms
     where: str
     labels: Mapping[str, Any] | None = None
+    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stated_units: Mapping[str, str] = field(default_factory=dict)
     molecule: str | None = None
     hydrogens: int = 0
+    converged: bool | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def fields(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield place, name and value of everything that the file says of the structure beside elements and geometry.
+
+        The places are, in the order in which a name is looked up, "results" (of ASE's calculator), "info", "arrays" and
+        those of `more`.
+        """
+        atoms = self.atoms
+        if atoms.calc is not None:
+            for name, value in getattr(atoms.calc, "results", {}).items():
+                if value is not None:
+                    yield "results", name, value
+        for name, value in atoms.info.items():
+            yield "info", str(name), value
+        for name, value in atoms.arrays.items():
+            if name not in _STRUCTURE:
+                yield "arrays", name, value
+        for place, named in self.more.items():
+            for name, value in named.items():
+                yield place, name, value
+
+    def find(self, name: str) -> tuple[str, Any] | None:
+        """Return the place and the value of the first field with this name, or None."""
+        return next(((place, value) for place, other, value in self.fields() if other == name), None)
+
+    def remainder(self) -> Iterator[tuple[str, str, str]]:
+        """Yield place, name and kind of what belongs to the structure and has no place in a store."""
+        atoms = self.atoms
+        if atoms.constraints:
+            kinds = dict.fromkeys(type(constraint).__name__ for constraint in atoms.constraints)
+            yield "atoms", "constraints", ", ".join(kinds)
+        if not atoms.pbc.any() and atoms.cell.array.any():
+            yield "atoms", "cell", "cell of a structure that is periodic nowhere"
+        for name, kind in self.left_out.items():
+            yield "file", name, kind

@@ -1,4 +1,4 @@
-"""`import_files`: streams files into a store in blocks, one checked and atomic commit each."""
+"""`import_files`: reads and checks every file first, in blocks, and commits only then: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -6,57 +6,28 @@ import hashlib
 import itertools
 import json
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from mlffstore import rules
-from mlffstore.batch import SampleBatch
-from mlffstore.errors import DataError, StoreNotFoundError, problems_message
-from mlffstore.hydrogens import lacks_hydrogen
+from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.importing.account import Account
+from mlffstore.importing.block import BlockMaker
 from mlffstore.importing.checks import StressCheck, remarks
-from mlffstore.importing.labels import LabelReader, missing_message
+from mlffstore.importing.options import OnError, Options
+from mlffstore.importing.problems import Problems
 from mlffstore.importing.readers import UNLABELLED, choose_format, read_records
-from mlffstore.schema import LABELS, check_teacher_name
-from mlffstore.store import Store, create
-from mlffstore.store import open as open_store
+from mlffstore.importing.report import ImportReport
+from mlffstore.importing.spool import Spool
+from mlffstore.importing.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
-
     from mlffstore.importing.record import Record
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """What an import did.
-
-    Attributes
-    ----------
-    files : tuple of str
-        Files read, in order.
-    samples, atoms : int
-        Newly written.
-    versions : tuple of int
-        Commits made.
-    skipped : int
-        Samples that an earlier import of the same files had written already.
-    hydrogens_added : int
-        Hydrogens that SDF records and SMILES left out, among the samples newly written.
-    warnings : tuple of str
-        What a person should look at.
-    """
-
-    files: tuple[str, ...]
-    samples: int
-    atoms: int
-    versions: tuple[int, ...]
-    skipped: int
-    hydrogens_added: int
-    warnings: tuple[str, ...]
+    from mlffstore.store import Store
 
 
 def import_files(
@@ -65,9 +36,14 @@ def import_files(
     *,
     teacher: str = "dft",
     format: str | None = None,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str | Sequence[str] | None] | None = None,
+    columns: Mapping[str, str] | Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     stress_sign: str = "tension",
+    charge: int | None = None,
+    multiplicity: int | None = None,
+    spin: str = "multiplicity",
+    elements: Sequence[str] = (),
     root: str = "sample",
     source: str | None = None,
     require: Sequence[str] = rules.REQUIRED,
@@ -75,54 +51,82 @@ def import_files(
     add_hydrogens: bool = True,
     allow_no_hydrogen: bool = False,
     check_stress: bool = True,
+    on_error: OnError = "refuse",
+    on_duplicate: Literal["keep", "skip", "error"] = "keep",
     create_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> ImportReport:
     """Import structures and their labels from files.
 
+    Every file is read and checked before anything is stored, so that a refusal leaves the store as it was. The report says
+    of each key that the files hold whether it was kept, renamed, converted or left out.
+
     Parameters
     ----------
     files : path or iterable of paths
-        Anything that ASE reads, SPICE's HDF5 layout (``.h5``, ``.hdf5``), SDF and MOL, SMILES (``.smi``, ``.smiles``).
+        Anything that ASE reads, ASE databases and aselmdb with their `data`, SPICE's HDF5 layout (``.h5``, ``.hdf5``), SDF
+        and MOL, SMILES (``.smi``, ``.smiles``). Text formats may be compressed (``.gz``, ``.bz2``, ``.xz``).
     store : path or Store
-        Opened for appending. A path is created if there is no store, at the first commit.
+        Opened for appending. A path is created if there is no store, when all files are checked.
     teacher : str, optional
         Whose labels the files hold.
     format : str, optional
         A format of `ase.io`, or "spice", "sdf", "smiles". By default it follows from the file.
-    keys : mapping of str to str, optional
+    keys : mapping of str to str, sequence of str, or None, optional
         Where a label is when it is not among the results that ASE attaches: "energy", "forces", "stress" or "virial" to
-        a key of the results, of `atoms.info` or of `atoms.arrays`, such as ``{"energy": "REF_energy"}``. A named
-        label is taken from there only. A virial (eV, 3x3) becomes the stress -virial/volume.
+        a key of the results, of `atoms.info`, of `atoms.arrays`, or of a database row's data, such as
+        ``{"energy": "REF_energy"}``. Of several names the first that a sample has counts. A named label is taken from
+        there only. A virial (eV, 3x3) becomes the stress -virial/volume. "charge" and "multiplicity" can be named too; None
+        means that what the file says of them is not used.
+    columns : mapping of str to str, or sequence of str, optional
+        Keys to keep as user columns, each with its unit: ``{"dipole": "e*angstrom"}``. Without a unit, ASE's unit of its
+        own properties, and else "1".
     units : mapping of str to str, optional
         Units in the file of "energy", "forces", "stress", "virial", "positions" and "cell" (the unit of the positions by
         default); the store's units by default. Leave it out for formats that ASE converts while it reads (VASP,
-        Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as extxyz).
+        Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as extxyz). A unit that the file
+        states and that contradicts is refused.
     stress_sign : {"tension", "compression"}, optional
         What a positive normal stress means in the file. ASE's convention is tension; a pressure tensor, as LAMMPS prints
         it, is compression.
+    charge, multiplicity : int, optional
+        Of the samples of which the file says nothing; by default 0, and the lowest that the electrons allow. Read from the
+        names in use (charge, total_charge, spin, total_spin, multiplicity, mult, ...), from databases, and from the outputs
+        of Gaussian, ORCA, NWChem, GAMESS-US, FHI-aims, CASTEP, VASP and Quantum ESPRESSO.
+    spin : {"multiplicity", "unpaired"}, optional
+        What a value under "spin" or "total_spin" is: 2S+1 (fairchem, MACE) or 2S.
+    elements : sequence of str, optional
+        Element of each type of a LAMMPS file that does not name them, from type 1 on.
     root : str, optional
         Which samples share a root, so that a split never separates them. Similar frames in different splits leak what
         is learned into the test, so name the seed where there is one. "sample": each its own; right for independent
-        structures only. "file": all of a file, named by the hash of its first frame; for one trajectory a file.
-        "info:KEY": frames with the same ``atoms.info[KEY]`` and the same formula, also across files. The conformations
+        structures only. "file": all of a file, named by the hash of its first frame; for one trajectory per file.
+        "info:KEY": frames with the same value under KEY and the same formula, also across files. The conformations
         of a SPICE molecule always share one.
     source : str, optional
         Where the data came from; by default "spice" for SPICE's layout and else the name of the file.
     require : sequence of {"energy", "forces", "stress"}, optional
         Labels that every sample must have; ``()`` stores bare structures.
     batch_samples : int, optional
-        Samples of a block, which is read, checked and committed as a whole. Only one block is in memory.
+        Samples that are read, checked and written as a block. Memory holds some blocks; what waits beyond that lies in a
+        temporary file.
     add_hydrogens : bool, optional
         Whether RDKit adds the hydrogens that SDF and SMILES leave out; if not, such files are refused.
     allow_no_hydrogen : bool, optional
-        Accept molecules that look as if their hydrogens were lost, see `mlffstore.hydrogens.lacks_hydrogen`.
+        Accept molecules and molecular crystals that look as if their hydrogens were lost, see
+        `mlffstore.hydrogens.lacks_hydrogen`.
     check_stress : bool, optional
         Refuse a stress whose sign or unit cannot be right, see `mlffstore.importing.checks.StressCheck`.
+    on_error : {"refuse", "quarantine"}, optional
+        What to do with samples that cannot be stored: refuse the import, or put them into quarantine with the reason and
+        keep the others.
+    on_duplicate : {"keep", "skip", "error"}, optional
+        What to do with structures that the store or the files hold already, as for `Store.append`. When they are kept, the
+        report warns of those that the store had before.
     create_options : mapping, optional
         `precision`, `splits`, `split_seed` of a new store, see `mlffstore.create`.
     progress : callable, optional
-        Called with the number of samples done so far after each block.
+        Called with the number of samples read so far after each block.
 
     Returns
     -------
@@ -131,247 +135,241 @@ def import_files(
     Raises
     ------
     DataError
-        If a file cannot be read, an option is wrong, or samples may not be stored. The message names file and frame and
-        says how many samples of the file are in the store by then: none if the file has at most `batch_samples`.
+        If a file cannot be read, an option is wrong, or samples may not be stored. Nothing is stored then; the message names
+        file and frames.
 
     Notes
     -----
-    Every commit has an idempotency key made of the SHA-256 of the file, the options that change what is stored, and the
-    number of the block. Importing a file again writes nothing, whatever its name; after a crash the same call
-    continues. A file that has grown since is another file: all of it is imported again.
+    The samples of a file are one commit, with an idempotency key made of the SHA-256 of the file and the options that change
+    what is stored. Importing a file again writes nothing, whatever its name; after a crash the same call finishes what is
+    missing. A file that has grown since is another file: all of it is imported again, with a warning that its structures are
+    there already.
     """
-    paths = [Path(f) for f in ([files] if isinstance(files, str | os.PathLike) else files)]
+    options = Options(
+        teacher=teacher, format=format, keys=dict(keys or {}), columns=columns, units=dict(units or {}),
+        stress_sign=stress_sign, charge=charge, multiplicity=multiplicity, spin=spin, elements=tuple(elements), root=root,
+        source=source, require=require, batch_samples=batch_samples, add_hydrogens=add_hydrogens,
+        allow_no_hydrogen=allow_no_hydrogen, check_stress=check_stress, on_error=on_error, on_duplicate=on_duplicate,
+    )  # fmt: skip
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    return run_import([Path(path) for path in given], store, options, create_options, progress)
+
+
+def run_import(
+    paths: Sequence[Path],
+    store: str | os.PathLike[str] | Store,
+    options: Options,
+    create_options: Mapping[str, Any] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> ImportReport:
+    """Import files with options that are checked; see `import_files`."""
     if not paths or not all(path.is_file() for path in paths):
         bad = next((str(path) for path in paths if not path.is_file()), "none")
         raise DataError(f"files: expected one or more files, got {bad}")
-    if root not in ("sample", "file") and not (root.startswith("info:") and len(root) > 5):
-        raise DataError(f"root: expected 'sample', 'file' or 'info:KEY', got {root!r}")
-    if set(require) - set(LABELS):
-        raise DataError(f"require: expected labels among {', '.join(LABELS)}, got {sorted(set(require) - set(LABELS))}")
-    if batch_samples < 1:
-        raise DataError(f"batch_samples: expected 1 or more, got {batch_samples}")
-    check_teacher_name(teacher)
-    reader = LabelReader(keys or {}, units or {}, stress_sign)
-    target = _Target(store, dict(create_options or {}))
+    target = Target(store, dict(create_options or {}))
     target.check_writable()
-    content = {
-        "teacher": teacher, "keys": dict(keys or {}), "units": dict(units or {}), "stress_sign": stress_sign, "root": root,
-        "source": source, "add_hydrogens": add_hydrogens, "precision": target.precision,
-    }  # fmt: skip
-    check = StressCheck(stress_sign) if check_stress else None
-    samples = atoms = skipped = hydrogens = 0
-    versions: list[int] = []
-    warnings: list[str] = []
-    for path in paths:
-        kind = choose_format(path, format)
-        if kind in UNLABELLED and require and not (keys and set(require) <= set(keys)):
+    with Spool() as spool:
+        job = _Import(paths, target, options, spool, progress)
+        try:
+            job.read()
+        except DataError as error:
+            raise type(error)(f"{error}\n(nothing was stored)") from error.__cause__
+        return job.commit()
+
+
+class _Import:
+    """One call: first `read`, which stores nothing, then `commit`."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        target: Target,
+        options: Options,
+        spool: Spool,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        self.paths, self.target, self.options, self.spool, self.progress = paths, target, options, spool, progress
+        self.reader, self.extra = options.reader(), options.extra()
+        self.stress = StressCheck(options.stress_sign) if options.check_stress else None
+        self.account, self.problems = Account(), Problems()
+        self.warnings: list[str] = []
+        self.read_samples = self.skipped = self.unreadable = self.hydrogens = 0
+        #: Files with new samples in order: what the log will say of each, and how many blocks of the spool are its own.
+        self.files: list[tuple[dict[str, Any], int]] = []
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read and check every file; raise with every reason if something cannot be stored."""
+        pending: dict[str, int] = {}
+        for path in self.paths:
+            kind = choose_format(path, self.options.format)
+            self._check_kind(path, kind)
+            sha = _sha256(path)
+            content = self.options.content(self.target.precision)
+            digest = hashlib.sha256(json.dumps([sha, kind, content], sort_keys=True).encode()).hexdigest()
+            before = pending.get(digest, self.target.imported(digest))
+            if before is not None:
+                self.skipped += before
+                self._tell()
+                continue
+            note = {
+                "digest": digest, "file": path.name, "sha256": sha, "format": kind,
+                "batch_samples": self.options.batch_samples, "options": content,
+            }  # fmt: skip
+            pending[digest] = self._read_file(path, kind, note)
+        if self.files:
+            self.reader.check_keys()
+            self.extra.check()
+        self._warn(self.reader.remarks())
+        self._warn(self.account.warnings(self.options.wording))
+        self._check_duplicates()
+
+    def _check_kind(self, path: Path, kind: str) -> None:
+        options, wording = self.options, self.options.wording
+        if kind in UNLABELLED and options.require and not set(options.require) <= set(options.keys):
             raise DataError(
-                f"{path}: expected labels ({', '.join(require)}), got {kind.upper()}, which holds none; import bare "
-                "structures with require=() (--require none) and label them afterwards"
+                f"{path}: expected labels ({', '.join(options.require)}), got {kind.upper()}, which holds none; "
+                "import bare "
+                f"structures with {wording.option('require', ())} and label them afterwards"
             )
-        if kind == "spice" and (units or keys):
+        if kind == "spice" and (options.units or options.keys):
             raise DataError(
-                f"{path}: expected no units or keys for SPICE's layout, which names its own; leave them out"
+                f"{path}: expected no {wording.name('units')} or {wording.name('keys')} for SPICE's layout, which "
+                "names its own; "
+                "leave them out"
             )
-        sha = _sha256(path)
-        digest = hashlib.sha256(json.dumps([sha, kind, content], sort_keys=True).encode()).hexdigest()
-        done = target.done(digest)
-        if any(block["last"] for block in done.values()) and len(done) == max(done) + 1:
-            skipped += sum(block["samples"] for block in done.values())
-            if progress is not None:
-                progress(samples + skipped)
-            continue
-        # An interrupted import goes on with the blocks that it began with.
-        size = next((block["batch_samples"] for block in done.values()), batch_samples)
-        roots = _Roots(root)
-        begun = 0
-        for number, (block, last) in enumerate(_blocks(read_records(path, kind, add_hydrogens=add_hydrogens), size)):
-            committed = f"{begun} samples of this file were committed before" if begun else "nothing of it was stored"
-            try:
-                batch, notes = _make_batch(path, block, reader, teacher, require, allow_no_hydrogen)
-                own = source or ("spice" if kind == "spice" else path.name)
-                batch = batch.astype(target.precision).with_source(own, "imported")
-                where = [record.where for record in block]
-                with _Place(path, where):
-                    rules.check(batch, require)
-                batch = batch.with_columns(root=roots.of(path, block, batch))
-                notes += remarks(batch, teacher, path, where)
-                if check is not None:
-                    check.add(batch, teacher, path, where)
-                    try:
-                        notes += check.verdict()
-                    except DataError as error:
-                        raise DataError(f"{path}, up to {where[-1]}: {error}") from None
-            except DataError as error:
-                raise type(error)(f"{error}\n({committed})") from error.__cause__
-            warnings += [note for note in notes if note not in warnings]
-            if number in done:
-                skipped += len(batch)
-            else:
-                note = {
-                    "digest": digest, "file": path.name, "sha256": sha, "format": kind or "ase", "block": number,
-                    "batch_samples": size, "samples": len(batch), "last": last, "options": content,
-                }  # fmt: skip
-                before = target.store.version
-                version = target.store.commit(
-                    batch, key=f"import/{digest}/{size}/{number}", require=require, provenance={"import": note}
+
+    def _read_file(self, path: Path, kind: str, note: dict[str, Any]) -> int:
+        """Put the checked blocks of a file into the spool; return how many samples it brings."""
+        options, account = self.options, Account()
+        source = options.source or ("spice" if kind == "spice" else path.name)
+        maker = BlockMaker(path, options, self.reader, self.extra, self.target.precision, source)
+        records = read_records(
+            path, kind, add_hydrogens=options.add_hydrogens, elements=options.elements, wording=options.wording
+        )
+        blocks = accepted = rejected = unreadable = 0
+        for block in _blocks(records, options.batch_samples):
+            self._warn([f"{path}: {text}" for record in block for text in record.warnings])
+            made, places, lost = maker.make(block, self.problems, account)
+            if self.problems and options.on_error == "refuse":
+                way = options.wording.option("on_error", "quarantine")
+                raise DataError(
+                    f"{self.problems.message()}\n{way} keeps the other samples and puts these into quarantine"
                 )
-                target.remember(note)
-                if version <= before:  # another process imports the same file and was faster
-                    skipped += len(batch)
-                else:
-                    versions.append(version)
-                    samples += len(batch)
-                    atoms += batch.n_atoms_total
-                    hydrogens += sum(record.hydrogens for record in block)
-            begun += len(batch)
-            if progress is not None:
-                progress(samples + skipped)
-        if not begun:
+            if made.accepted is not None:
+                self._warn(remarks(made.accepted, options.teacher, path, places))
+                if self.stress is not None:
+                    self.stress.add(made.accepted, options.teacher, path, places)
+                    try:
+                        self._warn(self.stress.verdict(options.wording))
+                    except DataError as error:
+                        raise DataError(f"{path}, up to {places[-1]}: {error}") from None
+                accepted += len(made.accepted)
+            rejected += len(made.reasons)
+            unreadable += lost
+            self.hydrogens += sum(record.hydrogens for record in block)
+            self.spool.add(made)
+            blocks += 1
+            self.read_samples += len(block)
+            self._tell()
+        if not blocks:
             raise DataError(f"{path}: expected at least one structure, got none")
-    return ImportReport(tuple(map(str, paths)), samples, atoms, tuple(versions), skipped, hydrogens, tuple(warnings))
+        self.account.merge(account)
+        self.unreadable += unreadable
+        left_out = sorted({use.name for use in account.uses() if use.fate == "left out"})
+        note |= {"samples": accepted, "rejected": rejected, "unreadable": unreadable, "left_out": left_out}
+        self.files.append((note, blocks))
+        return accepted
 
-
-def _make_batch(
-    path: Path,
-    block: Sequence[Record],
-    reader: LabelReader,
-    teacher: str,
-    require: Sequence[str],
-    allow_no_hydrogen: bool,
-) -> tuple[SampleBatch, list[str]]:
-    """Return the block with its labels in the store's units, and warnings; or raise with every problem of it."""
-    problems: list[str] = []
-    labels: list[Mapping[str, Any]] = []
-    warnings: list[str] = []
-    for record in block:
-        place = f"{path}, {record.where}"
-        found = record.labels
-        wrong: list[str] = []
-        if found is None:
-            reader.convert_structure(record.atoms)
-            found, wrong = reader.read(record.atoms)
-        problems += [f"{place}: {text}" for text in wrong]
-        labels.append(found)
-        missing = [name for name in require if name not in found]
-        hints = reader.hints(record.atoms) if record.labels is None and len(found) < len(LABELS) else {}
-        if missing and not wrong:
-            problems.append(f"{place}: {missing_message(missing, hints)}")
-        unused = {k: v for k, v in hints.items() if k not in found and not (k == "virial" and "stress" in found)}
-        if unused and not missing and not warnings:
-            warnings.append(
-                f"{place} holds {', '.join(unused.values())}, not imported; pass keys={unused!r} if it is meant"
+    def _check_duplicates(self) -> None:
+        """Warn of structures that the store holds already, or refuse them before anything is stored."""
+        if self.options.on_duplicate == "skip" or self.target.is_new:
+            held = 0
+        else:
+            held = sum(int(self.target.store.holds(hashes).sum()) for hashes in self.spool.hashes())
+        if self.options.on_duplicate == "error":
+            hashes = np.concatenate([np.zeros(0, np.uint64), *self.spool.hashes()])
+            twice = len(hashes) - len(np.unique(hashes))
+            if held or twice:
+                raise DataError(
+                    f"expected structures that are new, got {held} that the store holds already and {twice} that the "
+                    "files hold "
+                    f"twice (same content_hash); {self.options.wording.option('on_duplicate', 'skip')} leaves them out"
+                )
+        elif held:
+            self._warn(
+                [
+                    f"{held} of these structures are in the store already (same content_hash), perhaps from an import "
+                    "of the same "
+                    "file with other options: they are stored a second time; "
+                    f"{self.options.wording.option('on_duplicate', 'skip')} leaves them out"
+                ]
             )
-    if problems:
-        raise DataError(problems_message("these frames cannot be imported:", problems))
-    with _Place(path, [record.where for record in block]):
-        batch = SampleBatch.from_ase([record.atoms for record in block], teacher=teacher, labels=labels)
-    if not allow_no_hydrogen:
-        bare = [block[i] for i in lacks_hydrogen(batch).nonzero()[0].tolist()]
-        problems = [
-            f"{path}, {record.where}: expected a whole molecule, got {record.atoms.get_chemical_formula()}, whose carbons "
-            "lack hydrogens; write the file again with explicit hydrogens, or pass allow_no_hydrogen=True if it is right"
-            for record in bare
-        ]
-        if problems:
-            raise DataError(problems_message("these frames cannot be imported:", problems))
-    return batch, warnings
 
+    def _warn(self, texts: Iterable[str]) -> None:
+        self.warnings += [text for text in texts if text not in self.warnings]
 
-class _Target:
-    """The store, made only when there is something to put into it."""
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress(self.read_samples + self.skipped)
 
-    def __init__(self, store: str | os.PathLike[str] | Store, options: dict[str, Any]) -> None:
-        self._url, self._options = store, options
-        self._store: Store | None = store if isinstance(store, Store) else None
-        self._blocks: dict[str, dict[int, dict[str, Any]]] = {}
-        if self._store is None:
+    # -- storing -------------------------------------------------------------------------------------------------
+
+    def commit(self) -> ImportReport:
+        """Store what was read, one commit for each file, and report."""
+        versions: list[int] = []
+        samples = atoms = duplicates = rejected = 0
+        blocks = self.spool.take()
+        for done, (note, n_blocks) in enumerate(self.files):
+            mine = itertools.islice(blocks, n_blocks)
+            if not note["samples"] and not note["rejected"]:  # nothing could be read
+                list(mine)
+                continue
             try:
-                self._store = open_store(store, mode="a")  # type: ignore[arg-type]
-            except StoreNotFoundError:
-                return
-            if options:
-                self._store = create(store, exist_ok=True, **options)  # type: ignore[arg-type]
-        elif options:
-            raise DataError("create_options: expected none with an open store, got some; leave them out")
-        for entry in self._store.provenance():
-            if isinstance(note := entry.get("import"), dict):
-                self.remember(note)
-
-    @property
-    def precision(self) -> str:
-        return self._store.precision if self._store is not None else str(self._options.get("precision", "float32"))
-
-    @property
-    def store(self) -> Store:
-        if self._store is None:
-            self._store = create(self._url, exist_ok=True, **self._options)  # type: ignore[arg-type]
-        return self._store
-
-    def check_writable(self) -> None:
-        if self._store is not None:
-            self._store._check_writable()
-
-    def done(self, digest: str) -> dict[int, dict[str, Any]]:
-        """Return what the log says of the blocks of a file that are there already, by their number."""
-        return self._blocks.get(digest, {})
-
-    def remember(self, note: dict[str, Any]) -> None:
-        self._blocks.setdefault(note["digest"], {})[note["block"]] = note
-
-
-class _Roots:
-    """Gives every sample of a file its root."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-        self._known: dict[str, np.uint64] = {}
-
-    def of(self, path: Path, block: Sequence[Record], batch: SampleBatch) -> Any:
-        own = batch.content_hash
-        roots = own.copy()
-        for i, record in enumerate(block):
-            name = record.molecule if record.molecule is not None else "" if self.how == "file" else None
-            if name is not None:
-                roots[i] = self._known.setdefault(name, own[i])
-            elif self.how != "sample":
-                roots[i] = self._named(path, record, self.how.removeprefix("info:"))
-        return roots
-
-    @staticmethod
-    def _named(path: Path, record: Record, key: str) -> int:
-        """Return a hash of the name and the formula: it needs no first frame, so it holds across files and imports."""
-        if key not in record.atoms.info:
-            known = ", ".join(map(str, record.atoms.info)) or "nothing"
-            raise DataError(f"{path}, {record.where}: expected info[{key!r}] to name the root, got {known}")
-        text = f"{key}={record.atoms.info[key]}|{record.atoms.get_chemical_formula()}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+                stored = self.target.commit(
+                    mine, note, require=self.options.require, on_duplicate=self.options.on_duplicate
+                )
+            except MlffstoreError as error:
+                told = (
+                    f"the {done} files before were stored, and importing again skips them"
+                    if done
+                    else "nothing was stored"
+                )
+                raise type(error)(f"{note['file']}: {error}\n({told})") from error
+            if stored is None:  # another process imported the same file meanwhile
+                self.skipped += note["samples"]
+                continue
+            versions.append(stored.version)
+            samples += stored.samples
+            atoms += stored.atoms
+            duplicates += stored.duplicates
+            rejected += note["rejected"]
+        return ImportReport(
+            files=tuple(map(str, self.paths)),
+            samples=samples,
+            atoms=atoms,
+            versions=tuple(versions),
+            skipped=self.skipped,
+            duplicates=duplicates,
+            rejected=rejected,
+            unreadable=self.unreadable,
+            reasons=tuple(self.problems.lines()),
+            hydrogens_added=self.hydrogens,
+            keys=self.account.uses(),
+            warnings=tuple(self.warnings),
+        )
 
 
-class _Place:
-    """Says file and frame instead of "sample 3" in errors about a block."""
-
-    def __init__(self, path: Path, where: Sequence[str]) -> None:
-        self.path, self.where = path, where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DataError):
-            text = re.sub(r"\bsample (\d+)", lambda found: f"{self.path}, {self.where[int(found[1])]}", str(error))
-            raise type(error)(text) from None
-
-
-def _blocks(records: Iterator[Record], size: int) -> Iterator[tuple[list[Record], bool]]:
-    """Yield lists of `size` records, and whether each is the last."""
-    block = list(itertools.islice(records, size))
-    while block:
-        following = list(itertools.islice(records, 1))
-        yield block, not following
-        block = following + list(itertools.islice(records, size - 1)) if following else []
+def _blocks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    """Yield lists of `size` records, the last one shorter."""
+    while block := list(itertools.islice(records, size)):
+        yield block
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["ImportReport", "import_files", "run_import"]

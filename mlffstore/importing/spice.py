@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import h5py
 
+_KNOWN = ("conformations", "atomic_numbers", "smiles", "dft_total_energy", "dft_total_gradient")
 _UNITS = {"nanometers": "nm", "nanometer": "nm", "angstroms": "angstrom", "hartree/bohr": "hartree/bohr"}
 #: Closest two atoms of any molecule, angstrom. With hydrogen the largest is H-I, 1.61; H-H, 0.74, is the least.
 _CLOSEST = (0.5, 1.75)
@@ -62,6 +63,11 @@ def _molecule(path: Path, name: str, group: h5py.Group) -> Iterator[Record]:
         raise DataError(f"{path}, {where}: expected conformations of shape (C, {len(numbers)}, 3), got {shape}")
     positions = _read(path, where, group, "conformations", "positions", "bohr")
     _check_lengths(path, where, numbers, positions[0], group["conformations"].attrs.get("units"))
+    left_out = {
+        key: "numbers per conformation" if item.shape[:1] == positions.shape[:1] else "a value per molecule"
+        for key, item in group.items()
+        if key not in _KNOWN
+    }
     energy = _read(path, where, group, "dft_total_energy", "energy", "hartree")
     gradient = _read(path, where, group, "dft_total_gradient", "forces", "hartree/bohr")
     for i, x in enumerate(positions):
@@ -71,7 +77,7 @@ def _molecule(path: Path, name: str, group: h5py.Group) -> Iterator[Record]:
         if gradient is not None:
             labels["forces"] = -gradient[i]
         atoms = Atoms(numbers, x, info={"charge": charge})
-        yield Record(atoms, f"{where}, conformation {i}", labels, molecule=name)
+        yield Record(atoms, f"{where}, conformation {i}", labels, molecule=name, left_out=left_out)
 
 
 def _read(path: Path, where: str, group: h5py.Group, name: str, column: str, unit: str) -> Any:

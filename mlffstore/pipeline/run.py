@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import importlib.metadata
 import logging
 import platform
@@ -20,6 +21,7 @@ from mlffstore.registry import get_generator, get_teacher
 from mlffstore.store import create
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from mlffstore.pipeline.recipe import Recipe, Task
@@ -47,6 +49,8 @@ class RunReport:
     failed: list[str] = field(default_factory=list)
     #: Parts that have fewer samples than they want, with the reasons.
     short: list[str] = field(default_factory=list)
+    #: What a person should know before using the store.
+    warnings: list[str] = field(default_factory=list)
 
 
 def software() -> dict[str, str]:
@@ -138,6 +142,7 @@ def run(
     # The planned tasks in their mixed order, then those that a stopped run left of making up for rejected samples.
     first = [task for task in planned if task not in ledger]
     report = RunReport(len(planned), len(planned) - len(first))
+    report.warnings += made_before(recipe, first, store.keys())
     first += [task for part in recipe.parts for task in ledger.follow(part)[1] if task.number >= REFILL]
     if first:
         with contextlib.ExitStack() as stack:
@@ -153,6 +158,37 @@ def run(
                 + ", ".join(f"{n:,} for {reason}" for reason, n in reasons)
             )
     return report
+
+
+def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) -> list[str]:
+    """Return a warning for each part whose tasks ran before with other options: their samples are in the store still.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    tasks : sequence of Task
+        Tasks that are to run.
+    keys : mapping of str to int
+        Idempotency keys in the log of the store.
+    """
+    made: dict[str, set[str]] = {}
+    for key in keys:
+        task, _, digest = key.rpartition("/")
+        made.setdefault(task, set()).add(digest)
+    again: Counter[str] = Counter()
+    for task in tasks:
+        before = made.get(recipe.key(task).rpartition("/")[0], set())
+        # A part that grows makes its last, smaller task again in full, with random numbers of its own.
+        sizes = range(1, task.part.samples_per_task + 1)
+        own = {recipe.key(dataclasses.replace(task, count=n)).rpartition("/")[2] for n in sizes} if before else set()
+        again[task.part.name] += bool(before - own)
+    return [
+        f"{name}: {n} tasks of this part ran before with other options, and their samples stay in the store; the same "
+        "structures "
+        "may be in it twice now. Name a new store, or a new part, to keep them apart"
+        for name, n in again.items()
+        if n
+    ]
 
 
 def _work(

@@ -14,7 +14,7 @@ from tests.samples import metal_frames, molecule_frames
 
 
 def cli(*args, code=0):
-    done = subprocess.run([sys.executable, "-m", "mlffstore.cli", *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "mlffstore", *map(str, args)], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done
 

@@ -145,8 +145,8 @@ def test_all_problems_are_listed_at_once():
         ([], "expected frames, got none"),
         ([Atoms()], "without atoms"),
         (["H2O"], "expected ase.Atoms"),
-        ([Atoms("H", info={"charge": "plus"})], "expected a whole number in info"),
-        ([Atoms("H", info={"charge": 0.5})], "expected a whole number in info"),
+        ([Atoms("H", info={"charge": "plus"})], "expected a whole number as"),
+        ([Atoms("H", info={"charge": 0.5})], "expected a whole number as"),
     ],
 )
 def test_what_is_not_a_frame_is_refused(frames, message):

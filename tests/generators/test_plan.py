@@ -51,7 +51,7 @@ def test_a_plan_says_what_a_part_makes_and_what_is_wrong(tmp_path, monkeypatch):
     assert sum(good.sizes) == 5
     assert good.hours == pytest.approx(good.seconds * 400 / 3600)
     assert "did you mean 'crystals'" in bad.problem
-    command = [sys.executable, "-m", "mlffstore.cli", "generators", "plan", "r.yaml", "-n", "2", "--json"]
+    command = [sys.executable, "-m", "mlffstore", "generators", "plan", "r.yaml", "-n", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1  # a part cannot be made
     assert json.loads(done.stdout)["samples"] == 410

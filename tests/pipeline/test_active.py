@@ -118,7 +118,7 @@ def test_a_pool_without_news_ends_the_campaign(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(json.loads(parsed.model_dump_json(exclude_none=True))))
     done = subprocess.run(
-        [sys.executable, "-m", "mlffstore.cli", "active", str(path), "-w", "1"], capture_output=True, text=True
+        [sys.executable, "-m", "mlffstore", "active", str(path), "-w", "1"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "converged: only 0.0% of the pool is wanted" in done.stdout

@@ -81,7 +81,7 @@ def test_killed_and_run_again_ends_with_the_same_samples(tmp_path):
     for folder in (whole, broken):
         folder.mkdir()
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder)))
-    command = [sys.executable, "-m", "mlffstore.cli", "run"]
+    command = [sys.executable, "-m", "mlffstore", "run"]
     subprocess.run([*command, whole / "recipe.yaml", "-w", "2"], check=True, capture_output=True)
     log = broken / "d.zarr" / "_log"
     process = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path)
     assert "|F| above 2.0" in report.short[0]
     assert wild.drift.startswith("wild: ")
     done = subprocess.run(
-        [sys.executable, "-m", "mlffstore.cli", "generators", "account", _write(tmp_path, parsed), "--json"],
+        [sys.executable, "-m", "mlffstore", "generators", "account", _write(tmp_path, parsed), "--json"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
@@ -206,7 +206,7 @@ def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path)
     assert document["samplers"] == {"strain-rattle": document["samples"]}
     assert len(document["drift"]) == 1
     rerun = subprocess.run(
-        [sys.executable, "-m", "mlffstore.cli", "run", _write(tmp_path, parsed)], capture_output=True, text=True
+        [sys.executable, "-m", "mlffstore", "run", _write(tmp_path, parsed)], capture_output=True, text=True
     )
     assert rerun.returncode == 1
     assert "short: wild" in rerun.stderr
@@ -225,6 +225,16 @@ def test_a_part_that_grows_makes_no_sample_twice(tmp_path):
         run(Recipe.model_validate(document))
     made = hashes(document["store"])
     assert len(set(made)) == len(made) >= 24
+
+
+def test_a_recipe_with_other_options_warns_of_what_is_there(tmp_path):
+    first = recipe(tmp_path)
+    assert run(Recipe.model_validate(first), workers=1).warnings == []
+    first["parts"][0]["samples"] = 30  # a part that grows repeats nothing
+    assert run(Recipe.model_validate(first), workers=1).warnings == []
+    first["parts"][0]["options"]["max_atoms"] = 16
+    (warning,) = run(Recipe.model_validate(first), workers=1).warnings
+    assert warning.startswith("metals: 8 tasks of this part ran before with other options")
 
 
 def test_the_stress_limit(tmp_path):

@@ -1,4 +1,4 @@
-"""``python -m mlffstore.cli``."""
+"""``python -m mlffstore``."""
 
 from mlffstore.cli.main import main
 

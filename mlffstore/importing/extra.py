@@ -1,0 +1,152 @@
+"""`ExtraColumns`: keys of the files that the user asked to keep become user columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import DataError
+from mlffstore.schema import user_column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlffstore.importing.account import Account
+    from mlffstore.importing.record import Record
+    from mlffstore.importing.wording import Wording
+
+#: Units in which ASE keeps properties of its own; everything else is a plain number unless a unit is given.
+_ASE_UNITS = {
+    "dipole": "e*angstrom", "charges": "e", "magmom": "Bohr magneton", "magmoms": "Bohr magneton", "free_energy": "eV",
+    "energies": "eV", "stresses": "eV/angstrom^3", "initial_charges": "e", "initial_magmoms": "Bohr magneton",
+    "masses": "amu",
+}  # fmt: skip
+#: Shapes of properties of a sample that a sample of so many atoms has by chance too.
+_SAMPLE_SHAPES = ((3,), (6,), (9,), (3, 3))
+
+
+class ExtraColumns:
+    """Collects keys of records as user columns; dtype, axis and shape are fixed by the first samples that have the key.
+
+    Parameters
+    ----------
+    columns : mapping of str to str, or sequence of str
+        Name of a key -> unit. A key without a unit has that of ASE if it is one of ASE's properties, else "1".
+    wording : Wording
+
+    Raises
+    ------
+    DataError
+        If a key cannot name a column.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | Sequence[str], wording: Wording) -> None:
+        if isinstance(columns, str):
+            raise DataError(f"{wording.name('columns')}: expected several names, got one text {columns!r}")
+        named = dict(columns) if hasattr(columns, "keys") else dict.fromkeys(columns, "")
+        for name in named:
+            user_column(name, np.zeros(1), "1", "sample")
+        self.units = {name: unit or _ASE_UNITS.get(name, "1") for name, unit in named.items()}
+        self.wording = wording
+        self._kinds: dict[str, tuple[np.dtype[Any], str, tuple[int, ...]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.units)
+
+    def check(self) -> None:
+        """Raise if no sample of the files had one of the keys.
+
+        Raises
+        ------
+        DataError
+        """
+        missing = [name for name in self.units if name not in self._kinds]
+        if missing:
+            raise DataError(
+                f"{self.wording.name('columns')}: expected numbers under {', '.join(map(repr, missing))}, got files "
+                "in which no "
+                "sample has them; correct the name, or leave the option out"
+            )
+
+    def read(self, record: Record, problems: list[str]) -> dict[str, tuple[str, Any]]:
+        """Return place and numbers of each key that a record has; what are not numbers is a problem."""
+        out = {}
+        for name in self.units:
+            found = record.find(name)
+            if found is None:
+                continue
+            place, value = found
+            array = np.asarray(value)
+            if array.dtype.kind not in "biuf" or not array.size:
+                problems.append(
+                    f"{name!r}: expected numbers for a column, got {str(value)[:40]!r}; a column cannot hold it, so "
+                    "leave it out"
+                )
+                continue
+            out[name] = (place, array)
+        return out
+
+    def gather(
+        self,
+        found: Sequence[Mapping[str, tuple[str, Any]]],
+        n_atoms: Any,
+        problems: Sequence[list[str]],
+        account: Account,
+    ) -> dict[str, tuple[Any, str, str]]:
+        """Return the columns of a block as `SampleBatch` takes them; what does not fit becomes a problem of its sample.
+
+        Parameters
+        ----------
+        found : sequence of mapping
+            What `read` returned for each sample.
+        n_atoms : array_like of int, shape (S,)
+        problems : sequence of list of str
+            Problems of each sample, to add to.
+        account : Account
+        """
+        columns = {}
+        for name, unit in self.units.items():
+            values = [sample.get(name) for sample in found]
+            present = [i for i, value in enumerate(values) if value is not None]
+            if not present:
+                continue
+            dtype, axis, inner = self._kinds.setdefault(name, self._kind(values, n_atoms))
+            rows = np.asarray(n_atoms if axis == "atom" else np.ones(len(values), np.int64))
+            total = int(rows.sum())
+            out, mask = np.zeros((total, *inner), dtype), np.zeros(total, bool)
+            if dtype.kind == "f":
+                out[:] = np.nan
+            starts = np.concatenate([[0], np.cumsum(rows)])
+            for i in present:
+                place, array = values[i]  # type: ignore[misc]
+                shape = (int(rows[i]), *inner)
+                if array.size != np.prod(shape) or (axis == "atom" and array.shape[0] != rows[i]):
+                    problems[i].append(f"{name!r}: expected shape {shape} as in the samples before, got {array.shape}")
+                elif not np.can_cast(array.dtype, dtype, "same_kind"):
+                    problems[i].append(f"{name!r}: expected {dtype} as in the samples before, got {array.dtype}")
+                else:
+                    out[starts[i] : starts[i + 1]] = array.reshape(shape)
+                    mask[starts[i] : starts[i + 1]] = True
+                    account.add(place, name, "kept", name, f"in {unit}, per {axis}")
+            data = out if dtype.kind == "f" or mask.all() else np.ma.MaskedArray(out, ~_spread(mask, out.shape))
+            columns[name] = (data, unit, axis)
+        return columns
+
+    @staticmethod
+    def _kind(values: Sequence[Any], n_atoms: Any) -> tuple[np.dtype[Any], str, tuple[int, ...]]:
+        """Return dtype, axis and inner shape that fit the samples of a block."""
+        given = [(value, int(n)) for value, n in zip(values, n_atoms, strict=True) if value is not None]
+        kind = max(({"b": 0, "u": 1, "i": 1, "f": 2}[array.dtype.kind] for (_, array), _ in given), default=2)
+        dtype = np.dtype(("bool", "int64", "float64")[kind])
+        (place, first), _ = given[0]
+        by_atom = all(array.ndim and array.shape[0] == n for (_, array), n in given)
+        several = len({n for _, n in given}) > 1
+        atom = by_atom and (place == "arrays" or several or first.shape not in (*_SAMPLE_SHAPES, (), (1,)))
+        inner = first.shape[1:] if atom else () if first.size == 1 else first.shape
+        return dtype, "atom" if atom else "sample", tuple(inner)
+
+
+def _spread(mask: Any, shape: tuple[int, ...]) -> Any:
+    """Return a mask of rows as one of all numbers."""
+    return np.broadcast_to(mask.reshape(-1, *([1] * (len(shape) - 1))), shape)

@@ -1,0 +1,98 @@
+"""`Options`: everything that decides what is stored of imported files, checked before the first file is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlffstore import rules
+from mlffstore.duplicates import check_policy
+from mlffstore.errors import DataError
+from mlffstore.importing.extra import ExtraColumns
+from mlffstore.importing.labels import LabelReader
+from mlffstore.importing.roots import check_root
+from mlffstore.importing.wording import Wording
+from mlffstore.schema import LABELS, check_teacher_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+OnError = Literal["refuse", "quarantine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `mlffstore.import_files`, which documents them, and the wording of messages about them."""
+
+    teacher: str = "dft"
+    format: str | None = None
+    keys: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
+    columns: Mapping[str, str] | Sequence[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    stress_sign: str = "tension"
+    charge: int | None = None
+    multiplicity: int | None = None
+    spin: str = "multiplicity"
+    elements: Sequence[str] = ()
+    root: str = "sample"
+    source: str | None = None
+    require: Sequence[str] = rules.REQUIRED
+    batch_samples: int = 2048
+    add_hydrogens: bool = True
+    allow_no_hydrogen: bool = False
+    check_stress: bool = True
+    on_error: OnError = "refuse"
+    on_duplicate: Literal["keep", "skip", "error"] = "keep"
+    wording: Wording = field(default_factory=Wording)
+
+    def __post_init__(self) -> None:
+        from ase.data import atomic_numbers
+
+        name = self.wording.name
+        check_teacher_name(self.teacher)
+        check_root(self.root, self.wording)
+        if isinstance(self.require, str) or set(self.require) - set(LABELS):
+            raise DataError(
+                f"{name('require')}: expected labels among {', '.join(LABELS)}, got {', '.join(map(str, self.require))}"
+            )
+        if self.batch_samples < 1:
+            raise DataError(f"{name('batch_samples')}: expected 1 or more, got {self.batch_samples}")
+        if self.on_error not in ("refuse", "quarantine"):
+            raise DataError(f"{name('on_error')}: expected 'refuse' or 'quarantine', got {self.on_error!r}")
+        check_policy(self.on_duplicate)
+        unknown = [symbol for symbol in self.elements if symbol not in atomic_numbers or symbol == "X"]
+        if isinstance(self.elements, str) or unknown:
+            raise DataError(
+                f"{name('elements')}: expected the symbol of the element of each type, such as ('O', 'H'), got "
+                f"{self.elements!r}"
+            )
+        if self.multiplicity is not None and self.multiplicity < 1:
+            raise DataError(f"{name('multiplicity')}: expected 1 or more, got {self.multiplicity}")
+
+    def reader(self) -> LabelReader:
+        """Return a reader of labels; raise `DataError` if keys, units, sign or the meaning of spin are wrong."""
+        return LabelReader(self.keys, self.units, self.stress_sign, self.spin, self.wording)
+
+    def extra(self) -> ExtraColumns:
+        """Return a collector of the user columns; raise `DataError` if a name cannot be one."""
+        return ExtraColumns(self.columns, self.wording)
+
+    def content(self, precision: str) -> dict[str, Any]:
+        """Return, as JSON, the options that change what is stored of a file: they are part of its idempotency key."""
+        return {
+            "teacher": self.teacher,
+            "keys": {
+                label: names if isinstance(names, str | None) else list(names) for label, names in self.keys.items()
+            },
+            "columns": self.extra().units,
+            "units": dict(self.units),
+            "stress_sign": self.stress_sign,
+            "charge": self.charge,
+            "multiplicity": self.multiplicity,
+            "spin": self.spin,
+            "elements": list(self.elements),
+            "root": self.root,
+            "source": self.source,
+            "add_hydrogens": self.add_hydrogens,
+            "precision": precision,
+        }
