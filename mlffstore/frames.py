@@ -8,7 +8,7 @@ import numpy as np
 
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, TeacherError, problems_message
-from mlffstore.schema import LABELS, Array
+from mlffstore.schema import CODED, LABELS, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,8 +115,10 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
             positions=batch.positions[atoms_slice].astype(np.float64),
             cell=batch.cell[i],
             pbc=batch.pbc[i],
-            info={"charge": int(batch.charge[i]), "multiplicity": int(batch.multiplicity[i])},
+            info={"charge": int(batch.charge[i]), "multiplicity": int(batch.multiplicity[i]), **_origin(batch, i)},
         )
+        for name, column in batch.user.items():
+            _put(atoms, name, batch.columns[name][atoms_slice if column.axis == "atom" else i], column.axis)
         found = {}
         for who in candidates:
             results = _results(batch, who, i, atoms_slice)
@@ -133,6 +135,25 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
             atoms.calc.name = who
         frames.append(atoms)
     return frames
+
+
+def _origin(batch: SampleBatch, i: int) -> dict[str, str]:
+    """Return root, source and sampler of a sample, those that are known."""
+    out = {name: batch.vocabulary[name][int(batch.columns[name][i])] for name in CODED if name in batch.columns}
+    out = {name: word for name, word in out.items() if word != "unknown"}
+    if "root" in batch.columns:  # with a letter in front: sixteen digits could pass for a number
+        out["root"] = f"x{int(batch.columns['root'][i]):016x}"
+    return out
+
+
+def _put(atoms: Atoms, name: str, value: Array, axis: str) -> None:
+    """Give a frame its rows of a user column. A missing float is absent."""
+    if value.dtype.kind == "f" and np.isnan(value).all():
+        return
+    if axis == "atom":
+        atoms.arrays[name] = value.copy()
+    else:
+        atoms.info[name] = value.copy() if value.ndim else value.item()
 
 
 def _results(batch: SampleBatch, who: str, i: int, atoms_slice: slice) -> dict[str, Any]:

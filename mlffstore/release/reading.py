@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Value of the root attribute `format`.
 FORMAT = "mlffstore-release 1"
+#: Attribute `flag_meanings` of columns of booleans.
+TRUTH = "false true"
 _REMEDY = "make one with 'mlffstore export'"
 
 
@@ -184,7 +186,7 @@ class Release:
                 else:
                     user[name] = _user_column(name, dataset)
             values: Array = dataset[rows[dataset.attrs["axis"]]]
-            columns[name] = values.astype(bool) if name == "pbc" else values
+            columns[name] = values.astype(bool) if _is_truth(dataset) else values
         labels = {
             one: {
                 name: group[stored][rows[column.axis]]
@@ -226,13 +228,16 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
+def _is_truth(dataset: h5py.Dataset) -> bool:
+    """Return whether a column is one of booleans, which HDF5 and netCDF-4 keep as numbers."""
+    return str(dataset.attrs.get("flag_meanings")) == TRUTH
+
+
 def _user_column(name: str, dataset: h5py.Dataset) -> Column:
     axis: Axis = "sample" if dataset.attrs["axis"] == "sample" else "atom"
-    shape = tuple(dataset.shape[1:])
+    shape, dtype = tuple(dataset.shape[1:]), "bool" if _is_truth(dataset) else dataset.dtype.name
     inner = tuple(f"{name}_dim{i}" for i in range(1, dataset.ndim))
-    return Column(
-        name, axis, inner, shape, dataset.dtype.name, str(dataset.attrs["units"]), str(dataset.attrs["long_name"])
-    )
+    return Column(name, axis, inner, shape, dtype, str(dataset.attrs["units"]), str(dataset.attrs["long_name"]))
 
 
 def is_release(path: str | os.PathLike[str]) -> bool:
