@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from mlffstore.errors import DataError, TeacherError, problems_message
 from mlffstore.hashing import content_hash
+from mlffstore.masks import check_masks, join_masks, missing_rows, unmask
 from mlffstore.ragged import Ints, offsets, row_indices
 from mlffstore.schema import CODED, LABELS, STANDARD, STRUCTURE, Array, Column, check_teacher_name, user_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
@@ -61,7 +62,8 @@ class SampleBatch:
     root : array_like, shape (S,), uint64, optional
         `content_hash` of the seed of each sample. By default a sample is its own root.
     extra : mapping of str to (array, unit, axis), optional
-        User columns: any numeric array with one row a sample or an atom.
+        User columns: any numeric array with one row per sample or per atom. Rows without a value are NaN; in an integer
+        or boolean column, pass a `numpy.ma.MaskedArray`.
 
     Raises
     ------
@@ -77,7 +79,7 @@ class SampleBatch:
     array([1, 1], dtype=uint8)
     """
 
-    __slots__ = ("columns", "labels", "offsets", "user", "vocabulary")
+    __slots__ = ("columns", "labels", "masks", "offsets", "user", "vocabulary")
 
     #: Columns by name: structure, root, source and sampler codes, and user columns.
     columns: dict[str, Array]
@@ -85,6 +87,9 @@ class SampleBatch:
     labels: dict[str, Labels]
     #: Descriptions of the user columns.
     user: dict[str, Column]
+    #: Name of a user column -> where it has a value, shape (rows,), bool. A name is absent when every row has a value,
+    #: and for floating dtypes, where NaN says so. What is masked out reads as 0 in `columns`.
+    masks: dict[str, Array]
     #: Meanings of the codes in `source` and `sampler`.
     vocabulary: dict[str, tuple[str, ...]]
     #: Start of each sample in the atom axis, shape (S+1,), int64.
@@ -175,15 +180,17 @@ class SampleBatch:
             if unknown:
                 problems.append(f"labels[{who!r}]: expected {', '.join(LABELS)}, got {', '.join(sorted(unknown))}")
             self.labels[who] = {name: column(LABELS[name], named[name]) for name in LABELS if name in named}
-        self.user = {}
+        self.user, self.masks = {}, {}
         for name, (values, unit, axis) in (extra or {}).items():
-            array = np.asarray(values)
+            array, mask = unmask(name, values, problems)
             if axis not in ("sample", "atom"):
                 problems.append(f"{name}: expected axis 'sample' or 'atom', got {axis!r}")
                 continue
             spec = user_column(name, array, unit, "sample" if axis == "sample" else "atom")
             self.user[name] = spec
             self.columns[name] = column(spec, array)
+            if mask is not None:
+                self.masks[name] = mask
         if problems:
             raise DataError(problems_message("these columns are not samples:", problems))
         self.offsets = starts
@@ -201,8 +208,8 @@ class SampleBatch:
     @property
     def nbytes(self) -> int:
         """Bytes of all columns."""
-        labels = sum(array.nbytes for named in self.labels.values() for array in named.values())
-        return labels + sum(array.nbytes for array in self.columns.values())
+        labels = [array for named in self.labels.values() for array in named.values()]
+        return sum(array.nbytes for array in (*labels, *self.columns.values(), *self.masks.values()))
 
     @property
     def n_atoms(self) -> Array:
@@ -319,14 +326,15 @@ class SampleBatch:
         labels: dict[str, Labels],
         vocabulary: dict[str, tuple[str, ...]] | None = None,
         starts: Ints | None = None,
-        user: dict[str, Column] | None = None,
+        masks: dict[str, Array] | None = None,
     ) -> SampleBatch:
         return assemble(
             columns,
             labels,
-            self.user if user is None else user,
+            self.user,
             self.vocabulary if vocabulary is None else vocabulary,
             self.offsets if starts is None else starts,
+            self.masks if masks is None else masks,
         )
 
     def astype(self, precision: str) -> SampleBatch:
@@ -372,6 +380,11 @@ class SampleBatch:
                 new.pop("content_hash", None)
         return self._replace(new, self.labels)
 
+    def check_masks(self) -> None:
+        """Raise `DataError` if a mask that was set by hand does not fit its column."""
+        if self.masks:
+            check_masks(self.masks, self.user, {"sample": len(self), "atom": self.n_atoms_total})
+
     def with_source(self, source: str, sampler: str) -> SampleBatch:
         """Return the batch with one source and one sampler for all samples."""
         zeros = np.zeros(len(self), np.uint16)
@@ -406,6 +419,11 @@ class SampleBatch:
                 for who, named in self.labels.items()
             },
             starts=offsets(counts),
+            masks={
+                name: picked
+                for name, mask in self.masks.items()
+                if not (picked := pick(self.user[name].axis, mask)).all()
+            },
         )
 
     def _axis(self, name: str) -> str:
@@ -482,21 +500,23 @@ def assemble(
     user: dict[str, Column],
     vocabulary: dict[str, tuple[str, ...]],
     starts: Ints | None = None,
+    masks: dict[str, Array] | None = None,
 ) -> SampleBatch:
     """Make a batch of columns that are known to fit together, without looking at them again."""
     batch = SampleBatch.__new__(SampleBatch)
     batch.columns, batch.labels, batch.user, batch.vocabulary = columns, labels, user, vocabulary
+    batch.masks = {} if masks is None else masks
     batch.offsets = offsets(columns["n_atoms"]) if starts is None else starts
     return batch
 
 
 def concatenate(batches: Sequence[SampleBatch]) -> SampleBatch:
-    """Join batches in order. Labels that some of them lack are NaN there; user columns must be in all of them.
+    """Join batches in order. What some of them lack is missing there: labels and user columns are NaN or masked.
 
     Raises
     ------
     DataError
-        If there is nothing to join or a user column is absent from some batch or described differently.
+        If there is nothing to join, or a user column is described differently in two batches.
     """
     batches = [batch for batch in batches if len(batch)] or list(batches[:1])
     if not batches:
@@ -504,15 +524,10 @@ def concatenate(batches: Sequence[SampleBatch]) -> SampleBatch:
     if len(batches) == 1:
         return batches[0]
     first = batches[0]
-    for batch in batches[1:]:
-        if batch.user != first.user:
-            raise DataError(
-                f"concatenate: expected the user columns {sorted(first.user)} in every batch with the same dtype, shape "
-                f"and unit, got {sorted(batch.user)}; give every batch the same user columns"
-            )
+    user = merge_user_columns([batch.user for batch in batches])
     rooted = any("root" in batch.columns for batch in batches)
     hashed = all("content_hash" in batch.columns for batch in batches)
-    names = [name for name in first.columns if name not in ("root", "content_hash", *CODED)]
+    names = [name for name in first.columns if name not in ("root", "content_hash", *CODED) and name not in user]
     columns = {name: np.concatenate([batch.columns[name] for batch in batches]) for name in names}
     if rooted:
         columns["root"] = np.concatenate([batch.root for batch in batches])
@@ -529,7 +544,39 @@ def concatenate(batches: Sequence[SampleBatch]) -> SampleBatch:
             for name in LABELS
             if name in present
         }
-    return assemble(columns, labels, first.user, vocabulary)
+    masks: dict[str, Array] = {}
+    for name, column in user.items():
+        rows = [len(batch) if column.axis == "sample" else batch.n_atoms_total for batch in batches]
+        columns[name] = np.concatenate(
+            [
+                batch.columns[name] if name in batch.user else missing_rows(column, n)
+                for batch, n in zip(batches, rows, strict=True)
+            ]
+        )
+        parts = [(n, name in batch.user, batch.masks.get(name)) for batch, n in zip(batches, rows, strict=True)]
+        if (mask := join_masks(column, parts)) is not None:
+            masks[name] = mask
+    return assemble(columns, labels, user, vocabulary, masks=masks)
+
+
+def merge_user_columns(descriptions: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
+    """Return the user columns of several batches together.
+
+    Raises
+    ------
+    DataError
+        If one name has two dtypes, shapes, axes or units.
+    """
+    merged: dict[str, Column] = {}
+    for columns in descriptions:
+        for name, column in columns.items():
+            known = merged.setdefault(name, column)
+            if known is not column and not known.same_kind(column):
+                raise DataError(
+                    f"user column {name!r}: expected {known.dtype} {known.dims} in {known.unit!r} as in the samples before, "
+                    f"got {column.dtype} {column.dims} in {column.unit!r}; convert it or rename it"
+                )
+    return merged
 
 
 def missing_label(name: str, batch: SampleBatch) -> Array:
@@ -592,6 +639,10 @@ def _float_dtype(values: npt.ArrayLike) -> str:
 
 def _cast(name: str, values: npt.ArrayLike, dtype: str, problems: list[str]) -> Array:
     """Return `values` as a contiguous array of `dtype`, with a problem noted if that would change them."""
+    if np.ma.is_masked(values):
+        problems.append(
+            f"{name}: expected a value everywhere, got a masked array with masked values; fill or drop them"
+        )
     try:
         array = np.asarray(values)
         if array.dtype == dtype:

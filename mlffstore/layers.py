@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.masks import present, unmask
 from mlffstore.ragged import offsets
 from mlffstore.records import layer_document
 from mlffstore.schema import user_column
-from mlffstore.segment import discard, write_layer
+from mlffstore.segment import discard, user_column_arrays, write_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy.typing as npt
 
     from mlffstore.log import Log
     from mlffstore.schema import Array, Column
@@ -27,14 +30,17 @@ def add_column(
     log: Log,
     snapshot: Snapshot,
     name: str,
-    values: Array,
+    values: npt.ArrayLike,
     *,
     unit: str,
     long_name: str,
     provenance: Mapping[str, Any],
 ) -> int:
     """Add a column; see `mlffstore.Store.add_column`."""
-    array = np.asarray(values)
+    problems: list[str] = []
+    array, mask = unmask(f"column {name!r}", values, problems)
+    if problems:
+        raise DataError(problems[0])
     n_samples, n_atoms = len(snapshot), snapshot.n_atoms
     if array.ndim < 1 or len(array) not in (n_samples, n_atoms):
         raise DataError(
@@ -48,7 +54,7 @@ def add_column(
     with log.guard():
         check(log.refresh())  # before any byte is written
     layers = [
-        write_layer(storage, segment, [(column, np.ascontiguousarray(array[a:b]))])
+        write_layer(storage, segment, user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b)))
         for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True)
     ]
     body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
@@ -58,6 +64,11 @@ def add_column(
         for layer in layers:
             discard(storage, layer.path)
         raise
+
+
+def _part(mask: Array | None, start: int, stop: int) -> Array | None:
+    """Return the mask of some rows; None if all of them have a value."""
+    return None if mask is None else present(mask[start:stop])
 
 
 class _Free:

@@ -11,8 +11,21 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlffstore.errors import FormatError
-from mlffstore.schema import LABELS, REASON, STANDARD, USER_DTYPES, Axis, Column, label_column, split_key
+from mlffstore.schema import (
+    LABELS,
+    REASON,
+    STANDARD,
+    USER_DTYPES,
+    Axis,
+    Column,
+    is_mask,
+    label_column,
+    mask_column,
+    split_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,7 +105,13 @@ class Segment:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Teachers with labels here, in the order of the columns."""
-        return tuple(dict.fromkeys(who for who in (split_key(key)[1] for key in self.columns) if who))
+        labels = (split_key(key)[1] for key in self.columns if not is_mask(key))
+        return tuple(dict.fromkeys(who for who in labels if who))
+
+    @property
+    def user(self) -> dict[str, Column]:
+        """The user columns."""
+        return user_columns(self.columns)
 
 
 class Fields:
@@ -136,11 +155,16 @@ class Fields:
 
 @functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names
 def known_column(key: str) -> Column | None:
-    """Return the standard column that an on-disk name stands for, or None for a user column."""
+    """Return the standard column that an on-disk name stands for, or None for a user column or its mask."""
     name, teacher = split_key(key)
     if teacher is not None:
         return label_column(name, teacher) if name in LABELS else None
     return REASON if key == "reason" else STANDARD.get(key)
+
+
+def user_columns(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
+    """Return the user columns among some columns of a segment or layer, without their masks."""
+    return {key: stored.column for key, stored in columns.items() if known_column(key) is None and not is_mask(key)}
 
 
 def column_document(stored: StoredColumn) -> dict[str, Any]:
@@ -169,10 +193,15 @@ def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_COUNT for n in shape) or not shape:
         raise FormatError(f"{where}: shape: expected sizes, got {str(shape)[:60]}; the store is damaged")
     column = known_column(key)
-    if column is None:
+    if is_mask(key):
+        axis: Axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        column = mask_column(Column(split_key(key)[1] or "", axis, (), (), "bool", "1", ""))
+        if dtype != column.dtype:
+            raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
+    elif column is None:
         if "." in key or dtype not in USER_DTYPES or len(shape) > 8:
             raise FormatError(f"{where}: expected a known column or a numeric user column; the store is damaged")
-        axis: Axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
         inner = tuple(f"{key}_dim{i}" for i in range(1, len(shape)))
         column = Column(key, axis, inner, tuple(shape[1:]), dtype, fields.text("unit"), fields.text("long_name"))
     elif dtype != column.dtype:
@@ -192,6 +221,26 @@ def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int
         nbytes=fields.integer("nbytes"),
         digest=fields.text("digest", DIGEST),
     )
+
+
+def _parse_columns(fields: Fields, path: str, n_samples: int, n_atoms: int) -> dict[str, StoredColumn]:
+    """Check and return the columns of a segment or layer."""
+    where = fields.where
+    columns = {
+        key: parse_column(key, column, path, n_samples, n_atoms, where)
+        for key, column in fields.mapping("columns").items()
+    }
+    for key in columns:
+        if is_mask(key):
+            masked = columns.get(split_key(key)[1] or "")
+            if (
+                masked is None
+                or known_column(masked.column.name) is not None
+                or masked.rows != columns[key].rows
+                or np.dtype(masked.column.dtype).kind == "f"
+            ):
+                raise FormatError(f"{where}: {path}/{key}: a mask without its column; the store is damaged")
+    return columns
 
 
 def segment_document(segment: Segment) -> dict[str, Any]:
@@ -223,10 +272,7 @@ def parse_segment(value: Any, where: str) -> Segment:
     fields = Fields(value, where)
     path = fields.text("path", SEGMENT)
     n_samples, n_atoms = fields.integer("n_samples", 1), fields.integer("n_atoms", 1)
-    columns = {
-        key: parse_column(key, column, path, n_samples, n_atoms, where)
-        for key, column in fields.mapping("columns").items()
-    }
+    columns = _parse_columns(fields, path, n_samples, n_atoms)
     absent = set(STANDARD) - set(columns)
     if absent or n_atoms < n_samples:
         raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
@@ -276,10 +322,7 @@ def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: st
     segment = segments(target)
     if segment is None:
         raise FormatError(f"{where}: a layer over {target}, which is not in this version; the store is damaged")
-    columns = {
-        key: parse_column(key, column, path, segment.n_samples, segment.n_atoms, where)
-        for key, column in fields.mapping("columns").items()
-    }
+    columns = _parse_columns(fields, path, segment.n_samples, segment.n_atoms)
     taken = set(columns) & set(segment.columns)
     if taken:
         raise FormatError(f"{where}: {target} has {', '.join(sorted(taken))} already; the store is damaged")

@@ -64,6 +64,10 @@ class Column:
         """Bytes of one uncompressed row."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
+    def same_kind(self, other: Column) -> bool:
+        """Return whether two columns differ in nothing but their line for people."""
+        return replace(self, long_name="") == replace(other, long_name="")
+
     def with_dtype(self, dtype: str) -> Column:
         """Return the same column with another dtype."""
         return Column(self.name, self.axis, self.inner, self.shape, dtype, self.unit, self.long_name)
@@ -102,6 +106,8 @@ LABELS: dict[str, Column] = {column.name: column for column in _LABELS}
 STANDARD: dict[str, Column] = STRUCTURE | IDENTITY
 #: Columns of codes whose meanings are a vocabulary of strings.
 CODED = ("source", "sampler")
+#: How the on-disk names of masks begin.
+MASK = "mask"
 #: The extra column of quarantined samples: why they were rejected.
 REASON = _column("reason", "sample", "uint16", "1", "why the sample was rejected")
 
@@ -134,8 +140,26 @@ def label_column(name: str, teacher: str) -> Column:
     return replace(spec, name=label_key(name, teacher), long_name=f"{spec.long_name}, {teacher}")
 
 
+def mask_key(name: str) -> str:
+    """Return the on-disk name of the mask of a user column, such as ``mask.quality``."""
+    return f"{MASK}.{name}"
+
+
+def mask_column(column: Column) -> Column:
+    """Return the mask of a user column under its on-disk name: True where a row has a value."""
+    return Column(mask_key(column.name), column.axis, (), (), "bool", "1", f"whether {column.name} has a value")
+
+
+def is_mask(key: str) -> bool:
+    """Return whether an on-disk name is that of a mask."""
+    return key.startswith(f"{MASK}.")
+
+
 def split_key(key: str) -> tuple[str, str | None]:
-    """Split an on-disk column name into the column and its teacher (None for other columns)."""
+    """Split an on-disk column name into the column and its teacher (None for other columns).
+
+    Of a mask the second part is the column that it belongs to, see `is_mask`.
+    """
     name, dot, teacher = key.partition(".")
     return name, teacher if dot else None
 
@@ -161,7 +185,12 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     DataError
         If the name is taken or not an identifier, the dtype is not numeric, or the unit is empty.
     """
-    if not _USER_COLUMN.fullmatch(name) or name in STANDARD or name in LABELS or name in {"reason", "teacher", "split"}:
+    if (
+        not _USER_COLUMN.fullmatch(name)
+        or name in STANDARD
+        or name in LABELS
+        or name in {"reason", "teacher", "split", MASK}
+    ):
         raise DataError(f"user column: expected an identifier that is not a standard name, got {name!r}; rename it")
     if array.dtype.name not in USER_DTYPES:
         raise DataError(

@@ -22,8 +22,19 @@ from mlffstore.codec import (
     shard_name,
 )
 from mlffstore.errors import CorruptionError, StorageError
-from mlffstore.records import Layer, Segment, StoredColumn, Summary, known_column
-from mlffstore.schema import CODED, CONVENTIONS, REASON, STANDARD, Array, Column, label_column, split_key
+from mlffstore.records import Layer, Segment, StoredColumn, Summary
+from mlffstore.schema import (
+    CODED,
+    CONVENTIONS,
+    REASON,
+    STANDARD,
+    Array,
+    Column,
+    is_mask,
+    label_column,
+    mask_column,
+    split_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,10 +57,16 @@ def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
     for who, named in batch.labels.items():
         for name, array in named.items():
             out.append((label_column(name, who), array))
-    out += [(column, batch.columns[name]) for name, column in batch.user.items()]
+    for name, column in batch.user.items():
+        out += user_column_arrays(column, batch.columns[name], batch.masks.get(name))
     if "reason" in batch.columns:
         out.append((REASON, batch.columns["reason"]))
     return out
+
+
+def user_column_arrays(column: Column, values: Array, mask: Array | None) -> list[tuple[Column, Array]]:
+    """Return a user column and, if some rows have no value, its mask, as they go to disk."""
+    return [(column, values)] if mask is None else [(column, values), (mask_column(column), mask)]
 
 
 def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
@@ -148,7 +165,7 @@ def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dic
     """Return the CF attributes of a column."""
     out: dict[str, Any] = {"units": column.unit, "long_name": column.long_name}
     name, teacher = split_key(column.name)
-    if teacher is not None:
+    if teacher is not None and not is_mask(column.name):
         out["teacher"] = teacher
     if name == "n_atoms":
         out["sample_dimension"] = "atom"
@@ -300,11 +317,13 @@ def assemble_segment(segment: Segment, columns: Mapping[str, Array]) -> SampleBa
     """Return the batch of the columns of a segment, given by their on-disk names."""
     plain: dict[str, Array] = {}
     labels: dict[str, dict[str, Array]] = {}
+    masks: dict[str, Array] = {}
     for key, array in columns.items():
         name, teacher = split_key(key)
         if teacher is None:
             plain[key] = array
+        elif is_mask(key):
+            masks[teacher] = array
         else:
             labels.setdefault(teacher, {})[name] = array
-    user = {key: stored.column for key, stored in segment.columns.items() if known_column(key) is None}
-    return assemble(plain, labels, user, dict(segment.vocabulary))
+    return assemble(plain, labels, segment.user, dict(segment.vocabulary), masks=masks)

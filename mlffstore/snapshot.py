@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, merge_codes, normalise_indices
 from mlffstore.errors import DataError
+from mlffstore.masks import missing_rows
 from mlffstore.ragged import Ints, offsets, row_indices
-from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, split_key
+from mlffstore.records import known_column
+from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, mask_key, split_key
 from mlffstore.segment import ChunkCache, ColumnReader
 from mlffstore.splits import SPLITS, assign
 from mlffstore.state import SegmentList, Totals
@@ -216,13 +218,15 @@ class Snapshot:
         teacher : str or sequence of str, optional
             Whose labels to read; all by default.
         columns : iterable of str, optional
-            Names of the columns wanted beside `n_atoms`, standard, label or user; all by default. A batch without the
-            structure columns serves for statistics only.
+            Names of the columns wanted beside `n_atoms`, standard, label or user; all that these samples have by default. A
+            user column that is named is in the batch even if none of these samples has it. A batch without the structure
+            columns serves for statistics only.
 
         Returns
         -------
         SampleBatch
-            In request order. Labels that a sample lacks are NaN.
+            In request order. Labels and user columns that a sample lacks are NaN; integer and boolean user columns keep
+            their dtype, and the `masks` of the batch say where they have a value.
 
         Raises
         ------
@@ -247,9 +251,12 @@ class Snapshot:
         n_atoms = self._read_sample_column("n_atoms", plan)
         plan.set_atoms(n_atoms, self._reader)
         keys = list(dict.fromkeys(key for part in plan.parts for key in part.segment.columns))
-        keys = [key for key in keys if key != "n_atoms" and self._wanted(key, wanted, who)]
+        keys = [key for key in keys if key != "n_atoms" and not is_mask(key) and self._wanted(key, wanted, who)]
         jobs = [(key, part) for key in keys for part in plan.parts if key in part.segment.columns]
-        out = {key: self._empty(key, plan) for key in keys}
+        keys += [name for name in self._user if name in (wanted or ()) and name not in keys]
+        columns = {key: self._column(key, plan) for key in keys}
+        out = {key: self._empty(key, columns[key], plan) for key in keys}
+        masks = {key: np.zeros(len(out[key]), bool) for key in keys if self._is_masked(key, columns[key], plan)}
         vocabularies = {key: merge_codes([(np.zeros(0, np.uint16), p.segment.vocabulary.get(key, ("unknown",)))
                         for p in plan.parts])[1] for key in (*CODED, "reason") if key in keys}  # fmt: skip
 
@@ -262,14 +269,19 @@ class Snapshot:
                 if len(values) and int(values.max()) >= len(lookup):
                     raise DataError(f"{part.segment.path}/{key}: a code without a meaning; the store is damaged")
                 values = lookup[values]
-            part.place(out[key], values, part.segment.columns[key].column.axis)
+            part.place(out[key], values, columns[key].axis)
+            if key in masks:
+                masked = mask_key(key) in part.segment.columns
+                part.place(masks[key], part.values(self._reader, mask_key(key)) if masked else True, columns[key].axis)
 
         if plan.nbytes(keys) > _PARALLEL_NBYTES:
             list(cpu_pool().map(fill, jobs))
         else:
             for job in jobs:
                 fill(job)
-        return self._assemble(out, n_atoms, vocabularies)
+        user = {key: columns[key] for key in keys if known_column(key) is None}
+        masks = {key: mask for key, mask in masks.items() if not mask.all()}
+        return self._assemble(out, n_atoms, vocabularies, user, masks)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
         if indices is None:
@@ -290,16 +302,26 @@ class Snapshot:
             return False
         return wanted is None or name in wanted
 
-    def _empty(self, key: str, plan: _Plan) -> Array:
-        """Return the output of a column: NaN where it may be missing, promoted to float where NaN needs it."""
-        holders = [part.segment.columns[key] for part in plan.parts if key in part.segment.columns]
-        column = holders[0].column
+    def _column(self, key: str, plan: _Plan) -> Column:
+        """Return the description of a column that is read."""
+        held = next((part.segment.columns[key] for part in plan.parts if key in part.segment.columns), None)
+        return self._user[key] if held is None else held.column
+
+    @staticmethod
+    def _empty(key: str, column: Column, plan: _Plan) -> Array:
+        """Return the output of a column, with missing values if some rows will not be filled."""
         rows = len(plan.index) if column.axis == "sample" else plan.n_atoms
-        dtype = np.dtype(column.dtype)
-        if len(holders) < len(plan.parts):
-            dtype = dtype if dtype.kind == "f" else np.dtype("float64")
-            return np.full((rows, *column.shape), np.nan, dtype)
-        return np.empty((rows, *column.shape), dtype)
+        if all(key in part.segment.columns for part in plan.parts):
+            return np.empty((rows, *column.shape), column.dtype)
+        return missing_rows(column, rows)
+
+    @staticmethod
+    def _is_masked(key: str, column: Column, plan: _Plan) -> bool:
+        """Return whether a column may lack values that NaN does not mark."""
+        if np.dtype(column.dtype).kind == "f" or known_column(key) is not None:
+            return False
+        held = [part.segment.columns for part in plan.parts]
+        return any(key not in columns or mask_key(key) in columns for columns in held)
 
     def _read_sample_column(self, key: str, plan: _Plan) -> Array:
         out = np.empty(len(plan.index), STANDARD[key].dtype)
@@ -308,20 +330,24 @@ class Snapshot:
             out[part.where] = values
         return out
 
-    def _assemble(self, out: dict[str, Array], n_atoms: Array, vocabularies: dict[str, tuple[str, ...]]) -> SampleBatch:
+    def _assemble(
+        self,
+        out: dict[str, Array],
+        n_atoms: Array,
+        vocabularies: dict[str, tuple[str, ...]],
+        user: dict[str, Column],
+        masks: dict[str, Array],
+    ) -> SampleBatch:
         columns = {"n_atoms": n_atoms}
         labels: dict[str, dict[str, Array]] = {}
-        user = {}
         for key, array in out.items():
             name, teacher = split_key(key)
             if teacher is not None:
                 labels.setdefault(teacher, {})[name] = array
             else:
                 columns[key] = array
-                if key in self._user:
-                    user[key] = self._user[key].with_dtype(array.dtype.name)
         ordered = {who: labels[who] for who in self._teachers if who in labels}
-        return assemble(columns, ordered, user, vocabularies)
+        return assemble(columns, ordered, user, vocabularies, masks=masks)
 
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
@@ -415,8 +441,8 @@ class _Part:
         reader.read(stored, start, stop, out)
         return out
 
-    def place(self, out: Array, values: Array, axis: str) -> None:
-        """Put the rows where the request wants them."""
+    def place(self, out: Array, values: Array | bool, axis: str) -> None:
+        """Put the rows, or one value for all of them, where the request wants them."""
         out[self.where if axis == "sample" else self.atom_where] = values
 
 
@@ -466,7 +492,7 @@ class _Plan:
         per_key: Mapping[str, Column] = {
             key: stored.column for part in self.parts for key, stored in part.segment.columns.items()
         }
-        return sum(rows[per_key[key].axis] * per_key[key].row_nbytes for key in keys)
+        return sum(rows[per_key[key].axis] * per_key[key].row_nbytes for key in keys if key in per_key)
 
 
 class Opener(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
-from mlffstore.records import SEGMENT, Fields, Layer, Segment, known_column, parse_layer, parse_segment
+from mlffstore.records import SEGMENT, Fields, Layer, Segment, parse_layer, parse_segment, user_columns
 
 if TYPE_CHECKING:
     from mlffstore.log import Entry
@@ -252,9 +252,8 @@ class State:
                 self.teachers[who] = info if isinstance(info, dict) else {}
 
     def _learn_user(self, part: Segment | Layer) -> None:
-        for key, stored in part.columns.items():
-            if known_column(key) is None:
-                self.user.setdefault(key, stored.column)
+        for name, column in user_columns(part.columns).items():
+            self.user.setdefault(name, column)
 
     def _layer(self, fields: Fields) -> None:
         def find(path: str) -> Segment | None:
@@ -313,7 +312,7 @@ class State:
                 )
         for column in user:
             before = self.user.get(column.name)
-            if before is not None and replace(before, long_name="") != replace(column, long_name=""):
+            if before is not None and not before.same_kind(column):
                 raise DataError(
                     f"user column {column.name!r}: expected {before.dtype} {before.dims} in {before.unit!r} as before, "
                     f"got {column.dtype} {column.dims} in {column.unit!r}; convert it or rename it"

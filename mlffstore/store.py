@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
 
+    import numpy.typing as npt
     from ase import Atoms
 
     from mlffstore.labelling import LabelReport
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
     from mlffstore.records import Segment
-    from mlffstore.schema import Array
     from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
@@ -312,6 +312,7 @@ class Store:
         notes = {"teachers": info, "provenance": _json_mapping("provenance", provenance or {})}
         if batch is not None and (len(batch) or rejected is None):
             batch = batch.astype(self.precision)
+            batch.check_masks()
             rules.check(batch, require)
             batch = batch.hashed()
         else:
@@ -477,7 +478,7 @@ class Store:
     def add_column(
         self,
         name: str,
-        values: Array,
+        values: npt.ArrayLike,
         *,
         unit: str = "1",
         long_name: str = "",
@@ -491,13 +492,15 @@ class Store:
         name : str
             An identifier that is not one of the standard names.
         values : array_like, shape (S, ...) or (A, ...)
-            One row a sample or an atom of the snapshot.
+            One row per sample or per atom of the snapshot. Rows without a value are NaN; in an integer or boolean column,
+            pass a `numpy.ma.MaskedArray`.
         unit : str, optional
             "1" for none.
         long_name : str, optional
             One line for people.
         snapshot : Snapshot, optional
-            Whose samples these are; the newest by default. Samples appended since lack the column and read as NaN.
+            Whose samples these are; the newest by default. Samples appended since lack the column: they read as
+            NaN, or are masked out in `SampleBatch.masks` if the dtype is an integer or bool.
         provenance : mapping, optional
             JSON kept in the log entry.
 
@@ -518,7 +521,7 @@ class Store:
         self._check_writable()
         notes = _json_mapping("provenance", provenance or {})
         return add_column(
-            self._storage, self._log, snapshot or self.snapshot(), name, np.asarray(values),
+            self._storage, self._log, snapshot or self.snapshot(), name, values,
             unit=unit, long_name=long_name, provenance=notes,
         )  # fmt: skip
 
@@ -786,6 +789,7 @@ def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
         batch.user,
         batch.vocabulary | {"reason": meanings},
         batch.offsets,
+        batch.masks,
     )
 
 

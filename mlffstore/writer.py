@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlffstore import rules
-from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.batch import SampleBatch, concatenate, merge_user_columns
 from mlffstore.duplicates import check_policy
 from mlffstore.errors import DataError
 
@@ -71,11 +71,7 @@ class Writer:
             given = [labels] if isinstance(labels, Mapping) else labels
             batch = SampleBatch.from_ase(frames, teacher=self._teacher, labels=given, source=source, sampler=sampler)
         rules.check(batch, self._require)
-        if self._waiting and batch.user != self._waiting[0].user:
-            raise DataError(
-                f"user columns: expected {sorted(self._waiting[0].user)} as in the samples that wait, got "
-                f"{sorted(batch.user)}; call flush() before another kind of samples"
-            )
+        merge_user_columns([*(waiting.user for waiting in self._waiting), batch.user])
         self._waiting.append(batch.astype(self.store.precision))
         self._n_waiting += len(batch)
         if self._n_waiting >= self.flush_samples:

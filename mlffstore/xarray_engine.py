@@ -18,7 +18,7 @@ from mlffstore import accessor as _accessor  # noqa: F401  registers Dataset.mlf
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError
 from mlffstore.ragged import offsets
-from mlffstore.schema import CODED, LABELS, STANDARD, Column, label_key
+from mlffstore.schema import CODED, LABELS, STANDARD, Column, label_key, mask_key
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS, assign
 
@@ -196,8 +196,10 @@ class _Rows2D(BackendArray):
         self.n = int(rows.starts[column.axis][-1])
         self.shape = (self.n, len(keys), *column.shape) if teacher else (self.n, *column.shape)
         dtype = np.dtype(column.dtype)
-        # A user column that some segments lack is NaN there, which integers cannot say.
-        if dtype.kind != "f" and not all(key in segment.columns for segment in rows.segments for key in keys):
+        # A user column that some samples lack is NaN there, which integers cannot say.
+        if dtype.kind != "f" and any(
+            key not in segment.columns or mask_key(key) in segment.columns for segment in rows.segments for key in keys
+        ):
             dtype = np.dtype("float64")
         self.dtype = dtype
 
@@ -250,6 +252,9 @@ class _Rows2D(BackendArray):
                     raise DataError(f"{segment.path}/{key}: a code without a meaning; the store is damaged")
                 values = np.array([self.words.index(word) for word in words], np.uint16)[values]
             out[where] = values
+            mask = segment.columns.get(mask_key(key))
+            if mask is not None:
+                out[where] = np.where(reader.gather(mask, mine).reshape(-1, *(1,) * (out.ndim - 1)), out[where], np.nan)
         return out
 
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.batch import concatenate
 from mlffstore.errors import ConflictError, DataError
-from mlffstore.records import known_column, segment_document
+from mlffstore.records import segment_document
 from mlffstore.segment import ChunkCache, ColumnReader, discard, read_segment, write_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlffstore.log import Log
     from mlffstore.records import Segment
+    from mlffstore.schema import Column
     from mlffstore.state import State
     from mlffstore.storage import Storage
 
@@ -87,26 +88,29 @@ def plan(segments: Sequence[Segment], target_nbytes: int) -> Iterator[list[Segme
     """Yield the runs of neighbours to merge.
 
     A segment of half the target or more stays as it is: merging it again and again with what little came after would
-    write it again and again. Neighbours with different user columns are not merged, since these have no missing value.
+    write it again and again. Neighbours whose user columns contradict each other, as rejected samples may, are not merged.
     """
     run: list[Segment] = []
     size = 0
+    user: dict[str, Column] = {}
     for segment in segments:
         nbytes = sum(stored.rows * stored.column.row_nbytes for stored in segment.columns.values())
         small = nbytes < target_nbytes / 2
-        if run and (not small or size + nbytes > target_nbytes or _user_columns(segment) != _user_columns(run[-1])):
+        if run and (not small or size + nbytes > target_nbytes or _contradict(user, segment.user)):
             if len(run) > 1:
                 yield run
-            run, size = [], 0
+            run, size, user = [], 0, {}
         if small:
             run.append(segment)
             size += nbytes
+            user |= segment.user
     if len(run) > 1:
         yield run
 
 
-def _user_columns(segment: Segment) -> dict[str, Any]:
-    return {key: stored.column for key, stored in segment.columns.items() if known_column(key) is None}
+def _contradict(some: Mapping[str, Column], others: Mapping[str, Column]) -> bool:
+    """Return whether one name stands for two different user columns."""
+    return any(name in some and not some[name].same_kind(column) for name, column in others.items())
 
 
 class Unchanged:

@@ -164,8 +164,8 @@ def test_user_columns_and_missing_ones(store):
     read = store.snapshot().read()
     assert read.columns["gap"][0] == 1.5
     assert np.isnan(read.columns["gap"][1])
-    assert read.columns["rank"].dtype == np.float64  # an integer cannot say that it is missing
-    assert np.isnan(read.columns["rank"][1])
+    assert read.columns["rank"].dtype == np.int64
+    assert read.masks["rank"].tolist() == [True, False]  # an integer cannot say that it is missing
     assert read.user["gap"].unit == "eV"
     with pytest.raises(DataError, match="user column 'gap'"):
         store.append(batch({"gap": (np.array([1.5], np.float32), "meV", "sample")}))

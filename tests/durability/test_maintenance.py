@@ -96,14 +96,14 @@ def weighted(weight: float) -> ml.SampleBatch:
     )  # fmt: skip
 
 
-def test_user_columns_and_quarantine_are_merged_apart(store):
+def test_accepted_and_rejected_samples_are_merged_apart(store):
     plain = ml.SampleBatch.from_ase(metal_frames(2))
     for i in range(4):
         batch = weighted(float(i)) if i >= 2 else plain
         store.commit(batch, rejected=plain, reasons=[f"reason {i}", "common"])
     done = store.compact()
-    assert (done.n_before, done.n_after) == (8, 3)
-    assert [sorted(segment.columns).count("weight") for segment in store.snapshot().segments] == [0, 1]
+    assert (done.n_before, done.n_after) == (8, 2)
+    assert [sorted(segment.columns).count("weight") for segment in store.snapshot().segments] == [1]
     assert store.snapshot().quarantine.reasons() == [x for i in range(4) for x in (f"reason {i}", "common")]
     weight = store.snapshot().read().columns["weight"]
     assert np.array_equal(weight, [np.nan] * 4 + [2, 2, 3, 3], equal_nan=True)
