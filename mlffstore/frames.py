@@ -8,6 +8,7 @@ import numpy as np
 
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, TeacherError, problems_message
+from mlffstore.masks import user_rows, without_mask
 from mlffstore.schema import CODED, LABELS, Array
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.batch import SampleBatch
+    from mlffstore.schema import Column
 
 
 def gather(
@@ -107,6 +109,7 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
         choose_teacher(batch.teachers, teacher)
     candidates = (teacher,) if teacher is not None else batch.teachers
     starts = batch.offsets.tolist()
+    user = [(column, *user_rows(batch, column)) for column in batch.user.values()]
     frames = []
     for i in range(len(batch)):
         atoms_slice = slice(starts[i], starts[i + 1])
@@ -117,8 +120,9 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
             pbc=batch.pbc[i],
             info={"charge": int(batch.charge[i]), "multiplicity": int(batch.multiplicity[i]), **_origin(batch, i)},
         )
-        for name, column in batch.user.items():
-            _put(atoms, name, batch.columns[name][atoms_slice if column.axis == "atom" else i], column.axis)
+        for column, values, mask in user:
+            rows = atoms_slice if column.axis == "atom" else slice(i, i + 1)
+            _put(atoms, column, values[rows], mask[rows])
         found = {}
         for who in candidates:
             results = _results(batch, who, i, atoms_slice)
@@ -146,14 +150,15 @@ def _origin(batch: SampleBatch, i: int) -> dict[str, str]:
     return out
 
 
-def _put(atoms: Atoms, name: str, value: Array, axis: str) -> None:
-    """Give a frame its rows of a user column. A missing float is absent."""
-    if value.dtype.kind == "f" and np.isnan(value).all():
+def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
+    """Give a frame its rows of a user column. What is missing is absent."""
+    rows = without_mask(column.name, values, mask)
+    if rows is None:
         return
-    if axis == "atom":
-        atoms.arrays[name] = value.copy()
+    if column.axis == "atom":
+        atoms.arrays[column.name] = rows.copy()
     else:
-        atoms.info[name] = value.copy() if value.ndim else value.item()
+        atoms.info[column.name] = rows[0].copy() if rows.ndim > 1 else rows[0].item()
 
 
 def _results(batch: SampleBatch, who: str, i: int, atoms_slice: slice) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.batch import choose_teacher
+from mlffstore.masks import mask_names, user_rows
 from mlffstore.release.selection import present, select
 from mlffstore.schema import CODED, LABELS
 from mlffstore.splits import SPLITS
@@ -80,7 +81,8 @@ def export_concatenated(
     Units are eV and angstrom, stress in Voigt order xx yy zz yz xz xy. A label that a sample lacks is zero and False in
     `energy_mask`, `forces_mask` or `stress_mask`, which have one entry for each sample. The layout knows no splits: samples
     lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are. User columns are in the group
-    `columns`, with the attributes `axis` and `units`; a missing float is NaN.
+    `columns`, with the attributes `axis` and `units`; a missing float is NaN, and of integers and booleans the mask that the
+    attribute `ancillary_variables` names says where there is a value.
     """
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     _, filters = filters_of("gzip", compression_level)
@@ -97,7 +99,9 @@ def _write(
     queue = chunks.ChunkQueue()
     columns = {}
     user = {f"columns/{name}": column for name, column in snapshot.user_columns.items()}
+    names = mask_names((segment.columns for segment in snapshot.segments), snapshot.user_columns)
     layout = _DATASETS | {name: (column.axis, column.shape, column.dtype) for name, column in user.items()}
+    layout |= {f"columns/{mask}": (snapshot.user_columns[name].axis, (), "?") for name, mask in names.items()}
     for name, (axis, inner, dtype) in layout.items():
         size = max(1, min(rows[axis], CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
         options = {"chunks": (size, *inner), **filters} if rows[axis] else {}
@@ -105,6 +109,8 @@ def _write(
         columns[name] = chunks.Column(dataset, filters["compression_opts"])
     for name, column in user.items():
         columns[name].dataset.attrs.update({"axis": column.axis, "units": column.unit})
+        if column.name in names:
+            columns[name].dataset.attrs["ancillary_variables"] = names[column.name]
     done, atoms = 0, 0
     zero = np.zeros(1, np.int64)
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
@@ -128,7 +134,9 @@ def _write(
         for name in CODED:
             values[f"metadata/{name}"] = recoded(batch, name, words[name])
         for name, column in user.items():
-            values[name] = batch.columns[column.name]
+            values[name], mask = user_rows(batch, column)
+            if column.name in names:
+                values[f"columns/{names[column.name]}"] = mask
         for name, array in values.items():
             queue.add(columns[name], np.ascontiguousarray(array, columns[name].dataset.dtype))
         done, atoms = done + len(batch), int(ends[-1])

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import numpy as np
 from mlffstore import __version__
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore.masks import mask_names, user_rows
 from mlffstore.release import FORMAT, TRUTH
 from mlffstore.release.selection import select
-from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, label_key
+from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, is_mask, label_key, mask_column, mask_key
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
@@ -244,6 +246,8 @@ class _Split:
         for name, (_, key) in self.columns.items():
             if key in steps:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
+            if is_mask(key):
+                self.datasets[key.partition(".")[2]].dataset.attrs["ancillary_variables"] = name
         self.words: dict[str, list[str]] = {name: [] for name in CODED}
 
     def add(self, queue: chunks.ChunkQueue, batch: SampleBatch) -> None:
@@ -282,6 +286,8 @@ class _Split:
             return values
         if name in CODED:
             return recoded(batch, name, self.words[name])
+        if is_mask(key):
+            return user_rows(batch, self.columns[key.partition(".")[2]][0])[1]
         return batch.columns.get(name)
 
 
@@ -294,7 +300,7 @@ def recoded(batch: SampleBatch, name: str, words: list[str]) -> Array:
 def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Column, str]]:
     """Return the columns of the file by name, each with the name of what it holds.
 
-    Standard columns, the labels that the teachers have, user columns.
+    Standard columns, the labels that the teachers have, user columns with their masks.
     """
     out = {
         name: (column.with_dtype(snapshot.precision) if name == "positions" else column, name)
@@ -304,7 +310,13 @@ def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Co
         for column in LABELS.values():
             if any(label_key(column.name, one) in segment.columns for segment in snapshot.segments):
                 out[column.name if len(who) == 1 else label_key(column.name, one)] = (column, column.name)
-    return out | {name: (column, name) for name, column in snapshot.user_columns.items()}
+    user = snapshot.user_columns
+    masks = mask_names((segment.columns for segment in snapshot.segments), user)
+    for name, column in user.items():
+        out[name] = (column, name)
+        if name in masks:
+            out[masks[name]] = (replace(mask_column(column), name=masks[name]), mask_key(name))
+    return out
 
 
 def _dimensions(group: h5py.Group, rows: dict[str, int], columns: list[Column]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError
+from mlffstore.masks import user_rows, without_mask
 from mlffstore.release.selection import present, select
 from mlffstore.schema import CODED, LABELS
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
@@ -103,6 +104,7 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
     """Write the samples of one file; MACE counts the members of its root group, so the rest is in attributes."""
     labels, starts = batch.labels.get(teacher, {}), batch.offsets
     there = {name: present(batch, teacher, name) for name in LABELS}
+    user = {name: user_rows(batch, column) for name, column in columns.items()}
     file.attrs["drop_last"] = False
     file.attrs["root"] = batch.root
     for name in CODED:
@@ -128,4 +130,8 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
             weights[name] = float(whole[i])
         named["total_charge"], named["total_spin"] = float(batch.charge[i]), float(batch.multiplicity[i])
         for name, column in columns.items():
-            named[name] = batch.columns[name][atoms if column.axis == "atom" else i]
+            values, mask = user[name]
+            row = atoms if column.axis == "atom" else slice(i, i + 1)
+            user_value = without_mask(name, values[row], mask[row])
+            if user_value is not None:
+                named[name] = user_value if column.axis == "atom" else user_value[0]

@@ -15,6 +15,7 @@ import numpy as np
 
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
 from mlffstore.errors import DataError, FormatError, StoreNotFoundError
+from mlffstore.masks import present
 from mlffstore.ragged import offsets
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
@@ -175,8 +176,15 @@ class Release:
         columns: dict[str, Array] = {}
         user: dict[str, Column] = {}
         vocabulary: dict[str, tuple[str, ...]] = {}
+        masks: dict[str, Array] = {}
+        masked = {str(dataset.attrs["ancillary_variables"]): name for name, dataset in group.items()
+                  if everything and "ancillary_variables" in dataset.attrs}  # fmt: skip
         for name, dataset in group.items():
             if "axis" not in dataset.attrs or name.partition(".")[0] in LABELS:  # a dimension scale, a label
+                continue
+            if name in masked:
+                mask = present(dataset[rows[dataset.attrs["axis"]]].astype(bool))
+                masks |= {} if mask is None else {masked[name]: mask}
                 continue
             if name not in STANDARD or name in CODED:
                 if not everything:
@@ -195,7 +203,7 @@ class Release:
             }
             for one in who
         }
-        return assemble(columns, labels, user, vocabulary)
+        return assemble(columns, labels, user, vocabulary, masks=masks)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:

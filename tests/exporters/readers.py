@@ -36,7 +36,9 @@ def of_batch(batch: Any, teacher: str) -> dict[str, Fields]:
         one |= {"numbers": batch.numbers[atoms], "positions": batch.positions[atoms]}
         one |= {"source": batch.source[i], "sampler": batch.sampler[i]}
         for name, column in batch.user.items():
-            one[name] = batch.columns[name][atoms if column.axis == "atom" else i]
+            rows = atoms if column.axis == "atom" else i
+            if name not in batch.masks or batch.masks[name][rows].all():
+                one[name] = batch.columns[name][rows]
         for name, values in batch.labels.get(teacher, {}).items():
             one[name] = values[atoms] if name == "forces" else values[i]
         out[f"{int(batch.root[i]):016x}"] = _there(one)
@@ -115,11 +117,13 @@ def _concatenated(path: Path) -> dict[str, Fields]:
             name = key.partition("/")[2]
             if name.endswith(("_splits", "_mask")) or name in ("structure_indices", "split"):
                 continue
-            mask = columns.get(f"{key}_mask", (np.ones(len(starts), bool), {}))[0]
-            if about.get("axis") == "atom" or name in ("atomic_numbers", "positions", "forces"):
-                value, there = values[starts[i] : starts[i + 1]], mask[i]
+            atoms = slice(starts[i], starts[i + 1])
+            rows = atoms if about.get("axis") == "atom" or name in ("atomic_numbers", "positions", "forces") else i
+            value = values[rows]
+            if "ancillary_variables" in about:
+                there = columns[f"columns/{about['ancillary_variables']}"][0][rows].all()
             else:
-                value, there = values[i], mask[i]
+                there = columns.get(f"{key}_mask", (np.ones(len(starts), bool), {}))[0][i]
             if there:
                 fields[ours.get(name, name)] = json.loads(about["meanings"])[value] if "meanings" in about else value
         out[f"{int(fields.pop('root')):016x}"] = _there(fields)

@@ -25,7 +25,7 @@ def samples(seed: int, n: int = 24) -> ml.SampleBatch:
     energy[rng.random(n) < 0.3] = np.nan
     forces[(rng.random(n) < 0.3)[per_atom]] = np.nan
     stress[~pbc.all(axis=1) | (rng.random(n) < 0.3)] = np.nan
-    energy[:8] = rng.normal(-50, 9, 8)  # MACE's statistics need some in every split
+    energy[:4] = rng.normal(-50, 9, 4)  # the statistics for MACE need some
     quality = rng.normal(size=n)
     quality[rng.random(n) < 0.5] = np.nan
     extra = {
@@ -43,6 +43,10 @@ def samples(seed: int, n: int = 24) -> ml.SampleBatch:
         "velocity": (rng.normal(size=(total, 3)).astype(np.float32), "angstrom/fs", "atom"),
         "virial": (rng.normal(size=n), "eV", "sample"),
     }  # fmt: skip
+    for name in ("big", "good", "tag"):  # whole samples without a value
+        values, unit, axis = extra[name]
+        absent = rng.random(n) < 0.4
+        extra[name] = (np.ma.masked_array(values, absent if axis == "sample" else absent[per_atom]), unit, axis)
     chosen = [name for name in extra if rng.random() < 0.6]
     return ml.SampleBatch(
         n_atoms=n_atoms, numbers=rng.integers(1, 90, total), positions=rng.normal(0, 3, (total, 3)).astype(np.float32),
@@ -72,6 +76,7 @@ def test_every_field_comes_back_or_is_named(layout, seed, tmp_path, caplog):
         pytest.importorskip("ase_db_backends")
     store = ml.create(tmp_path / "d.zarr")
     store.append(samples(seed), require=())
+    store.append(samples(seed + 100, 6), require=())  # with other user columns
     snap = store.snapshot()
     batch = snap.read()
     expected = {
@@ -82,6 +87,8 @@ def test_every_field_comes_back_or_is_named(layout, seed, tmp_path, caplog):
     path = ml.get_exporter(layout)(snap, tmp_path / "out.h5")
     found = read_layout(layout, path)
     assert found.keys() == expected.keys()
+    if layout == "hdf5":
+        assert ml.verify_release(path).problems == ()
     named = " ".join(message for message in caplog.messages if "left out" in message)
     for root, fields in expected.items():
         for name, value in fields.items():
