@@ -9,7 +9,8 @@ import numpy as np
 from mlffstore import electrons
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, TeacherError, problems_message
-from mlffstore.schema import LABELS, Array
+from mlffstore.masks import user_rows, without_mask
+from mlffstore.schema import CODED, LABELS, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.batch import SampleBatch
+    from mlffstore.schema import Column
 
 
 def gather(
@@ -113,6 +115,7 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
         choose_teacher(batch.teachers, teacher)
     candidates = (teacher,) if teacher is not None else batch.teachers
     starts = batch.offsets.tolist()
+    user = [(column, *user_rows(batch, column)) for column in batch.user.values()]
     frames = []
     for i in range(len(batch)):
         atoms_slice = slice(starts[i], starts[i + 1])
@@ -121,8 +124,11 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
             positions=batch.positions[atoms_slice].astype(np.float64),
             cell=batch.cell[i],
             pbc=batch.pbc[i],
-            info={"charge": int(batch.charge[i]), "multiplicity": int(batch.multiplicity[i])},
+            info={"charge": int(batch.charge[i]), "multiplicity": int(batch.multiplicity[i]), **_origin(batch, i)},
         )
+        for column, values, mask in user:
+            rows = atoms_slice if column.axis == "atom" else slice(i, i + 1)
+            _put(atoms, column, values[rows], mask[rows])
         found = {}
         for who in candidates:
             results = _results(batch, who, i, atoms_slice)
@@ -139,6 +145,26 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
             atoms.calc.name = who
         frames.append(atoms)
     return frames
+
+
+def _origin(batch: SampleBatch, i: int) -> dict[str, str]:
+    """Return root, source and sampler of a sample, those that are known."""
+    out = {name: batch.vocabulary[name][int(batch.columns[name][i])] for name in CODED if name in batch.columns}
+    out = {name: word for name, word in out.items() if word != "unknown"}
+    if "root" in batch.columns:  # with a letter in front: sixteen digits could pass for a number
+        out["root"] = f"x{int(batch.columns['root'][i]):016x}"
+    return out
+
+
+def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
+    """Give a frame its rows of a user column. What is missing is absent."""
+    rows = without_mask(column.name, values, mask)
+    if rows is None:
+        return
+    if column.axis == "atom":
+        atoms.arrays[column.name] = rows.copy()
+    else:
+        atoms.info[column.name] = rows[0].copy() if rows.ndim > 1 else rows[0].item()
 
 
 def _results(batch: SampleBatch, who: str, i: int, atoms_slice: slice) -> dict[str, Any]:

@@ -12,12 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlffstore.errors import DataError, problems_message
+from mlffstore.schema import mask_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from mlffstore.batch import SampleBatch
     from mlffstore.schema import Array, Column
 
+#: Integers up to this are exact as float64.
+_EXACT = 2**53
 Mask = npt.NDArray[np.bool_]
 
 
@@ -99,3 +103,74 @@ def check_masks(masks: Mapping[str, Mask], user: Mapping[str, Column], rows: Map
             )
     if problems:
         raise DataError(problems_message("these masks do not fit their columns:", problems))
+
+
+def mask_names(segments: Iterable[Mapping[str, object]], user: Mapping[str, Column]) -> dict[str, str]:
+    """Return the user columns that need a mask where whole datasets are handed out, each with the name of its mask.
+
+    Parameters
+    ----------
+    segments : iterable of mapping
+        Columns of each segment by their on-disk names.
+    user : mapping of str to Column
+
+    Returns
+    -------
+    dict of str to str
+        ``{"quality": "quality_mask"}``; with more underscores if there is a user column of that name.
+    """
+    columns = list(segments)
+    out = {}
+    for name, column in user.items():
+        key = mask_key(name)
+        if np.dtype(column.dtype).kind != "f" and any(name not in held or key in held for held in columns):
+            mask = f"{name}_mask"
+            while mask in user:
+                mask += "_"
+            out[name] = mask
+    return out
+
+
+def user_rows(batch: SampleBatch, column: Column) -> tuple[Array, Mask]:
+    """Return a user column of a batch, whether or not the batch has it, and which rows have a value."""
+    n = len(batch) if column.axis == "sample" else batch.n_atoms_total
+    if column.name not in batch.user:
+        return missing_rows(column, n), np.zeros(n, bool)
+    values = batch.columns[column.name]
+    if values.dtype.kind == "f":
+        return values, np.asarray(~np.isnan(values.reshape(n, int(np.prod(column.shape)))).all(axis=1))
+    return values, batch.masks.get(column.name, np.ones(n, bool))
+
+
+def without_mask(name: str, values: Array, mask: Mask) -> Array | None:
+    """Return the rows of one sample for a place that knows no masks.
+
+    Parameters
+    ----------
+    name : str
+        The column, for messages.
+    values : ndarray, shape (rows, ...)
+    mask : ndarray of bool, shape (rows,)
+
+    Returns
+    -------
+    ndarray or None
+        None if no row has a value; float64 with NaN if only some atoms have one.
+
+    Raises
+    ------
+    DataError
+        If there are integers among them that float64 does not hold.
+    """
+    if not mask.any():
+        return None
+    if mask.all() or values.dtype.kind == "f":
+        return values
+    out = values.astype(np.float64)
+    if values.dtype.kind != "b" and (np.abs(out[mask]) > _EXACT).any():
+        raise DataError(
+            f"{name}: some atoms of a sample have no value, and others integers beyond 2^53, which no float64 holds; leave "
+            "the column out, or give all atoms of a sample a value"
+        )
+    out[~mask] = np.nan
+    return out

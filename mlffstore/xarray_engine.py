@@ -17,8 +17,9 @@ from xarray.core import indexing
 from mlffstore import accessor as _accessor  # noqa: F401  registers Dataset.mlff
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError
+from mlffstore.masks import mask_names
 from mlffstore.ragged import offsets
-from mlffstore.schema import CODED, LABELS, STANDARD, Column, label_key, mask_key
+from mlffstore.schema import CODED, LABELS, STANDARD, Column, label_key, mask_column, mask_key
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS, assign
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mlffstore.ragged import Ints
+    from mlffstore.records import Segment
     from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
 
@@ -91,6 +93,7 @@ def dataset(
             encoding = {"preferred_chunks": {dims[0]: chunks[dims[0]]} if rows.starts["sample"][-1] else {}}
             variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
 
+    masks = mask_names((segment.columns for segment in rows.segments), snapshot.user_columns)
     for name, column in {**STANDARD, **snapshot.user_columns}.items():
         stored = column.with_dtype(snapshot.precision) if name == "positions" else column
         attributes: dict[str, Any] = {"units": column.unit, "long_name": column.long_name}
@@ -100,7 +103,11 @@ def dataset(
         if name in CODED:
             several = (segment.vocabulary.get(name, ("unknown",)) for segment in rows.segments)
             words = tuple(dict.fromkeys(word for some in several for word in some))
-            attributes |= _flags(words, np.uint16)
+            attributes |= _flags(words, np.uint16) | {"meanings": json.dumps(words)}
+        if name in masks:
+            attributes["ancillary_variables"] = masks[name]
+            about_mask = {"units": "1", "long_name": f"whether {name} has a value"}
+            add(masks[name], _Mask(rows, column), (column.axis,), about_mask)
         add(name, _Rows2D(rows, stored, (name,), words), column.dims, attributes)
     roots = _Rows2D(rows, STANDARD["root"], ("root",), None)
     about_split = {"long_name": "split, a hash of the root", **_flags(SPLITS, np.uint8)}
@@ -195,13 +202,7 @@ class _Rows2D(BackendArray):
         self.rows, self.column, self.keys, self.words, self.teacher = rows, column, keys, words, teacher
         self.n = int(rows.starts[column.axis][-1])
         self.shape = (self.n, len(keys), *column.shape) if teacher else (self.n, *column.shape)
-        dtype = np.dtype(column.dtype)
-        # A user column that some samples lack is NaN there, which integers cannot say.
-        if dtype.kind != "f" and any(
-            key not in segment.columns or mask_key(key) in segment.columns for segment in rows.segments for key in keys
-        ):
-            dtype = np.dtype("float64")
-        self.dtype = dtype
+        self.dtype = np.dtype(column.dtype)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._outer)
@@ -223,6 +224,10 @@ class _Rows2D(BackendArray):
             out = out[(slice(None),) * axis + (part,)]
         return np.asarray(out[0] if np.ndim(index) == 0 else out)
 
+    def _absent(self, segment: Segment) -> Any:
+        """Return what stands where a segment lacks the column."""
+        return np.nan if self.dtype.kind == "f" else 0
+
     def _column(self, key: str, index: Ints) -> Array:
         """Return rows of one stored column."""
         starts, reader = self.rows.starts[self.column.axis], self.rows.snapshot._reader
@@ -238,7 +243,7 @@ class _Rows2D(BackendArray):
                 where = slice(int(where[0]), int(where[-1]) + 1)
             stored = segment.columns.get(key)
             if stored is None:
-                out[where] = np.nan
+                out[where] = self._absent(segment)
                 continue
             mine = index[where] - starts[i]
             if run:
@@ -252,10 +257,18 @@ class _Rows2D(BackendArray):
                     raise DataError(f"{segment.path}/{key}: a code without a meaning; the store is damaged")
                 values = np.array([self.words.index(word) for word in words], np.uint16)[values]
             out[where] = values
-            mask = segment.columns.get(mask_key(key))
-            if mask is not None:
-                out[where] = np.where(reader.gather(mask, mine).reshape(-1, *(1,) * (out.ndim - 1)), out[where], np.nan)
         return out
+
+
+class _Mask(_Rows2D):
+    """Where a user column has a value."""
+
+    def __init__(self, rows: _Rows, column: Column) -> None:
+        super().__init__(rows, mask_column(column), (mask_key(column.name),), None)
+        self.name = column.name
+
+    def _absent(self, segment: Segment) -> Any:
+        return self.name in segment.columns  # a segment that has the column and no mask has a value everywhere
 
 
 class _Splits(_Rows2D):

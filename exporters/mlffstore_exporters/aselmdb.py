@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import missing_dependency
+from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts
-from mlffstore_exporters.hdf5 import select
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    from ase import Atoms
+
+    from mlffstore.batch import SampleBatch
     from mlffstore.snapshot import Snapshot
 
 #: Samples of a file. The package looks every new row up in a list of all rows, which takes quadratic time.
@@ -50,8 +53,9 @@ def export_aselmdb(
 
     Notes
     -----
-    Charge and spin multiplicity are in ``atoms.info`` as `charge` and `spin`, where fairchem looks for them; `metadata.npz`
-    in each folder has the `natoms` that its samplers want.
+    Charge (e) and spin multiplicity are in ``row.data`` as `charge` and `spin`, where fairchem looks for them, beside root,
+    source, sampler and user columns. `metadata.npz` in each folder has the `natoms` that its samplers want. A label that a
+    sample lacks is not in its row.
     """
     try:
         from ase_db_backends.aselmdb import LMDBDatabase
@@ -67,10 +71,16 @@ def export_aselmdb(
             file = folder / split / f"data.{number:04d}.aselmdb"
             with LMDBDatabase(file, use_lock_file=False) as database:
                 for i, frame in enumerate(batch.to_ase(who)):
-                    info = {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i])}
-                    database.write(frame, data={**info, "root": f"{int(batch.root[i]):016x}"})
+                    database.write(frame, data=_data(frame, batch, i))
         for split, index in splits.items():
             if len(index):
                 n_atoms = snapshot.read(index, columns=["n_atoms"]).n_atoms
                 np.savez(folder / split / "metadata.npz", natoms=n_atoms)
     return target
+
+
+def _data(frame: Atoms, batch: SampleBatch, i: int) -> dict[str, Any]:
+    """Return what a row of the database holds beside structure and labels. fairchem makes `atoms.info` of it."""
+    info = {name: value for name, value in frame.info.items() if name not in ("charge", "multiplicity")}
+    own = {name: frame.arrays[name] for name in batch.user if name in frame.arrays}
+    return {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i]), **info, **own}

@@ -136,7 +136,7 @@ def _columns(about: About) -> str:
     lines = ["| column | dtype | unit | rows | meaning |", "|---|---|---|---|---|"]
     for name, (column, key) in stored_columns(about.snapshot, about.teachers).items():
         dtype = column.dtype.replace("bool", "uint8")
-        whose = f" ({name.partition('.')[2]})" if name != key else ""
+        whose = f" ({name.partition('.')[2]})" if key in LABELS and name != key else ""
         lines.append(f"| `{name}` | {dtype} | {column.unit} | {column.axis} | {column.long_name}{whose} |")
     rounding = ""
     if about.rounding:
@@ -145,7 +145,8 @@ def _columns(about: About) -> str:
     return f"""One group for each split. Atoms of all samples lie one after another, `n_atoms` says how many belong to each
 (CF contiguous ragged arrays). Rows of `cell` are lattice vectors. Stress is xx yy zz yz xz xy, positive under tension (the
 sign of ASE). Energies are total energies with the zero of their teacher: never mix those of two teachers. A label that a
-teacher does not give is NaN.
+teacher does not give is NaN, and so is a missing value of a column of real numbers. Of integers and booleans, the column
+that the attribute `ancillary_variables` names says where there is a value.
 
 {chr(10).join(lines)}
 {rounding}"""

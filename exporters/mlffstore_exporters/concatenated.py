@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.batch import choose_teacher
+from mlffstore.masks import mask_names, user_rows
+from mlffstore.release.selection import present, select
+from mlffstore.schema import CODED, LABELS
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
-from mlffstore_exporters.folder import has_stress, new_hdf5, parts
-from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, select
+from mlffstore_exporters.folder import new_hdf5, parts
+from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, recoded
 
 if TYPE_CHECKING:
     import os
@@ -29,13 +33,20 @@ _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "structures/positions": ("atom", (3,), "f8"),
     "structures/cells": ("sample", (3, 3), "f8"),
     "structures/pbc": ("sample", (3,), "?"),
+    "structures/charge": ("sample", (), "i2"),
+    "structures/multiplicity": ("sample", (), "i2"),
     "labels/energy": ("sample", (), "f8"),
+    "labels/energy_mask": ("sample", (), "?"),
     "labels/forces": ("atom", (3,), "f4"),
     "labels/forces_splits": ("bound", (), "i8"),
+    "labels/forces_mask": ("sample", (), "?"),
     "labels/stress": ("sample", (6,), "f8"),
     "labels/stress_mask": ("sample", (), "?"),
     "labels/structure_indices": ("sample", (), "i8"),
     "metadata/split": ("sample", (), "u1"),
+    "metadata/root": ("sample", (), "u8"),
+    "metadata/source": ("sample", (), "u2"),
+    "metadata/sampler": ("sample", (), "u2"),
 }
 
 
@@ -67,8 +78,11 @@ def export_concatenated(
 
     Notes
     -----
-    Units are eV and angstrom, stress in Voigt order xx yy zz yz xz xy, zero where `stress_mask` is False. The layout knows
-    no splits: samples lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are.
+    Units are eV and angstrom, stress in Voigt order xx yy zz yz xz xy. A label that a sample lacks is zero and False in
+    `energy_mask`, `forces_mask` or `stress_mask`, which have one entry for each sample. The layout knows no splits: samples
+    lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are. User columns are in the group
+    `columns`, with the attributes `axis` and `units`; a missing float is NaN, and of integers and booleans the mask that the
+    attribute `ancillary_variables` names says where there is a value.
     """
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     _, filters = filters_of("gzip", compression_level)
@@ -84,37 +98,57 @@ def _write(
     rows = {"sample": len(n_atoms), "bound": len(n_atoms) + 1, "atom": int(n_atoms.sum(dtype=np.int64))}
     queue = chunks.ChunkQueue()
     columns = {}
-    for name, (axis, inner, dtype) in _DATASETS.items():
+    user = {f"columns/{name}": column for name, column in snapshot.user_columns.items()}
+    names = mask_names((segment.columns for segment in snapshot.segments), snapshot.user_columns)
+    layout = _DATASETS | {name: (column.axis, column.shape, column.dtype) for name, column in user.items()}
+    layout |= {f"columns/{mask}": (snapshot.user_columns[name].axis, (), "?") for name, mask in names.items()}
+    for name, (axis, inner, dtype) in layout.items():
         size = max(1, min(rows[axis], CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
         options = {"chunks": (size, *inner), **filters} if rows[axis] else {}
         dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **options)
         columns[name] = chunks.Column(dataset, filters["compression_opts"])
+    for name, column in user.items():
+        columns[name].dataset.attrs.update({"axis": column.axis, "units": column.unit})
+        if column.name in names:
+            columns[name].dataset.attrs["ancillary_variables"] = names[column.name]
     done, atoms = 0, 0
     zero = np.zeros(1, np.int64)
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
         queue.add(columns[name], zero)
+    words: dict[str, list[str]] = {name: [] for name in CODED}
     for split, _, batch in parts(snapshot, splits, who, progress):
-        labels, whole = batch.labels[who], has_stress(batch, who)
-        stress = np.where(whole[:, None], labels.get("stress", np.zeros((len(batch), 6))), 0.0)
         ends = atoms + batch.offsets[1:]
         values = {
             "structures/atomic_numbers": batch.numbers, "structures/atomic_numbers_splits": ends,
             "structures/positions": batch.positions, "structures/cells": batch.cell, "structures/pbc": batch.pbc,
-            "labels/energy": labels["energy"], "labels/forces_splits": ends, "labels/stress": stress,
-            "labels/forces": labels.get("forces", np.full((batch.n_atoms_total, 3), np.nan)),
-            "labels/stress_mask": whole, "labels/structure_indices": np.arange(done, done + len(batch)),
-            "metadata/split": np.full(len(batch), SPLITS.index(split)),
+            "structures/charge": batch.charge, "structures/multiplicity": batch.multiplicity,
+            "labels/forces_splits": ends, "labels/structure_indices": np.arange(done, done + len(batch)),
+            "metadata/split": np.full(len(batch), SPLITS.index(split)), "metadata/root": batch.root,
         }  # fmt: skip
+        for name, column in LABELS.items():
+            whole = present(batch, who, name)
+            rows_of = whole if column.axis == "sample" else np.repeat(whole, batch.n_atoms)
+            stored = batch.labels.get(who, {}).get(name, np.zeros((len(rows_of), *column.shape)))
+            values[f"labels/{name}"] = np.where(rows_of.reshape(-1, *(1,) * len(column.shape)), stored, 0.0)
+            values[f"labels/{name}_mask"] = whole
+        for name in CODED:
+            values[f"metadata/{name}"] = recoded(batch, name, words[name])
+        for name, column in user.items():
+            values[name], mask = user_rows(batch, column)
+            if column.name in names:
+                values[f"columns/{names[column.name]}"] = mask
         for name, array in values.items():
             queue.add(columns[name], np.ascontiguousarray(array, columns[name].dataset.dtype))
         done, atoms = done + len(batch), int(ends[-1])
-    for column in columns.values():
-        queue.finish(column)
+    for one in columns.values():
+        queue.finish(one)
     queue.drain()
+    for name in CODED:
+        file[f"metadata/{name}"].attrs["meanings"] = json.dumps(words[name])
     file["metadata"].attrs.update(
         {
             "teacher_model": who, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,
             "store_version": snapshot.version, "splits": "0 train, 1 val, 2 test",
-            "units": "eV, angstrom, eV/angstrom, eV/angstrom^3; stress xx yy zz yz xz xy, tension positive",
+            "units": "eV, angstrom, eV/angstrom, eV/angstrom^3; stress xx yy zz yz xz xy, tension positive; charge e",
         }
     )  # fmt: skip

@@ -1,19 +1,39 @@
-"""Extended XYZ, as ASE reads and writes it: train.extxyz, val.extxyz and test.extxyz in a folder."""
+"""Extended XYZ, as ASE reads it: train.extxyz, val.extxyz and test.extxyz in a folder.
+
+ASE's own writer keeps eight decimals, 32 bits of integers and no backslash; this one writes what ASE's reader gives back
+unchanged, and names what it cannot.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mlffstore.batch import choose_teacher
-from mlffstore_exporters.folder import new_folder, parts
-from mlffstore_exporters.hdf5 import select
+from mlffstore.release.selection import select
+from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    from ase import Atoms
+
+    from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
+
+#: Names that the format, or ASE's reader of it, gives a meaning of its own.
+_RESERVED = frozenset(["Lattice", "Properties", "virial", "species", "pos", "symbols", "Z", "move_mask", "uid"])
+_MEANING = "the format gives this name a meaning of its own"
+#: Words that the reader takes for truth values.
+_TRUTH = frozenset(["T", "F", "true", "false", "True", "False", "TRUE", "FALSE"])
+_INT32 = np.iinfo(np.int32)
+#: Integers up to this are exact as float64.
+_EXACT = 2**53
 
 
 def export_extxyz(
@@ -29,7 +49,7 @@ def export_extxyz(
     ----------
     snapshot : Snapshot
     path : path
-        A new folder for one file a split.
+        A new folder for one file per split.
     teacher : str, optional
         Whose labels; needed when there are several.
     progress : callable, optional
@@ -41,20 +61,111 @@ def export_extxyz(
 
     Notes
     -----
-    Units and signs are ASE's, which are ours. Text keeps eight decimals of coordinates and forces. Charge, multiplicity and
-    root are in the comment line.
+    Units and signs are ASE's, which are ours. Numbers have as many digits as reading them back unchanged takes. Charge (e),
+    multiplicity, root, source, sampler and user columns of samples are in the comment line, user columns of atoms beside the
+    positions; a row of more than one dimension is written flat. A label that a sample lacks is not written. Columns that
+    ASE's reader would change (integers beyond 2^53 for each atom, names such as `Lattice`) are left out with a warning.
     """
-    from ase.io import write
-
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    left_out: dict[str, str] = {}
     with new_folder(target) as folder:
         for split, _, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
-            frames = batch.to_ase(who)
-            for frame, charge, multiplicity, root in zip(
-                frames, batch.charge, batch.multiplicity, batch.root, strict=True
-            ):
-                # A name that ASE's reader leaves a string: 16 digits could pass for a number.
-                frame.info |= {"charge": int(charge), "multiplicity": int(multiplicity), "root": f"x{int(root):016x}"}
             with (folder / f"{split}.extxyz").open("a", encoding="utf-8") as file:
-                write(file, frames, format="extxyz")
+                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(who))
+    tell_left_out("extxyz", left_out)
     return target
+
+
+def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
+    """Return one frame as text.
+
+    Parameters
+    ----------
+    frame : ase.Atoms
+    left_out : dict of str to str
+        What could not be written is added, name -> reason.
+    """
+    results = {} if frame.calc is None else frame.calc.results
+    info, arrays = {}, {"pos": frame.positions}
+    for name, value in results.items():
+        if name == "forces":
+            arrays[name] = value
+        elif name == "stress":
+            info[name] = np.asarray(value)[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
+        else:
+            info[name] = value
+    for source, target in ((frame.info, info), (frame.arrays, arrays)):
+        for name in (name for name in source if name not in ("numbers", "positions")):
+            reason = _MEANING if name in _RESERVED else _unreadable(source[name]) if target is arrays else ""
+            if reason:
+                left_out[name] = reason
+            else:
+                target[name] = source[name]
+    properties, formats, columns = ["species:S:1"], ["%s"], [list(frame.symbols)]
+    for name, array in arrays.items():
+        flat = array.reshape(len(array), -1)
+        kind, form, values = _column(flat)
+        properties.append(f"{name}:{kind}:{flat.shape[1]}")
+        formats += [form] * flat.shape[1]
+        columns += values.T.tolist()
+    comment = [f"Properties={':'.join(properties)}"]
+    if frame.cell.array.any():
+        comment.insert(0, f"Lattice={_quoted(' '.join(map(repr, frame.cell.array.ravel().tolist())))}")
+    comment += [f"{name}={_value(value)}" for name, value in {**info, "pbc": frame.pbc}.items()]
+    line = " ".join(formats) + "\n"
+    rows = "".join(line % row for row in zip(*columns, strict=True))
+    return f"{len(frame)}\n{' '.join(comment)}\n{rows}"
+
+
+def _unreadable(array: Array) -> str:
+    """Return why ASE's reader would not give back an array of the atoms, or nothing."""
+    if array.dtype.kind in "iu" and array.size and (array.max() > _EXACT or array.min() < -_EXACT):
+        return "integers beyond 2^53"
+    return "" if array.size else "rows without numbers"
+
+
+def _column(array: Array) -> tuple[str, str, Array]:
+    """Return the type letter of an array of the atoms, the format of a number, and what to format."""
+    if array.dtype.kind == "b":
+        return "L", "%s", np.where(array, "T", "F")
+    if array.dtype.kind in "iu":  # the reader knows integers of 32 bits
+        small = not array.size or (array.min() >= _INT32.min and array.max() <= _INT32.max)
+        return ("I", "%d", array) if small else ("R", "%r", array.astype(np.float64))
+    return "R", "%r", array.astype(np.float64)  # as few digits as give the same number back
+
+
+def _value(value: Any) -> str:
+    """Return a value of the comment line so that the reader gives it back with its type and shape."""
+    if isinstance(value, str):
+        if not value.isprintable() or _is_parsed(value):
+            return _quoted(f"_JSON {json.dumps(value)}")
+        return value if re.fullmatch(r"[\w.:+/-]+", value) else _quoted(value)
+    array = np.asarray(value)
+    fits = array.dtype.kind != "u" or not array.size or int(array.max()) <= np.iinfo(np.int64).max
+    if fits and (array.ndim == 0 or (array.ndim == 1 and len(array) > 1)):
+        text = " ".join(_scalar(one) for one in array.reshape(-1))
+        return _quoted(text) if array.ndim else text
+    return _quoted(f"_JSON {json.dumps(array.tolist())}")
+
+
+def _is_parsed(text: str) -> bool:
+    """Return whether ASE's reader would make numbers, truth values or JSON of a string."""
+    words = re.findall(r"[^\s,]+", text)
+    return text.startswith("_JSON ") or all(word in _TRUTH for word in words) or all(map(_is_number, words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _scalar(value: Any) -> str:
+    return ("T" if value else "F") if isinstance(value, np.bool_) else str(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

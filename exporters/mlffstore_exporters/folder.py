@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import uuid
@@ -11,17 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.errors import ReleaseError
+from mlffstore.release.selection import present
+from mlffstore.schema import LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import h5py
 
     from mlffstore.batch import SampleBatch
     from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 #: Samples in memory at a time.
 BLOCK = 4096
@@ -90,18 +94,56 @@ def parts(
     progress: Callable[[int, int], object] | None,
     size: int = BLOCK,
 ) -> Iterator[tuple[str, int, SampleBatch]]:
-    """Yield (split, number, samples), so many samples at a time."""
+    """Yield (split, number, samples), so many samples at a time; at the end, log which labels were missing."""
     total, done = sum(len(index) for index in splits.values()), 0
+    account = Account((teacher,))
     for split, index in splits.items():
         for number, low in enumerate(range(0, len(index), size)):
             batch = snapshot.read(index[low : low + size], teacher=teacher)
+            account.add(batch)
             yield split, number, batch
             done += len(batch)
             if progress is not None:
                 progress(done, total)
+    account.tell()
 
 
-def has_stress(batch: SampleBatch, teacher: str) -> Array:
-    """Return which samples have a whole stress, shape (S,), bool."""
-    stress = batch.labels[teacher].get("stress")
-    return np.zeros(len(batch), bool) if stress is None else np.asarray(np.isfinite(stress).all(axis=1))
+class Account:
+    """Counts the samples of an export and which labels they lack.
+
+    Parameters
+    ----------
+    teachers : sequence of str
+    """
+
+    def __init__(self, teachers: Sequence[str]) -> None:
+        self.samples = 0
+        self.present = {teacher: dict.fromkeys(LABELS, 0) for teacher in teachers}
+
+    def add(self, batch: SampleBatch) -> None:
+        """Count the samples of a batch."""
+        self.samples += len(batch)
+        for teacher, counts in self.present.items():
+            for name in counts:
+                counts[name] += int(np.count_nonzero(present(batch, teacher, name)))
+
+    def tell(self) -> None:
+        """Log a warning for each teacher some of whose energies or forces are missing.
+
+        Stress is left out: a molecule has none.
+        """
+        for teacher, counts in self.present.items():
+            for name in ("energy", "forces"):
+                missing = self.samples - counts[name]
+                if missing and (len(self.present) == 1 or counts[name]):
+                    logger.warning(
+                        "%s of the %s exported samples have no %s of %r; it is marked as missing there",
+                        f"{missing:,}", f"{self.samples:,}", name, teacher,
+                    )  # fmt: skip
+
+
+def tell_left_out(layout: str, columns: Mapping[str, str]) -> None:
+    """Log a warning that names the columns for which a layout has no place, each with the reason."""
+    if columns:
+        what = "; ".join(f"{name} ({reason})" for name, reason in columns.items())
+        logger.warning("%s has no place for these columns, they were left out: %s", layout, what)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ import numpy as np
 from mlffstore import __version__
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.release import FORMAT
-from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, label_key
+from mlffstore.masks import mask_names, user_rows
+from mlffstore.release import FORMAT, TRUTH
+from mlffstore.release.selection import select
+from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, is_mask, label_key, mask_column, mask_key
 from mlffstore.segment import flag_word
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
-from mlffstore_exporters.folder import new_hdf5
+from mlffstore_exporters.folder import Account, new_hdf5
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,7 +103,9 @@ def export_hdf5(
             for split, group in zip(SPLITS, groups, strict=True)
         ]
         queue = chunks.ChunkQueue()
+        account = Account(who)
         for batch, owner in _blocks(snapshot, [writer.index for writer in writers], who):
+            account.add(batch)
             for k, writer in enumerate(writers):
                 rows = np.flatnonzero(owner == k)
                 writer.add(queue, batch if len(rows) == len(batch) else batch.take(rows))
@@ -114,6 +119,7 @@ def export_hdf5(
         for writer in writers:
             digest.update(writer.seal())
         file.attrs["content_sha256"] = digest.hexdigest()
+    account.tell()
     return target
 
 
@@ -124,15 +130,6 @@ def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> 
     if len(set(teacher)) != len(teacher) or not teacher:
         raise DataError(f"teacher: expected different names, at least one, got {list(teacher)}")
     return tuple(choose_teacher(snapshot.teachers, one) for one in teacher)
-
-
-def select(snapshot: Snapshot, who: Sequence[str]) -> dict[str, Ints]:
-    """Return the samples of each split that at least one of the teachers labelled, in store order."""
-    codes = snapshot.split_codes()
-    labelled = np.zeros(len(snapshot), bool)
-    for one in who:
-        labelled[snapshot.split_indices(None, one)] = True
-    return {split: np.flatnonzero(labelled & (codes == k)) for k, split in enumerate(SPLITS)}
 
 
 def filters_of(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
@@ -249,6 +246,8 @@ class _Split:
         for name, (_, key) in self.columns.items():
             if key in steps:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
+            if is_mask(key):
+                self.datasets[key.partition(".")[2]].dataset.attrs["ancillary_variables"] = name
         self.words: dict[str, list[str]] = {name: [] for name in CODED}
 
     def add(self, queue: chunks.ChunkQueue, batch: SampleBatch) -> None:
@@ -286,17 +285,22 @@ class _Split:
                 values = np.rint(values / step) * step
             return values
         if name in CODED:
-            known = self.words[name]
-            known += [word for word in batch.vocabulary[name] if word not in known]
-            lookup = np.array([known.index(word) for word in batch.vocabulary[name]], np.uint16)
-            return lookup[batch.columns[name]]
+            return recoded(batch, name, self.words[name])
+        if is_mask(key):
+            return user_rows(batch, self.columns[key.partition(".")[2]][0])[1]
         return batch.columns.get(name)
+
+
+def recoded(batch: SampleBatch, name: str, words: list[str]) -> Array:
+    """Return a coded column of a batch in the codes of a file whose vocabulary is `words`, which new words are added to."""
+    words += [word for word in batch.vocabulary[name] if word not in words]
+    return np.array([words.index(word) for word in batch.vocabulary[name]], np.uint16)[batch.columns[name]]
 
 
 def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Column, str]]:
     """Return the columns of the file by name, each with the name of what it holds.
 
-    Standard columns, the labels that the teachers have, user columns.
+    Standard columns, the labels that the teachers have, user columns with their masks.
     """
     out = {
         name: (column.with_dtype(snapshot.precision) if name == "positions" else column, name)
@@ -306,7 +310,13 @@ def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Co
         for column in LABELS.values():
             if any(label_key(column.name, one) in segment.columns for segment in snapshot.segments):
                 out[column.name if len(who) == 1 else label_key(column.name, one)] = (column, column.name)
-    return out | {name: (column, name) for name, column in snapshot.user_columns.items()}
+    user = snapshot.user_columns
+    masks = mask_names((segment.columns for segment in snapshot.segments), user)
+    for name, column in user.items():
+        out[name] = (column, name)
+        if name in masks:
+            out[masks[name]] = (replace(mask_column(column), name=masks[name]), mask_key(name))
+    return out
 
 
 def _dimensions(group: h5py.Group, rows: dict[str, int], columns: list[Column]) -> None:
@@ -335,9 +345,9 @@ def _dataset(group: h5py.Group, name: str, column: Column, rows: int, filters: d
     dataset.attrs["axis"] = column.axis
     if column.name == "n_atoms":
         dataset.attrs["sample_dimension"] = "atom"
-    if column.name == "pbc":
+    if column.dtype == "bool":
         dataset.attrs["flag_values"] = np.array([0, 1], np.uint8)
-        dataset.attrs["flag_meanings"] = "false true"
+        dataset.attrs["flag_meanings"] = TRUTH
     for i, dimension in enumerate(column.dims):
         dataset.dims[i].attach_scale(group[dimension])
     return dataset

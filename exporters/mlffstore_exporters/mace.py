@@ -6,19 +6,36 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError
-from mlffstore_exporters.folder import has_stress, new_folder, parts
-from mlffstore_exporters.hdf5 import select
+from mlffstore.masks import user_rows, without_mask
+from mlffstore.release.selection import present, select
+from mlffstore.schema import CODED, LABELS
+from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    import h5py
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore.schema import Column
     from mlffstore.snapshot import Snapshot
 
 #: Cutoffs, angstrom, of which the statistics count neighbours.
 _CUTOFFS = (4.0, 5.0, 6.0)
+#: What MACE's reader takes for a value that is not there.
+_MISSING = "None"
+#: Properties that MACE reads, in units that it chooses.
+_MEANT_BY_MACE = frozenset(
+    (
+        "virials", "dipole", "charges", "polarizability", "magmom", "magforces", "elec_temp", "head",
+        "total_charge", "total_spin",
+    )
+)  # fmt: skip
 
 
 def export_mace(
@@ -49,8 +66,11 @@ def export_mace(
 
     Notes
     -----
-    Each file has one ``config_batch_0``: MACE takes all batches of a file to be of one size. A label that is missing has the
-    weight 0. Stress is in ASE's order, sign and unit, which MACE shares.
+    Each file has one ``config_batch_0``: MACE takes all batches of a file to be of one size. A label that a sample lacks
+    is "None" with the weight 0. Stress is in ASE's order, sign and unit, which MACE shares. ``properties/total_charge`` is
+    in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 for it says. User columns are in
+    ``properties`` too; roots, sources and samplers in the attributes of each file. A user column with a name that MACE
+    reads as a label (`dipole`, `charges`, ...) is left out, and a warning is logged: its unit could be another.
     """
     import h5py
 
@@ -60,27 +80,12 @@ def export_mace(
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     normal = statistics(snapshot).normalisation(who)
+    columns = {name: column for name, column in snapshot.user_columns.items() if name not in _MEANT_BY_MACE}
     with new_folder(target) as folder:
         for split, number, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
             (folder / split).mkdir(exist_ok=True)
-            whole, labels, starts = has_stress(batch, who), batch.labels[who], batch.offsets
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
-                file.attrs["drop_last"] = False
-                configs = file.create_group("config_batch_0")
-                for i in range(len(batch)):
-                    atoms = slice(starts[i], starts[i + 1])
-                    one = configs.create_group(f"config_{i}")
-                    one["atomic_numbers"] = batch.numbers[atoms].astype("i8")
-                    one["positions"] = batch.positions[atoms].astype("f8")
-                    one["cell"], one["pbc"] = batch.cell[i], batch.pbc[i]
-                    one["weight"], one["config_type"] = 1.0, "Default"
-                    named = one.create_group("properties")
-                    weights = one.create_group("property_weights")
-                    named["energy"] = labels["energy"][i]
-                    named["forces"] = labels["forces"][atoms].astype("f8") if "forces" in labels else "None"
-                    named["stress"] = labels["stress"][i].astype("f8") if whole[i] else "None"
-                    weights["energy"], weights["forces"] = 1.0, float("forces" in labels)
-                    weights["stress"] = float(whole[i])
+                _write(file, batch, who, columns)
         document = {
             "atomic_energies": str({int(z): e for z, e in normal["mace"]["E0s"].items()}),
             "avg_num_neighbors": normal["neighbours"][f"within_{r_max:g}_angstrom"],
@@ -90,4 +95,43 @@ def export_mace(
             "r_max": r_max,
         }
         (folder / "statistics.json").write_text(json.dumps(document))
+    tell_left_out("mace", {name: "MACE gives this name a meaning of its own"
+                           for name in snapshot.user_columns if name in _MEANT_BY_MACE})  # fmt: skip
     return target
+
+
+def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[str, Column]) -> None:
+    """Write the samples of one file; MACE counts the members of its root group, so the rest is in attributes."""
+    labels, starts = batch.labels.get(teacher, {}), batch.offsets
+    there = {name: present(batch, teacher, name) for name in LABELS}
+    user = {name: user_rows(batch, column) for name, column in columns.items()}
+    file.attrs["drop_last"] = False
+    file.attrs["root"] = batch.root
+    for name in CODED:
+        file.attrs[name] = batch.columns[name]
+        file.attrs[f"{name}_meanings"] = json.dumps(batch.vocabulary[name])
+    for name, column in columns.items():
+        file.attrs[f"{name}_units"] = column.unit
+    configs = file.create_group("config_batch_0")
+    for i in range(len(batch)):
+        atoms = slice(starts[i], starts[i + 1])
+        one = configs.create_group(f"config_{i}")
+        one["atomic_numbers"] = batch.numbers[atoms].astype("i8")
+        one["positions"] = batch.positions[atoms].astype("f8")
+        one["cell"], one["pbc"] = batch.cell[i], batch.pbc[i]
+        one["weight"], one["config_type"] = 1.0, "Default"
+        named, weights = one.create_group("properties"), one.create_group("property_weights")
+        for name, whole in there.items():
+            if whole[i]:
+                value = labels[name][atoms if LABELS[name].axis == "atom" else i]
+                named[name] = np.asarray(value, "f8")
+            else:
+                named[name] = _MISSING
+            weights[name] = float(whole[i])
+        named["total_charge"], named["total_spin"] = float(batch.charge[i]), float(batch.multiplicity[i])
+        for name, column in columns.items():
+            values, mask = user[name]
+            row = atoms if column.axis == "atom" else slice(i, i + 1)
+            user_value = without_mask(name, values[row], mask[row])
+            if user_value is not None:
+                named[name] = user_value if column.axis == "atom" else user_value[0]

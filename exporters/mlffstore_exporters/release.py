@@ -30,10 +30,11 @@ from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
 from mlffstore.release.changes import changes
 from mlffstore.release.manifest import MANIFEST, MANIFEST_FORMAT, describe_file
+from mlffstore.release.selection import select
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import card
 from mlffstore_exporters.folder import new_folder
-from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, select, steps_of
+from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
 
 if TYPE_CHECKING:
     import os

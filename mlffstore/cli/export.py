@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +16,11 @@ from mlffstore.cli.output import AsJson, StorePath, pairs, print_json, progress_
 from mlffstore.cli.output import out as console
 from mlffstore.describe import human_bytes
 from mlffstore.release.manifest import read_manifest
+from mlffstore.release.selection import select
 from mlffstore.splits import SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Options that say something of a release's folder only, and of an HDF5 file too.
 _FOLDER = ("heads", "counts", "from_release", "policy", "allow_failing", "licence", "author", "description", "shard_gb")
@@ -84,30 +90,52 @@ def export(
             )
         who = choose_teacher(snap.teachers, teacher[0] if teacher else None)
         options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
-        with progress_bar("samples") as progress:
+        with progress_bar("samples") as progress, _warnings() as notes:
             path = ml.get_exporter(kind)(
                 snap, output, teacher=who, progress=progress, **(options if kind == "hdf5" else {})
             )
-        rows = {split: len(snap.split_indices(split, who)) for split in SPLITS}
-        written.append({"path": str(path), "teacher": who, "bytes": _size(path), **rows})
+        rows = {split: len(index) for split, index in select(snap, (who,)).items()}
+        entry: dict[str, Any] = {"path": str(path), "teacher": who, "bytes": _size(path), **rows, "notes": notes}
+        written.append(entry | {"unlabelled": len(snap) - sum(rows.values())})
     else:
         chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers or (None,)]
         # A name that was given for one release is its name; otherwise the teacher tells several apart.
         plain = heads or (name is not None and len(chosen) == 1)
         for heads_of in [chosen] if heads else [[one] for one in chosen]:
-            with progress_bar("validating, then writing samples") as progress:
+            with progress_bar("validating, then writing samples") as progress, _warnings() as notes:
                 path = ml.export_release(
                     snap, output, name=title if plain else f"{title}-{heads_of[0]}", version=release,
                     teacher=heads_of if heads else heads_of[0], counts=_counts(counts), since=from_release, policy=policy,
                     allow_failing=allow_failing, licence=licence, authors=tuple(author or ()), description=description,
                     shard_nbytes=None if shard_gb is None else int(shard_gb * 1e9), progress=progress, **compression,
                 )  # fmt: skip
-            written.append(summary(path if path.is_dir() else path.parent))
+            entry = summary(path if path.is_dir() else path.parent)
+            left = len(snap) - sum(entry[split] for split in SPLITS)
+            written.append(entry | {"notes": notes, "unlabelled" if counts is None else "not_exported": left})
     if as_json:
         print_json(written)
         return
     for entry in written:
         show(entry)
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect what an exporter warns of, to be printed with its result: labels that are missing, columns left out."""
+    notes: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            notes.append(record.getMessage())
+
+    # In place of the log on stderr, which would say it twice.
+    root, collect = logging.getLogger(), Collect(logging.WARNING)
+    others = root.handlers
+    root.handlers = [collect]
+    try:
+        yield notes
+    finally:
+        root.handlers = others
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], what: str) -> None:
@@ -141,6 +169,14 @@ def show(entry: dict[str, Any]) -> None:
     counts = ", ".join(f"{split} {entry[split]:,}" for split in SPLITS)
     verdict = {True: "; validation passes", False: "; does NOT pass the validation", None: ""}[entry.get("valid")]
     console.print(pairs([(entry["path"], f"{entry['teacher']}: {counts}; {human_bytes(entry['bytes'])}{verdict}")]))
+    if entry.get("unlabelled"):
+        console.print(f"{entry['unlabelled']:,} samples of the store have no label of {entry['teacher']}, not exported")
+    if entry.get("not_exported"):
+        console.print(
+            f"{entry['not_exported']:,} samples of the store are not exported: unlabelled, or beyond the counts"
+        )
+    for note in entry.get("notes", ()):
+        console.print(note, soft_wrap=True)
     since = entry.get("since")
     if since:
         total = {what: sum(since[what].values()) for what in ("added", "removed")}

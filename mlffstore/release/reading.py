@@ -15,6 +15,7 @@ import numpy as np
 
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
 from mlffstore.errors import DataError, FormatError, StoreNotFoundError
+from mlffstore.masks import present
 from mlffstore.ragged import offsets
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Value of the root attribute `format`.
 FORMAT = "mlffstore-release 1"
+#: Attribute `flag_meanings` of columns of booleans.
+TRUTH = "false true"
 _REMEDY = "make one with 'mlffstore export'"
 
 
@@ -173,8 +176,15 @@ class Release:
         columns: dict[str, Array] = {}
         user: dict[str, Column] = {}
         vocabulary: dict[str, tuple[str, ...]] = {}
+        masks: dict[str, Array] = {}
+        masked = {str(dataset.attrs["ancillary_variables"]): name for name, dataset in group.items()
+                  if everything and "ancillary_variables" in dataset.attrs}  # fmt: skip
         for name, dataset in group.items():
             if "axis" not in dataset.attrs or name.partition(".")[0] in LABELS:  # a dimension scale, a label
+                continue
+            if name in masked:
+                mask = present(dataset[rows[dataset.attrs["axis"]]].astype(bool))
+                masks |= {} if mask is None else {masked[name]: mask}
                 continue
             if name not in STANDARD or name in CODED:
                 if not everything:
@@ -184,7 +194,7 @@ class Release:
                 else:
                     user[name] = _user_column(name, dataset)
             values: Array = dataset[rows[dataset.attrs["axis"]]]
-            columns[name] = values.astype(bool) if name == "pbc" else values
+            columns[name] = values.astype(bool) if _is_truth(dataset) else values
         labels = {
             one: {
                 name: group[stored][rows[column.axis]]
@@ -193,7 +203,7 @@ class Release:
             }
             for one in who
         }
-        return assemble(columns, labels, user, vocabulary)
+        return assemble(columns, labels, user, vocabulary, masks=masks)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -226,13 +236,16 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
+def _is_truth(dataset: h5py.Dataset) -> bool:
+    """Return whether a column is one of booleans, which HDF5 and netCDF-4 keep as numbers."""
+    return str(dataset.attrs.get("flag_meanings")) == TRUTH
+
+
 def _user_column(name: str, dataset: h5py.Dataset) -> Column:
     axis: Axis = "sample" if dataset.attrs["axis"] == "sample" else "atom"
-    shape = tuple(dataset.shape[1:])
+    shape, dtype = tuple(dataset.shape[1:]), "bool" if _is_truth(dataset) else dataset.dtype.name
     inner = tuple(f"{name}_dim{i}" for i in range(1, dataset.ndim))
-    return Column(
-        name, axis, inner, shape, dataset.dtype.name, str(dataset.attrs["units"]), str(dataset.attrs["long_name"])
-    )
+    return Column(name, axis, inner, shape, dtype, str(dataset.attrs["units"]), str(dataset.attrs["long_name"]))
 
 
 def is_release(path: str | os.PathLike[str]) -> bool:

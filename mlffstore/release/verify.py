@@ -142,7 +142,10 @@ def _columns(path: Path) -> Iterator[Problem]:
         with h5py.File(path, "r") as file:
             for split in (name for name in SPLITS if name in file):
                 group = file[split]
-                for name in (*(n for n in STANDARD if n not in group), *(n for n in ("energy",) if _lacks(group))):
+                for name in (
+                    *(n for n in STANDARD if n not in group),
+                    *(n for n in ("energy or forces",) if _lacks(group)),
+                ):
                     yield Problem(path.name, f"{split}/{name} is missing")
                 n = len(group["n_atoms"])
                 rows = {"sample": n, "atom": int(group["n_atoms"][...].sum(dtype=np.int64))}
@@ -154,7 +157,7 @@ def _columns(path: Path) -> Iterator[Problem]:
 
 
 def _lacks(group: Any) -> bool:
-    return not any(name.partition(".")[0] == "energy" for name in group)
+    return not any(name.partition(".")[0] in LABELS for name in group)
 
 
 def _column(file: str, name: str, dataset: Any, rows: Mapping[str, int]) -> Iterator[Problem]:

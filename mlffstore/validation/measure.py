@@ -189,14 +189,13 @@ def _labels(block: Block, molecule: Array) -> tuple[dict[str, Array], list[Sketc
     sketches = [Sketch.of(np.zeros(0))] * n_teachers
     x = block["positions"].astype(np.float64)
     for t in range(n_teachers):
-        has = ~np.isnan(energy[:, t])
         if "forces" in block:
             f = block["forces"][:, t].astype(np.float64)
             size = np.sqrt(np.einsum("ij,ij->i", f, f))
             missing = np.add.reduceat(np.isnan(size).astype(np.int64), starts[:-1])
             infinite = np.asarray(np.isinf(f).any(axis=1))
-            # A teacher without forces is no error; one that lacks some, or an energy beside forces, is.
-            out["partial"][:, t] |= ((missing > 0) & (missing < n_atoms)) | (~has & (missing < n_atoms))
+            # A sample without forces or without an energy is no error; one that lacks a part of its forces is.
+            out["partial"][:, t] |= (missing > 0) & (missing < n_atoms)
             out["partial"][:, t] |= reduce_rows(np.logical_or, infinite, starts)
             with np.errstate(invalid="ignore"):
                 out["force_max"][:, t] = reduce_rows(np.maximum, size, starts)

@@ -59,8 +59,9 @@ def test_every_column_equals_read(ds, store):
     for who in ("a", "b"):
         for name, array in whole.labels[who].items():
             np.testing.assert_array_equal(ds[name].sel(teacher=who).values, array)
-    tries = np.where(whole.masks["tries"], whole.columns["tries"], np.nan)
-    np.testing.assert_array_equal(ds["tries"].values, tries)
+    np.testing.assert_array_equal(ds["tries"].values, whole.columns["tries"])
+    assert ds["tries"].dtype == whole.columns["tries"].dtype
+    np.testing.assert_array_equal(ds[ds["tries"].attrs["ancillary_variables"]].values, whole.masks["tries"])
     assert ds["n_atoms"].attrs["sample_dimension"] == "atom"
     assert ds["forces"].attrs["units"] == "eV/angstrom"
 

@@ -162,13 +162,17 @@ def test_a_log_that_masks_another_column_is_refused(tmp_path, name):
         ml.open(tmp_path / "d.zarr")
 
 
-def test_masked_rows_are_nan_in_a_dataset(tmp_path):
+def test_a_dataset_has_the_mask_beside_the_column(tmp_path):
     store = ml.create(tmp_path / "d.zarr")
-    pairs = np.ma.masked_array([[1, 2], [3, 4], [5, 6]], [[False] * 2, [True] * 2, [False] * 2])
-    store.append(helium(3, pair=(pairs, "1", "sample"), frozen=(np.array([True] * 6), "1", "atom")))
+    pairs = np.ma.masked_array([[1, 2], [3, 4], [5, 2**62 + 1]], [[False] * 2, [True] * 2, [False] * 2])
+    frozen = (np.array([True] * 6), "1", "atom")
+    store.append(helium(3, pair=(pairs, "1", "sample"), frozen=frozen, pair_mask=(np.zeros(3), "1", "sample")))
     store.append(helium(1, 3))
     store.compact()
     ds = store.snapshot().to_xarray(chunks=None)
-    np.testing.assert_array_equal(ds["pair"].values, [[1, 2], [np.nan, np.nan], [5, 6], [np.nan, np.nan]])
-    np.testing.assert_array_equal(ds["pair"].values[[2, 1]], [[5, 6], [np.nan, np.nan]])
-    np.testing.assert_array_equal(ds["frozen"].values, [1] * 6 + [np.nan] * 2)
+    assert ds["pair"].attrs["ancillary_variables"] == "pair_mask_"  # pair_mask is a column of the user's
+    np.testing.assert_array_equal(ds["pair"].values, [[1, 2], [0, 0], [5, 2**62 + 1], [0, 0]])
+    np.testing.assert_array_equal(ds["pair_mask_"].values, [True, False, True, False])
+    np.testing.assert_array_equal(ds["pair_mask_"].values[[2, 1]], [True, False])
+    np.testing.assert_array_equal(ds["frozen_mask"].values, [True] * 6 + [False] * 2)
+    assert ds["frozen"].dtype == bool

@@ -11,7 +11,7 @@ from ase.io import read
 
 import mlffstore as ml
 from mlffstore.errors import DataError, MissingDependencyError, ReleaseError
-from mlffstore_exporters.hdf5 import select
+from mlffstore.release.selection import select
 
 LAYOUTS = ("extxyz", "aselmdb", "mace", "concatenated")
 
@@ -134,7 +134,8 @@ def test_concatenated(store, tmp_path):
     with h5py.File(path) as file:
         s, labels = file["structures"], file["labels"]
         assert {k: v.dtype.str.lstrip("<|") for k, v in s.items()} == {
-            "atomic_numbers": "i8", "atomic_numbers_splits": "i8", "positions": "f8", "cells": "f8", "pbc": "b1"
+            "atomic_numbers": "i8", "atomic_numbers_splits": "i8", "positions": "f8", "cells": "f8", "pbc": "b1",
+            "charge": "i2", "multiplicity": "i2",
         }  # fmt: skip
         ends = s["atomic_numbers_splits"][:]
         assert np.array_equal(ends, labels["forces_splits"][:])

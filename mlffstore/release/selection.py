@@ -1,0 +1,57 @@
+"""Which samples an export of a teacher's labels holds, and which labels each of them has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.batch import choose_teacher
+from mlffstore.ragged import offsets, reduce_rows
+from mlffstore.schema import LABELS, Array, label_key
+from mlffstore.splits import SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlffstore.batch import SampleBatch
+    from mlffstore.ragged import Ints
+    from mlffstore.snapshot import Snapshot
+
+#: Samples whose labels are looked at in one step.
+_BLOCK = 4096
+
+
+def present(batch: SampleBatch, teacher: str, name: str) -> Array:
+    """Return which samples have a label of a teacher, shape (S,), bool. A label with a NaN in it is missing."""
+    values = batch.labels.get(teacher, {}).get(name)
+    if values is None or not len(batch):
+        return np.zeros(len(batch), bool)
+    whole = np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    return whole if LABELS[name].axis == "sample" else reduce_rows(np.logical_and, whole, batch.offsets)
+
+
+def labelled(snapshot: Snapshot, teacher: str) -> Array:
+    """Return which samples have any label of a teacher, shape (S,), bool.
+
+    Nearly every sample has an energy; other labels are read only of those that have none.
+    """
+    choose_teacher(snapshot.teachers, teacher)
+    out = np.zeros(len(snapshot), bool)
+    starts = offsets([segment.n_samples for segment in snapshot.segments])
+    for name in LABELS:
+        holds = [label_key(name, teacher) in segment.columns for segment in snapshot.segments]
+        rest = np.flatnonzero(~out & np.repeat(np.array(holds, bool), np.diff(starts)))
+        for low in range(0, len(rest), _BLOCK):
+            index = rest[low : low + _BLOCK]
+            out[index] = present(snapshot.read(index, teacher=teacher, columns=[name]), teacher, name)
+    return out
+
+
+def select(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, Ints]:
+    """Return the samples of each split that at least one of the teachers gave a label, in store order."""
+    codes = snapshot.split_codes()
+    chosen = np.zeros(len(snapshot), bool)
+    for teacher in teachers:
+        chosen |= labelled(snapshot, teacher)
+    return {split: np.flatnonzero(chosen & (codes == k)) for k, split in enumerate(SPLITS)}

@@ -1,0 +1,138 @@
+"""Reads every layout back with the reader that people use for it: one mapping of fields for each sample, by its root.
+
+A field that a sample lacks is not in its mapping; a NaN, a "None", or an entry that a mask says is missing is no field.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from ase.io import read
+
+from mlffstore.release import Release
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ase import Atoms
+
+Fields = dict[str, Any]
+
+
+def read_layout(layout: str, path: Path) -> dict[str, Fields]:
+    """Return the fields of each sample of an export."""
+    return _READERS[layout](path)
+
+
+def of_batch(batch: Any, teacher: str) -> dict[str, Fields]:
+    """Return the fields of each sample of a batch."""
+    out = {}
+    for i in range(len(batch)):
+        atoms = slice(batch.offsets[i], batch.offsets[i + 1])
+        one = {name: batch.columns[name][i] for name in ("cell", "pbc", "charge", "multiplicity")}
+        one |= {"numbers": batch.numbers[atoms], "positions": batch.positions[atoms]}
+        one |= {"source": batch.source[i], "sampler": batch.sampler[i]}
+        for name, column in batch.user.items():
+            rows = atoms if column.axis == "atom" else i
+            if name not in batch.masks or batch.masks[name][rows].all():
+                one[name] = batch.columns[name][rows]
+        for name, values in batch.labels.get(teacher, {}).items():
+            one[name] = values[atoms] if name == "forces" else values[i]
+        out[f"{int(batch.root[i]):016x}"] = _there(one)
+    return out
+
+
+def _there(fields: Fields) -> Fields:
+    return {name: value for name, value in fields.items() if not _missing(value)}
+
+
+def _missing(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind == "f" and bool(np.isnan(array).all())
+
+
+def _of_frame(frame: Atoms) -> Fields:
+    out = {"cell": frame.cell.array, "pbc": frame.pbc, **frame.arrays, **frame.info}
+    return _there(out | ({} if frame.calc is None else dict(frame.calc.results)))
+
+
+def _extxyz(path: Path) -> dict[str, Fields]:
+    out = {}
+    for file in sorted(path.glob("*.extxyz")):
+        for frame in read(file, ":"):
+            fields = _of_frame(frame)
+            out[fields.pop("root").removeprefix("x")] = fields
+    return out
+
+
+def _aselmdb(path: Path) -> dict[str, Fields]:
+    from ase.db import connect
+
+    out = {}
+    for file in sorted(path.glob("*/*.aselmdb")):
+        with connect(file, type="aselmdb", readonly=True) as database:
+            for i in database.ids:
+                row = database._get_row(i)
+                fields = _of_frame(row.toatoms()) | dict(row.data)
+                fields["multiplicity"] = fields.pop("spin")
+                out[fields.pop("root").removeprefix("x")] = fields
+    return out
+
+
+def _mace(path: Path) -> dict[str, Fields]:
+    out = {}
+    for name in sorted(path.glob("*/*.h5")):
+        with h5py.File(name) as file:
+            for i, root in enumerate(file.attrs["root"]):
+                group = file[f"config_batch_0/config_{i}"]
+                fields = {key: group["properties"][key][()] for key in group["properties"]}
+                for key, weight in group["property_weights"].items():
+                    assert (weight[()] == 0) == isinstance(fields[key], bytes), key
+                fields = {key: value for key, value in fields.items() if not isinstance(value, bytes)}
+                fields["charge"], fields["multiplicity"] = fields.pop("total_charge"), fields.pop("total_spin")
+                fields |= {key: group[key][()] for key in ("positions", "cell", "pbc")}
+                fields["numbers"] = group["atomic_numbers"][()]
+                for key in ("source", "sampler"):
+                    fields[key] = json.loads(file.attrs[f"{key}_meanings"])[file.attrs[key][i]]
+                out[f"{int(root):016x}"] = _there(fields)
+    return out
+
+
+def _concatenated(path: Path) -> dict[str, Fields]:
+    with h5py.File(path) as file:
+        columns = {
+            f"{group}/{name}": (dataset[()], dict(dataset.attrs))
+            for group in file
+            for name, dataset in file[group].items()
+        }
+    starts = columns["structures/atomic_numbers_splits"][0]
+    ours = {"atomic_numbers": "numbers", "cells": "cell"}
+    out = {}
+    for i in range(len(starts) - 1):
+        fields: Fields = {}
+        for key, (values, about) in columns.items():
+            name = key.partition("/")[2]
+            if name.endswith(("_splits", "_mask")) or name in ("structure_indices", "split"):
+                continue
+            atoms = slice(starts[i], starts[i + 1])
+            rows = atoms if about.get("axis") == "atom" or name in ("atomic_numbers", "positions", "forces") else i
+            value = values[rows]
+            if "ancillary_variables" in about:
+                there = columns[f"columns/{about['ancillary_variables']}"][0][rows].all()
+            else:
+                there = columns.get(f"{key}_mask", (np.ones(len(starts), bool), {}))[0][i]
+            if there:
+                fields[ours.get(name, name)] = json.loads(about["meanings"])[value] if "meanings" in about else value
+        out[f"{int(fields.pop('root')):016x}"] = _there(fields)
+    return out
+
+
+def _hdf5(path: Path) -> dict[str, Fields]:
+    release = Release(path)
+    return of_batch(release.read(None), release.teachers[0])
+
+
+_READERS = {"extxyz": _extxyz, "aselmdb": _aselmdb, "mace": _mace, "concatenated": _concatenated, "hdf5": _hdf5}
