@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,29 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlffstore import rules
-from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
-from mlffstore.codec import shard_name
-from mlffstore.duplicates import Clash, HashIndex, check_policy, resolve
+from mlffstore.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.duplicates import HashIndex
 from mlffstore.errors import (
     ConflictError,
     DataError,
     FormatError,
     ReadOnlyError,
-    StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from mlffstore.log import Entry, Log, entry_path, now
-from mlffstore.records import segment_document
 from mlffstore.root import read_root, root_document
-from mlffstore.segment import discard, write_segment
 from mlffstore.snapshot import Snapshot
 from mlffstore.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.state import State
 from mlffstore.storage import LocalStorage, Storage, open_storage
+from mlffstore.transaction import Transaction, json_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     import numpy.typing as npt
@@ -45,7 +41,6 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
-    from mlffstore.records import Segment
     from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
@@ -53,8 +48,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["r", "a"]
 OnDuplicate = Literal["keep", "skip", "error"]
-#: A commit that follows its data within this time, seconds, need not make sure that garbage collection left them alone.
-_SURELY_THERE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +110,7 @@ def create(
         found, own = read_root(storage)
     except StoreNotFoundError:
         _refuse_foreign(storage)
+        storage.make_root()
         storage.put_if_absent("zarr.json", json.dumps(ours, indent=1).encode())
         found, own = read_root(storage)
     same = {**ours, "attributes": {**ours["attributes"], "uuid": None}}
@@ -136,7 +130,7 @@ def create(
             "root": own,
             "settings": settings,
             "precision": precision,
-            "provenance": _json_mapping("provenance", provenance or {}),
+            "provenance": json_mapping("provenance", provenance or {}),
         },
     )
     # A creation that was interrupted after zarr.json is finished here, by whoever comes first.
@@ -234,7 +228,8 @@ class Store:
         samples : SampleBatch, or sequence of ase.Atoms
             Frames bring the labels that their calculators hold.
         key : str, optional
-            Idempotency key. If the log has it already, nothing is written and its version is returned.
+            Idempotency key. If the log has it already, nothing is written and its version is returned, provided that it
+            stands for the same samples.
         teacher : str, optional
             Whose labels the frames hold (a batch names its teachers itself).
         require : sequence of {"energy", "forces", "stress"}, optional
@@ -261,7 +256,7 @@ class Store:
         ReadOnlyError
             If the store is open for reading, or its folder cannot be written.
         ConflictError
-            If labels of another model are on record under the same teacher name.
+            If labels of another model are on record under the same teacher name, or the key stands for other samples.
         """
         if isinstance(samples, SampleBatch):
             batch = samples
@@ -304,110 +299,61 @@ class Store:
         -------
         int
         """
-        self._check_writable()
-        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
-            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
-        check_policy(on_duplicate)
-        info = {who: _json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
-        notes = {"teachers": info, "provenance": _json_mapping("provenance", provenance or {})}
-        if batch is not None and (len(batch) or rejected is None):
-            batch = batch.astype(self.precision)
-            batch.check_masks()
-            rules.check(batch, require)
-            batch = batch.hashed()
-        else:
-            batch = None
-        if rejected is not None and len(rejected):
-            if len(reasons) != len(rejected):
-                raise DataError(
-                    f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
-                )
-            rejected = _with_reasons(rejected.astype(self.precision).hashed(), reasons)
-        else:
-            rejected = None
-        while True:
-            new, n_duplicates = batch, 0
-            if batch is not None and on_duplicate != "keep":
-                with self._log.guard():
-                    self._index().update(self._log.refresh())
-                    new, n_duplicates = resolve(batch, self._index(), on_duplicate)
-                if not len(new):
-                    new = None
-                    if rejected is None and key is None:
-                        return self.version
-            skipped = {"duplicates_skipped": n_duplicates} if n_duplicates else {}
-            try:
-                return self._commit(new, rejected, key, {**notes, **skipped}, strict=on_duplicate != "keep")
-            except Clash:
-                continue
+        with self.transaction(
+            key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
+        ) as tx:
+            tx.add(batch, rejected, reasons)
+            return tx.commit()
 
-    def _commit(
+    def transaction(
         self,
-        batch: SampleBatch | None,
-        rejected: SampleBatch | None,
-        key: str | None,
-        notes: Mapping[str, Any],
         *,
-        strict: bool,
-    ) -> int:
-        """Write the segments and name them in the log; with `strict`, raise `Clash` if a structure is there meanwhile."""
-        info = notes["teachers"]
-        fingerprints = {who: info.get(who, {}) for who in (batch.teachers if batch is not None else ())}
-        user = list(batch.user.values()) if batch is not None else []
-        parts = {"segments": batch, "quarantine": rejected}
-        segments: dict[str, Segment] = {}
-        written = 0.0
+        key: str | None = None,
+        require: Sequence[str] = rules.REQUIRED,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> Transaction:
+        """Begin a commit of more samples than memory holds: each `add` writes a batch, `commit` lets all of them appear.
 
-        def check(state: State) -> None:
-            state.check_append(fingerprints, user)
-            if strict and batch is not None:
-                self._index().update(state)
-                if self._index().holds(batch.content_hash).any():
-                    raise Clash
-            if segments and time.monotonic() - written > _SURELY_THERE_SECONDS:
-                self._check_files(segments.values())
+        Parameters
+        ----------
+        key, require, teachers, provenance, on_duplicate
+            As for `append`. Duplicates are looked for in the store and among what was added.
 
-        with self._log.guard():
-            state = self._log.refresh()
-            if key is not None and key in state.keys:
-                return state.keys[key]
-            check(state)  # before any byte is written
-        for role, part in parts.items():
-            if part is not None:
-                segments[role] = write_segment(self._storage, part)
-        written = time.monotonic()
-        body: dict[str, Any] = {role: [segment_document(segment)] for role, segment in segments.items()}
-        body.setdefault("segments", [])
-        body |= {name: value for name, value in notes.items() if value}
-        try:
-            version, ours = self._log.commit("append", key, body, check)
-        except (Clash, ConflictError, DataError):  # raised before the claim
-            self._discard(segments.values())
-            raise
-        if not ours:  # somebody else committed the same key meanwhile
-            self._discard(segments.values())
-        return version
-
-    def _discard(self, segments: Iterable[Segment]) -> None:
-        """Remove segments that nothing names."""
-        for segment in segments:
-            discard(self._storage, segment.path)
-
-    def _check_files(self, segments: Iterable[Segment]) -> None:
-        """Raise if garbage collection took files that waited too long for their commit."""
-        for segment in segments:
-            names = {f"{stored.folder}/{key}/{shard_name(stored.column)}" for key, stored in segment.columns.items()}
-            if not names <= {found.path for found in self._storage.list(segment.path)}:
-                raise StorageError(
-                    f"{self.url}/{segment.path}: written too long before its commit, and garbage collection removed it; "
-                    "nothing was committed. Append again"
-                )
+        Returns
+        -------
+        Transaction
+            A context manager. Leaving it without `commit` removes what was written.
+        """
+        self._check_writable()
+        return Transaction(
+            self._storage, self._log, self._index, self.precision,
+            key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate,
+        )  # fmt: skip
 
     def _index(self) -> HashIndex:
         """Return the index of content hashes, made when it is first needed."""
         if self._hashes is None:
             self._hashes = HashIndex(self._storage)
         return self._hashes
+
+    def holds(self, content_hash: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return which structures the store has among its accepted samples.
+
+        Parameters
+        ----------
+        content_hash : array_like, shape (S,), uint64
+            Of structures in the store's precision, such as ``batch.astype(store.precision).content_hash``.
+
+        Returns
+        -------
+        ndarray of bool, shape (S,)
+        """
+        with self._log.guard():
+            index = self._index()
+            index.update(self._log.refresh())
+            return index.holds(np.asarray(content_hash, np.uint64))
 
     def writer(
         self,
@@ -519,7 +465,7 @@ class Store:
         from mlffstore.layers import add_column
 
         self._check_writable()
-        notes = _json_mapping("provenance", provenance or {})
+        notes = json_mapping("provenance", provenance or {})
         return add_column(
             self._storage, self._log, snapshot or self.snapshot(), name, values,
             unit=unit, long_name=long_name, provenance=notes,
@@ -775,30 +721,6 @@ def _refuse_foreign(storage: Storage) -> None:
         )
     if path.exists() and not path.is_dir():
         raise StoreExistsError(f"{path}: expected a new or empty folder, got a file; choose another place")
-
-
-def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
-    """Return a batch with the column `reason`."""
-    from mlffstore.batch import assemble
-
-    words = [str(reason) for reason in reasons]
-    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
-    return assemble(
-        batch.columns | {"reason": codes},
-        batch.labels,
-        batch.user,
-        batch.vocabulary | {"reason": meanings},
-        batch.offsets,
-        batch.masks,
-    )
-
-
-def _json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain JSON copy of a mapping."""
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error
 
 
 def _commit_line(entry: Entry) -> Commit:

@@ -83,7 +83,9 @@ def test_columns_can_be_chosen(store):
 
 def test_a_key_is_committed_once(store):
     assert store.append(metal_frames(2), key="task-1") == 1
-    assert store.append(metal_frames(3, seed=9), key="task-1") == 1
+    assert store.append(metal_frames(2), key="task-1") == 1
+    with pytest.raises(ConflictError, match="'task-1': version 1 holds other samples"):
+        store.append(metal_frames(3, seed=9), key="task-1")
     assert len(store) == 2
     assert store.keys() == {"task-1": 1}
     assert len(list(store._storage.list("segments"))) == len(
