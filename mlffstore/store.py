@@ -326,7 +326,7 @@ class Store:
         Transaction
             A context manager. Leaving it without `commit` removes what was written.
         """
-        self._check_writable()
+        self.check_writable()
         return Transaction(
             self._storage, self._log, self._index, self.precision,
             key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate,
@@ -401,7 +401,7 @@ class Store:
         DataError
             If the name or the version cannot be.
         """
-        self._check_writable()
+        self.check_writable()
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
             raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
         target = self._log.refresh().version if version is None else int(version)
@@ -464,7 +464,7 @@ class Store:
         """
         from mlffstore.layers import add_column
 
-        self._check_writable()
+        self.check_writable()
         notes = json_mapping("provenance", provenance or {})
         return add_column(
             self._storage, self._log, snapshot or self.snapshot(), name, values,
@@ -541,7 +541,7 @@ class Store:
         """
         from mlffstore.labelling import add_labels
 
-        self._check_writable()
+        self.check_writable()
         return add_labels(
             self, self._storage, self._log, teacher, options=options or {}, workers=workers, executor=executor,
             chunk_samples=chunk_samples, progress=progress,
@@ -575,7 +575,7 @@ class Store:
         """
         from mlffstore.maintenance.compaction import TARGET_NBYTES, compact
 
-        self._check_writable()
+        self.check_writable()
         target = TARGET_NBYTES if target_nbytes is None else target_nbytes
         return compact(self._storage, self._log, target_nbytes=target, progress=progress)
 
@@ -604,11 +604,12 @@ class Store:
         """
         from mlffstore.maintenance.garbage import GRACE_SECONDS, collect
 
-        self._check_writable()
+        self.check_writable()
         seconds = GRACE_SECONDS if grace is None else grace
         return collect(self._storage, self._log, dry_run=dry_run, grace=seconds, expire_before=expire_before)
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` if the store is open for reading."""
         if self.mode != "a":
             raise ReadOnlyError(
                 f"{self.url}: opened for reading; open it with ml.open({self._opener.url!r}, mode='a') to write"

@@ -40,7 +40,7 @@ class Writer:
         if flush_samples < 1:
             raise DataError(f"flush_samples: expected at least 1, got {flush_samples}")
         check_policy(on_duplicate)
-        store._check_writable()
+        store.check_writable()
         self.store, self.flush_samples, self.key = store, flush_samples, key
         self._teacher, self._require, self._teachers, self._provenance = teacher, require, teachers, provenance
         self._on_duplicate: OnDuplicate = on_duplicate

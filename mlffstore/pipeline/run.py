@@ -173,8 +173,8 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
     """
     made: dict[str, set[str]] = {}
     for key in keys:
-        task, _, digest = key.rpartition("/")
-        made.setdefault(task, set()).add(digest)
+        name, _, digest = key.rpartition("/")
+        made.setdefault(name, set()).add(digest)
     again: Counter[str] = Counter()
     for task in tasks:
         before = made.get(recipe.key(task).rpartition("/")[0], set())
