@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, err, out, pairs, print_json
 from mlffstore.errors import DataError, StoreNotFoundError
-
-if TYPE_CHECKING:
-    from mlffstore.importing import ImportReport
 
 
 def _pairs(option: str, items: list[str]) -> list[tuple[str, str]]:
@@ -147,29 +143,7 @@ def import_(
         return
     for text in (*report.warnings, *report.reasons):
         err.print(f"warning: {text}", markup=False)
-    out.print(pairs(_rows(report, store)))
-
-
-def _rows(report: ImportReport, store: str) -> list[tuple[str, str]]:
-    """Return the lines of the summary."""
-    n_files = len(report.files)
-    where = f"{n_files} files" if n_files > 1 else report.files[0]
-    rows = [("imported", f"{report.samples:,} samples, {report.atoms:,} atoms from {where}")]
-    counts = {
-        "skipped": (report.skipped, "samples that an earlier import of these files had written"),
-        "duplicates": (report.duplicates, "samples left out, the store has their structures already"),
-        "quarantine": (report.rejected, "samples that could not be stored"),
-        "unreadable": (report.unreadable, "records without a structure"),
-        "hydrogens": (report.hydrogens_added, "added by RDKit"),
-    }
-    rows += [(name, f"{n:,} {text}") for name, (n, text) in counts.items() if n]
-    for fate in ("kept", "renamed", "converted", "obeyed", "left out"):
-        names: Counter[str] = Counter()
-        for use in report.keys:
-            if use.fate == fate:
-                names[use.name if use.column in ("", use.name) else f"{use.name} as {use.column}"] += use.samples
-        if names:
-            rows.append((fate, ", ".join(f"{name} ({n:,})" for name, n in names.items())))
+    rows = report.summary()
     with contextlib.suppress(StoreNotFoundError):
         rows.append(("store", f"{store}, version {ml.open(store).version}"))
-    return rows
+    out.print(pairs(rows))

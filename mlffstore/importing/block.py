@@ -62,6 +62,8 @@ class BlockMaker:
         self.path, self.options, self.reader, self.extra = path, options, reader, extra
         self.precision, self.source = precision, source
         self.roots = Roots(options.root)
+        #: Samples of one atom that are accepted without forces.
+        self.n_lone = 0
 
     def make(self, records: Sequence[Record], problems: Problems, account: Account) -> tuple[Block, list[str], int]:
         """Return the samples of some records, the places of the accepted ones, and how many records are unreadable.
@@ -114,8 +116,11 @@ class BlockMaker:
             sample.extra = self.extra.read(record, reading.problems)
         sample.problems += reading.problems
         missing = [name for name in self.options.require if name not in reading.labels and name not in reading.failed]
-        if missing:
-            sample.problems.append(missing_message(missing, reading.hints, self.options.wording))
+        if missing == ["forces"] and len(record.atoms) == 1:  # zero by symmetry, and often left out of files
+            self.n_lone += 1
+        elif missing:
+            text = missing_message(missing, reading.hints, self.reader.keys, self.options.wording)
+            sample.problems.append(text)
         return sample
 
     def _batch(self, samples: Sequence[_Sample], account: Account) -> SampleBatch:

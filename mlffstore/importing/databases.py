@@ -49,8 +49,8 @@ def read_database(path: Path) -> Iterator[Record]:
             database = connect(str(path), use_lock_file=False)
         stated, warnings = _stated_units(database.metadata or {})
         for row in database.select():
-            # Not their values as row.key_value_pairs gives them: there a property of the row, such as `charge` (the sum of initial charges), hides the
-            # value of the same name.
+            # row.key_value_pairs has the names, but a property of the row, such as `charge` (the sum of initial charges),
+            # hides the value of the same name there.
             pairs = {name: vars(row)[name] for name in row.key_value_pairs}
             more = {"data": _plain(row.data), "key_value_pairs": pairs}
             if any(name in _LENGTH_KEYS for name in stated):

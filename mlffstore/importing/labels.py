@@ -276,7 +276,10 @@ class LabelReader:
             if np.isfinite(gap):
                 self._free_energy_gap = max(self._free_energy_gap, gap)
             return None
-        if label is None or label in self.keys or (label == "stress" and "virial" in self.keys):
+        if label is None or (label == "stress" and "virial" in self.keys):
+            return None
+        named = label in self.keys
+        if named and (label in reading.labels or label in reading.failed or label == "virial"):
             return None
         array = _numbers(value)
         fitting = None if array is None or np.isnan(array).all() else _shaped(label, array, n_atoms)
@@ -366,13 +369,27 @@ class LabelReader:
                 fates[place, name] = ("kept" if name == what else "renamed", what, "")
 
 
-def missing_message(missing: Sequence[str], hints: Mapping[str, str], wording: Wording) -> str:
-    """Say which labels a frame lacks and what to do about it."""
+def missing_message(
+    missing: Sequence[str], hints: Mapping[str, str], keys: Mapping[str, tuple[str, ...]], wording: Wording
+) -> str:
+    """Say which labels a frame lacks and what to do about it.
+
+    Parameters
+    ----------
+    missing : sequence of str
+    hints : mapping of str to str
+        Names of what looks like a label.
+    keys : mapping of str to tuple of str
+        Names that were looked for.
+    wording : Wording
+    """
     usable = {k: v for k, v in hints.items() if k in missing or (k == "virial" and "stress" in missing)}
     what = f"expected {' and '.join(missing)}, got none"
     if usable:
         held = ", ".join(map(repr, usable.values()))
-        return f"{what}; it holds {held}: pass {wording.option('keys', usable)} if that is meant"
+        # Names that other samples need stay, in front.
+        options: dict[str, Any] = {k: (*keys[k], v) if keys.get(k) else v for k, v in usable.items()}
+        return f"{what}; it holds {held}: pass {wording.option('keys', options)} if that is meant"
     return (
         f"{what}; name what holds them with {wording.option('keys', {missing[0]: 'NAME'})}, or import structures without "
         f"labels with {wording.option('require', ())}"

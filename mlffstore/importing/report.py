@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,3 +52,28 @@ class ImportReport:
     hydrogens_added: int
     keys: tuple[KeyUse, ...]
     warnings: tuple[str, ...]
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return the report as names and texts, one for each line: what `mlffstore import` prints."""
+        where = f"{len(self.files)} files" if len(self.files) > 1 else self.files[0]
+        rows = [("imported", f"{self.samples:,} samples, {self.atoms:,} atoms from {where}")]
+        counts = {
+            "skipped": (self.skipped, "samples that an earlier import of these files had written"),
+            "duplicates": (self.duplicates, "samples left out, the store has their structures already"),
+            "quarantine": (self.rejected, "samples that could not be stored"),
+            "unreadable": (self.unreadable, "records without a structure"),
+            "hydrogens": (self.hydrogens_added, "added by RDKit"),
+        }
+        rows += [(name, f"{n:,} {text}") for name, (n, text) in counts.items() if n]
+        for fate in ("kept", "renamed", "converted", "obeyed", "left out"):
+            names: Counter[str] = Counter()
+            for use in self.keys:
+                if use.fate == fate:
+                    names[use.name if use.column in ("", use.name) else f"{use.name} as {use.column}"] += use.samples
+            if names:
+                rows.append((fate, ", ".join(f"{name} ({n:,})" for name, n in names.items())))
+        return rows
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {text}" for name, text in self.summary()]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])

@@ -106,7 +106,7 @@ def import_files(
     source : str, optional
         Where the data came from; by default "spice" for SPICE's layout and else the name of the file.
     require : sequence of {"energy", "forces", "stress"}, optional
-        Labels that every sample must have; ``()`` stores bare structures.
+        Labels that every sample must have; ``()`` stores bare structures. Forces are not asked of a single atom.
     batch_samples : int, optional
         Samples that are read, checked and written as a block. Memory holds some blocks; what waits beyond that lies in a
         temporary file.
@@ -275,6 +275,8 @@ class _Import:
             self._tell()
         if not blocks:
             raise DataError(f"{path}: expected at least one structure, got none")
+        if maker.n_lone:
+            self._warn([f"{path}: {maker.n_lone} samples of a single atom have no forces; they are stored without"])
         self.account.merge(account)
         self.unreadable += unreadable
         left_out = sorted({use.name for use in account.uses() if use.fate == "left out"})
@@ -327,9 +329,7 @@ class _Import:
                 list(mine)
                 continue
             try:
-                stored = self.target.commit(
-                    mine, note, require=self.options.require, on_duplicate=self.options.on_duplicate
-                )
+                stored = self.target.commit(mine, note, on_duplicate=self.options.on_duplicate)
             except MlffstoreError as error:
                 told = (
                     f"the {done} files before were stored, and importing again skips them"

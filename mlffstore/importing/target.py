@@ -11,7 +11,7 @@ from mlffstore.store import open as open_store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from mlffstore.importing.spool import Block
 
@@ -85,14 +85,14 @@ class Target:
         blocks: Iterable[Block],
         note: Mapping[str, Any],
         *,
-        require: Sequence[str],
         on_duplicate: Literal["keep", "skip", "error"],
     ) -> Stored | None:
         """Store the blocks of a file in one commit; return None if another process has stored the same file meanwhile."""
         key = f"import/{note['digest']}"
         before = self.store.version
+        # What labels are required was decided when the samples were read.
         with self.store.transaction(
-            key=key, require=require, provenance={"import": dict(note)}, on_duplicate=on_duplicate
+            key=key, require=(), provenance={"import": dict(note)}, on_duplicate=on_duplicate
         ) as transaction:
             for block in blocks:
                 transaction.add(block.accepted, rejected=block.rejected, reasons=block.reasons)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import mlffstore as ml
 from mlffstore.errors import DataError
@@ -15,8 +17,6 @@ from tests.samples import metal_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from ase import Atoms
 
 
 def predicted(n: int, shift: float = 0.5) -> list[Atoms]:
@@ -81,8 +81,22 @@ def test_two_names_for_one_label_in_order(tmp_path: Path) -> None:
     ours, theirs = ml.open(tmp_path / "s").snapshot(), metal_frames(4)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine.get_forces(), other.get_forces(), atol=1e-6)  # extxyz has 8 decimals
+    with pytest.raises(DataError, match=r"keys=\{'forces': \('REF_forces', 'force'\)\}"):
+        ml.import_files(tmp_path / "a.extxyz", tmp_path / "t", keys=keys | {"forces": "REF_forces"})
     with pytest.raises(DataError, match="several in order"):
         ml.import_files(tmp_path / "a.extxyz", tmp_path / "t", keys={"forces": []})
+
+
+def test_a_single_atom_needs_no_forces(tmp_path: Path) -> None:
+    frames = metal_frames(2)
+    lone = Atoms("Cu", info={"config_type": "IsolatedAtom"})
+    lone.calc = SinglePointCalculator(lone, energy=-0.2)
+    ase.io.write(tmp_path / "a.extxyz", [lone, *frames])
+    report = ml.import_files(tmp_path / "a.extxyz", tmp_path / "s")
+    assert any("1 samples of a single atom have no forces" in warning for warning in report.warnings)
+    batch = ml.open(tmp_path / "s").snapshot().read()
+    assert np.isnan(batch.forces[0]).all()
+    assert not np.isnan(batch.forces[1:]).any()
 
 
 def test_what_looks_like_a_label() -> None:
