@@ -9,6 +9,7 @@ import xarray as xr
 
 from mlffstore.errors import DataError
 from mlffstore.ragged import offsets, reduce_rows, row_indices
+from mlffstore.schema import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,12 +34,17 @@ class Mlff:
 
     Notes
     -----
-    Plain ``ds.isel(sample=...)`` picks samples and leaves all atoms: use ``ds.mlff.isel``.
+    Plain ``ds.isel(sample=...)``, ``ds.sortby`` and ``ds.where`` pick or move samples and leave the atoms where they are:
+    use ``ds.mlff.isel``, ``sortby``, ``where`` and ``sel``. ``ds.sel(teacher=...)``, ``drop_vars``, ``compute`` and
+    ``load`` are fine.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
         if "n_atoms" not in ds or "sample" not in ds.dims:
-            raise DataError("mlff: expected a dataset with n_atoms along sample, as engine='mlffstore' opens it")
+            raise DataError(
+                "mlff: expected a dataset with n_atoms along sample, as engine='mlffstore' opens it; choose one sample with "
+                ".mlff.isel([i]) and keep n_atoms"
+            )
         self._ds = ds
 
     def isel(self, sample: npt.ArrayLike | slice) -> xr.Dataset:
@@ -49,9 +55,11 @@ class Mlff:
         sample : int, array_like of int, boolean mask or slice
             A single number gives a dataset of one sample.
         """
+        from mlffstore.inputs import check_atoms
         from mlffstore.xarray_engine import cut
 
         counts = np.asarray(self._ds["n_atoms"])
+        check_atoms(self._ds, counts)
         chosen_samples = (
             sample if isinstance(sample, slice) else np.asarray(sample, int if np.size(sample) == 0 else None)
         )
@@ -85,14 +93,16 @@ class Mlff:
         **conditions
             ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: a meaning or several; ``n_atoms=(10, 50)`` and
             any other numeric column: a value, or lowest and highest; ``periodic=True``: in all three directions or not;
-            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"``: labelled by it, and its labels
-            alone.
+            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"`` or several: has a label of one
+            of them, and their labels alone.
 
         Examples
         --------
         >>> ds.mlff.sel(split="train", periodic=True, elements=["O"])  # doctest: +SKIP
         """
-        ds, keep = self._ds, np.ones(self._ds.sizes["sample"], bool)
+        from mlffstore.inputs import meanings, one_form
+
+        ds, keep = one_form(self._ds), np.ones(self._ds.sizes["sample"], bool)
         for name, wanted in conditions.items():
             if name == "periodic":
                 keep &= np.asarray(ds["pbc"].all("vector")) == bool(wanted)
@@ -101,13 +111,13 @@ class Mlff:
                 for symbol in [wanted] if isinstance(wanted, str) else wanted:
                     keep &= np.asarray(counts.sel(element=symbol)) > 0
             elif name == "teacher":
-                ds = ds.sel(teacher=[wanted])
-                keep &= np.isfinite(np.asarray(ds["energy"])).all(axis=1)
+                ds, has = _labelled_by([wanted] if isinstance(wanted, str) else list(wanted), ds)
+                keep &= has
             elif name not in ds or ds[name].dims != ("sample",):
                 known = [str(k) for k, v in ds.items() if v.dims == ("sample",)]
                 raise DataError(f"sel: expected periodic, elements, teacher or one of {', '.join(known)}, got {name!r}")
             elif "flag_values" in ds[name].attrs:
-                words = ds[name].attrs["flag_meanings"].split()
+                words = meanings(ds[name])
                 chosen = {wanted} if isinstance(wanted, str) else set(wanted)
                 if chosen - set(words):
                     raise DataError(
@@ -119,6 +129,17 @@ class Mlff:
                 values = np.asarray(ds[name])
                 keep &= (values >= low) & (values <= high)
         return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
+
+    def sortby(self, name: str | xr.DataArray, *, ascending: bool = True) -> xr.Dataset:
+        """Return the samples with their atoms in the order of a variable along ``sample``; NaN come last. Computes it."""
+        values = np.asarray(self._ds[name] if isinstance(name, str) else name)
+        if values.shape != (self._ds.sizes["sample"],):
+            raise DataError(f"sortby: expected a variable along sample alone, got shape {values.shape}")
+        order = np.argsort(values, kind="stable")
+        if not ascending:
+            missing = values[order] != values[order]
+            order = np.concatenate([order[~missing][::-1], order[missing]])
+        return self.isel(order)
 
     def reduce(self, name: str | xr.DataArray, how: str) -> xr.DataArray:
         """Reduce the atoms of every sample, in float64 for sums.
@@ -270,9 +291,10 @@ class Mlff:
     @property
     def plot(self) -> Plots:
         """Plots: ``size``, ``energy``, ``force``, ``composition``, ``parity``, ``map``. Need matplotlib."""
+        from mlffstore.inputs import one_form
         from mlffstore.plotting import Plots
 
-        return Plots(self._ds)
+        return Plots(one_form(self._ds))
 
     def iter_batches(self, n_samples: int = 1024) -> Iterator[SampleBatch]:
         """Yield the samples as batches of columns, in order; one is in memory at a time."""
@@ -303,23 +325,34 @@ class Mlff:
         return self.to_batch().to_ase(teacher)
 
     def to_batch(self) -> SampleBatch:
-        """Return the samples as one batch of columns. Reads them."""
-        from mlffstore.batch import SampleBatch
-        from mlffstore.schema import CODED, LABELS, STRUCTURE
+        """Return the samples as one batch of columns. Reads them.
 
-        ds = self._ds.load() if not self._ds.chunks else self._ds.compute()
-        labels: dict[str, dict[str, Array]] = {}
-        for who in ds["teacher"].values.tolist() if "teacher" in ds.coords else ():
-            mine = {name: ds[name].sel(teacher=who).values for name in LABELS if name in ds}
-            labels[str(who)] = {name: array for name, array in mine.items() if not np.isnan(array).all()}
-        structure: dict[str, Any] = {name: ds[name].values for name in STRUCTURE}
-        for name in ("root",):
-            if name in ds:
-                structure[name] = ds[name].values
-        for name in CODED:
-            if name in ds:
-                structure[name] = (ds[name].values, ds[name].attrs["flag_meanings"].split())
-        return SampleBatch(**structure, labels={who: named for who, named in labels.items() if named})
+        User columns come along: variables of numbers along ``sample`` or ``atom``, alone or with dimensions of their own.
+        Others that are not the store's, such as one with the dimension ``teacher``, are left out, and a warning is logged.
+
+        Raises
+        ------
+        DataError
+            If plain xarray took something away from the samples, such as their atoms.
+        """
+        from mlffstore.inputs import to_batch
+
+        return to_batch(self._ds)
+
+
+def _labelled_by(teachers: list[str], ds: xr.Dataset) -> tuple[xr.Dataset, Array]:
+    """Return a Dataset with the labels of some teachers, and which samples have any label of them, shape (S,), bool."""
+    from mlffstore.inputs import teachers_of
+
+    known = teachers_of(ds)
+    if not teachers or set(teachers) - set(known):
+        raise DataError(f"sel: teacher: expected some of {', '.join(known) or '(no labels here)'}, got {teachers}")
+    ds = ds.sel(teacher=teachers)
+    has = np.zeros(ds.sizes["sample"], bool)
+    for name in (name for name in LABELS if name in ds and not has.all()):
+        finite = np.isfinite(np.asarray(ds[name])).all(axis=tuple(range(2, ds[name].ndim))).any(axis=1)
+        has |= finite if LABELS[name].axis == "sample" else reduce_rows(np.logical_or, finite, offsets(ds["n_atoms"]))
+    return ds, has
 
 
 def _composition(counts: Array, numbers: Array) -> Array:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from mlffstore.errors import DataError
+from mlffstore.inputs import HASHED, check_atoms, check_rows
 from mlffstore.ragged import offsets
+from mlffstore.schema import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +56,14 @@ class Block:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def energy(self) -> Array:
+        """Energies, shape (S, T); NaN if there are other labels alone, and T = 0 without any."""
+        if "energy" in self.columns:
+            return self.columns["energy"]
+        n_teachers = next((self.columns[name].shape[1] for name in LABELS if name in self.columns), 0)
+        return np.full((len(self), n_teachers), np.nan)
+
 
 @dataclass(frozen=True, slots=True)
 class Pass(Generic[T]):
@@ -92,7 +102,9 @@ def sample_pass(
     """
     from dask.delayed import delayed
 
-    ds = chunked(ds[["n_atoms", *(name for name in names if name in ds.variables and name != "n_atoms")]])
+    hashed = HASHED if all(name in ds.variables for name in HASHED) else ()
+    wanted = dict.fromkeys(name for name in ("n_atoms", *names, *hashed) if name in ds.variables)
+    ds = chunked(ds[list(wanted)])
     columns = {str(name): ds[name].data.to_delayed().reshape(ds[name].data.numblocks) for name in ds.data_vars}
     starts = offsets(ds.chunks["sample"])
     run = delayed(_run, pure=False)
@@ -109,11 +121,7 @@ def sample_pass(
 
 def _run(function: Callable[[Block], T], first: int, columns: dict[str, Array]) -> T:
     starts = offsets(columns["n_atoms"])
-    for name, array in columns.items():
-        if len(array) not in (len(starts) - 1, int(starts[-1])):
-            raise DataError(
-                f"{name}: {len(array)} rows beside {starts[-1]} atoms by n_atoms; plain isel was used: use .mlff.isel"
-            )
+    check_rows(columns, starts)
     return function(Block(first, columns, starts))
 
 
@@ -130,7 +138,9 @@ def chunked(ds: xr.Dataset) -> xr.Dataset:
     lazy = all(v.chunks is not None for name, v in ds.variables.items() if name in ds.data_vars)
     if lazy and sample is not None and (atom is None or _fits(ds, sample[0], atom[0])):
         return ds.chunk(whole) if whole else ds
-    samples, atoms = cut(np.asarray(ds["n_atoms"]))
+    counts = np.asarray(ds["n_atoms"])
+    check_atoms(ds, counts)
+    samples, atoms = cut(counts)
     return ds.chunk({"sample": samples, **({"atom": atoms} if "atom" in ds.dims else {}), **whole})
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore.inputs import meanings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +90,7 @@ def parity(ax: Any, x: Array, y: Array, labels: tuple[str, str], unit: str) -> A
 
 def words(variable: xr.DataArray, most: int = 7) -> dict[str, Array]:
     """Return masks of the meanings of a coded variable, the most frequent ones and the rest."""
-    codes, names = np.asarray(variable), str(variable.attrs.get("flag_meanings", "")).split()
+    codes, names = np.asarray(variable), meanings(variable)
     counts = np.bincount(codes, minlength=len(names))
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     out = {names[i]: codes == i for i in order[:most]}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.describe import human_bytes
 from mlffstore.schema import LABELS, STANDARD
 from mlffstore.splits import SPLITS
-from mlffstore.validation.result import number
 from mlffstore_exporters.hdf5 import stored_columns
 
 if TYPE_CHECKING:
@@ -237,11 +236,7 @@ sample to another split."""
 
 def _validation(about: About) -> str:
     verdict = about.validation
-    rows = [
-        f"| {line.quantity} | {line.target} | {number(line.value)} | "
-        f"{'pass' if line.passed else 'FAIL' if line.passed is False else '-'} |"
-        for line in verdict.acceptance
-    ]
+    rows = [f"| {line.quantity} | {line.target} | {line.figure} | {line.mark} |" for line in verdict.acceptance]
     found = [f"- {one.severity}: {one.check}, {one.n_samples:,} samples" for one in verdict.findings]
     found += [f"- {one.severity}: {one.check}: {one.text}" for one in verdict.problems]
     text = "The dataset passes." if verdict.ok else "**The dataset does NOT pass; it was published all the same.**"

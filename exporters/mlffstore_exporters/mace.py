@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.batch import choose_teacher
+from mlffstore.documents import json_text
 from mlffstore.errors import DataError
 from mlffstore.masks import user_rows, without_mask
 from mlffstore.release.selection import present, select
@@ -94,7 +95,7 @@ def export_mace(
             "atomic_numbers": str(sorted(int(z) for z in normal["mace"]["E0s"])),
             "r_max": r_max,
         }
-        (folder / "statistics.json").write_text(json.dumps(document))
+        (folder / "statistics.json").write_text(json_text(document))
     tell_left_out("mace", {name: "MACE gives this name a meaning of its own"
                            for name in snapshot.user_columns if name in _MEANT_BY_MACE})  # fmt: skip
     return target

@@ -16,7 +16,6 @@ It is made under another name and renamed when it is complete. A version that is
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore import __version__
+from mlffstore.documents import json_text
 from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
 from mlffstore.release.changes import changes
@@ -152,11 +152,8 @@ def export_release(
         raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
     shards = _shards(snapshot, splits, shard_nbytes)
     validation, statistics = _examine(snapshot, who, chosen, policy)
-    if not validation.ok and not allow_failing:
-        raise GateError(
-            f"{target}: the samples do not pass the validation; nothing was written. Mend the store (mlffstore validate), "
-            f"choose another policy, or publish all the same with allow_failing (--allow-failing)\n{validation.table()}"
-        )
+    if not allow_failing:  # before a long export; how large the files are, only they can say
+        _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
     for one in who:
@@ -176,10 +173,26 @@ def export_release(
                 provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
             done += sum(len(index) for index in part.values())
+        about = replace(about, validation=validation.of_size(sum(one.stat().st_size for one in temporary.iterdir())))
+        if not allow_failing:
+            _gate(target, about.validation, about.validation.ok)
         if older is not None:
             about = replace(about, since=changes(older, Release.of(sorted(temporary.iterdir()))))
         _write_documents(temporary, about)
     return target / f"{name}-{version}.h5" if len(shards) == 1 else target
+
+
+def _gate(target: Path, validation: Validation, ok: bool) -> None:
+    if not ok:
+        raise GateError(
+            f"{target}: the samples do not pass the validation; nothing was written. Mend the store (mlffstore validate), "
+            f"choose another policy, or publish all the same with allow_failing (--allow-failing)\n{validation.table()}"
+        )
+
+
+def _passes_but_for_size(validation: Validation) -> bool:
+    lines = all(line.passed for line in validation.acceptance if line.quantity != "gigabytes")
+    return lines and not any(problem.severity == "error" for problem in validation.problems)
 
 
 def _check_names(name: str, version: str, target: Path) -> None:
@@ -255,12 +268,12 @@ def _write_documents(folder: Path, about: About) -> None:
     files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     data = dict(files)
     write("statistics.yaml", yaml.safe_dump(dict(about.statistics), sort_keys=False, allow_unicode=True))
-    write("validation.json", json.dumps(about.validation.to_json(), indent=1))
+    write("validation.json", json_text(about.validation.to_json(), indent=1))
     write("README.md", card.readme(about, data))
     write("CITATION.cff", card.citation(about))
-    write("croissant.json", json.dumps(card.croissant(about, data), indent=1, ensure_ascii=False))
+    write("croissant.json", json_text(card.croissant(about, data), indent=1))
     files |= {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name not in files}
-    write(MANIFEST, json.dumps(_manifest(about, files), indent=1, ensure_ascii=False))
+    write(MANIFEST, json_text(_manifest(about, files), indent=1))
 
 
 def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
@@ -283,7 +296,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
             "ok": verdict.ok,
             "allow_failing": not verdict.ok,
             "invalid": int(verdict.invalid.sum()),
-            "failed": [line.quantity for line in verdict.acceptance if line.passed is False],
+            "failed": [line.quantity for line in verdict.acceptance if not line.passed],
         },
         "recipe": next((one["recipe"] for one in reversed(about.provenance) if "recipe" in one), None),
         "software": _software(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, err, grid, out, pairs, print_json
-from mlffstore.validation.result import number
+from mlffstore.documents import json_text
 
 Version = Annotated[int | None, typer.Option("--version", min=0, help="Version of the store.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Tag of the store.")]
@@ -48,13 +47,7 @@ def validate(
     if as_json:
         print_json(document)
     else:
-        table = [
-            [
-                "pass" if line.passed else "FAIL" if line.passed is False else "-",
-                line.quantity, line.target, number(line.value),
-            ]
-            for line in found.acceptance
-        ]  # fmt: skip
+        table = [[line.mark, line.quantity, line.target, line.figure] for line in found.acceptance]
         out.print(grid(["", "acceptance", "target", "found"], table))
         for problem in found.problems:
             out.print(f"{problem.severity}: {problem.check}: {problem.text}", soft_wrap=True)
@@ -153,7 +146,7 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     import yaml
 
     if path.suffix == ".json":
-        path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        path.write_text(json_text(document, indent=1), encoding="utf-8")
     else:
         path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from mlffstore.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout."""
-    typer.echo(json.dumps(document, indent=2, default=str))
+    typer.echo(json_text(document, indent=2, default=str))
 
 
 def pairs(rows: list[tuple[str, str]], title: str = "") -> Table:

@@ -12,7 +12,6 @@ import numpy as np
 
 from mlffstore.describe import human_bytes
 from mlffstore.report.picture import picture
-from mlffstore.validation.result import number
 
 if TYPE_CHECKING:
     from mlffstore.report.contents import Contents, Figure, Shown
@@ -108,9 +107,8 @@ def _class(classes: list[str] | None, row: int, column: int) -> str:
 def _acceptance(c: Contents) -> str:
     rows, classes = [], []
     for line in c.validation.acceptance:
-        mark = "pass" if line.passed else "FAIL" if line.passed is False else "-"
-        rows.append([mark, line.quantity.replace("_", " "), line.target, number(line.value)])
-        classes.append(mark)
+        rows.append([line.mark, line.quantity.replace("_", " "), line.target, line.figure])
+        classes.append(line.mark)
     return _table(["", "quantity", "target", "value"], rows, classes)
 
 

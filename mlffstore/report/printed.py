@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.report.picture import layout
-from mlffstore.validation.result import number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +53,7 @@ def _lines(c: Contents) -> list[str]:
         c.title, "", f"{s['samples']:,} samples, {s['atoms']:,} atoms, version {s['version']} of {s['uuid']}",
         f"The dataset {'passes' if c.validation.ok else 'DOES NOT PASS'}.", "", "ACCEPTANCE",
     ]  # fmt: skip
-    for line in c.validation.acceptance:
-        mark = "pass" if line.passed else "FAIL" if line.passed is False else "-"
-        out.append(f"  {mark:<5} {line.quantity:<28} {line.target:<18} {number(line.value)}")
+    out += [f"  {one.mark:<5} {one.quantity:<28} {one.target:<18} {one.figure}" for one in c.validation.acceptance]
     out += ["", "FINDINGS"]
     for problem in c.validation.problems:
         out += [f"  {problem.severity}: {problem.check}", *(f"    {part}" for part in _folded(problem.text))]

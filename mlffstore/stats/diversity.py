@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import missing_dependency
-from mlffstore.stats.result import as_dataset, evenness
+from mlffstore.inputs import as_dataset
+from mlffstore.schema import STRUCTURE
+from mlffstore.stats.result import evenness
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +40,7 @@ class Diversity:
     ----------
     score : float
         Entropy H of the environments over ln N, in [0, 1], mean over the seeds: 1 where all N differ, 0 where all are alike.
-        Molecules of NCI have 0.95, rattled copper 0.86, 200 environments repeated 20 times 0.59.
+        Molecules of NCI have 0.95, rattled copper 0.86, 200 environments repeated 20 times 0.59. NaN for one environment.
     spread : float
         Standard deviation over the seeds.
     n_environments : int
@@ -92,7 +94,7 @@ def diversity(
         from quests.entropy import entropy
     except ImportError as error:
         raise missing_dependency("quests", "diversity", "the diversity score") from error
-    ds = as_dataset(data)
+    ds = as_dataset(data, tuple(STRUCTURE))
     counts = np.asarray(ds["n_atoms"])
     strata = np.zeros(len(counts), np.int64)
     for name in ("source", "sampler"):
@@ -103,14 +105,12 @@ def diversity(
     for k in range(n_seeds):
         rng = np.random.default_rng([seed, k])
         chosen = _draw(strata, counts, n, rng)
-        frames = (
-            ds[["n_atoms", "numbers", "positions", "cell", "pbc", "charge", "multiplicity"]]
-            .mlff.isel(chosen)
-            .mlff.to_ase()
-        )
+        frames = ds[[*STRUCTURE, *(name for name in ("content_hash",) if name in ds)]].mlff.isel(chosen).mlff.to_ase()
         parts = [found[rng.permutation(len(found))[:_PER_SAMPLE]] for found in environments(frames)]
         everything = np.concatenate(parts)[:n]
-        scores.append(float(entropy(everything, h=BANDWIDTH) / np.log(len(everything))) if len(everything) > 1 else 0.0)
+        scores.append(
+            float(entropy(everything, h=BANDWIDTH) / np.log(len(everything))) if len(everything) > 1 else np.nan
+        )
     some = np.random.default_rng(seed).permutation(len(everything))[:_VENDI]
     atoms = np.bincount(np.asarray(ds["numbers"]), minlength=119) if "numbers" in ds else np.zeros(119)
     return Diversity(

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.geometry import pairs
-from mlffstore.stats.result import as_dataset
+from mlffstore.inputs import as_dataset
 
 if TYPE_CHECKING:
     import os
@@ -43,7 +43,7 @@ def embed(
     The features of a structure, each block scaled to unit variance: the square roots of its elements' fractions; neighbours
     an atom in shells out to 5 angstrom; the logarithms of the number of atoms and, in crystals, of the volume an atom.
     """
-    ds = as_dataset(data)
+    ds = as_dataset(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
     chosen = np.sort(np.random.default_rng(seed).permutation(ds.sizes["sample"])[:n_samples])
     part = ds[["n_atoms", "numbers", "positions", "cell", "pbc"]].mlff.isel(chosen).compute()
     x = _features(part)

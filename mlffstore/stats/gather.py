@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.geometry import neighbour_counts
+from mlffstore.inputs import altered
 from mlffstore.schema import LABELS
 from mlffstore.splits import SPLITS
 from mlffstore.stats.references import N_ELEMENTS, Rows
@@ -106,6 +107,8 @@ class Part:
         Atoms of each element, and samples that contain it.
     neighbours : ndarray, shape (3,)
         Neighbours within each of `CUTOFFS` of all atoms.
+    altered : int
+        Samples that are not the structures which their hashes name.
     teachers : list of TeacherPart
     """
 
@@ -119,6 +122,7 @@ class Part:
     atoms_of: Array
     samples_with: Array
     neighbours: Array
+    altered: int
     teachers: list[TeacherPart]
 
     @classmethod
@@ -163,9 +167,10 @@ class Gather:
             atoms_of=composition.sum(axis=0),
             samples_with=(composition > 0).sum(axis=0),
             neighbours=neighbours.sum(axis=0),
+            altered=int(altered(block.columns).sum()),
             teachers=[
                 self._teacher(block, t, split, sampler, owner, composition, neighbours)
-                for t in range(block["energy"].shape[1] if "energy" in block else 0)
+                for t in range(block.energy.shape[1])
             ],
         )
 
@@ -180,7 +185,7 @@ class Gather:
         self, block: Block, t: int, split: Array, sampler: Array, owner: Array, composition: Array, neighbours: Array
     ) -> TeacherPart:
         n_atoms, numbers = np.diff(block.starts), block["numbers"]
-        energy = block["energy"][:, t].astype(np.float64)
+        energy = block.energy[:, t].astype(np.float64)
         per_atom, train = energy / n_atoms, (split == 0) & np.isfinite(energy)
         shares = composition / n_atoms[:, None]
         f = block["forces"][:, t].astype(np.float64) if "forces" in block else np.zeros((0, 3))

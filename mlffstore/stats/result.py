@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from mlffstore.blocks import Pass, sample_pass
 from mlffstore.errors import DataError
-from mlffstore.schema import LABELS
+from mlffstore.inputs import altered_message, as_dataset, meanings, teachers_of
 from mlffstore.splits import SPLITS
 from mlffstore.stats.gather import COLUMNS, CUTOFFS, Gather, Part, TeacherPart
 from mlffstore.stats.references import N_ELEMENTS
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mlffstore.stats.sketch import Moments, Sketch
     from mlffstore.store import Store
 
+logger = logging.getLogger(__name__)
+
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
@@ -34,8 +37,12 @@ class Statistics:
     Made by `statistics`. `to_dict` is the whole of it; `normalisation` is what trainers need.
     """
 
-    def __init__(self, run: Pass[Part], teachers: Sequence[str], samplers: Sequence[str], neighbours: bool) -> None:
+    def __init__(
+        self, run: Pass[Part], teachers: Sequence[str], samplers: Sequence[str], neighbours: bool, split: bool
+    ) -> None:
         self._pass, self.teachers, self.samplers, self._neighbours = run, tuple(teachers), tuple(samplers), neighbours
+        #: Names of the splits; none if the dataset has no variable `split`, and then everything is counted as one.
+        self.splits = SPLITS if split else ()
 
     def compute(self) -> Statistics:
         """Run the pass now and return self."""
@@ -45,7 +52,13 @@ class Statistics:
     @functools.cached_property
     def part(self) -> Part:
         """The sums, moments and sketches themselves."""
-        return self._pass.compute()
+        part = self._pass.compute()
+        n = int(part.samples.sum())
+        if 2 * part.altered > n:
+            raise DataError(altered_message(part.altered, n))
+        if part.altered:
+            logger.warning("statistics: %s", altered_message(part.altered, n))
+        return part
 
     def to_dict(self) -> dict[str, Any]:
         """Return all statistics as plain types, for JSON and YAML. Units are in the names."""
@@ -56,7 +69,7 @@ class Statistics:
             "samples": total,
             "atoms": int(p.atoms.sum()),
             "splits": {
-                split: {"samples": int(p.samples[i]), "atoms": int(p.atoms[i])} for i, split in enumerate(SPLITS)
+                split: {"samples": int(p.samples[i]), "atoms": int(p.atoms[i])} for i, split in enumerate(self.splits)
             },
             "periodic": p.periodic,
             "partly_periodic": p.partly,
@@ -79,23 +92,23 @@ class Statistics:
         present = np.flatnonzero(t.force_by_element.n)
         return {
             "samples": int(t.labelled.sum()),
-            "samples_by_split": dict(zip(SPLITS, t.labelled.tolist(), strict=True)),
+            "samples_by_split": dict(zip(self.splits, t.labelled.tolist(), strict=False)),
             "energy_eV_per_atom": {
                 **t.energy.total().row(),
                 "quantiles": _quantiles(t.energy_sketch),
-                "by_split": _rows(t.energy, SPLITS),
+                "by_split": _rows(t.energy, self.splits),
                 "by_sampler": _rows(t.energy_by_sampler, self.samplers),
             },
             "element_energies_eV": _fit(t.every, t.every_per_atom),
             "force_component_eV_per_angstrom": {
                 **t.component.total().row(),
-                "by_split": _rows(t.component, SPLITS),
+                "by_split": _rows(t.component, self.splits),
                 "by_direction": _rows(t.axis, ("x", "y", "z")),
             },
             "force_eV_per_angstrom": {
                 **t.force.total().row(),
                 "quantiles": _quantiles(t.force_sketch),
-                "by_split": _rows(t.force, SPLITS),
+                "by_split": _rows(t.force, self.splits),
                 "by_sampler": _rows(t.force_by_sampler, self.samplers),
                 "by_element": {_symbol(z): t.force_by_element.row(z) for z in present},
             },
@@ -104,7 +117,7 @@ class Statistics:
         }
 
     def normalisation(self, teacher: str | None = None) -> dict[str, Any]:
-        """Return what trainers need of the split train, under the names that they use.
+        """Return what trainers need of the split train, or of a dataset without splits, under the names that they use.
 
         Parameters
         ----------
@@ -122,7 +135,8 @@ class Statistics:
         who = choose_teacher(self.teachers, teacher)
         t = self.part.teachers[self.teachers.index(who)]
         if not t.train.n:
-            raise DataError(f"normalisation: teacher {who!r} labelled no sample of the split train")
+            where = "of the split train" if self.splits else "of the dataset"
+            raise DataError(f"normalisation: teacher {who!r} labelled no sample {where}")
         fit = _fit(t.train, t.train_per_atom)
         e0, shift, scale = fit["values"], fit["residual_mean_eV_per_atom"], fit["residual_std_eV_per_atom"]
         raw = t.energy.row(0)
@@ -139,7 +153,7 @@ class Statistics:
         average = near.get("5")
         return {
             "teacher": who,
-            "split": "train",
+            "split": "train" if self.splits else None,
             "samples": int(t.labelled[0]),
             "atoms": atoms,
             "element_energies_eV": fit,
@@ -246,26 +260,10 @@ def statistics(data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], *, 
     Counts are whole numbers, moments merge without cancellation, least squares by triangular factors: the result is that of
     a single pass however the samples are divided. Quantiles of more than 65,536 numbers are within 0.1 %.
     """
-    ds = as_dataset(data)
-    teachers = [str(who) for who in ds["teacher"].values] if "teacher" in ds.coords else []
-    samplers = str(ds["sampler"].attrs.get("flag_meanings", "unknown")).split() if "sampler" in ds else ["unknown"]
+    ds = as_dataset(data, ("n_atoms", "numbers", "cell", "pbc", *(("positions",) if neighbours else ())))
+    samplers = meanings(ds["sampler"]) if "sampler" in ds else ["unknown"]
     run = sample_pass(ds, COLUMNS, Gather(len(samplers), neighbours), Part.merge)
-    return Statistics(run, teachers, samplers, neighbours)
+    return Statistics(run, teachers_of(ds), samplers, neighbours, "split" in ds)
 
 
-def as_dataset(data: xr.Dataset | Snapshot | Store | str | os.PathLike[str]) -> xr.Dataset:
-    """Return the dataset of whatever holds samples, labels with a dimension `teacher`."""
-    from mlffstore.store import Store
-    from mlffstore.store import open as open_store
-
-    if not isinstance(data, xr.Dataset):
-        source: Any = open_store(data) if not hasattr(data, "to_xarray") and not isinstance(data, Store) else data
-        data = (source.snapshot() if isinstance(source, Store) else source).to_xarray()
-    if any(name in data for name in LABELS) and "teacher" not in data.dims:
-        name = str(data.coords["teacher"].values) if "teacher" in data.coords else "reference"
-        data = data.drop_vars("teacher", errors="ignore")
-        data = data.map(lambda v: v.expand_dims(teacher=[name], axis=1) if v.name in LABELS else v)
-    return data
-
-
-__all__ = ["N_ELEMENTS", "Statistics", "as_dataset", "evenness", "statistics"]
+__all__ = ["N_ELEMENTS", "Statistics", "evenness", "statistics"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.importing.checks import StressCheck
+from mlffstore.inputs import altered_message
 from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ SAMPLE_CHECKS = (
     "not_finite", "unlabelled", "close_atoms", "touching_atoms", "force_too_large", "force_large", "net_force",
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
-    "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress",
+    "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
 )  # fmt: skip
 #: Checks of the dataset as a whole.
-DATASET_CHECKS = ("energy_units", "stress_units", "stress_stiffness", "force_units", "hydrogen_free")
+DATASET_CHECKS = ("energy_units", "stress_units", "stress_stiffness", "force_units", "hydrogen_free", "atoms_moved")
 #: Samples of an element set below which its energies have no robust spread.
 _FEWEST = 10
 #: eV an atom: no spread of energies counts as smaller than this.
@@ -88,6 +89,7 @@ def judge_samples(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
             "energy_outlier": _outliers(found, policy),
             "energy_work": found.work.suspects(n, rules["energy_work"]["max_ratio"]),
         }
+    out["altered"] = s["altered"]
     out |= _copies(s, rules["near_duplicate"]["tolerance"])
     out |= {name: np.zeros(n, bool) for name in SAMPLE_CHECKS if name not in out}
     return {name: out[name] for name in SAMPLE_CHECKS}
@@ -219,6 +221,25 @@ def _near(s: Mapping[str, Array], tolerance: float) -> Array:
     return out
 
 
+#: Checks of single samples -> the variables without which nothing can fail them.
+_NEEDS = {
+    "electron_parity": ("charge", "multiplicity"), "energy_work": ("root",), "duplicate": ("content_hash",),
+    "leakage": ("split", "root", "content_hash"), "near_leakage": ("split",), "molecule_leakage": ("split",),
+    "altered": ("charge", "multiplicity", "content_hash"),
+}  # fmt: skip
+
+
+def unmeasured(found: Measured, policy: Policy) -> list[Problem]:
+    """Return the checks that nothing could fail, because the dataset lacks variables that every store has."""
+    out = []
+    for check, names in _NEEDS.items():
+        missing = [name for name in names if name not in found.variables]
+        if missing and policy.checks[check].severity != "off":
+            text = f"not measured: the dataset has no {', '.join(missing)}; keep it, or turn the check off"
+            out.append(Problem(check, policy.checks[check].severity, text))
+    return out
+
+
 def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """Return what is wrong with the dataset as a whole: units and signs, lost hydrogens."""
     s, rules, out = found.samples, policy.checks, []
@@ -252,6 +273,9 @@ def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
             f"expected molecules with their hydrogens, got {bald} of {organic} molecules with carbon that have none at all; "
             "were they lost in a conversion (SDF and SMILES leave hydrogens out)?",
         )
+    moved = int(s["altered"].sum())
+    if moved > rules["atoms_moved"]["max_fraction"] * len(s["altered"]):
+        complain("atoms_moved", altered_message(moved, len(s["altered"])))
     return out
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mlffstore import hydrogens
 from mlffstore.geometry import Pairs, pairs, reduce_pairs
 from mlffstore.hashing import GOLDEN, mix
+from mlffstore.inputs import altered
 from mlffstore.ragged import reduce_rows
 from mlffstore.schema import LABELS, STANDARD
 from mlffstore.stats.sketch import Sketch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mlffstore.schema import Array
 
 #: Angstrom: 0.6 of the sum of the two largest covalent radii (francium), and every bond.
-_CUTOFF = 3.2
+CUTOFF = 3.2
 #: Bonds are shorter than this multiple of the sum of covalent radii.
 _BOND = 1.25
 #: Rounds of neighbours that a molecular graph is told apart by.
@@ -45,6 +46,8 @@ class Measured:
         Energy differences of samples of one root and what the forces and stress say of them.
     forces : list of Sketch
         Norms of the forces of each teacher.
+    variables : frozenset of str
+        Variables that were there.
     """
 
     samples: dict[str, Array]
@@ -53,6 +56,7 @@ class Measured:
     n_elements: Array
     work: Work
     forces: list[Sketch]
+    variables: frozenset[str]
 
 
 def measure(block: Block) -> Measured:
@@ -62,7 +66,7 @@ def measure(block: Block) -> Measured:
     out: dict[str, Array] = {"n_atoms": n_atoms.astype(np.int32), "periodic": np.asarray(pbc.all(axis=1))}
     out["finite"] = reduce_rows(np.logical_and, np.asarray(np.isfinite(block["positions"]).all(axis=1)), starts)
     out["finite"] &= np.isfinite(cell).all(axis=(1, 2))
-    found = pairs(starts, block["positions"], cell, pbc, _CUTOFF)
+    found = pairs(starts, block["positions"], cell, pbc, CUTOFF)
     radius = _radii()[numbers]
     contact = found.distance / (radius[found.first] + radius[found.second])
     out["d_min"] = reduce_pairs(found.distance, found.counts, np.inf).astype(np.float32)
@@ -78,8 +82,9 @@ def measure(block: Block) -> Measured:
     for name in ("content_hash", "root", "split", "sampler"):
         if name in block:
             out[name] = block[name]
+    out["altered"] = altered(block.columns)
     labels, forces = _labels(block, molecule)
-    return Measured(out | labels, *_compositions(numbers, n_atoms), work(block), forces)
+    return Measured(out | labels, *_compositions(numbers, n_atoms), work(block), forces, frozenset(block.columns))
 
 
 def merge(parts: Sequence[Measured]) -> Measured:
@@ -92,6 +97,7 @@ def merge(parts: Sequence[Measured]) -> Measured:
         np.concatenate([part.n_elements for part in parts]),
         Work.merge([part.work for part in parts]),
         [Sketch.merge(several) for several in zip(*(part.forces for part in parts), strict=True)],
+        first.variables,
     )
 
 
@@ -165,7 +171,7 @@ def _fingerprints(block: Block, found: Pairs, contact: Array, molecule: Array) -
         atom = mix(atom ^ heard)
     graph = np.where(molecule, mix(np.add.reduceat(atom, starts[:-1])), np.uint64(0))
     # Smooth at the cutoff, so that rounding cannot move a pair across it.
-    fade = (1 - (found.distance / _CUTOFF) ** 2) ** 2
+    fade = (1 - (found.distance / CUTOFF) ** 2) ** 2
     z = numbers.astype(np.float64)
     one = reduce_pairs(fade * np.sqrt(z[found.first] * z[found.second]), found.counts, 0.0, np.add) / n_atoms
     two = reduce_pairs(fade * np.exp(-found.distance) * (z[found.first] + z[found.second]), found.counts, 0.0, np.add)
@@ -179,8 +185,8 @@ def _fingerprints(block: Block, found: Pairs, contact: Array, molecule: Array) -
 
 def _labels(block: Block, molecule: Array) -> tuple[dict[str, Array], list[Sketch]]:
     """Return figures of the labels, shape (S, T)."""
-    energy = block["energy"] if "energy" in block else np.zeros((len(block), 0))
-    n, n_teachers, starts = len(block), energy.shape[1], block.starts
+    energy, n, starts = block.energy, len(block), block.starts
+    n_teachers = energy.shape[1]
     n_atoms = np.diff(starts)
     shape = (n, n_teachers)
     out = {"energy": energy.astype(np.float64), "partial": np.isinf(energy)}

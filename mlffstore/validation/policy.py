@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -97,8 +98,14 @@ def _read(text: str, where: str) -> dict[str, Any]:
 def _merged(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Policy:
     """Return the default policy changed by another; a table `acceptance` replaces the default one as a whole."""
     problems = [f"{name}: expected checks or acceptance" for name in own if name not in ("checks", "acceptance")]
+    tables = {name: own.get(name) or {} for name in ("checks", "acceptance")}
+    problems += [
+        f"{name}: expected a mapping, got {value!r}" for name, value in tables.items() if not isinstance(value, dict)
+    ]
+    if problems:
+        raise PolicyError(problems_message(f"{where}: this policy cannot be used:", problems))
     checks: dict[str, Rule] = {}
-    mine = own.get("checks") or {}
+    mine = tables["checks"]
     problems += [f"checks.{name}: no such check; there are {', '.join(default['checks'])}"
                  for name in mine if name not in default["checks"]]  # fmt: skip
     for name, base in default["checks"].items():
@@ -116,7 +123,7 @@ def _merged(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> P
                 problems.append(
                     f"checks.{name}.{limit}: no such limit; there are {', '.join(k for k in base if k != 'severity')}"
                 )
-            elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            elif not _is_limit(value):
                 problems.append(f"checks.{name}.{limit}: expected a number, got {value!r}")
         checks[name] = Rule(severity, {k: v for k, v in rule.items() if isinstance(v, (int, float))})
     acceptance = own.get("acceptance", default["acceptance"]) or {}
@@ -125,9 +132,18 @@ def _merged(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> P
             problems.append(f"acceptance.{name}: no such quantity; there are {', '.join(QUANTITIES)}")
         elif not isinstance(limits, dict) or not limits or set(limits) - {"min", "max"}:
             problems.append(f"acceptance.{name}: expected min, max or both, got {limits!r}")
+        elif not all(map(_is_limit, limits.values())):
+            problems.append(f"acceptance.{name}: expected numbers, got {limits!r}")
+        elif limits.get("min", -math.inf) > limits.get("max", math.inf):
+            problems.append(f"acceptance.{name}: expected min to be at most max, got {limits!r}")
     if problems:
         raise PolicyError(problems_message(f"{where}: this policy cannot be used:", problems))
     return Policy(checks, {name: dict(limits) for name, limits in acceptance.items()})
+
+
+def _is_limit(value: Any) -> bool:
+    """Return whether a value is a number. NaN is none: every comparison with it is false, and nothing would fail."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 #: What an acceptance table may ask for, and its unit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import xarray as xr
 
 from mlffstore.blocks import Pass, sample_pass
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.schema import LABELS
+from mlffstore.inputs import one_form, teachers_of
+from mlffstore.validation.acceptance import Line, table
 from mlffstore.validation.judge import (
     DATASET_CHECKS,
     SAMPLE_CHECKS,
@@ -21,10 +23,10 @@ from mlffstore.validation.judge import (
     judge_dataset,
     judge_samples,
     references,
-    split_counts,
+    unmeasured,
 )
 from mlffstore.validation.measure import COLUMNS, Measured, measure, merge
-from mlffstore.validation.policy import QUANTITIES, load_policy
+from mlffstore.validation.policy import load_policy
 
 if TYPE_CHECKING:
     import os
@@ -50,17 +52,6 @@ _OF_TEACHERS = {
     "net_torque": {"units": "eV", "long_name": "norm of the torque of a molecule, per atom"},
     "stress_max": {"units": "eV/angstrom^3", "long_name": "largest component of the stress"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the acceptance table; `value` is None for what was not measured, and `passed` then too."""
-
-    quantity: str
-    unit: str
-    target: str
-    value: float | None
-    passed: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +110,7 @@ class Validation:
     @functools.cached_property
     def problems(self) -> list[Problem]:
         """What is wrong with the dataset as a whole."""
-        return judge_dataset(self._measured, self.policy, self._about)
+        return unmeasured(self._measured, self.policy) + judge_dataset(self._measured, self.policy, self._about)
 
     @functools.cached_property
     def invalid(self) -> Array:
@@ -185,51 +176,26 @@ class Validation:
 
     @functools.cached_property
     def acceptance(self) -> list[Line]:
-        """The acceptance table: quantity, target, value, whether it passes."""
-        out = []
-        for name, limits in self.policy.acceptance.items():
-            value = self._quantity(name)
-            target = ", ".join(
-                f"{word} {limits[k]:g}" for k, word in (("min", "at least"), ("max", "at most")) if k in limits
-            )
-            passed = None
-            if value is not None:
-                passed = limits.get("min", -np.inf) <= value <= limits.get("max", np.inf)
-            out.append(Line(name, QUANTITIES[name], target, value, passed))
-        return out
+        """The acceptance table: quantity, target, value, whether it passes. What was not measured does not."""
 
-    def _quantity(self, name: str) -> float | None:
-        s = self._measured.samples
-        n = len(s["n_atoms"])
-        splits = split_counts(s)
-        if name == "force_p99_eV_per_angstrom":
-            worst = [sketch.quantile(0.99) for sketch in self._measured.forces if sketch.n]
-            return max(worst) if worst else None
-        if name == "diversity":
+        def diversity() -> float:
             from mlffstore.stats.diversity import diversity
 
             return float(diversity(self._ds).score)
-        if name == "gigabytes":
-            return None if self._nbytes is None else self._nbytes / 1e9
-        if name.startswith("samples_"):
-            return float(splits[name.removeprefix("samples_")]) if splits else None
-        closest = float(s["d_min"].min())
-        values: dict[str, float | None] = {
-            "samples": n,
-            "elements": len(np.unique(self._measured.elements)),
-            "n_atoms_min": float(s["n_atoms"].min()),
-            "n_atoms_max": float(s["n_atoms"].max()),
-            "periodic_fraction": float(s["periodic"].mean()),
-            "invalid_fraction": float(self.invalid.mean()),
-            "leaked_samples": float(self._failed["leakage"].sum()),
-            "d_min_angstrom": closest if np.isfinite(closest) else None,
-        }
-        return values[name]
+
+        return table(self.policy, self._measured, self._failed, self.invalid, self._nbytes, diversity)
+
+    def of_size(self, nbytes: int) -> Validation:
+        """Return the validation with another size of the dataset, for the line `gigabytes`. Nothing is measured again."""
+        other = copy.copy(self)
+        other._nbytes = nbytes
+        other.__dict__.pop("acceptance", None)
+        return other
 
     @property
     def ok(self) -> bool:
         """Whether every line of the acceptance table passes and nothing is wrong with the dataset as a whole."""
-        return all(line.passed is not False for line in self.acceptance) and not any(
+        return all(line.passed for line in self.acceptance) and not any(
             problem.severity == "error" for problem in self.problems
         )
 
@@ -247,21 +213,9 @@ class Validation:
 
     def table(self) -> str:
         """Return the acceptance table and the findings as text."""
-        rows = [
-            (
-                "",
-                "pass" if line.passed else "FAIL" if line.passed is False else "-",
-                line.quantity,
-                line.target,
-                number(line.value),
-            )
-            for line in self.acceptance
-        ]
-        widths = [max((len(row[i]) for row in rows), default=0) for i in range(5)]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(row[1:], widths[1:], strict=True)).rstrip()
-            for row in rows
-        ]
+        rows = [(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
         lines += [
             f"{found.severity}: {found.check}: {found.n_samples:,} samples, such as {', '.join(map(str, found.examples))}"
@@ -273,11 +227,6 @@ class Validation:
         if "_measured" not in self.__dict__:
             return f"<Validation of {self._ds.sizes['sample']:,} samples, not computed yet>"
         return f"<Validation: {'ok' if self.ok else 'FAILED'}>\n{self.table()}"
-
-
-def number(value: float | None) -> str:
-    """Return a figure for people."""
-    return "not measured" if value is None else f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def flag_attributes() -> dict[str, Any]:
@@ -296,6 +245,7 @@ def validate(
     policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     teacher: Teacher | None = None,
+    nbytes: int | None = None,
     seed: int = 0,
 ) -> Validation:
     """Validate a dataset, lazily.
@@ -309,6 +259,9 @@ def validate(
     teacher : Teacher, optional
         The teacher of the labels: on some samples energy, forces and stress are compared with what it says, by
         finite differences of its energies.
+    nbytes : int, optional
+        Size of the dataset for the line `gigabytes` of the acceptance table; by default that of a store's columns on disk,
+        and unknown of a Dataset.
     seed : int, optional
         Of the choice of these samples.
 
@@ -337,21 +290,18 @@ def validate(
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
         raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
-    about: dict[str, Mapping[str, Any]] = {}
-    nbytes = None
+    recorded: dict[str, Mapping[str, Any]] = {}
     if not isinstance(data, xr.Dataset):
         snapshot = (
             data if isinstance(data, Snapshot) else (data if isinstance(data, Store) else open_store(data)).snapshot()
         )
-        about = {who: snapshot.teacher_info(who) for who in snapshot.teachers}
-        nbytes, data = snapshot.nbytes, snapshot.to_xarray()
-    if any(name in data for name in LABELS):
-        names = [str(who) for who in data["teacher"].values] if "teacher" in data.coords else ["reference"]
+        recorded = {who: snapshot.teacher_info(who) for who in snapshot.teachers}
+        nbytes, data = snapshot.nbytes if nbytes is None else nbytes, snapshot.to_xarray()
+    else:
         recorded = json.loads(data.attrs.get("teachers", "{}"))
-        about = {who: about.get(who) or recorded.get(who, {}) for who in names}
-        if "teacher" not in data.dims:
-            data = data.map(lambda v: v.expand_dims("teacher", 1) if v.name in LABELS else v)
-    return Validation(data, rules, about, teacher, seed, nbytes)
+    ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
+    about = {who: recorded.get(who, {}) for who in teachers_of(ds)}
+    return Validation(ds, rules, about, teacher, seed, nbytes)
 
 
 __all__ = ["DATASET_CHECKS", "Finding", "Line", "Validation", "validate"]
