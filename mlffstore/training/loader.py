@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import _REAL, ATOM, Window
+from mlffstore.training.dataset import _REAL, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +230,7 @@ class Loader:
                     rows[-1] = rows[-1][: rest + 1]
                 columns[name] = rows
             else:
-                cut = torch.split(tensor[:atoms], sizes) if name in ATOM else torch.split(tensor[:n], size)
+                cut = torch.split(tensor[:atoms], sizes) if name in window.atom else torch.split(tensor[:n], size)
                 columns[name] = list(cut)
         for parts in zip(*columns.values(), strict=True):
             yield dict(zip(columns, parts, strict=True))
