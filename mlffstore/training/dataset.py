@@ -125,6 +125,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         self._columns: Columns | None = None
         self._key: str | None = None
         self._digest: str | None = None
+        self.title = ""
         self._index: Array = np.zeros(0, np.int64)
         self._load(progress)  # errors belong here, not in a worker
 
@@ -146,18 +147,19 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             else:
                 columns = decoded(where, choose_user(where.user(), self.columns), progress)
             self.teacher = columns.teacher
-            self._choose(columns, where.title())
+            self.title = where.title()
+            self._choose(columns)
             self._key = key
         assert self._columns is not None
         return self._columns
 
-    def _choose(self, columns: Columns, title: str) -> None:
+    def _choose(self, columns: Columns) -> None:
         """Set which samples these are, and which labels need masks: the same ones in all splits."""
         wanted = np.ones(len(columns), bool)
         for name in self.require:
             there = columns.masks.get(name)
             if name not in columns.labels or (there is not None and len(there) and not there.any()):
-                raise DataError(f"require: expected a label that {columns.teacher} gave, got {name!r} ({title})")
+                raise DataError(f"require: expected a label that {columns.teacher} gave, got {name!r} ({self.title})")
             if there is not None:
                 wanted &= there
         masks = {name: mask for name, mask in columns.masks.items() if not mask[wanted].all()}

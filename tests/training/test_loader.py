@@ -53,36 +53,6 @@ def test_a_window_serves_again_only_when_nobody_looks(tmp_path):
     assert 0 < len(loader._spare) <= 8  # memory is kept, and not without end
 
 
-def test_an_interrupted_epoch_goes_on_with_the_next_batch(store):
-    data = ml.TorchDataset(store, split=None)
-    whole = [batch["energy"] for batch in data.loader(8, seed=1)]
-    first = data.loader(8, seed=1)
-    some = []
-    for batch in first:
-        some.append(batch["energy"])
-        if len(some) == 5:
-            break
-    second = data.loader(8, seed=1)
-    second.load_state_dict(first.state_dict())
-    some += [batch["energy"] for batch in second]
-    assert [one.tolist() for one in some] == [one.tolist() for one in whole]
-    assert second.epoch == 1
-    with pytest.raises(DataError, match="expected batch_size 8"):
-        second.load_state_dict({**first.state_dict(), "batch_size": 4})
-
-
-def test_ranks_share_an_epoch(store):
-    from mlffstore.training.loader import Loader
-
-    data = ml.TorchDataset(store, split=None)
-    ranks = [Loader(data, 8, seed=2, rank=r, world_size=3) for r in range(3)]
-    parts = [[batch["energy"].tolist() for batch in one] for one in ranks]
-    assert len({len(one) for one in parts}) == 1
-    together = [one for k in range(len(parts[0])) for one in (part[k] for part in parts)]
-    whole = [batch["energy"].tolist() for batch in data.loader(8, seed=2)]
-    assert together == whole[: len(together)]
-
-
 def test_batches_of_bounded_size(store):
     data = ml.TorchDataset(store, split=None)
     sampler = AtomBudget(data, 64, seed=1)
@@ -91,25 +61,5 @@ def test_batches_of_bounded_size(store):
     assert max(sizes) <= 64
     assert sum(sizes) == data.n_atoms.sum()
     assert np.mean(sizes) > 48
-    shares = [AtomBudget(data, 64, seed=1, rank=r, world_size=2) for r in range(2)]
-    assert len({len(list(one)) for one in shares}) == 1
     with pytest.raises(DataError, match="the largest sample"):
         AtomBudget(data, 2)
-
-
-def test_a_stream_gives_every_sample_of_the_split_once(store):
-    for split in ("train", None):
-        stream = ml.TorchDataset.stream(store, split=split, batch_size=8, block_samples=16, blocks=3)
-        data = ml.TorchDataset(store, split=split)
-        expected = sorted(data.batch(range(len(data)))["energy"].tolist())
-        first = [e for batch in stream for e in batch["energy"].tolist()]
-        second = [e for batch in stream for e in batch["energy"].tolist()]
-        assert sorted(first) == sorted(second) == expected
-        assert first != second
-    shared = DataLoader(stream, batch_size=None, num_workers=2)
-    assert sorted(e for batch in shared for e in batch["energy"].tolist()) == expected
-    batch = next(iter(stream))
-    one = ml.TorchDataset(store, split=None)
-    where = {h: i for i, h in enumerate(one.batch(range(len(one)))["energy"].tolist())}
-    alike = one.batch([where[e] for e in batch["energy"].tolist()])
-    assert all(torch.equal(batch[name].nan_to_num(), alike[name].nan_to_num()) for name in alike)
