@@ -56,6 +56,8 @@ class Snapshot:
         self._state_settings = dict(state.settings)
         self._precision = state.precision
         self.version = state.version
+        #: Digest of the last log entry; it covers the entries before, so that it names the content of this version.
+        self.digest = state.parent
         self.store_uuid = state.store
         self._root: npt.NDArray[np.uint64] | None = None
 
@@ -152,6 +154,7 @@ class Snapshot:
         other._rejected, other._rejected_totals = SegmentList(), Totals()
         other._starts = offsets(self._rejected.n_samples)
         other._opener, other._root = _QuarantineOpener(self._opener), None
+        other.digest = f"{self.digest} quarantine"
         return other
 
     def reasons(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from typing import Annotated
 
@@ -14,9 +13,7 @@ from mlffstore.describe import human_bytes
 
 
 def cache(
-    clear: Annotated[
-        bool, typer.Option("--clear", help="Remove all caches, also damaged and unfinished ones.")
-    ] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all caches, also damaged and abandoned ones.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every byte. Exit code 1 if a cache is damaged.")
     ] = False,
@@ -28,25 +25,25 @@ def cache(
 ) -> None:
     """List the decoded copies from which `ml.TorchDataset` reads; they are built when needed and may be removed any time."""
     from mlffstore.training import cache as caches
+    from mlffstore.training import folders
+    from mlffstore.training.sources import source
 
     if build is not None:
         with progress_bar("samples") as progress:
-            caches.mapped(caches.source(build, teacher), progress)
-    folder = caches.cache_folder()
-    found = caches.cached()
+            caches.mapped(source(build, teacher), progress)
+    folder = folders.cache_folder()
+    found = folders.cached()
     damaged = {str(one.path): text for one in found if verify and (text := caches.damage(one.path))}
     if clear:
-        for path in folder.glob("*"):
-            if caches.is_cache(path):
-                shutil.rmtree(path, ignore_errors=True)
+        folders.clear()
     if as_json:
         entries = [
             {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))} for one in found
         ]
-        print_json({"folder": str(folder), "limit": caches.limit(), "cleared": clear, "caches": entries})
+        print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear, "caches": entries})
     else:
         total = sum(one.nbytes for one in found)
-        verb = "removed" if clear else f"of at most {human_bytes(caches.limit())} (MLFFSTORE_CACHE_GB)"
+        verb = "removed" if clear else f"of at most {human_bytes(folders.limit())} (MLFFSTORE_CACHE_GB)"
         out.print(f"{folder}: {len(found)} caches, {human_bytes(total)} {verb}")
         if found and not clear:
             rows = [

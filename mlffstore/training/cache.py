@@ -1,218 +1,67 @@
-"""The column cache: the labelled samples of a teacher, decoded once into records that a kernel copies from.
+"""The column cache: `Columns` in a folder that all processes of a machine map.
 
-A record is one sample: positions, forces, atomic numbers, one after another and aligned to 64 bytes, so that a shuffled
-sample is one contiguous read. It lies in memory, or in a folder that all processes map. A folder is named by what it holds:
-the store's identity and version and the teacher, or the digest of a release. It is built under another name and renamed, so
-that it is whole or not there.
+A folder is named by what it holds: the digest of a store's log up to the version, or the checksums of a release's files, and
+the teacher. It is built under another name and renamed, so that it is whole or not there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
-import uuid
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, choose_teacher
-from mlffstore.errors import CorruptionError, DataError
+from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
 from mlffstore.ragged import offsets
-from mlffstore.release import Release, is_release
-from mlffstore.schema import label_key
-from mlffstore.splits import SPLITS
+from mlffstore.training.columns import ALIGN, WIDTH, Columns, UserColumn, in_memory
+from mlffstore.training.folders import cache_folder, lock, make_room, remove, unfinished
+from mlffstore.training.folders import cached as cached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.schema import Array, Column
+    from mlffstore.training.sources import Source
 
 #: Changes when the layout does.
-_LAYOUT = 1
-#: Bytes that records are aligned to: a line of the processor's cache.
-_ALIGN = 64
-#: Samples decoded at a time.
-_BLOCK = 8192
-#: What a row of `Columns.rows` holds: energy, cell (9), stress (6), pbc (3), charge, multiplicity.
-_WIDTH = 21
-#: Bytes that all caches together may take, unless MLFFSTORE_CACHE_GB says otherwise.
-_LIMIT = 50_000_000_000
+_LAYOUT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Decoded samples.
+def decoded(where: Source, user: Mapping[str, Column], progress: Any = None) -> Columns:
+    """Decode all samples, with some user columns, into this process's memory."""
+    n_atoms, split = where.sizes()
+    out = Columns.empty(where.teacher, where.labels(), n_atoms, split, where.precision, user, in_memory)
+    _fill(where, out, progress)
+    return out.sealed()
 
-    Attributes
-    ----------
-    teacher : str
-    has_forces, has_stress : bool
-    begin : ndarray, shape (S,), int64
-        Where each record starts, in floats.
-    n_atoms : ndarray, shape (S,), int32
-    records : ndarray, float32 or float64
-    rows : ndarray, shape (S, 21), float64
-        Energy, cell, stress, pbc, charge, multiplicity.
-    content_hash : ndarray, shape (S,), uint64
-    split : ndarray, shape (S,), uint8
+
+def mapped(where: Source, progress: Any = None) -> Columns:
+    """Return the samples, with all user columns, mapped from the cache; decode them into it first if they are not there.
+
+    Raises
+    ------
+    CorruptionError
+        If the cache is damaged. Records are compared with their checksums when they are first copied.
+    DataError
+        If the cache would be larger than allowed.
+    StorageError
+        If the folder of the cache cannot be written.
     """
-
-    teacher: str
-    has_forces: bool
-    has_stress: bool
-    begin: Ints
-    n_atoms: Array
-    records: Array
-    rows: Array
-    content_hash: Array
-    split: Array
-
-    @property
-    def octets(self) -> Array:
-        """The records as bytes."""
-        return self.records.view(np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.n_atoms)
-
-    @classmethod
-    def empty(cls, teacher: str, names: set[str], n_atoms: Array, split: Array, records: Any) -> Columns:
-        """Return columns to be filled with `put`; `records` makes an array of the length that it is given."""
-        n = len(n_atoms)
-        begin, length = plan(n_atoms, "forces" in names, records.dtype)
-        return cls(
-            teacher, "forces" in names, "stress" in names, begin, n_atoms, records(length), np.empty((n, _WIDTH)),
-            np.empty(n, np.uint64), split,
-        )  # fmt: skip
-
-    def put(self, batch: SampleBatch, first: int = 0) -> int:
-        """Write samples from index `first` on; return the index after them."""
-        from mlffstore.kernels import pack
-
-        last, real = first + len(batch), self.records.dtype
-        labels = batch.labels.get(self.teacher, {})
-        if not np.array_equal(batch.n_atoms, self.n_atoms[first:last]):
-            raise DataError("column cache: the sizes of samples changed while they were read; try again")
-        forces = np.zeros(0, real)
-        if self.has_forces:
-            some = labels.get("forces", np.full((batch.n_atoms_total, 3), np.nan, real))
-            forces = some.astype(real, copy=False).reshape(-1)
-        positions = np.ascontiguousarray(batch.positions, real).reshape(-1)
-        pack(self.begin[first:last], batch.offsets, positions, forces, batch.numbers, self.records, self.octets)
-        rows = self.rows[first:last]
-        rows[:, 0], rows[:, 1:10] = labels.get("energy", np.nan), batch.cell.reshape(-1, 9)
-        rows[:, 10:16] = labels["stress"] if self.has_stress and "stress" in labels else np.nan
-        rows[:, 16:19], rows[:, 19], rows[:, 20] = batch.pbc, batch.charge, batch.multiplicity
-        if "content_hash" in batch.columns:
-            self.content_hash[first:last] = batch.content_hash
-        return last
+    folder = cache_folder() / hashlib.sha256(f"{_LAYOUT} {where.key()}".encode()).hexdigest()[:32]
+    columns = _opened(folder)
+    return _build(where, folder, progress) if columns is None else columns
 
 
-# -- where samples come from -----------------------------------------------------------------------------------------
-
-
-class _StoreSource:
-    """Labelled samples of a snapshot."""
-
-    def __init__(self, snapshot: Snapshot, teacher: str | None) -> None:
-        self.snapshot = snapshot
-        self.teacher = choose_teacher(snapshot.teachers, teacher)
-        self.precision = snapshot.precision
-
-    def key(self) -> str:
-        return f"store {self.snapshot.store_uuid} {self.snapshot.version} {self.teacher}"
-
-    def title(self) -> str:
-        return f"{self.snapshot.url}, version {self.snapshot.version}, {self.teacher}"
-
-    def sizes(self) -> tuple[Array, Array]:
-        """Return the atoms and the split of each sample."""
-        self.index = self.snapshot.split_indices(None, self.teacher)
-        return self.snapshot.read(self.index, columns=["n_atoms"]).n_atoms, self.snapshot.split_codes()[self.index]
-
-    def blocks(self) -> Iterator[SampleBatch]:
-        names = (
-            "numbers",
-            "positions",
-            "cell",
-            "pbc",
-            "charge",
-            "multiplicity",
-            "content_hash",
-            "energy",
-            "forces",
-            "stress",
-        )
-        for start in range(0, len(self.index), _BLOCK):
-            yield self.snapshot.read(self.index[start : start + _BLOCK], teacher=self.teacher, columns=names)
-
-
-class _ReleaseSource:
-    """Samples of a release that a teacher labelled."""
-
-    def __init__(self, release: Release, teacher: str | None) -> None:
-        self.release = release
-        self.teacher = choose_teacher(release.teachers, teacher)
-        self.precision = str(release.attributes.get("precision", "float32"))
-
-    def key(self) -> str:
-        return f"release {self.release.key()} {self.teacher}"
-
-    def title(self) -> str:
-        return f"{self.release.path.absolute()}, {self.teacher}"
-
-    def sizes(self) -> tuple[Array, Array]:
-        energy = label_key("energy", self.teacher) if len(self.release.teachers) > 1 else "energy"
-        sizes, codes = [], []
-        for split in self.release.counts:
-            one = self.release.n_atoms(split)[~np.isnan(self.release.column(split, energy))]
-            sizes.append(one)
-            codes.append(np.full(len(one), SPLITS.index(split), np.uint8))
-        return np.concatenate(sizes), np.concatenate(codes)
-
-    def blocks(self) -> Iterator[SampleBatch]:
-        for split in self.release.counts:
-            for batch in self.release.blocks(split, _BLOCK, self.teacher):
-                missing = np.isnan(batch.labels[self.teacher]["energy"])
-                yield batch.take(np.flatnonzero(~missing)) if missing.any() else batch
-
-
-def source(data: Any, teacher: str | None) -> _StoreSource | _ReleaseSource:
-    """Return where the samples of a path, URL, store or snapshot come from."""
-    if isinstance(data, (str, os.PathLike)) and is_release(data):
-        return _ReleaseSource(Release(data), teacher)
-    if isinstance(data, (str, os.PathLike)):
-        from mlffstore.store import open as open_store
-
-        data = open_store(data)
-    return _StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
-
-
-# -- building --------------------------------------------------------------------------------------------------------
-
-
-def plan(n_atoms: Array, has_forces: bool, dtype: Any) -> tuple[Ints, int]:
-    """Return where the records start, and the length of all, in floats."""
-    width = np.dtype(dtype).itemsize
-    floats = n_atoms.astype(np.int64) * (6 if has_forces else 3)
-    unit = _ALIGN // width
-    length = -(-(floats + -(-n_atoms.astype(np.int64) // width)) // unit) * unit
-    begin = offsets(length)
-    return begin[:-1], int(begin[-1])
-
-
-def _fill(where: _StoreSource | _ReleaseSource, out: Columns, progress: Any) -> None:
-    """Decode all samples into the records, the next block while one is being written."""
-    done, blocks = 0, where.blocks()
+def _fill(where: Source, out: Columns, progress: Any) -> None:
+    """Decode all samples into the columns, the next block while one is being written."""
+    done, blocks = 0, where.blocks(out.user)
     with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-cache") as pool:
         coming = pool.submit(next, blocks, None)
         while (batch := coming.result()) is not None:
@@ -222,195 +71,185 @@ def _fill(where: _StoreSource | _ReleaseSource, out: Columns, progress: Any) -> 
                 progress(done, len(out))
 
 
-def _label_names(where: _StoreSource | _ReleaseSource) -> set[str]:
-    if isinstance(where, _ReleaseSource):
-        return where.release.labels(where.teacher)
-    keys = {key for segment in where.snapshot.segments for key in segment.columns}
-    return {name for name in ("energy", "forces", "stress") if f"{name}.{where.teacher}" in keys}
-
-
-def in_memory(where: _StoreSource | _ReleaseSource, progress: Any = None) -> Columns:
-    """Decode all samples into this process's memory."""
+def _build(where: Source, folder: Path, progress: Any) -> Columns:
+    """Build a cache and return it. Its bytes stay readable, whether another process removes or replaces the folder."""
     n_atoms, split = where.sizes()
-    out = Columns.empty(where.teacher, _label_names(where), n_atoms, split, Aligned(where.precision))
-    _fill(where, out, progress)
-    return out
+    user = where.user()
+    atoms, width = int(n_atoms.sum(dtype=np.int64)), np.dtype(where.precision).itemsize
+    rows = {"sample": len(n_atoms), "atom": atoms}
+    extra = sum(rows[column.axis] * (column.row_nbytes + 1) + 8 * len(n_atoms) for column in user.values())
+    make_room(atoms * (6 * width + 1) + len(n_atoms) * (WIDTH * 8 + ALIGN) + extra)
+    with _storage_errors(), _building(folder) as temporary:
+        made: dict[str, list[Any]] = {}
 
+        def room(name: str, dtype: Any, shape: tuple[int, ...]) -> Array:
+            made[name] = [np.dtype(dtype).name, list(shape)]
+            return _new(_file(temporary, name), np.dtype(dtype), shape)
 
-class Aligned:
-    """Makes arrays in memory that start at a multiple of the alignment."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
-
-    def __call__(self, length: int) -> Array:
-        """Return an array of floats."""
-        nbytes = length * self.dtype.itemsize
-        raw = np.empty(nbytes + _ALIGN, np.uint8)
-        shift = -raw.ctypes.data % _ALIGN
-        return raw[shift : shift + nbytes].view(self.dtype)
-
-
-class _Mapped(Aligned):
-    """Makes arrays that are mapped from a new file."""
-
-    def __init__(self, dtype: Any, path: Path) -> None:
-        super().__init__(dtype)
-        self.path = path
-
-    def __call__(self, length: int) -> Array:
-        """Return an array of floats; a file of no bytes cannot be mapped."""
-        return np.memmap(self.path, self.dtype, "w+", shape=(length,)) if length else np.zeros(0, self.dtype)
-
-
-# -- folders ---------------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder (XDG_CACHE_HOME)."""
-    own = os.environ.get("MLFFSTORE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
-
-
-def limit() -> int:
-    """Return how many bytes all caches together may take: MLFFSTORE_CACHE_GB, or 50 GB."""
-    text = os.environ.get("MLFFSTORE_CACHE_GB")
-    if text is None:
-        return _LIMIT
-    try:
-        return int(float(text) * 1e9)
-    except ValueError as error:
-        raise DataError(f"MLFFSTORE_CACHE_GB: expected a number of gigabytes, got {text!r}") from error
-
-
-def mapped(where: _StoreSource | _ReleaseSource, progress: Any = None) -> Columns:
-    """Return the samples from the cache's folder, mapped into memory; decode them there first if they are not there."""
-    key = hashlib.sha256(f"{_LAYOUT} {where.key()}".encode()).hexdigest()[:32]
-    folder = cache_folder() / key
-    if not (folder / "about.json").is_file():
-        _build(where, folder, progress)
-    os.utime(folder)  # when it was used last
-    return _open(folder)
-
-
-def _build(where: _StoreSource | _ReleaseSource, folder: Path, progress: Any) -> None:
-    n_atoms, split = where.sizes()
-    width = np.dtype(where.precision).itemsize
-    make_room(int(n_atoms.sum(dtype=np.int64)) * (6 * width + 1) + len(n_atoms) * (_WIDTH * 8 + _ALIGN))
-    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        records = _Mapped(where.precision, temporary / "records.bin")
-        out = Columns.empty(where.teacher, _label_names(where), n_atoms, split, records)
+        out = Columns.empty(where.teacher, where.labels(), n_atoms, split, where.precision, user, room)
         _fill(where, out, progress)
-        if isinstance(out.records, np.memmap):
-            out.records.flush()
-        small = ("begin", "n_atoms", "rows", "content_hash", "split")
-        for name in small:
-            np.save(temporary / f"{name}.npy", getattr(out, name))
-        about = {
-            "title": where.title(), "teacher": where.teacher, "precision": where.precision, "length": len(out.records),
-            "has_forces": out.has_forces, "has_stress": out.has_stress, "samples": len(out),
-            "crc32": {path.name: _crc32(path) for path in sorted(temporary.iterdir())},
+        out = out.sealed()
+        small: dict[str, Array] = {
+            "begin": out.begin, "n_atoms": n_atoms, "split": split, "content_hash": out.content_hash, "sums": out.sums,
+            **{f"has.{name}": mask for name, mask in out.masks.items()},
+            **{f"sums.{name}": column.sums for name, column in out.user.items()},
+            **{f"mask.{name}": column.mask for name, column in out.user.items() if column.mask is not None},
         }  # fmt: skip
-        (temporary / "about.json").write_text(json.dumps(about, indent=1))
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was faster; what it wrote is the same
-            if not (folder / "about.json").is_file():
-                raise
+        for name, array in small.items():
+            room(name, array.dtype, array.shape)[...] = array
+        about = {
+            "title": where.title(), "teacher": where.teacher, "precision": where.precision, "samples": len(out),
+            "has_forces": out.has_forces, "has_stress": out.has_stress, "arrays": made,
+            "user": {name: column.axis for name, column in out.user.items()},
+            "crc32": {name: zlib.crc32(np.ascontiguousarray(array).data.cast("B")) for name, array in small.items()
+                      if array.size},
+        }  # fmt: skip
+        text = json.dumps(about, indent=1, sort_keys=True)
+        (temporary / "about.json").write_text(f"{zlib.crc32(text.encode())}\n{text}")
+        columns = _open(temporary, folder)
+        for _ in range(2):
+            try:
+                temporary.rename(folder)
+                break
+            except OSError:  # another process was faster, or left a part of what it removed
+                if (theirs := _opened(folder)) is not None:
+                    return theirs
+                remove(folder)
+        return columns
+
+
+@contextlib.contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """Yield a new folder with a lock on it, and remove it in the end if it is still there."""
+    while True:
+        temporary = unfinished(folder)
+        temporary.mkdir(parents=True)
+        held = lock(temporary, wait=True)
+        if temporary.is_dir():  # a process that cleaned up could have had it before the lock
+            break
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
 
 
-def _open(folder: Path) -> Columns:
+def _file(folder: Path, name: str) -> Path:
+    return folder / ("records.bin" if name == "records" else f"{name}.npy")
+
+
+def _new(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return an array that is mapped from a new file; one without bytes needs none."""
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if not nbytes:
+        return np.zeros(shape, dtype)
+    if path.suffix == ".npy":
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    else:
+        array = np.memmap(path, dtype, "w+", shape=shape)
+    # Writing to the map of a file that has no blocks yet would kill the process when the disk is full.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return np.asarray(array)
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Say what to do when the folder of the cache cannot be written."""
     try:
-        about = json.loads((folder / "about.json").read_text())
-        small = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in
-                 ("begin", "n_atoms", "rows", "content_hash", "split")}  # fmt: skip
-        length = int(about["length"])
-        records: Array = np.zeros(0, about["precision"])
-        if length:
-            records = np.memmap(folder / "records.bin", about["precision"], "r", shape=(length,))
-        expected = length * records.itemsize
-        if length and (folder / "records.bin").stat().st_size != expected:
-            raise ValueError(f"records.bin has not {expected} bytes")
-    except (OSError, ValueError, KeyError) as error:
+        yield
+    except MlffstoreError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{cache_folder()}: the cache cannot be written ({error.strerror or error}); choose another folder with "
+            "MLFFSTORE_CACHE, or use cache='memory'"
+        ) from error
+
+
+def _opened(folder: Path) -> Columns | None:
+    """Return a cache that is there, or None if it is not, or not any more: another process may remove it meanwhile."""
+    try:
+        columns = _open(folder, folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise StorageError(
+            f"{folder}: the cache cannot be read ({error.strerror}); choose another folder with MLFFSTORE_CACHE"
+        ) from error
+    with contextlib.suppress(OSError):  # removed meanwhile, or of another user
+        os.utime(folder)  # when it was used last
+    return columns
+
+
+def _open(folder: Path, place: Path) -> Columns:
+    """Map a cache. Sizes are compared before; the checksums of large arrays when they are read, those of small ones here."""
+    try:
+        checksum, _, text = (folder / "about.json").read_text().partition("\n")
+        if int(checksum) != zlib.crc32(text.encode()):
+            raise ValueError("about.json changed")
+        about = json.loads(text)
+        arrays = {name: _map(_file(folder, name), *made) for name, made in about["arrays"].items()}
+        for name, crc in about["crc32"].items():
+            if zlib.crc32(np.ascontiguousarray(arrays[name]).data.cast("B")) != crc:
+                raise ValueError(f"{name}.npy changed")
+        n, starts = int(about["samples"]), offsets(arrays["n_atoms"])
+        user = {
+            name: UserColumn(axis, arrays[f"user.{name}"], arrays.get(f"mask.{name}"), arrays[f"sums.{name}"],
+                             np.zeros(n, bool))
+            for name, axis in about["user"].items()
+        }  # fmt: skip
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise CorruptionError(
-            f"{folder}: the cache is damaged ({error}); remove it with 'mlffstore cache --clear', it is built again"
+            f"{place}: the cache is damaged ({error}); remove it with 'mlffstore cache --clear', it is built again"
         ) from error
     return Columns(
-        about["teacher"], about["has_forces"], about["has_stress"], small["begin"], small["n_atoms"], records,
-        small["rows"], small["content_hash"], small["split"],
+        about["teacher"], about["has_forces"], about["has_stress"], arrays["begin"], starts, arrays["n_atoms"],
+        arrays["records"], arrays["rows"], arrays["content_hash"], arrays["split"], arrays["sums"], np.zeros(n, bool),
+        {name[4:]: array for name, array in arrays.items() if name.startswith("has.")}, user, str(place),
     )  # fmt: skip
 
 
-def _crc32(path: Path) -> int:
-    value = 0
+def _map(path: Path, dtype: str, shape: list[int]) -> Array:
+    """Map a file of exactly the bytes that an array has: reading beyond the end of a file would kill the process."""
+    nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if not nbytes:
+        return np.zeros(shape, dtype)
+    if path.suffix == ".npy":
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # measures the file
+        if array.dtype != dtype or array.shape != tuple(shape):
+            raise ValueError(
+                f"{path.name} has the shape {array.shape} and dtype {array.dtype}, not {shape} and {dtype}"
+            )
+        return np.asarray(array)
     with path.open("rb") as file:
-        while part := file.read(1 << 24):
-            value = zlib.crc32(part, value)
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """One cache folder: what it holds, its size in bytes, and when it was used last (seconds since 1970)."""
-
-    path: Path
-    title: str
-    samples: int
-    nbytes: int
-    used: float
-
-
-#: Names of caches, and of those that are being built.
-_NAME = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.tmp)?")
-
-
-def is_cache(path: Path) -> bool:
-    """Return whether a path in the cache's folder is ours to remove."""
-    return path.is_dir() and _NAME.fullmatch(path.name) is not None
-
-
-def cached() -> list[Cached]:
-    """Return the caches that are there, the one used last first."""
-    out = []
-    for about in cache_folder().glob("*/about.json"):
-        try:
-            document = json.loads(about.read_text())
-            title, samples = str(document["title"]), int(document["samples"])
-        except (OSError, ValueError, KeyError):
-            title, samples = "unreadable", 0
-        nbytes = sum(path.stat().st_size for path in about.parent.iterdir())
-        out.append(Cached(about.parent, title, samples, nbytes, about.parent.stat().st_mtime))
-    return sorted(out, key=lambda one: -one.used)
-
-
-def make_room(nbytes: int) -> list[Cached]:
-    """Remove the caches that were not used for longest, so that `nbytes` more stay within the limit; return them.
-
-    A process that maps a removed cache goes on with it: the file system keeps it until the last one is done.
-    """
-    most, kept = limit(), cached()
-    if nbytes > most:
-        raise DataError(
-            f"the cache would take {nbytes / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB allowed; set "
-            "MLFFSTORE_CACHE_GB, or read without it: cache='memory', or TorchDataset.stream"
-        )
-    removed = []
-    while kept and sum(one.nbytes for one in kept) + nbytes > most:
-        oldest = kept.pop()
-        shutil.rmtree(oldest.path, ignore_errors=True)
-        removed.append(oldest)
-    return removed
+        size = os.fstat(file.fileno()).st_size
+        if size != nbytes:
+            raise ValueError(f"{path.name} has {size} bytes, not {nbytes}")
+        return np.asarray(np.memmap(file, dtype, "r", shape=tuple(shape)))
 
 
 def damage(folder: Path) -> str:
-    """Return what is wrong with a cache after reading all of it; nothing if it is what was written."""
+    """Return what is wrong with a cache after reading all of it; nothing if it is what was written, or gone."""
+    from mlffstore.kernels import check_rows, sum_records
+
     try:
-        listed = json.loads((folder / "about.json").read_text())["crc32"].items()
-        wrong = [name for name, crc in listed if not (folder / name).is_file() or _crc32(folder / name) != crc]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"about.json cannot be read ({error})"
+        columns = _open(folder, folder)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing" if folder.is_dir() else ""
+    except (CorruptionError, OSError) as error:
+        return str(error)
+    sums = np.empty(len(columns), np.uint64)
+    words, rows = columns.records.view(np.uint64), columns.rows.view(np.uint64)
+    sum_records(columns.begin, columns.records.itemsize, words, rows, sums)
+    wrong = [f"sample {i}" for i in np.flatnonzero(sums != columns.sums)[:3]]
+    for name, column in columns.user.items():
+        words, width = column.words()
+        starts = columns.starts if column.axis == "atom" else np.zeros(0, np.int64)
+        if check_rows(np.arange(len(columns)), starts, width, words, column.sums, column.checked) >= 0:
+            wrong.append(f"user column {name}")
     return f"{', '.join(wrong)} changed" if wrong else ""

@@ -8,6 +8,7 @@ columns behind.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,11 +16,14 @@ import numpy as np
 from mlffstore.batch import normalise_indices
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.splits import SPLITS
-from mlffstore.training.cache import Columns, in_memory, mapped, source
+from mlffstore.training.cache import decoded, mapped
+from mlffstore.training.columns import TRAINED
+from mlffstore.training.sources import choose_user, source
 
 try:
     import torch
     from torch.utils.data import Dataset
+    from torch.utils.data._utils.collate import default_collate_fn_map
 except ImportError as _error:
     raise missing_dependency("torch", "torch", "TorchDataset") from _error
 
@@ -27,13 +31,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mlffstore.schema import Array
+    from mlffstore.training.columns import Columns
     from mlffstore.training.loader import Loader
     from mlffstore.training.stream import Stream
 
 Batch = dict[str, torch.Tensor]
 Transform = "Callable[[Batch], Batch]"
-#: Names of the columns with a row for each atom.
+#: Names of the columns with a row for each atom, beside user columns.
 ATOM = frozenset({"numbers", "positions", "forces", "batch"})
+#: Names that batches give to what is no user column.
+RESERVED = ATOM | {
+    "cell", "pbc", "charge", "multiplicity", "n_atoms", "energy", "stress", "ptr", "edge_index", "shift", "energy_mask",
+    "forces_mask", "stress_mask",
+}  # fmt: skip
 _REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
@@ -55,6 +65,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     neighbours : float, optional
         Cutoff in angstrom: batches get ``edge_index`` (2, E) int64, from centre to neighbour, and ``shift`` (E, 3), the
         vector of the cell to add to the neighbour's position. Full lists, over all periodic images.
+    require : sequence of {"energy", "forces", "stress"}, optional
+        Leave out the samples that lack one of these labels. By default all samples are there that have any label of the
+        teacher, and masks say what they lack.
+    columns : sequence of str, optional
+        Numeric user columns that batches get, under their names; all of them by default, ``()`` for none.
     cache : {"mapped", "memory"}, optional
         Decode once into a folder that all processes map (`mlffstore cache` lists them), or into this process's memory.
     progress : callable, optional
@@ -67,7 +82,16 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     >>> for batch in data.loader(batch_size=32, shuffle=True):  # doctest: +SKIP
     ...     batch["positions"], batch["ptr"], batch["energy"], batch["forces"]
 
-    With torch's own loader: ``DataLoader(data, batch_size=32, shuffle=True, collate_fn=data.collate)``.
+    With torch's own loader: ``DataLoader(data, batch_size=32, shuffle=True)``; its batches are joined, not stacked.
+
+    Raises
+    ------
+    DataError
+        If an option is wrong, no sample has a required label, or a user column has the name of something else in batches.
+    TeacherError
+        If there are several teachers and none was named.
+    CorruptionError
+        If the cache is damaged; also later, when a sample is read for the first time.
     """
 
     def __init__(
@@ -79,6 +103,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         dtype: torch.dtype = torch.float32,
         transform: Callable[[Batch], Batch] | None = None,
         neighbours: float | None = None,
+        require: Sequence[str] = (),
+        columns: Sequence[str] | None = None,
         cache: Literal["mapped", "memory"] = "mapped",
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -90,9 +116,16 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
         if neighbours is not None and not neighbours > 0:
             raise DataError(f"neighbours: expected a cutoff in angstrom, got {neighbours!r}")
+        self.require = (require,) if isinstance(require, str) else tuple(require)
+        if set(self.require) - set(TRAINED):
+            raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
         self.source, self.split, self.teacher, self.dtype = _pinned(source), split, teacher, dtype
         self.transform, self.neighbours, self.cache = transform, neighbours, cache
+        self.columns = columns if columns is None or isinstance(columns, str) else tuple(columns)
         self._columns: Columns | None = None
+        self._key: str | None = None
+        self._digest: str | None = None
+        self.title = ""
         self._index: Array = np.zeros(0, np.int64)
         self._load(progress)  # errors belong here, not in a worker
 
@@ -102,15 +135,56 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     def _load(self, progress: Callable[[int, int], None] | None = None) -> Columns:
         if self._columns is None:
             where = source(self.source, self.teacher)
-            columns = (mapped if self.cache == "mapped" else in_memory)(where, progress)
+            key = where.key()
+            if self._key not in (None, key):
+                raise DataError(
+                    f"{where.title()}: expected the samples that the dataset was made of, got others: what lies there was "
+                    "replaced meanwhile; make the dataset anew"
+                )
+            if self.cache == "mapped":
+                columns = mapped(where, progress)
+                columns = replace(columns, user=choose_user(columns.user, self.columns))
+            else:
+                columns = decoded(where, choose_user(where.user(), self.columns), progress)
             self.teacher = columns.teacher
-            chosen = np.ones(len(columns), bool) if self.split is None else columns.split == SPLITS.index(self.split)
-            self._index, self._columns = np.flatnonzero(chosen), columns
+            self.title = where.title()
+            self._choose(columns)
+            self._key = key
+        assert self._columns is not None
         return self._columns
+
+    def _choose(self, columns: Columns) -> None:
+        """Set which samples these are, and which labels need masks: the same ones in all splits."""
+        wanted = np.ones(len(columns), bool)
+        for name in self.require:
+            there = columns.masks.get(name)
+            if name not in columns.labels or (there is not None and len(there) and not there.any()):
+                raise DataError(f"require: expected a label that {columns.teacher} gave, got {name!r} ({self.title})")
+            if there is not None:
+                wanted &= there
+        masks = {name: mask for name, mask in columns.masks.items() if not mask[wanted].all()}
+        taken = RESERVED & set(columns.user) | {f"{name}_mask" for name in columns.user} & set(columns.user)
+        if taken:
+            raise DataError(
+                f"columns: the user columns {', '.join(sorted(taken))} have names that batches give to something else; "
+                "choose other ones with columns=(...), or columns=()"
+            )
+        self._columns = replace(columns, masks=masks)
+        if self.split is not None:
+            wanted &= columns.split == SPLITS.index(self.split)
+        self._index = np.flatnonzero(wanted)
 
     def __len__(self) -> int:
         self._load()
         return len(self._index)
+
+    @property
+    def digest(self) -> str:
+        """What tells the samples of this dataset, with their structures and labels, in this order, from all others."""
+        columns = self._load()
+        if self._digest is None:
+            self._digest = columns.digest(self._index)
+        return self._digest
 
     @property
     def content_hash(self) -> Array:
@@ -136,6 +210,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             ``numbers`` (A,) int64; ``positions``, ``forces`` (A, 3); ``cell`` (B, 3, 3); ``pbc`` (B, 3) bool; ``charge``,
             ``multiplicity``, ``n_atoms`` (B,) int64; ``energy`` (B,) float64, eV; ``stress`` (B, 6) if the teacher has it;
             ``batch`` (A,) int64, the sample of each atom; ``ptr`` (B+1,) int64, where each sample starts.
+
+            ``energy_mask``, ``forces_mask``, ``stress_mask`` (B,) bool, True where the sample has the label, if some sample
+            of the source lacks it, in whatever split; the label is 0 where it is missing. User columns (B, ...) or (A, ...)
+            under their names: floats and bools as they are stored, integers as int64 (uint64 stays); if some row of a column
+            is missing, there is ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
         """
         batch = self.joined(self.gathered(indices))
         return batch if self.transform is None else self.transform(batch)
@@ -161,15 +240,16 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""
-        return self.batch([int(index)])
+        batch: Batch = _joinable(self.batch([int(index)]))
+        return batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         """Return a list with one collated batch: torch's loader calls this with all indices of a batch."""
-        return [self.batch(indices)]
+        return [_joinable(self.batch(indices))]
 
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
-        """Join batches into one; give it to torch's DataLoader as `collate_fn`."""
+        """Join batches into one. Torch's DataLoader does it by itself; other loaders may want it as `collate_fn`."""
         if len(items) == 1:
             return items[0]
         counts = torch.cat([item["n_atoms"] for item in items])
@@ -211,13 +291,29 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         return Stream(source, split, teacher, **options)
 
 
+class Joinable(dict[str, torch.Tensor]):
+    """A batch that torch's own collation joins with others, where it would stack the tensors of a plain dictionary."""
+
+
+def _joinable(batch: Any) -> Any:
+    return Joinable(batch) if type(batch) is dict else batch  # a transform can return anything
+
+
+def _collate(items: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:
+    return TorchDataset.collate(items)
+
+
+# torch's documented way to make its collation know a type.
+default_collate_fn_map[Joinable] = _collate
+
+
 def _pinned(source: Any) -> Any:
     """Return a snapshot where a store was given, so that all processes read one version, however it grows."""
     if isinstance(source, (str, os.PathLike)):
         from mlffstore.release import is_release
 
         if is_release(source):
-            return os.fspath(source)
+            return os.path.abspath(source)
         from mlffstore.store import open as open_store
 
         source = open_store(source)
@@ -230,10 +326,14 @@ class Window:
     Its arrays can be larger than what is used, so that they serve again.
     """
 
-    __slots__ = ("atoms", "batch_size", "columns", "n", "room")
+    __slots__ = ("atom", "atoms", "batch_size", "columns", "n", "room")
 
-    def __init__(self, columns: dict[str, Array], batch_size: int, n: int, atoms: int, room: int) -> None:
-        self.columns, self.batch_size, self.n, self.atoms, self.room = columns, batch_size, n, atoms, room
+    def __init__(
+        self, columns: dict[str, Array], atom: frozenset[str], batch_size: int, n: int, atoms: int, room: int
+    ) -> None:
+        self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
+            columns, atom, batch_size, n, atoms, room
+        )  # fmt: skip
 
     @classmethod
     def empty(cls, n: int, batch_size: int, atoms: int, like: Columns, real: Any, room: int | None = None) -> Window:
@@ -255,17 +355,40 @@ class Window:
             columns["forces"] = np.empty((room, 3), real)
         if like.has_stress:
             columns["stress"] = np.empty((n, 6), real)
-        return cls(columns, batch_size, n, atoms, room)
+        for name in like.masks:
+            columns[f"{name}_mask"] = np.empty(n, np.bool_)
+        atom = ATOM
+        for name, column in like.user.items():
+            rows = n if column.axis == "sample" else room
+            columns[name] = np.empty((rows, *column.values.shape[1:]), column.values.dtype)
+            if column.mask is not None:
+                columns[f"{name}_mask"] = np.empty(rows, np.bool_)
+            if column.axis == "atom":
+                atom |= {name, f"{name}_mask"}
+        return cls(columns, atom, batch_size, n, atoms, room)
 
     def fill(self, index: Array, source: Columns) -> None:
-        """Copy the samples at `index`. The interpreter's lock is not held meanwhile."""
+        """Copy the samples at `index`. The interpreter's lock is not held meanwhile.
+
+        Raises
+        ------
+        CorruptionError
+            If the bytes of a sample are not what was written.
+        """
         from mlffstore.kernels import gather
 
         c, real = self.columns, self.columns["positions"].dtype
         nothing = np.zeros(0, real)
-        gather(
+        bad = gather(
             index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
             c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
             c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
-            c["pbc"], c["charge"], c["multiplicity"],
+            c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
+            source.sums, source.checked,
         )  # fmt: skip
+        if bad >= 0:
+            raise source.damaged(bad)
+        for name, mask in source.masks.items():
+            np.take(mask, index, out=c[f"{name}_mask"][: len(index)], mode="clip")
+        if source.user:
+            source.take_user(index, c["n_atoms"][: len(index)], c)

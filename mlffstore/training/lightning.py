@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import missing_dependency
 from mlffstore.training.dataset import TorchDataset
@@ -11,6 +11,10 @@ try:
     from lightning import LightningDataModule
 except ImportError as _error:
     raise missing_dependency("lightning", "lightning", "DataModule") from _error
+
+
+if TYPE_CHECKING:
+    from mlffstore.training.loader import Loader
 
 
 class DataModule(LightningDataModule):  # type: ignore[misc]
@@ -26,12 +30,13 @@ class DataModule(LightningDataModule):  # type: ignore[misc]
     seed : int, optional
         Of the order of the split train.
     **options
-        Of `TorchDataset`: ``dtype``, ``transform``, ``neighbours``, ``cache``.
+        Of `TorchDataset`: ``dtype``, ``transform``, ``neighbours``, ``require``, ``columns``, ``cache``.
 
     Notes
     -----
     In distributed training each process takes its share of the batches by itself: make the Trainer with
-    ``use_distributed_sampler=False``. Where the training was interrupted is part of Lightning's checkpoints.
+    ``use_distributed_sampler=False``. All processes get equally many batches, and every sample comes in one of them, see
+    `mlffstore.training.loader.Loader`. Where the training was interrupted is part of Lightning's checkpoints.
     """
 
     def __init__(
@@ -39,12 +44,19 @@ class DataModule(LightningDataModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.source, self.batch_size, self.teacher, self.seed, self.options = source, batch_size, teacher, seed, options
+        self._loaders: dict[tuple[str, int, int], Loader] = {}
 
-    def _loader(self, split: str, shuffle: bool) -> Any:
-        data = TorchDataset(self.source, split=split, teacher=self.teacher, **self.options)
+    def _loader(self, split: str, shuffle: bool) -> Loader:
+        """Return the loader of a split, the same one each time: a new one would begin with the order of the first epoch."""
         trainer = getattr(self, "trainer", None)
         rank, size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        return data.loader(self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=size)
+        key = split, rank, size
+        if key not in self._loaders:
+            data = TorchDataset(self.source, split=split, teacher=self.teacher, **self.options)
+            self._loaders[key] = data.loader(
+                self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=size
+            )
+        return self._loaders[key]
 
     def train_dataloader(self) -> Any:
         """Return the loader of the split train; Lightning keeps its place, as it has a `state_dict`."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import _REAL, ATOM, Window
+from mlffstore.training.dataset import _REAL, Window
+from mlffstore.training.shares import check_rank, n_batches, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlffstore.ragged import Ints
     from mlffstore.schema import Array
     from mlffstore.training.dataset import Batch, TorchDataset
 
@@ -25,10 +28,21 @@ _WINDOW = 1024
 _AHEAD = 2
 #: Windows kept for reuse: fresh memory costs a page fault for every 4 KiB.
 _SPARE = 6
+#: What a state must have in common with the loader that goes on from it. The rank is not among them: all ranks are at the
+#: same place, and often only one of them saves it.
+_SAME = ("batch_size", "seed", "shuffle", "drop_last", "world_size", "samples", "digest")
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an iteration is: the epoch, and how many batches of it were given out."""
+
+    epoch: int = 0
+    batches: int = 0
 
 
 class Loader:
-    """Batches of a `TorchDataset`. Each iteration is one epoch; its order depends on (seed, epoch) alone.
+    """Batches of a `TorchDataset`. Each iteration is one whole epoch; its order depends on (seed, epoch) alone.
 
     Parameters
     ----------
@@ -38,17 +52,25 @@ class Loader:
     shuffle : bool
     seed : int
     drop_last : bool
-        Leave out the last batch if it is smaller.
+        Leave out the samples at the end that do not fill a batch (of every rank).
     threads : int, optional
         Threads that gather ahead. The tensors of a batch are views of a window of several batches; its memory serves again
         when no view of it is held.
     rank, world_size : int, optional
-        This process's share of every epoch, for distributed training: batch ``rank``, ``rank + world_size``, ... All ranks
-        get equally many batches, so that up to ``world_size - 1`` batches at the end are left out.
+        This process's share of every epoch, for distributed training and validation: batch ``rank``, ``rank + world_size``,
+        ... All ranks get equally many batches, and every sample is in one batch of one rank; to that end the last one or two
+        batches are smaller. With fewer samples than ranks, or with ``batch_size=1``, some samples are given twice in an
+        epoch, as `torch.utils.data.DistributedSampler` does.
     pin_memory : bool, optional
         Copy batches to pinned memory.
     device : torch.device or str, optional
         Copy batches to this device.
+
+    Notes
+    -----
+    Each iteration takes the next epoch, from its start, also when the iteration before it was left early; it begins when its
+    first batch is asked for. Several iterations can be under way; the state is that of the one which began last. After
+    `load_state_dict` the next iteration, and no other, goes on at the place of the state.
 
     Examples
     --------
@@ -74,45 +96,97 @@ class Loader:
             raise DataError(f"batch_size: expected at least 1, got {batch_size}")
         if threads < 1:
             raise DataError(f"threads: expected at least 1, got {threads}")
-        if not 0 <= rank < world_size:
-            raise DataError(f"rank: expected 0 to {world_size - 1}, got {rank}")
+        check_rank(rank, world_size)
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.drop_last, self.threads, self.rank, self.world_size = drop_last, threads, rank, world_size
         self.pin_memory, self.device = pin_memory, device
-        self.epoch, self._done = 0, 0
+        self._next = self._place = _Place()
         self._spare: list[Window] = []
 
     def __len__(self) -> int:
-        n = len(self.dataset)
-        batches = n // self.batch_size if self.drop_last else -(-n // self.batch_size)
-        return batches // self.world_size
+        return n_batches(len(self.dataset), self.batch_size, self.world_size, drop_last=self.drop_last)
+
+    # -- the place -----------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration runs; that of the one under way is in `state_dict`."""
+        return self._next.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration runs, from its start."""
-        self.epoch, self._done = epoch, 0
+        """Choose the epoch of the next iteration: from its start, or from the place of a state that was just loaded."""
+        if epoch != self._next.epoch:
+            self._next = _Place(epoch)
+        self._place = self._next
 
-    def state_dict(self) -> dict[str, int]:
-        """Return where the iteration is: epoch, and batches of it that were given out."""
-        return {"epoch": self.epoch, "batches": self._done, "seed": self.seed, "batch_size": self.batch_size}
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iteration is that began last, and what the loader that goes on from there must be like.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another loader of the same data, seed and batch size was."""
-        for name in ("seed", "batch_size"):
-            if state[name] != getattr(self, name):
-                raise DataError(f"load_state_dict: expected {name} {getattr(self, name)}, got {state[name]}")
-        self.epoch, self._done = state["epoch"], state["batches"]
+        Returns
+        -------
+        dict
+            Of integers, booleans and strings: ``epoch`` and the ``batches`` of it that were given out; ``batch_size``,
+            ``seed``, ``shuffle``, ``drop_last``, ``world_size``; ``samples`` and their ``digest``; ``source``, to be read
+            by people.
+        """
+        place = {"epoch": self._place.epoch, "batches": self._place.batches}
+        return {**place, **self._identity(), "source": self.dataset.title}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where another loader was, on this rank or another.
+
+        Raises
+        ------
+        DataError
+            If the samples, their number, `batch_size`, `seed`, `shuffle`, `drop_last` or `world_size` are others; the place
+            stays as it was.
+        """
+        lacking = [name for name in ("epoch", "batches", *_SAME) if name not in state]
+        if lacking:
+            raise DataError(f"load_state_dict: expected the state of a Loader, got one without {', '.join(lacking)}")
+        identity = self._identity()
+        wrong = [
+            f"expected {name} {identity[name]}, got {state[name]}" for name in _SAME if identity[name] != state[name]
+        ]
+        if wrong:
+            raise DataError(
+                f"load_state_dict: {'; '.join(wrong)}. The state is of {state.get('source', 'another dataset')}, and this "
+                f"loader reads {self.dataset.title}: make the dataset and the loader as they were, of a store with "
+                "TorchDataset(ml.open(...).snapshot(version=...)), or begin anew"
+            )
+        epoch, batches = int(state["epoch"]), int(state["batches"])
+        if epoch < 0 or not 0 <= batches <= len(self):
+            raise DataError(f"load_state_dict: expected 0 to {len(self)} batches of an epoch, got {batches} of {epoch}")
+        self._next = self._place = _Place(epoch, batches) if batches < len(self) else _Place(epoch + 1)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size, "seed": self.seed, "shuffle": self.shuffle, "drop_last": self.drop_last,
+            "world_size": self.world_size, "samples": len(self.dataset), "digest": self.dataset.digest,
+        }  # fmt: skip
+
+    def _begin(self) -> _Place:
+        """Return the place of a new iteration."""
+        place = self._place = self._next
+        self._next = _Place(place.epoch + 1)
+        return place
+
+    def _ended(self, place: _Place, *, endless: bool) -> None:
+        """Move the place of an iteration to the start of the next epoch, which an endless one begins."""
+        place.epoch, place.batches = place.epoch + 1, 0
+        if endless and self._place is place:
+            self._next = _Place(place.epoch + 1)
+
+    # -- batches -------------------------------------------------------------------------------------------------
 
     def order(self, epoch: int | None = None) -> Array:
-        """Return the samples of an epoch (of this one by default) and rank in order, shape (n,), int64."""
-        n, seed = len(self.dataset), [self.seed, self.epoch if epoch is None else epoch]
-        order = np.random.default_rng(seed).permutation(n) if self.shuffle else np.arange(n)
-        if self.world_size > 1:
-            size = self.batch_size
-            mine = [
-                order[k * size : (k + 1) * size] for k in range(self.rank, len(self) * self.world_size, self.world_size)
-            ]
-            return np.concatenate(mine) if mine else order[:0]
-        return order[: len(self) * self.batch_size]
+        """Return the samples of an epoch (of the next one by default) and this rank in order, shape (n,), int64."""
+        return self._share(self.epoch if epoch is None else epoch)[0]
+
+    def _share(self, epoch: int) -> tuple[Array, Ints]:
+        n = len(self.dataset)
+        order = np.random.default_rng([self.seed, epoch]).permutation(n) if self.shuffle else np.arange(n)
+        return share(order, self.batch_size, rank=self.rank, world_size=self.world_size, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._run(endless=False)
@@ -124,30 +198,38 @@ class Loader:
         """
         return self._run(endless=True)
 
-    def _plan(self, endless: bool) -> Iterator[tuple[Array, bool]]:
-        """Yield the samples of each window, and whether it is the last of its epoch."""
-        epoch, done, step = self.epoch, self._done, self._step
+    def _plan(self, epoch: int, done: int, endless: bool) -> Iterator[tuple[Array, bool]]:
+        """Yield the samples of each window, and whether it is the last of its epoch.
+
+        A window has batches of one size, but for the last one.
+        """
         while True:
-            order = self.order(epoch)
-            for start in range(done * self.batch_size, len(order), step):
-                yield order[start : start + step], start + step >= len(order)
-            if not endless or not len(order):
+            order, sizes = self._share(epoch)
+            ends = np.concatenate([[0], np.cumsum(sizes)])
+            full = int(np.count_nonzero(sizes == self.batch_size))
+            while done < len(sizes):
+                stop = min(done + self._batches_per_window, full) if done < full else done + 1
+                yield order[ends[done] : ends[stop]], stop == len(sizes)
+                done = stop
+            if not endless or not len(sizes):
                 return
             epoch, done = epoch + 1, 0
 
     @property
-    def _step(self) -> int:
-        """Samples of a window: whole batches, and one alone where there are edges, which take much more room than atoms."""
-        return self.batch_size * (1 if self.dataset.neighbours is not None else max(1, _WINDOW // self.batch_size))
+    def _batches_per_window(self) -> int:
+        """Batches of a window: one alone where there are edges, which take much more room than atoms."""
+        return 1 if self.dataset.neighbours is not None else max(1, _WINDOW // self.batch_size)
 
-    def _run(self, endless: bool) -> Iterator[Batch]:
+    def _run(self, *, endless: bool) -> Iterator[Batch]:
+        place = self._begin()  # at the first batch: an iterator that is made and not used is no iteration
         joined = self.dataset.neighbours is not None
-        plan = self._plan(endless)
+        plan = self._plan(place.epoch, place.batches, endless)
         waiting: deque[Any] = deque()
         transform = self.dataset.transform
         plain = transform is None and not self.pin_memory and self.device is None
         last = False
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader") as pool:
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader")
+        try:
 
             def ahead() -> None:
                 chosen, last = next(plan, (None, False))
@@ -161,15 +243,17 @@ class Loader:
                 window, batches = job.result()
                 ahead()
                 for batch in batches or self._views(window):
-                    self._done += 1
+                    place.batches += 1
                     # Transforms run here, one after another, so that their random numbers come in one order.
                     yield batch if plain else self._ready(batch if transform is None else transform(batch))
                 self._spare.append(window)
                 del window
                 if last:
-                    self.epoch, self._done = self.epoch + 1, 0
-        if not last:  # there was nothing left of this epoch
-            self.epoch, self._done = self.epoch + 1, 0
+                    self._ended(place, endless=endless)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if not last:  # there is nothing in an epoch
+            self._ended(place, endless=False)
 
     def _ready(self, batch: Batch) -> Batch:
         if self.pin_memory:
@@ -192,7 +276,7 @@ class Loader:
         return window, []
 
     def _take(self, n: int, atoms: int) -> Window:
-        """Return a window that nobody looks at any more, or a new one."""
+        """Return a window of which no view is held any more, or a new one."""
         for _ in range(len(self._spare)):
             try:
                 window = self._spare.pop(0)
@@ -200,18 +284,15 @@ class Loader:
                 break
             # The dictionary and getrefcount's argument; a tensor that is a view would be one more.
             free = all(sys.getrefcount(array) <= 3 for array in window.columns.values())
-            if (
-                free
-                and window.room >= atoms
-                and len(window.columns["n_atoms"]) >= n
-                and window.batch_size == self.batch_size
-            ):
+            fits = window.room >= atoms and len(window.columns["n_atoms"]) >= n and window.batch_size == self.batch_size
+            if free and fits:
                 window.n, window.atoms = n, atoms
                 return window
             if not free and len(self._spare) < _SPARE:
                 self._spare.append(window)
         columns, real = self.dataset._load(), _REAL[self.dataset.dtype]
-        window = Window.empty(max(n, self._step), self.batch_size, atoms, columns, real, atoms + atoms // 4)
+        room = max(n, self.batch_size * self._batches_per_window)
+        window = Window.empty(room, self.batch_size, atoms, columns, real, atoms + atoms // 4)
         window.n = n
         return window
 
@@ -230,7 +311,7 @@ class Loader:
                     rows[-1] = rows[-1][: rest + 1]
                 columns[name] = rows
             else:
-                cut = torch.split(tensor[:atoms], sizes) if name in ATOM else torch.split(tensor[:n], size)
+                cut = torch.split(tensor[:atoms], sizes) if name in window.atom else torch.split(tensor[:n], size)
                 columns[name] = list(cut)
         for parts in zip(*columns.values(), strict=True):
             yield dict(zip(columns, parts, strict=True))

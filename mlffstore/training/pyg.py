@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import missing_dependency
-from mlffstore.training.dataset import ATOM
 
 if TYPE_CHECKING:
     from mlffstore.training.dataset import Batch
@@ -18,7 +17,8 @@ class ToPyG:
     """A transform that turns batches into `torch_geometric.data.Batch`: ``TorchDataset(..., transform=ToPyG())``.
 
     Numbers become `z`, positions `pos`; the other names stay: `cell`, `pbc`, `energy`, `forces`, `stress`, `edge_index`,
-    `shift`, `batch`, `ptr`. As the last of a `Compose` it can follow other transforms. It makes no copies.
+    `shift`, `batch`, `ptr`, masks and user columns. As the last of a `Compose` it can follow other transforms. It makes no
+    copies.
 
     Raises
     ------
@@ -44,14 +44,14 @@ def to_data(batch: Batch) -> list[Any]:
     except ImportError as error:
         raise missing_dependency("torch-geometric", "pyg", "to_data") from error
     ends, out = batch["ptr"].tolist(), []
+    # With one atom per sample, a row per atom is a row per sample too.
+    atom = {name for name, tensor in batch.items() if tensor.dim() and len(tensor) == ends[-1]}
     for k in range(len(batch["energy"])):
         atoms = slice(ends[k], ends[k + 1])
         fields: dict[str, Any] = {}
         for name, tensor in batch.items():
-            if name in ATOM - {"batch"}:
-                fields[_NAMES.get(name, name)] = tensor[atoms]
-            elif name not in ("batch", "ptr", "edge_index", "shift"):
-                fields[name] = tensor[k : k + 1]
+            if name not in ("batch", "ptr", "edge_index", "shift"):
+                fields[_NAMES.get(name, name)] = tensor[atoms] if name in atom else tensor[k : k + 1]
         if "edge_index" in batch:
             mine = batch["batch"][batch["edge_index"][0]] == k
             fields |= {"edge_index": batch["edge_index"][:, mine] - ends[k], "shift": batch["shift"][mine]}

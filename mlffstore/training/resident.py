@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import ATOM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +76,8 @@ class Resident:
             ) from error
         counts = self._columns["n_atoms"]
         self._begin = torch.cumsum(counts, 0) - counts
+        # With one atom per sample, a row per atom is a row per sample too.
+        self._atom = {name for name, column in self._columns.items() if len(column) == int(counts.sum())}
 
     def __len__(self) -> int:
         n = len(self._begin)
@@ -89,7 +90,7 @@ class Resident:
         torch.cumsum(counts, 0, out=ptr[1:])
         owner = torch.repeat_interleave(torch.arange(len(index), device=self.device), counts)
         rows = torch.arange(len(owner), device=self.device) + (self._begin[index] - ptr[:-1])[owner]
-        out = {name: column[rows if name in ATOM else index] for name, column in self._columns.items()}
+        out = {name: column[rows if name in self._atom else index] for name, column in self._columns.items()}
         out |= {"batch": owner, "ptr": ptr}
         return out if self._transform is None else self._transform(out)
 

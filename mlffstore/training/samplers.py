@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from mlffstore.errors import DataError
+from mlffstore.training.shares import check_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AtomBudget(Sampler[list[int]]):
-    """Batches of at most so many atoms: ``DataLoader(data, batch_sampler=AtomBudget(data, 4096), collate_fn=data.collate)``.
+    """Batches of at most so many atoms: ``DataLoader(data, batch_sampler=AtomBudget(data, 4096))``.
 
     Parameters
     ----------
@@ -27,7 +28,11 @@ class AtomBudget(Sampler[list[int]]):
     seed : int, optional
         The order depends on (seed, epoch) alone.
     rank, world_size : int, optional
-        This process's share: batch ``rank``, ``rank + world_size``, ... All ranks get equally many.
+        This process's share: batch ``rank``, ``rank + world_size``, ... All ranks get equally many batches, and every sample
+        is in one batch of one rank; to that end some batches are divided. With fewer samples than ranks some samples are
+        given twice.
+    drop_last : bool, optional
+        Leave out the last batches instead.
 
     Notes
     -----
@@ -44,12 +49,13 @@ class AtomBudget(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        drop_last: bool = False,
     ) -> None:
         self.sizes = dataset.n_atoms.astype(np.int64)
         if len(self.sizes) and int(self.sizes.max()) > max_atoms:
             raise DataError(f"max_atoms: expected at least {self.sizes.max()}, the largest sample, got {max_atoms}")
-        if not 0 <= rank < world_size:
-            raise DataError(f"rank: expected 0 to {world_size - 1}, got {rank}")
+        check_rank(rank, world_size)
+        self.drop_last = drop_last
         self.max_atoms, self.shuffle, self.seed, self.rank, self.world_size = max_atoms, shuffle, seed, rank, world_size
         self.epoch = 0
 
@@ -75,13 +81,20 @@ class AtomBudget(Sampler[list[int]]):
                 used = 0
             out[-1].append(i)
             used += size
-        return [out[k] for k in rng.permutation(len(out))] if self.shuffle else out
+        out = [out[k] for k in rng.permutation(len(out))] if self.shuffle else out
+        lacking = -len(out) % self.world_size
+        if self.drop_last:
+            return out[: len(out) - len(out) % self.world_size]
+        while lacking and (most := max(map(len, out))) > 1:
+            k = next(k for k, batch in enumerate(out) if len(batch) == most)
+            out[k : k + 1] = [out[k][: most // 2], out[k][most // 2 :]]
+            lacking -= 1
+        return out + [out[k % len(out)] for k in range(lacking)]
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
         self.epoch += 1
-        each = len(batches) // self.world_size
-        yield from batches[self.rank : each * self.world_size : self.world_size]
+        return iter(batches[self.rank :: self.world_size])
 
     def __len__(self) -> int:
         return len(self._batches()) // self.world_size

@@ -11,8 +11,10 @@ from torch.utils.data import IterableDataset
 
 from mlffstore.errors import DataError
 from mlffstore.splits import SPLITS
-from mlffstore.training.cache import Aligned, Columns, _StoreSource, source
+from mlffstore.training.columns import Columns, in_memory
 from mlffstore.training.dataset import _REAL, Window, _pinned
+from mlffstore.training.sources import StoreSource as _StoreSource
+from mlffstore.training.sources import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,11 +106,11 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         split = np.concatenate([codes[block] for block in blocks])
         labels = {name for part in parts for name in part.labels.get(who, ())}
         n_atoms = np.concatenate([part.n_atoms for part in parts])
-        out = Columns.empty(who, labels, n_atoms, split, Aligned(found.precision))
+        out = Columns.empty(who, labels, n_atoms, split, found.precision, {}, in_memory)
         end = 0
         for part in parts:
             end = out.put(part, end)
-        wanted = ~np.isnan(out.rows[:, 0])
+        wanted = out.masks["energy"].copy()
         if self.split is not None:
             wanted &= split == SPLITS.index(self.split)
         return out, np.flatnonzero(wanted)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -80,52 +78,6 @@ def test_pyg(store):
         assert torch.equal(collated[name], batch[name]), name
 
 
-def test_lightning_trains_and_goes_on(store, tmp_path):
-    lightning = pytest.importorskip("lightning")
-    from mlffstore.training.lightning import DataModule
-
-    class Model(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.energy = torch.nn.Embedding(119, 1, dtype=torch.float64)
-            self.seen = []
-
-        def training_step(self, batch, _):
-            self.seen.append(batch["energy"].tolist())
-            atoms = self.energy(batch["numbers"])[:, 0]
-            total = torch.zeros(len(batch["energy"]), dtype=torch.float64).index_add(0, batch["batch"], atoms)
-            return ((total - batch["energy"]) / batch["n_atoms"]).square().mean()
-
-        def validation_step(self, batch, _):
-            self.log("val", batch["energy"].mean(), batch_size=len(batch["energy"]))
-
-        def configure_optimizers(self):
-            return torch.optim.Adam(self.parameters(), 0.1)
-
-    def trainer(steps):
-        return lightning.Trainer(
-            max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
-            default_root_dir=tmp_path, enable_checkpointing=False, num_sanity_val_steps=0,
-        )  # fmt: skip
-
-    model, module = Model(), DataModule(store, batch_size=8, seed=5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints of Lightning about workers and logging
-        trainer(12).fit(model, datamodule=module)
-    loader = ml.TorchDataset(store, split="train").loader(batch_size=8, seed=5)
-    expected = [batch["energy"].tolist() for _ in range(3) for batch in loader][:12]
-    assert model.seen == expected
-    # Stopped in the second epoch, and gone on from the checkpoint: the batches after those.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stopped = trainer(len(loader) + 2)
-        stopped.fit(Model(), datamodule=DataModule(store, batch_size=8, seed=5))
-        stopped.save_checkpoint(tmp_path / "stopped.ckpt")
-        rest = Model()
-        trainer(12).fit(rest, datamodule=DataModule(store, batch_size=8, seed=5), ckpt_path=tmp_path / "stopped.ckpt")
-    assert rest.seen == expected[len(loader) + 2 :]
-
-
 @pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
 @pytest.mark.parametrize("cutoff", [2.9, 6.5])
 def test_edges_are_those_of_vesin(pbc, cutoff):
@@ -155,32 +107,3 @@ def test_edges_are_those_of_vesin(pbc, cutoff):
         assert len(rows) == len(expected)
     step = batch["positions"][index[1]] + shift - batch["positions"][index[0]]
     assert float(step.norm(dim=1).max() if len(step) else 0) < cutoff
-
-
-@pytest.mark.parametrize("neighbours", [None, 4.0])
-def test_endless_is_epoch_after_epoch_and_resumes(store, neighbours):
-    data = ml.TorchDataset(store, split="train", neighbours=neighbours)
-
-    def loader():
-        return data.loader(batch_size=9, seed=2)
-
-    epochs = loader()
-    expected = [batch["energy"].tolist() for _ in range(4) for batch in epochs]
-    run = loader()
-    stream = run.endless()
-    first = [next(stream)["energy"].tolist() for _ in range(len(run) + 3)]
-    assert first == expected[: len(first)]
-    state = run.state_dict()
-    assert (state["epoch"], state["batches"]) == (1, 3)
-    stream.close()
-    other = loader()
-    other.load_state_dict(state)
-    rest = other.endless()
-    assert [next(rest)["energy"].tolist() for _ in range(len(run))] == expected[len(first) : len(first) + len(run)]
-
-
-def test_ranks_share_an_epoch(store):
-    data = ml.TorchDataset(store, split="train")
-    whole = [batch["energy"].tolist() for batch in data.loader(batch_size=8, seed=4)]
-    shares = [[b["energy"].tolist() for b in data.loader(8, seed=4, rank=rank, world_size=2)] for rank in (0, 1)]
-    assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole[: 2 * (len(whole) // 2)]

@@ -1,0 +1,204 @@
+"""The folder of the caches: where it is, what lies in it, how much it may take, who works on what.
+
+A cache that is being built, or removed, has a name that ends in ``.tmp``. The process that builds one holds a lock on it; an
+unfinished one without a lock was left by a process that was killed, and is removed. What is in a cache is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlffstore.errors import DataError
+
+#: Bytes that all caches together may take, unless MLFFSTORE_CACHE_GB says otherwise.
+_LIMIT = 50_000_000_000
+#: An empty folder that is younger, in seconds, is one whose builder has not locked it yet.
+_YOUNG = 60
+#: Without locks (not on POSIX), an unfinished folder that is older, in seconds, is one whose builder died.
+_OLD = 86400
+#: Names of caches, and of those that are being built or removed.
+_NAME = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.tmp)?")
+
+
+def unfinished(folder: Path) -> Path:
+    """Return a name for a cache that is being built or removed."""
+    return folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
+
+
+def cache_folder() -> Path:
+    """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder (XDG_CACHE_HOME)."""
+    own = os.environ.get("MLFFSTORE_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
+
+
+def limit() -> int:
+    """Return how many bytes all caches together may take: MLFFSTORE_CACHE_GB, or 50 GB."""
+    text = os.environ.get("MLFFSTORE_CACHE_GB")
+    if text is None:
+        return _LIMIT
+    try:
+        return int(float(text) * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"MLFFSTORE_CACHE_GB: expected a number of gigabytes, got {text!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """One cache folder: what it holds, its size in bytes, and when it was used last (seconds since 1970)."""
+
+    path: Path
+    title: str
+    samples: int
+    nbytes: int
+    used: float
+
+
+def cached() -> list[Cached]:
+    """Return the caches that are there, the one used last first."""
+    out = []
+    for folder in _folders(finished=True):
+        try:
+            document = json.loads((folder / "about.json").read_text().partition("\n")[2])
+            title, samples = str(document["title"]), int(document["samples"])
+        except (OSError, ValueError, KeyError, TypeError):
+            title, samples = "unreadable", 0
+        with contextlib.suppress(OSError):  # another process removed it
+            out.append(Cached(folder, title, samples, _nbytes(folder), folder.stat().st_mtime))
+    return sorted(out, key=lambda one: -one.used)
+
+
+def make_room(nbytes: int) -> list[Cached]:
+    """Remove the caches that were not used for longest, so that `nbytes` more stay within the limit; return them.
+
+    What killed processes left goes first. A process that maps a removed cache goes on with it: the file system keeps it
+    until the last one is done.
+    """
+    most = limit()
+    if nbytes > most:
+        raise DataError(
+            f"the cache would take {nbytes / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB allowed; set "
+            "MLFFSTORE_CACHE_GB, or read without it: cache='memory', or TorchDataset.stream"
+        )
+    sweep()
+    kept, removed = cached(), []
+    used = sum(one.nbytes for one in kept) + sum(_nbytes(folder) for folder in _folders(finished=False))
+    while kept and used + nbytes > most:
+        oldest = kept.pop()
+        remove(oldest.path)
+        used -= oldest.nbytes
+        removed.append(oldest)
+    return removed
+
+
+def lock(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder until the file descriptor that is returned is closed. None where there are no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has it and `wait` is False.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def sweep() -> None:
+    """Remove what processes left that were killed while they built or removed a cache."""
+    for folder in _folders(finished=False):
+        if _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove all caches, also damaged ones, but none that a process is building."""
+    sweep()
+    for folder in _folders(finished=True):
+        remove(folder)
+    shutil.rmtree(cache_folder() / "checksums", ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a cache. Other processes see it whole or not at all."""
+    aside = unfinished(folder)
+    with contextlib.suppress(OSError):  # another process was faster
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _folders(*, finished: bool) -> list[Path]:
+    """Return the folders that are ours: those with a cache, or those that are being built or removed."""
+    try:
+        return [path for path in cache_folder().iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
+                and finished != path.name.endswith(".tmp")]  # fmt: skip
+    except OSError:
+        return []
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        age, empty = time.time() - folder.stat().st_mtime, not any(folder.iterdir())
+        if empty and age < _YOUNG:
+            return False
+        held = lock(folder, wait=False)
+    except OSError:  # locked, or gone
+        return False
+    if held is None:
+        return age > _OLD
+    os.close(held)
+    return True
+
+
+def _nbytes(folder: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            total += path.stat().st_size
+    return total
+
+
+def file_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file. It is kept in the cache's folder until the file changes, by inode and times.
+
+    The time of change of the inode is the system's, so that a copy with the size and times of another file is not taken
+    for it.
+    """
+    before = path.stat()
+    named = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    name = " ".join([str(path.absolute()), *(str(getattr(before, field)) for field in named)])
+    note = cache_folder() / "checksums" / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        text = note.read_text(encoding="ascii")
+        if re.fullmatch(r"[0-9a-f]{64}", text):
+            return text
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    after = path.stat()
+    # Times have a resolution: a file that changed just now could change again and keep them.
+    if all(getattr(after, field) == getattr(before, field) for field in named) and time.time() - after.st_ctime > 2:
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            temporary = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
+            temporary.write_text(digest, encoding="ascii")
+            temporary.replace(note)
+    return digest

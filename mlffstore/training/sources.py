@@ -1,0 +1,181 @@
+"""Where the samples for training come from: a snapshot of a store, or a release. Only reading; nothing is kept here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from mlffstore.batch import SampleBatch, choose_teacher
+from mlffstore.errors import DataError
+from mlffstore.release import Release, is_release
+from mlffstore.schema import LABELS, label_key
+from mlffstore.splits import SPLITS
+from mlffstore.training.columns import TRAINED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from mlffstore.ragged import Ints
+    from mlffstore.schema import Array, Column
+    from mlffstore.snapshot import Snapshot
+
+T = TypeVar("T")
+#: Samples decoded at a time.
+_BLOCK = 8192
+#: Columns of a sample beside labels and user columns.
+STRUCTURE = ("numbers", "positions", "cell", "pbc", "charge", "multiplicity", "content_hash")
+
+
+class StoreSource:
+    """Samples of a snapshot that a teacher labelled with anything: energy, forces or stress."""
+
+    def __init__(self, snapshot: Snapshot, teacher: str | None) -> None:
+        self.snapshot = snapshot
+        self.teacher = choose_teacher(snapshot.teachers, teacher)
+        self.precision: str = snapshot.precision
+        self._index: Ints | None = None
+
+    def key(self) -> str:
+        """Return what names the content: the digest of the log up to the version, since copies of a store grow apart."""
+        return f"store {self.snapshot.digest} {self.teacher}"
+
+    def title(self) -> str:
+        """Return what people call it."""
+        return f"{self.snapshot.url}, version {self.snapshot.version}, {self.teacher}"
+
+    def labels(self) -> set[str]:
+        """Return the names of the labels that the teacher gave to some sample."""
+        keys = {key for segment in self.snapshot.segments for key in segment.columns}
+        return {name for name in TRAINED if label_key(name, self.teacher) in keys}
+
+    def user(self) -> dict[str, Column]:
+        """Return the numeric user columns."""
+        return _numeric(self.snapshot.user_columns)
+
+    def index(self) -> Ints:
+        """Return which samples of the snapshot have labels of the teacher, shape (S,), int64."""
+        if self._index is None:
+            labelled = np.zeros(len(self.snapshot), bool)
+            for name in sorted(self.labels(), key=("energy", "stress", "forces").index):  # the largest last
+                rest = np.flatnonzero(~labelled)
+                for low in range(0, len(rest), 8 * _BLOCK):
+                    some = rest[low : low + 8 * _BLOCK]
+                    labelled[some] = has_label(self.snapshot.read(some, teacher=self.teacher, columns=[name]), name)
+            self._index = np.flatnonzero(labelled)
+        return self._index
+
+    def sizes(self) -> tuple[Array, Array]:
+        """Return the atoms and the split of each sample."""
+        index = self.index()
+        return self.snapshot.read(index, columns=["n_atoms"]).n_atoms, self.snapshot.split_codes()[index]
+
+    def blocks(self, user: Iterable[str]) -> Iterator[SampleBatch]:
+        """Yield the samples in order, some at a time, with some user columns."""
+        names, index = (*STRUCTURE, *TRAINED, *user), self.index()
+        for start in range(0, len(index), _BLOCK):
+            yield self.snapshot.read(index[start : start + _BLOCK], teacher=self.teacher, columns=names)
+
+
+class ReleaseSource:
+    """Samples of a release that a teacher labelled with anything: energy, forces or stress."""
+
+    def __init__(self, release: Release, teacher: str | None) -> None:
+        self.release = release
+        self.teacher = choose_teacher(release.teachers, teacher)
+        self.precision = str(release.attributes.get("precision", "float32"))
+
+    def key(self) -> str:
+        """Return what names the content: the checksums of the files."""
+        from mlffstore.training.folders import file_checksum
+
+        return f"release {' '.join(file_checksum(path) for path in self.release.paths)} {self.teacher}"
+
+    def title(self) -> str:
+        """Return what people call it."""
+        return f"{self.release.path.absolute()}, {self.teacher}"
+
+    def labels(self) -> set[str]:
+        """Return the names of the labels that the teacher gave to some sample."""
+        return self.release.labels(self.teacher) & set(TRAINED)
+
+    def user(self) -> dict[str, Column]:
+        """Return the numeric user columns."""
+        columns: dict[str, Column] = {}
+        for split, n in self.release.counts.items():
+            if n and not columns:
+                columns = next(self.release.blocks(split, 1, self.teacher, everything=True)).user
+        return _numeric(columns)
+
+    def sizes(self) -> tuple[Array, Array]:
+        """Return the atoms and the split of each sample."""
+        sizes, codes = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)]
+        for split in self.release.counts:
+            for batch in self.release.blocks(split, _BLOCK, self.teacher):
+                some = batch.n_atoms[self._labelled(batch)]
+                sizes.append(some)
+                codes.append(np.full(len(some), SPLITS.index(split), np.uint8))
+        return np.concatenate(sizes), np.concatenate(codes)
+
+    def blocks(self, user: Iterable[str]) -> Iterator[SampleBatch]:
+        """Yield the samples in order, some at a time, with some user columns."""
+        everything = bool(tuple(user))
+        for split in self.release.counts:
+            for batch in self.release.blocks(split, _BLOCK, self.teacher, everything=everything):
+                labelled = self._labelled(batch)
+                yield batch if labelled.all() else batch.take(np.flatnonzero(labelled))
+
+    def _labelled(self, batch: SampleBatch) -> Array:
+        out = np.zeros(len(batch), bool)
+        for name in TRAINED:
+            out |= has_label(batch, name)
+        return out
+
+
+Source = StoreSource | ReleaseSource
+
+
+def source(data: Any, teacher: str | None) -> Source:
+    """Return where the samples of a path, URL, store or snapshot come from."""
+    if isinstance(data, (str, os.PathLike)) and is_release(data):
+        return ReleaseSource(Release(data), teacher)
+    if isinstance(data, (str, os.PathLike)):
+        from mlffstore.store import open as open_store
+
+        data = open_store(data)
+    return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
+
+
+def has_label(batch: SampleBatch, name: str) -> Array:
+    """Return which samples have a label of some teacher in the batch, shape (S,), bool."""
+    out = np.zeros(len(batch), bool)
+    for labels in batch.labels.values():
+        if name in labels and len(batch):
+            there = ~np.isnan(labels[name]).reshape(len(labels[name]), -1).any(axis=1)
+            out |= there if LABELS[name].axis == "sample" else np.logical_and.reduceat(there, batch.offsets[:-1])
+    return out
+
+
+def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dict[str, T]:
+    """Return the user columns that were asked for; all of them for None.
+
+    Raises
+    ------
+    DataError
+        If there is no numeric user column of a name.
+    """
+    if wanted is None:
+        return dict(available)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    unknown = [name for name in names if name not in available]
+    if unknown:
+        raise DataError(
+            f"columns: expected numeric user columns ({', '.join(sorted(available)) or 'there are none'}), "
+            f"got {', '.join(map(repr, unknown))}"
+        )
+    return {name: available[name] for name in names}
+
+
+def _numeric(columns: Mapping[str, Column]) -> dict[str, Column]:
+    return {name: column for name, column in columns.items() if np.dtype(column.dtype).kind in "biuf"}

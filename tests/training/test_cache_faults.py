@@ -1,0 +1,223 @@
+"""The cache answers for one content only, notices damage before it gives out a number, and gets over other processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import mlffstore as ml
+from mlffstore.errors import CorruptionError, DataError, StorageError
+from mlffstore.training import cache, folders
+from mlffstore.training.sources import source
+from tests.samples import metal_frames
+
+
+def samples(n, first=0.0, seed=0, **extra):
+    """Return samples of 3 atoms whose energies count up."""
+    rng = np.random.default_rng(seed)
+    return ml.SampleBatch(
+        n_atoms=[3] * n, numbers=[6] * 3 * n, positions=rng.normal(size=(3 * n, 3)), energy=first + np.arange(n),
+        forces=rng.normal(size=(3 * n, 3)), extra=extra,
+    )  # fmt: skip
+
+
+def energies(data):
+    return data.batch(range(len(data)))["energy"].tolist()
+
+
+def test_copies_of_a_store_that_grew_apart_have_caches_of_their_own(tmp_path, caches):
+    ml.create(tmp_path / "a.zarr").append(samples(5))
+    shutil.copytree(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    for name, first in (("a", 50.0), ("b", 70.0)):
+        ml.open(tmp_path / f"{name}.zarr", "a").append(samples(5, first, seed=1))
+    for name, first in (("a", 50.0), ("b", 70.0)):
+        data = ml.TorchDataset(tmp_path / f"{name}.zarr", split=None)
+        assert energies(data) == [*range(5), *(first + k for k in range(5))]
+    assert len(cache.cached()) == 2
+
+
+def test_a_store_that_was_made_anew_in_its_place_is_not_taken_for_it(tmp_path, caches):
+    path = tmp_path / "d.zarr"
+    ml.create(path).append(samples(5))
+    data = ml.TorchDataset(path, split=None)
+    state = data.__getstate__()
+    shutil.rmtree(path)
+    ml.create(path).append(samples(5, 30.0))
+    again = ml.TorchDataset.__new__(ml.TorchDataset)
+    again.__dict__.update(state, source=ml.open(path).snapshot())  # what a worker would find
+    with pytest.raises(DataError, match="make the dataset anew"):
+        len(again)
+    assert energies(ml.TorchDataset(path, split=None))[0] == 30.0
+
+
+def test_the_quarantine_of_a_version_is_not_its_samples(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(3))
+    snap = store.snapshot()
+    assert snap.digest != snap.quarantine.digest
+    assert snap.digest == store.snapshot().digest
+
+
+def test_a_release_whose_file_kept_its_size_and_times(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 1, "val": 0, "test": 0})
+    store.append(metal_frames(6), teacher="emt")
+    path = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "r.h5")
+    before, stat = energies(ml.TorchDataset(path)), path.stat()
+    with h5py.File(path, "r+") as file:
+        file["train/energy"][2] += 1.0
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert energies(ml.TorchDataset(path)) == [e + (k == 2) for k, e in enumerate(before)]
+
+
+def test_a_checksum_is_kept_until_the_file_changes(tmp_path, caches):
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    first = folders.file_checksum(path)
+    assert not list(caches.glob("checksums/*"))  # the file is too young: it could change within the clock's resolution
+    path.write_bytes(b"abd")
+    assert folders.file_checksum(path) != first
+
+
+@pytest.mark.parametrize("where", ["record", "row", "user"])
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_flipped_bit_is_an_error_when_its_sample_is_read(tmp_path, caches, where, bit):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(40, weight=(np.arange(120.0, dtype=np.float32), "1", "atom")))
+    whole = ml.TorchDataset(store, split=None)
+    (one,) = cache.cached()
+    columns = whole._load()
+    name, at = {
+        "record": ("records.bin", 4 * int(columns.begin[20]) + 71),  # a force
+        "row": ("rows.npy", -20 * 168 + 3),
+        "user": ("user.weight.npy", -20 * 12 + 2),
+    }[where]
+    with (one.path / name).open("r+b") as file:
+        file.seek(at, os.SEEK_SET if at > 0 else os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ (1 << bit)]))
+    data = ml.TorchDataset(store, split=None)
+    assert energies(ml.TorchDataset(store, split=None, columns=()))[:1] == [0.0] if where == "user" else True
+    data.batch(range(20))
+    data.batch(range(21, 40))
+    for read in (lambda: data[20], lambda: data.batch([3, 20]), lambda: list(data.loader(8, shuffle=False))):
+        with pytest.raises(CorruptionError, match="cache --clear"):
+            read()
+    assert "20" in cache.damage(one.path) or "weight" in cache.damage(one.path)
+
+
+def test_files_of_another_size_are_an_error_and_not_a_signal(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(5000))
+    ml.TorchDataset(store, split=None)
+    (one,) = cache.cached()
+    files = sorted(path.name for path in one.path.iterdir())
+    assert {"records.bin", "rows.npy", "n_atoms.npy", "sums.npy", "about.json"} <= set(files)
+    for name in files:
+        whole = (one.path / name).read_bytes()
+        for part in (whole[: len(whole) // 2], whole[:40], b"", whole + bytes(64)):
+            if part == whole:
+                continue
+            (one.path / name).unlink()
+            (one.path / name).write_bytes(part)
+            if name.endswith(".npy") and len(part) > len(whole):
+                continue  # NumPy reads the array that the header describes, which is whole
+            with pytest.raises(CorruptionError, match="cache --clear"):
+                ml.TorchDataset(store, split=None)
+        (one.path / name).unlink()
+        (one.path / name).write_bytes(whole)
+    np.save(one.path / "rows.npy", np.zeros((3, 21)))
+    with pytest.raises(CorruptionError, match=r"rows\.npy"):
+        ml.TorchDataset(store, split=None)
+    folders.clear()
+    assert len(energies(ml.TorchDataset(store, split=None))) == 5000
+
+
+def test_a_missing_file_is_a_miss(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(50))
+    data = ml.TorchDataset(store, split=None)
+    for name in sorted(path.name for path in cache.cached()[0].path.iterdir()):
+        (cache.cached() or folders.cached())[0].path.joinpath(name).unlink()
+        assert energies(ml.TorchDataset(store, split=None)) == energies(data)
+        assert len(cache.cached()) == 1
+        assert cache.damage(cache.cached()[0].path) == ""
+
+
+def test_a_dataset_goes_on_when_its_cache_is_removed(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(50))
+    data = ml.TorchDataset(store, split=None)
+    folders.clear()
+    assert cache.cached() == []
+    assert energies(data) == list(range(50))
+
+
+_BUILD = """
+import signal, sys, os
+import mlffstore as ml
+from mlffstore.training import cache
+from mlffstore.training.sources import source
+def stop(done, n):
+    print("building", flush=True)
+    signal.pause()
+cache.mapped(source(sys.argv[1], None), stop)
+"""
+
+
+def test_builds_that_were_killed_are_removed_and_others_are_not(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(50))
+    children = []
+    for _ in range(2):
+        child = subprocess.Popen([sys.executable, "-c", _BUILD, store.url], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "building\n"
+        children.append(child)
+    children[0].send_signal(signal.SIGKILL)
+    children[0].wait()
+    assert len(list(caches.glob("*.tmp"))) == 2
+    fresh = caches / f"{'0' * 32}.{'1' * 32}.tmp"  # its builder has not got its lock yet
+    fresh.mkdir()
+    folders.sweep()
+    assert len(list(caches.glob("*.tmp"))) == 2
+    old = time.time() - 1000
+    os.utime(fresh, (old, old))
+    assert energies(ml.TorchDataset(store, split=None)) == list(range(50))
+    assert len(list(caches.glob("*.tmp"))) == 1  # the one that is still being built
+    folders.clear()
+    assert len(list(caches.glob("*.tmp"))) == 1
+    children[1].kill()
+    children[1].wait()
+    for child in children:
+        child.stdout.close()
+    folders.clear()
+    assert list(caches.iterdir()) == []
+
+
+def test_a_cache_that_was_built_twice_is_there_once(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(20))
+    folder = cache.mapped(source(store, None)).place
+    again = cache._build(source(store, None), folders.cached()[0].path, None)
+    assert again.place == folder
+    assert again.digest(np.arange(20)) == cache.mapped(source(store, None)).digest(np.arange(20))
+    assert len(list(caches.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLFFSTORE_CACHE", str(tmp_path / "file" / "cache"))
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(5))
+    with pytest.raises(StorageError, match="MLFFSTORE_CACHE"):
+        ml.TorchDataset(store, split=None)
+    assert len(ml.TorchDataset(store, split=None, cache="memory")) == 5
