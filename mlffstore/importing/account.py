@@ -49,19 +49,30 @@ class Account:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, Fate, str, str]] = Counter()
+        self._samples: Counter[tuple[tuple[str, str, Fate, str, str], ...]] = Counter()
 
     def add(self, place: str, name: str, fate: Fate, column: str = "", note: str = "") -> None:
         """Note what became of a key of one sample."""
         self._counts[place, name, fate, column, note] += 1
 
+    def add_all(self, uses: tuple[tuple[str, str, Fate, str, str], ...]) -> None:
+        """Note what became of all keys of one sample: places, names, fates, columns and notes."""
+        self._samples[uses] += 1
+
     def merge(self, other: Account) -> None:
         """Add the counts of another account."""
         self._counts.update(other._counts)
+        self._samples.update(other._samples)
 
     def uses(self) -> tuple[KeyUse, ...]:
         """Return what became of every key, in the order in which the keys were met."""
+        counts: Counter[tuple[str, str, Fate, str, str]] = Counter()
+        for uses, n in self._samples.items():
+            for use in uses:
+                counts[use] += n
+        counts.update(self._counts)
         return tuple(
-            KeyUse(name, place, fate, column, n, note) for (place, name, fate, column, note), n in self._counts.items()
+            KeyUse(name, place, fate, column, n, note) for (place, name, fate, column, note), n in counts.items()
         )
 
     def warnings(self, wording: Wording) -> list[str]:

@@ -19,6 +19,8 @@ from mlffstore.units import convert, factor, spellings
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from ase import Atoms
+
     from mlffstore.importing.account import Account, Fate
     from mlffstore.importing.record import Record
     from mlffstore.importing.wording import Wording
@@ -116,6 +118,7 @@ class LabelReader:
         for column, unit in self.units.items():  # before the first file is opened
             factor("energy" if column == "virial" else column, unit)
         self._met: Counter[str] = Counter()
+        self._uses: tuple[Mapping[str, str], tuple[str, ...], Any] = ({}, (), None)
         #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
         self._free_energy_gap = 0.0
 
@@ -170,6 +173,8 @@ class LabelReader:
         minus sign, ``-dE/d(strain)``, as QUIP, MACE and NequIP define it. Programs that write it with the other sign need
         `stress_sign="compression"`.
         """
+        if record.labels is not None:
+            return self._converted(record, account)
         reading = Reading()
         fields = list(record.fields())
         # Of equal names in several places the first counts, as in `Record.find`.
@@ -177,14 +182,10 @@ class LabelReader:
         for place, name, value in fields:
             places.setdefault(name, (place, value))
         fates: dict[tuple[str, str], tuple[Fate, str, str]] = {}
-        if record.labels is not None:
-            reading.labels = dict(record.labels)
-            fates |= {("file", name): ("converted", name, "") for name in reading.labels}
-        else:
-            for label in _LABEL_KEYS:
-                self._read_label(label, record, places, reading, fates)
-            if "stress" in reading.labels:
-                reading.labels["stress"] = self.sign * reading.labels["stress"]
+        for label in _LABEL_KEYS:
+            self._read_label(label, record, places, reading, fates)
+        if "stress" in reading.labels:
+            reading.labels["stress"] = self.sign * reading.labels["stress"]
         self._read_state(fields, places, reading, fates)
         n_atoms = len(record.atoms)
         for place, name, value in fields:
@@ -194,13 +195,29 @@ class LabelReader:
             if note is not None:
                 fates[place, name] = ("obeyed", "", note)
                 continue
-            note = self._rival(name, value, reading, n_atoms) or describe(value, n_atoms)
+            note = self._rival(name, value, reading, record.atoms) or describe(value, n_atoms)
             fates[place, name] = ("left out", "", note)
-        for (place, name), fate in fates.items():
-            account.add(place, name, *fate)
-        for place, name, kind in record.remainder():
-            account.add(place, name, "left out", "", kind)
+        uses = [(place, name, *fate) for (place, name), fate in fates.items()]
+        rest: list[tuple[str, str, Fate, str, str]] = [
+            (place, name, "left out", "", kind) for place, name, kind in record.remainder()
+        ]
+        account.add_all((*uses, *rest))
         return reading
+
+    def _converted(self, record: Record, account: Account) -> Reading:
+        """Return what a reader converted already."""
+        labels = record.labels or {}
+        left_out, names, uses = self._uses
+        if left_out is not record.left_out or names != tuple(labels):  # another molecule than the last
+            names = tuple(labels)
+            uses = (
+                *(("file", name, "converted", name, "") for name in names),
+                ("file", "charge", "kept", "charge", ""),
+                *(("file", name, "left out", "", kind) for name, kind in record.left_out.items()),
+            )
+            self._uses = (record.left_out, names, uses)
+        account.add_all(uses)
+        return Reading(labels=dict(labels), charge=record.charge)
 
     # -- labels --------------------------------------------------------------------------------------------------
 
@@ -263,7 +280,7 @@ class LabelReader:
             ("-virial/V, " if label == "virial" else "") + (f"from {unit}" if scale != 1.0 else ""),
         )
 
-    def _rival(self, name: str, value: Any, reading: Reading, n_atoms: int) -> str | None:
+    def _rival(self, name: str, value: Any, reading: Reading, atoms: Atoms) -> str | None:
         """Return that a key repeats what was taken; note a problem if it holds other values of a label nobody named."""
         label = label_of(name)
         if name == "free_energy":
@@ -282,12 +299,23 @@ class LabelReader:
         if named and (label in reading.labels or label in reading.failed or label == "virial"):
             return None
         array = _numbers(value)
-        fitting = None if array is None or np.isnan(array).all() else _shaped(label, array, n_atoms)
+        fitting = None if array is None or np.isnan(array).all() else _shaped(label, array, len(atoms))
         if fitting is None:
             return None
         if label == "virial":
             if "stress" not in reading.labels:
                 reading.hints.setdefault(label, name)
+                return None
+            if "stress" in self.keys or not (atoms.pbc.all() and atoms.cell.rank == 3):
+                return None
+            stress = -convert("energy", fitting, self.units.get(label, "eV")) / atoms.get_volume()
+            ours = _voigt(reading.labels["stress"])
+            if any(np.allclose(sign * _voigt(stress), ours, rtol=1e-4, atol=1e-6) for sign in (1, -1)):
+                return "same as stress, as a virial"
+            reading.problems.append(
+                f"{name!r} and 'stress' differ (as -virial/volume); say which one the labels are: "
+                f"{self.wording.option('keys', {'virial': name})} or {self.wording.option('keys', {'stress': 'stress'})}"
+            )
             return None
         taken = reading.labels.get(label)
         if taken is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlffstore.importing.wording import Wording
 
 _OWN = {
-    ".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles",
+    ".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles",
     ".aselmdb": "db",
 }  # fmt: skip
 _ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db"}

@@ -25,8 +25,10 @@ class Record:
     where : str
         Its place in the file for messages, such as "frame 12" (counted from 0, as ASE does).
     labels : mapping of str to array, or None
-        Labels that are in the store's units already (then `atoms` is too); None if they must still be taken from
-        `atoms` and `more`.
+        Labels that are in the store's units already (then `atoms` is too, and `charge` is known); None if they must still be
+        taken from `atoms` and `more`.
+    charge : int or None
+        Total charge, where the reader knows it.
     more : mapping of str to mapping
         What the file holds beside `atoms`, by place ("data", "key_value_pairs" of a database) and name.
     stated_units : mapping of str to str
@@ -48,6 +50,7 @@ class Record:
     atoms: Atoms
     where: str
     labels: Mapping[str, Any] | None = None
+    charge: int | None = None
     more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stated_units: Mapping[str, str] = field(default_factory=dict)
     molecule: str | None = None

@@ -64,8 +64,8 @@ def _molecule(path: Path, name: str, group: h5py.Group) -> Iterator[Record]:
     positions = _read(path, where, group, "conformations", "positions", "bohr")
     _check_lengths(path, where, numbers, positions[0], group["conformations"].attrs.get("units"))
     left_out = {
-        key: "numbers per conformation" if item.shape[:1] == positions.shape[:1] else "a value per molecule"
-        for key, item in group.items()
+        key: "numbers per conformation" if group[key].shape[:1] == positions.shape[:1] else "a value per molecule"
+        for key in group
         if key not in _KNOWN
     }
     energy = _read(path, where, group, "dft_total_energy", "energy", "hartree")
@@ -76,8 +76,8 @@ def _molecule(path: Path, name: str, group: h5py.Group) -> Iterator[Record]:
             labels["energy"] = energy[i]
         if gradient is not None:
             labels["forces"] = -gradient[i]
-        atoms = Atoms(numbers, x, info={"charge": charge})
-        yield Record(atoms, f"{where}, conformation {i}", labels, molecule=name, left_out=left_out)
+        atoms = Atoms(numbers=numbers, positions=x)
+        yield Record(atoms, f"{where}, conformation {i}", labels, charge=charge, molecule=name, left_out=left_out)
 
 
 def _read(path: Path, where: str, group: h5py.Group, name: str, column: str, unit: str) -> Any:

@@ -24,7 +24,7 @@ def rich(n: int) -> list[Atoms]:
     """Return crystals with keys of every kind."""
     frames = metal_frames(n)
     for i, frame in enumerate(frames):
-        frame.info.update(config_type="bulk", weight=0.5 * i, step=i, virial_like=np.eye(3))
+        frame.info.update(config_type="bulk", weight=0.5 * i, step=i, tensor_like=np.eye(3))
         frame.arrays["site"] = np.arange(len(frame))
         frame.calc.results["magmoms"] = np.linspace(0, 1, len(frame))
         frame.calc.results["dipole"] = np.array([0.0, 0.0, float(i)])
@@ -37,7 +37,7 @@ def test_every_key_has_a_fate(tmp_path: Path) -> None:
     fates = {use.name: (use.fate, use.samples) for use in report.keys}
     fates.pop("initial_magmoms", None)  # ASE's, of nickel
     kept = {"energy", "forces", "stress"}
-    left = {"config_type", "weight", "step", "virial_like", "site", "magmoms", "dipole"}
+    left = {"config_type", "weight", "step", "tensor_like", "site", "magmoms", "dipole"}
     assert fates == dict.fromkeys(kept, ("kept", 5)) | dict.fromkeys(left, ("left out", 5))
     (warning,) = report.warnings
     assert all(name in warning for name in left)

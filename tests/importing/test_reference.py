@@ -51,6 +51,23 @@ def test_a_prediction_beside_the_reference_is_refused(tmp_path: Path) -> None:
     assert fates["energy"] == fates["REF_stress"] == "left out"
 
 
+def test_a_virial_beside_another_stress(tmp_path: Path) -> None:
+    frames = metal_frames(2)
+    for frame in frames:
+        frame.info["REF_virial"] = -frame.get_stress(voigt=False) * frame.get_volume()
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    assert ml.import_files(tmp_path / "a.extxyz", tmp_path / "s").samples == 2  # the same, written as a virial
+    for frame in frames:
+        frame.info["REF_virial"] = frame.info["REF_virial"] + np.eye(3)
+    ase.io.write(tmp_path / "b.extxyz", frames)
+    with pytest.raises(DataError, match=r"keys=\{'virial': 'REF_virial'\} or keys=\{'stress': 'stress'\}"):
+        ml.import_files(tmp_path / "b.extxyz", tmp_path / "s")
+    ml.import_files(tmp_path / "b.extxyz", tmp_path / "t", keys={"virial": "REF_virial"}, check_stress=False)
+    ours, volume = ml.open(tmp_path / "t").snapshot().read().stress[0], frames[0].get_volume()
+    expected = frames[0].get_stress() - np.array([1, 1, 1, 0, 0, 0]) / volume
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
 def test_equal_values_are_no_conflict(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "a.extxyz", predicted(2, shift=0.0))
     report = ml.import_files(tmp_path / "a.extxyz", tmp_path / "s")
