@@ -17,6 +17,7 @@ from mlffstore.errors import (
     ConflictError,
     DataError,
     FormatError,
+    MlffstoreError,
     ReadOnlyError,
     StoreExistsError,
     StoreNotFoundError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
+    from mlffstore.schema import Axis
     from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
@@ -374,7 +376,7 @@ class Store:
             Commit whenever so many samples are waiting.
         key : str, optional
             The commits get the idempotency keys ``key/0``, ``key/1``, ...: the same samples written again in the same
-            order are recognised.
+            order are recognised. After an exception only whole blocks are committed, so that the same program can run again.
         teacher, require, teachers, provenance, on_duplicate
             As for `append`.
         """
@@ -394,32 +396,45 @@ class Store:
     def tag(self, name: str, version: int | None = None) -> int:
         """Name a version (the latest by default); return the version of the commit that records the tag.
 
+        A tag that names the same dataset already is left as it is, and the latest version is returned. Without `version`
+        that is so if nothing but tags and expiries was committed since the version that it names.
+
         Raises
         ------
         ConflictError
-            If the tag names another version already: a tag never moves.
+            If the tag names another dataset already: a tag never moves.
         DataError
             If the name or the version cannot be.
         """
         self._check_writable()
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
             raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
-        target = self._log.refresh().version if version is None else int(version)
+        with self._log.guard():
+            target = self._log.refresh().version if version is None else int(version)
 
-        def check(state: State) -> None:
-            if name in state.tags:
+            def check(state: State) -> None:
+                if not 0 <= target <= state.version:
+                    raise DataError(f"version: expected 0 to {state.version}, got {target}")
+                if not state.retains(target):
+                    raise DataError(f"version {target} has expired and cannot be tagged")
+                if name in state.tags:
+                    raise _Tagged
+
+            try:
+                return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+            except _Tagged:
+                state = self._log.refresh()
+                named = state.tags[name]
+                if named == target or (version is None and self._same_data(named, target)):
+                    return state.version
                 raise ConflictError(
-                    f"tag {name!r} names version {state.tags[name]} already; tags never move, use another"
-                )
-            if not 0 <= target <= state.version:
-                raise DataError(f"version: expected 0 to {state.version}, got {target}")
-            if not state.retains(target):
-                raise DataError(f"version {target} has expired and cannot be tagged")
+                    f"tag {name!r} names version {named} already; tags never move, use another"
+                ) from None
 
-        state = self._log.refresh()
-        if state.tags.get(name) == target:
-            return state.version
-        return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+    def _same_data(self, earlier: int, later: int) -> bool:
+        """Return whether two versions hold the same samples, because only tags and expiries lie between them."""
+        between = self._log.entries(earlier + 1, later + 1)
+        return all(entry.operation in ("tag", "expire") for entry, _, _ in between)
 
     def add_column(
         self,
@@ -427,6 +442,7 @@ class Store:
         values: npt.ArrayLike,
         *,
         unit: str = "1",
+        axis: Axis | None = None,
         long_name: str = "",
         snapshot: Snapshot | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -442,6 +458,9 @@ class Store:
             pass a `numpy.ma.MaskedArray`.
         unit : str, optional
             "1" for none.
+        axis : {"sample", "atom"}, optional
+            What a row of `values` stands for. By default the number of rows tells; where each sample has one atom, it is
+            the sample.
         long_name : str, optional
             One line for people.
         snapshot : Snapshot, optional
@@ -468,7 +487,7 @@ class Store:
         notes = json_mapping("provenance", provenance or {})
         return add_column(
             self._storage, self._log, snapshot or self.snapshot(), name, values,
-            unit=unit, long_name=long_name, provenance=notes,
+            unit=unit, axis=axis, long_name=long_name, provenance=notes,
         )  # fmt: skip
 
     def add_flags(self, validation: Validation, name: str = "quality", *, snapshot: Snapshot | None = None) -> int:
@@ -491,7 +510,12 @@ class Store:
         words = flags.attrs["flag_meanings"].split()
         text = "failed checks, by bit: " + ", ".join(f"{i} {word}" for i, word in enumerate(words))
         return self.add_column(
-            name, flags.values, long_name=text, snapshot=snapshot, provenance={"validation": validation.to_json()}
+            name,
+            flags.values,
+            axis="sample",
+            long_name=text,
+            snapshot=snapshot,
+            provenance={"validation": validation.to_json()},
         )
 
     def add_labels(
@@ -624,14 +648,16 @@ class Store:
         DataError
             If there is no such version or tag, or both are given.
         """
-        state = self._log.refresh()
-        if tag is not None:
-            if version is not None:
-                raise DataError("snapshot: expected a version or a tag, got both")
-            if tag not in state.tags:
-                raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
-            version = state.tags[tag]
-        if version is not None and version != state.version:
+        with self._log.guard():  # another thread may append through this store
+            state = self._log.refresh()
+            if tag is not None:
+                if version is not None:
+                    raise DataError("snapshot: expected a version or a tag, got both")
+                if tag not in state.tags:
+                    raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
+                version = state.tags[tag]
+            if version is None or version == state.version:
+                return Snapshot(self._storage, state, self._opener)
             if not 0 <= version <= state.version:
                 raise DataError(f"version: expected 0 to {state.version}, got {version}")
             if not state.retains(version):
@@ -639,25 +665,28 @@ class Store:
                     f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"
                     + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
                 )
-            state = self._log.at(version)
-        return Snapshot(self._storage, state, self._opener)
+        return Snapshot(self._storage, self._log.at(version), self._opener)
 
     @property
     def version(self) -> int:
         """The latest version."""
-        return self._log.refresh().version
+        with self._log.guard():
+            return self._log.refresh().version
 
     @property
     def tags(self) -> dict[str, int]:
         """Tags and the versions that they name."""
-        return dict(self._log.refresh().tags)
+        with self._log.guard():
+            return dict(self._log.refresh().tags)
 
     def keys(self) -> dict[str, int]:
         """Return the idempotency keys in the log and the versions that they made."""
-        return dict(self._log.refresh().keys)
+        with self._log.guard():
+            return dict(self._log.refresh().keys)
 
     def __len__(self) -> int:
-        return sum(self._log.refresh().segments.n_samples)
+        with self._log.guard():
+            return sum(self._log.refresh().segments.n_samples)
 
     def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
         """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
@@ -684,6 +713,10 @@ class Store:
         from mlffstore.describe import html_table
 
         return html_table(self)
+
+
+class _Tagged(MlffstoreError):
+    """The tag exists; never leaves `Store.tag`."""
 
 
 @dataclass(frozen=True)

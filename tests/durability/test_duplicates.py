@@ -26,9 +26,7 @@ def test_policies(store):
     assert store.history(1)[0].note == "2 duplicates skipped"
     hashes = ml.SampleBatch.from_ase(frames).astype("float32").content_hash
     assert np.array_equal(store.snapshot().read().content_hash, hashes)
-    with pytest.raises(
-        DataError, match=r"6 samples are there already .*which is in the store.*on_duplicate='skip'"
-    ):
+    with pytest.raises(DataError, match=r"6 samples are there already .*which is in the store.*on_duplicate='skip'"):
         store.append(frames, on_duplicate="error")
     with pytest.raises(DataError, match="which is in the batch"):
         store.append([*metal_frames(1, seed=7), *metal_frames(1, seed=7)], on_duplicate="error")
