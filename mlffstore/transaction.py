@@ -89,7 +89,8 @@ class Transaction:
         self._labelled_by: dict[str, None] = {}
         self._content, self._attempt = Content(), Attempt()
         self._known: int | None = None
-        self._closed = False
+        #: Whether it ended, by a commit, a discard, or a commit that may not be made.
+        self.closed = False
         #: Samples that the commit will hold, without rejected ones.
         self.n_samples = 0
         #: Samples that were left out because the store or this transaction has them.
@@ -227,7 +228,7 @@ class Transaction:
             return self._settle_known(self._known)
         while True:
             if not self._parts and self.key is None and (self.n_duplicates or not (notes or self._info)):
-                self._closed = True
+                self.closed = True
                 with self._log.guard():
                     return self._log.refresh().version
             try:
@@ -241,7 +242,7 @@ class Transaction:
             if not ours:  # another process committed the same key meanwhile
                 self._staged.discard()
                 return self._settle_known(version)
-            self._closed = True
+            self.closed = True
             return version
 
     def _body(self, notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +288,7 @@ class Transaction:
 
     def _settle_known(self, version: int) -> int:
         """Return the version that has the key, after comparing what it was given with what this transaction was given."""
-        self._closed = True
+        self.closed = True
         entry = self._log.entry(version)
         said = entry.body.get("content")
         if said is not None and said != self._content.digest():
@@ -300,13 +301,13 @@ class Transaction:
 
     def discard(self) -> None:
         """Remove what was written, unless the commit took effect or may have. Does nothing after `commit`."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             if not self._attempt.unclear:
                 self._staged.discard()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise DataError("this transaction was committed or discarded; begin another with store.transaction(...)")
 
     def __enter__(self) -> Transaction:

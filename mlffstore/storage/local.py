@@ -165,6 +165,10 @@ class LocalStorage:
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, data)
+                folder = os.path.dirname(path)
+                for above in self._unnamed(folder):
+                    self._fsync_folder(above)
+                self._named |= {"", folder}
                 created = _link(temporary, target) or self.read(path) == data
             finally:
                 with contextlib.suppress(OSError):
@@ -176,7 +180,8 @@ class LocalStorage:
     def settle(self, path: str) -> None:
         """Make sure that a file that is there, and its name, survive a power loss."""
         with _translated(self.url):
-            # A change of the folder makes its fsync write again what a failed one before may have dropped.
+            # After a failed fsync a second one may report success without writing anything. A change of the folder makes it
+            # write the names anew.
             probe = os.path.join(os.path.dirname(self._path(path)), f"{TEMPORARY}{uuid.uuid4().hex}")
             _write_file(probe, b"")
             os.unlink(probe)
@@ -194,13 +199,8 @@ class LocalStorage:
 
     def _sync_name(self, path: str) -> None:
         """Make a claimed name survive a power loss. It can be seen already, so a failure here is an unclear one."""
-        folder = os.path.dirname(path)
         try:
-            for name in dict.fromkeys(
-                [os.path.join(self.root, folder) if folder else str(self.root), *self._unnamed(folder)]
-            ):
-                self._fsync_folder(name)
-            self._named |= {"", folder}
+            _fsync_folder(os.path.dirname(os.path.join(self.root, path)))
         except OSError as error:
             raise NotDurableError(
                 error.errno,
