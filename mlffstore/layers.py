@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mlffstore.log import Log
-    from mlffstore.schema import Array, Column
+    from mlffstore.schema import Array, Axis, Column
     from mlffstore.snapshot import Snapshot
     from mlffstore.state import State
     from mlffstore.storage import Storage
@@ -33,6 +33,7 @@ def add_column(
     values: npt.ArrayLike,
     *,
     unit: str,
+    axis: Axis | None,
     long_name: str,
     provenance: Mapping[str, Any],
 ) -> int:
@@ -42,12 +43,15 @@ def add_column(
     if problems:
         raise DataError(problems[0])
     n_samples, n_atoms = len(snapshot), snapshot.n_atoms
-    if array.ndim < 1 or len(array) not in (n_samples, n_atoms):
-        raise DataError(
-            f"column {name!r}: expected one row a sample ({n_samples}) or an atom ({n_atoms}), got shape {array.shape}"
-        )
-    axis = "sample" if len(array) == n_samples else "atom"
-    column = user_column(name, array, unit, "sample" if axis == "sample" else "atom", long_name)
+    rows: dict[Axis, int] = {"sample": n_samples, "atom": n_atoms}
+    if axis not in (None, *rows):
+        raise DataError(f"axis: expected 'sample' or 'atom', got {axis!r}")
+    fitting = [one for one in rows if axis in (None, one) and array.ndim and len(array) == rows[one]]
+    if not fitting:
+        expected = " or ".join(f"one row per {one} ({rows[one]})" for one in rows if axis in (None, one))
+        raise DataError(f"column {name!r}: expected {expected}, got shape {array.shape}")
+    axis = fitting[0]
+    column = user_column(name, array, unit, axis, long_name)
     segments = list(snapshot.segments)
     starts = offsets([one.n_samples if axis == "sample" else one.n_atoms for one in segments]).tolist()
     check = _Free([segment.path for segment in segments], column)
