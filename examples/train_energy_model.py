@@ -94,7 +94,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
     torch.manual_seed(0)
-    train, test = (ml.TorchDataset(args.source, split=split, teacher=args.teacher) for split in ("train", "test"))
+    # The loss below compares energies and forces of every sample: leave out those that lack one.
+    options = {"teacher": args.teacher, "require": ("energy", "forces")}
+    train, test = (ml.TorchDataset(args.source, split=split, **options) for split in ("train", "test"))
+    batches = train.loader(batch_size=16, shuffle=True)  # one loader: each pass has another order
     model = PairModel()
     fit_atom_energies(model, train)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -104,7 +107,7 @@ def main() -> None:
         print(f"epoch {epoch:3d}: test error {text}", flush=True)
         if epoch == args.epochs:
             break
-        for batch in train.loader(batch_size=16, shuffle=True):
+        for batch in batches:
             energy, forces = model(batch)
             loss = ((energy - batch["energy"]) / batch["n_atoms"]).square().mean()
             loss = loss + (forces - batch["forces"]).square().mean()

@@ -121,9 +121,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     normal = from_statistics(args.release / "statistics.yaml", args.teacher)
-    options = {"teacher": args.teacher, "neighbours": CUTOFF, "transform": normal}
+    # The loss below compares energies and forces of every sample: leave out those that lack one.
+    wanted = {"teacher": args.teacher, "require": ("energy", "forces")}
+    options = {**wanted, "neighbours": CUTOFF, "transform": normal}
     train, val = (ml.TorchDataset(args.release, split=split, **options) for split in ("train", "val"))
-    plain = [ml.TorchDataset(args.release, split=split, teacher=args.teacher) for split in ("val", "train")]
+    plain = [ml.TorchDataset(args.release, split=split, **wanted) for split in ("val", "train")]
     index = known(*plain)
     print(
         f"{len(train):,} samples to train, {len(index):,} to validate; {len(val) - len(index):,} have unknown elements"

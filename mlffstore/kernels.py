@@ -254,18 +254,32 @@ def sum_records(begin: Any, width: int, words: Any, rows: Any, sums: Any) -> Non
 
 
 @_compiled
+def _sum_rows(s: int, starts: Any, width: int, words: Any) -> Any:
+    if len(starts) == 0:
+        return _checksum(words, s * width, (s + 1) * width)
+    return _checksum(words, starts[s] * width, starts[s + 1] * width)
+
+
+@_compiled
 def sum_rows(starts: Any, width: int, words: Any, sums: Any) -> None:
-    """Write the checksum of each sample's rows of a column: unsigned integers, `width` of them in a row."""
+    """Write the checksum of each sample's rows of a column to `sums`.
+
+    `words` are the rows as unsigned integers, `width` of them in a row; `starts` are the rows where samples start, empty
+    if there is one row per sample.
+    """
     for s in range(len(sums)):
-        sums[s] = _checksum(words, starts[s] * width, starts[s + 1] * width)
+        sums[s] = _sum_rows(s, starts, width, words)
 
 
 @_compiled
 def check_rows(index: Any, starts: Any, width: int, words: Any, sums: Any, checked: Any) -> int:
-    """Return the first sample of `index` whose rows of a column do not have its checksum, or -1; see `check_records`."""
+    """Return the first sample of `index` whose rows of a column do not have its checksum, or -1; see `sum_rows`.
+
+    Samples that are marked in `checked` are not looked at again; those that are right get marked.
+    """
     for i in index:
         if not checked[i]:
-            if _checksum(words, starts[i] * width, starts[i + 1] * width) != sums[i]:
+            if _sum_rows(i, starts, width, words) != sums[i]:
                 return i
             checked[i] = True
     return -1

@@ -28,7 +28,7 @@ except ImportError as _error:
     raise missing_dependency("torch", "torch", "TorchDataset") from _error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mlffstore.schema import Array
     from mlffstore.training.columns import Columns
@@ -163,12 +163,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if there is not None:
                 wanted &= there
         masks = {name: mask for name, mask in columns.masks.items() if not mask[wanted].all()}
-        taken = RESERVED & set(columns.user) | {f"{name}_mask" for name in columns.user} & set(columns.user)
-        if taken:
-            raise DataError(
-                f"columns: the user columns {', '.join(sorted(taken))} have names that batches give to something else; "
-                "choose other ones with columns=(...), or columns=()"
-            )
+        check_names(columns.user)
         self._columns = replace(columns, masks=masks)
         if self.split is not None:
             wanted &= columns.split == SPLITS.index(self.split)
@@ -284,11 +279,43 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         )  # fmt: skip
 
     @staticmethod
-    def stream(source: Any, split: str | None = "train", teacher: str | None = None, **options: Any) -> Stream:
+    def stream(
+        source: Any,
+        split: str | None = "train",
+        teacher: str | None = None,
+        *,
+        batch_size: int = 32,
+        block_samples: int = 2048,
+        blocks: int = 4,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        dtype: torch.dtype = torch.float32,
+        transform: Callable[[Batch], Batch] | None = None,
+        require: Sequence[str] = (),
+        columns: Sequence[str] | None = None,
+    ) -> Stream:
         """Return an iterable over batches in bounded memory, without a cache; see `mlffstore.training.stream.Stream`."""
         from mlffstore.training.stream import Stream
 
-        return Stream(source, split, teacher, **options)
+        return Stream(
+            source, split, teacher, batch_size=batch_size, block_samples=block_samples, blocks=blocks, shuffle=shuffle,
+            seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype, transform=transform,
+            require=require, columns=columns,
+        )  # fmt: skip
+
+
+def check_names(user: Iterable[str]) -> None:
+    """Raise `DataError` if user columns have names that batches need."""
+    names = set(user)
+    taken = names & (RESERVED | {f"{name}_mask" for name in names})
+    if taken:
+        raise DataError(
+            f"columns: the user columns {', '.join(sorted(taken))} have names that batches give to something else; choose "
+            "other ones with columns=(...), or columns=()"
+        )
 
 
 class Joinable(dict[str, torch.Tensor]):

@@ -26,6 +26,14 @@ def n_batches(n: int, batch_size: int, world_size: int = 1, *, drop_last: bool =
     return full - (-rest // (batch_size * world_size))
 
 
+def batch_sizes(n: int, batch_size: int, rank: int = 0, world_size: int = 1, *, drop_last: bool = False) -> Ints:
+    """Return the samples of each batch that a rank gets of `n` samples, see `share`, shape (B,), int64."""
+    full, rest = _steps(n, batch_size, world_size, drop_last)
+    n_last = -(-rest // (batch_size * world_size)) * world_size
+    last = rest // max(n_last, 1) + (np.arange(n_last) < rest % max(n_last, 1))
+    return np.concatenate([np.full(full, batch_size), last[rank::world_size]])
+
+
 def share(
     order: Array, batch_size: int, *, rank: int = 0, world_size: int = 1, drop_last: bool = False
 ) -> tuple[Array, Ints]:
@@ -58,15 +66,13 @@ def share(
     """
     full, rest = _steps(len(order), batch_size, world_size, drop_last)
     step = batch_size * world_size
-    total = full * step + rest
-    if total > len(order):
-        order = np.resize(order, total)
-    n_last = -(-rest // step) * world_size
-    sizes = rest // max(n_last, 1) + (np.arange(n_last) < rest % max(n_last, 1))
-    ends = full * step + offsets(sizes)
+    if full * step + rest > len(order):
+        order = np.resize(order, full * step + rest)
+    sizes = [batch_sizes(len(order), batch_size, r, world_size, drop_last=drop_last) for r in range(world_size)]
+    ends = full * step + offsets(np.stack([one[full:] for one in sizes], axis=1).reshape(-1))
     regular = order[: full * step].reshape(-1, world_size, batch_size)[:, rank].reshape(-1)
-    last = [order[ends[k] : ends[k + 1]] for k in range(rank, n_last, world_size)]
-    return np.concatenate([regular, *last]), np.concatenate([np.full(full, batch_size), sizes[rank::world_size]])
+    last = [order[ends[k] : ends[k + 1]] for k in range(rank, len(ends) - 1, world_size)]
+    return np.concatenate([regular, *last]), sizes[rank]
 
 
 def _steps(n: int, batch_size: int, world_size: int, drop_last: bool) -> tuple[int, int]:

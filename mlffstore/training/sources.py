@@ -60,11 +60,18 @@ class StoreSource:
             labelled = np.zeros(len(self.snapshot), bool)
             for name in sorted(self.labels(), key=("energy", "stress", "forces").index):  # the largest last
                 rest = np.flatnonzero(~labelled)
-                for low in range(0, len(rest), 8 * _BLOCK):
-                    some = rest[low : low + 8 * _BLOCK]
-                    labelled[some] = has_label(self.snapshot.read(some, teacher=self.teacher, columns=[name]), name)
+                labelled[rest] = self.having(name, rest)
             self._index = np.flatnonzero(labelled)
         return self._index
+
+    def having(self, name: str, index: Ints) -> Array:
+        """Return which of some samples have a label, shape (n,), bool; reads that label."""
+        out = np.zeros(len(index), bool)
+        if name in self.labels():
+            for low in range(0, len(index), 8 * _BLOCK):
+                some = slice(low, low + 8 * _BLOCK)
+                out[some] = has_label(self.snapshot.read(index[some], teacher=self.teacher, columns=[name]), name)
+        return out
 
     def sizes(self) -> tuple[Array, Array]:
         """Return the atoms and the split of each sample."""

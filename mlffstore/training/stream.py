@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +12,17 @@ import torch
 from torch.utils.data import IterableDataset
 
 from mlffstore.errors import DataError
+from mlffstore.ragged import offsets
 from mlffstore.splits import SPLITS
-from mlffstore.training.columns import Columns, in_memory
-from mlffstore.training.dataset import _REAL, Window, _pinned
-from mlffstore.training.sources import StoreSource as _StoreSource
-from mlffstore.training.sources import source
+from mlffstore.training.columns import TRAINED, Columns, in_memory
+from mlffstore.training.dataset import _REAL, Window, _pinned, check_names
+from mlffstore.training.shares import batch_sizes, check_rank, n_batches
+from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from mlffstore.ragged import Ints
     from mlffstore.schema import Array
     from mlffstore.training.dataset import Batch
 
@@ -35,14 +39,29 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         Samples that lie one after another and are read at once.
     blocks : int, optional
         Blocks that are mixed: with ``block_samples`` this bounds the memory and says how well it is shuffled.
+    shuffle : bool, optional
+        False for the order of the store.
     seed : int, optional
-        The order depends on (seed, epoch) alone.
-    dtype : torch.dtype, optional
-    transform : callable, optional
+    drop_last : bool, optional
+        Leave out the samples at the end that do not fill a batch (of every rank).
+    rank, world_size : int, optional
+        This process's share of the samples, for distributed training and validation. As with
+        `mlffstore.training.loader.Loader`, all ranks get equally many batches, every sample is in one batch of one rank, and
+        the last batches are smaller to that end.
+    dtype, transform, require, columns
+        As for `TorchDataset`.
 
     Notes
     -----
-    In a DataLoader with several workers each takes its share of the blocks; give it ``batch_size=None``.
+    In a DataLoader with several workers each takes its share of the batches; give it ``batch_size=None``.
+
+    Each pass has another order. In the process itself it depends on (seed, epoch) alone; in workers also on the seed of
+    torch, as torch's own shuffling does, since workers do not know of each other's passes. Blocks are divided among the
+    ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike, or none.
+
+    Which samples there are is read when the stream is made: some 8 bytes a sample. Labels that are required are read too.
+    Since it does not read ahead, batches always have masks: one for each label that is not required, and one for each user
+    column.
     """
 
     def __init__(
@@ -54,9 +73,15 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         batch_size: int = 32,
         block_samples: int = 2048,
         blocks: int = 4,
+        shuffle: bool = True,
         seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
         dtype: torch.dtype = torch.float32,
         transform: Callable[[Batch], Batch] | None = None,
+        require: Sequence[str] = (),
+        columns: Sequence[str] | None = None,
     ) -> None:
         if min(batch_size, block_samples, blocks) < 1:
             raise DataError(
@@ -64,56 +89,133 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
             )
         if split is not None and split not in SPLITS:
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-        self.source, self.split, self.teacher = _pinned(source), split, teacher
+        if dtype not in _REAL:
+            raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
+        check_rank(rank, world_size)
+        self.require = (require,) if isinstance(require, str) else tuple(require)
+        if set(self.require) - set(TRAINED):
+            raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
+        self.source, self.split = _pinned(source), split
         if isinstance(self.source, str):
             raise DataError(
                 f"stream: expected a store, got the release {self.source}; a release is read through TorchDataset"
             )
-        self.batch_size, self.block_samples, self.blocks, self.seed = batch_size, block_samples, blocks, seed
-        self.dtype, self.transform, self.epoch = dtype, transform, 0
+        self.batch_size, self.block_samples, self.blocks, self.shuffle = batch_size, block_samples, blocks, shuffle
+        self.seed, self.drop_last, self.rank, self.world_size = seed, drop_last, rank, world_size
+        self.dtype, self.transform = dtype, transform
+        where = self._where(teacher)
+        self.teacher, self._key = where.teacher, where.key()
+        self._user = choose_user(where.user(), columns)
+        check_names(self._user)
+        wanted = np.zeros(len(where.snapshot), bool)
+        wanted[where.index()] = True
+        if split is not None:
+            wanted &= where.snapshot.split_codes() == SPLITS.index(split)
+        for name in self.require:
+            index = np.flatnonzero(wanted)
+            wanted[index] = where.having(name, index)
+        self._n, self._total, self._bits = int(wanted.sum()), len(wanted), np.packbits(wanted)
+        # What set_epoch said last, and how often it was called: in shared memory, for workers that live on.
+        self._set = torch.zeros(2, dtype=torch.int64)
+        with contextlib.suppress(RuntimeError):  # no shared memory: then there are no workers either
+            self._set.share_memory_()  # type: ignore[no-untyped-call]
+        self._seen = self._passes = 0
+
+    def __len__(self) -> int:
+        return n_batches(self._n, self.batch_size, self.world_size, drop_last=self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration runs."""
-        self.epoch = epoch
+        """Choose the epoch that the next pass runs; the passes after it count on from there."""
+        self._set[0] = epoch
+        self._set[1] += 1
 
     def __iter__(self) -> Iterator[Batch]:
-        found = source(self.source, self.teacher)
-        assert isinstance(found, _StoreSource)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
-        n = len(found.snapshot)
-        blocks = [slice(a, min(a + self.block_samples, n)) for a in range(0, n, self.block_samples)]
-        blocks = [blocks[k] for k in rng.permutation(len(blocks))]
+        base, calls = self._set.tolist()
+        if calls != self._seen:
+            self._seen, self._passes = calls, 0
+        state = [self.seed, base + self._passes]
+        self._passes += 1
         worker = torch.utils.data.get_worker_info()
-        if worker is not None:
-            blocks = blocks[worker.id :: worker.num_workers]
-        groups = [blocks[a : a + self.blocks] for a in range(0, len(blocks), self.blocks)]
-        with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-stream") as pool:
-            coming = pool.submit(self._read, found, groups[0]) if groups else None
-            for k in range(len(groups)):
-                assert coming is not None
-                columns, chosen = coming.result()
-                coming = pool.submit(self._read, found, groups[k + 1]) if k + 1 < len(groups) else None
-                order = chosen[rng.permutation(len(chosen))]
-                for a in range(0, len(order), self.batch_size):
-                    yield self._batch(columns, order[a : a + self.batch_size])
+        if worker is None:
+            return self._run(base, np.random.default_rng(state), 0, 1)
+        # What the workers of one pass have in common, and no other pass of the DataLoader.
+        common = np.random.default_rng([*state, worker.seed - worker.id])
+        return self._run(base, common, worker.id, worker.num_workers)
 
-    def _read(self, found: _StoreSource, blocks: list[slice]) -> tuple[Columns, Array]:
-        """Decode whole blocks, as the cache does; return them and which of their samples are wanted."""
-        names = ("numbers", "positions", "cell", "pbc", "charge", "multiplicity", "energy", "forces", "stress")
-        who, codes = found.teacher, found.snapshot.split_codes()
-        parts = [found.snapshot.read(block, teacher=who, columns=names) for block in blocks]
-        split = np.concatenate([codes[block] for block in blocks])
-        labels = {name for part in parts for name in part.labels.get(who, ())}
-        n_atoms = np.concatenate([part.n_atoms for part in parts])
-        out = Columns.empty(who, labels, n_atoms, split, found.precision, {}, in_memory)
-        end = 0
-        for part in parts:
-            end = out.put(part, end)
-        wanted = out.masks["energy"].copy()
-        if self.split is not None:
-            wanted &= split == SPLITS.index(self.split)
-        return out, np.flatnonzero(wanted)
+    def _run(self, base: int, rng: np.random.Generator, worker: int, n_workers: int) -> Iterator[Batch]:
+        where = self._where(self.teacher)
+        if where.key() != self._key:
+            raise DataError(
+                f"{where.title()}: expected the samples that the stream was made of, got others: what lies there was "
+                "replaced meanwhile; make the stream anew"
+            )
+        sizes = self._sizes(self.rank)
+        parts = self._mixed(self._of_rank(base), rng)
+        chosen = np.array_split(np.arange(len(sizes)), n_workers)[worker]
+        own = np.random.default_rng([*rng.integers(0, 1 << 32, 4).tolist(), worker])
+        step, ends = max(1, self.blocks * self.block_samples // self.batch_size), offsets(sizes)
+        groups = [sizes[some] for some in np.split(chosen, range(step, len(chosen), step)) if len(some)]
+        at = int(ends[chosen[0]]) if len(chosen) else 0
+        pool = ThreadPoolExecutor(1, thread_name_prefix="mlffstore-stream")
+        try:
+            coming = None
+            for k in range(len(groups) + 1):
+                job = coming
+                if k < len(groups):
+                    n = int(groups[k].sum())
+                    coming = pool.submit(self._read, where, _slice(parts, at, at + n))
+                    at += n
+                if job is None:
+                    continue
+                columns, index = job.result()
+                order = index[own.permutation(len(index))] if self.shuffle else index
+                start = 0
+                for size in groups[k - 1].tolist():
+                    yield self._batch(columns, order[start : start + size])
+                    start += size
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _where(self, teacher: str | None) -> StoreSource:
+        where = source(self.source, teacher)
+        assert isinstance(where, StoreSource)
+        return where
+
+    def _sizes(self, rank: int) -> Ints:
+        return batch_sizes(self._n, self.batch_size, rank, self.world_size, drop_last=self.drop_last)
+
+    def _of_rank(self, epoch: int) -> list[Ints]:
+        """Return the samples of this rank, in parts of a block."""
+        index = np.flatnonzero(np.unpackbits(self._bits, count=self._total))
+        cuts = np.flatnonzero(np.diff(index // self.block_samples)) + 1
+        parts = np.split(index, cuts) if len(index) else []
+        if self.world_size == 1:
+            return parts
+        parts = self._mixed(parts, np.random.default_rng([self.seed, epoch]))
+        counts = [int(self._sizes(rank).sum()) for rank in range(self.world_size)]
+        start = sum(counts[: self.rank])
+        if sum(counts) > self._n:  # fewer samples than ranks: some come twice
+            parts *= -(-sum(counts) // self._n)
+        return _slice(parts, start, start + counts[self.rank])
+
+    def _mixed(self, parts: list[Ints], rng: np.random.Generator) -> list[Ints]:
+        return [parts[k] for k in rng.permutation(len(parts))] if self.shuffle else parts
+
+    def _read(self, where: StoreSource, parts: list[Ints]) -> tuple[Columns, Array]:
+        """Decode whole spans, as the cache does; return them and which of their samples are wanted."""
+        names = [name for name in (*STRUCTURE, *TRAINED, *self._user) if name != "content_hash"]
+        spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
+        batches = [where.snapshot.read(span, teacher=where.teacher, columns=names) for span in spans]
+        n_atoms = np.concatenate([batch.n_atoms for batch in batches])
+        columns = Columns.empty(
+            where.teacher, where.labels(), n_atoms, np.zeros(0, np.uint8), where.precision, self._user, in_memory
+        )
+        end, index = 0, []
+        for batch, part in zip(batches, parts, strict=True):
+            index.append(part - part[0] + end)
+            end = columns.put(batch, end)
+        masks = {name: mask for name, mask in columns.masks.items() if name not in self.require}
+        return replace(columns, masks=masks), np.concatenate(index)
 
     def _batch(self, columns: Columns, index: Array) -> Batch:
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
@@ -122,3 +224,10 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         out = {name: torch.from_numpy(array) for name, array in window.columns.items()}
         out["ptr"] = out["ptr"][0]
         return out if self.transform is None else self.transform(out)
+
+
+def _slice(parts: list[Ints], start: int, stop: int) -> list[Ints]:
+    """Return items `start` to `stop` of the parts one after another, in parts."""
+    ends = offsets([len(part) for part in parts])
+    pairs = [(max(start - a, 0), stop - a, part) for a, part in zip(ends[:-1].tolist(), parts, strict=True)]
+    return [part[low:high] for low, high, part in pairs if low < len(part) and high > 0]

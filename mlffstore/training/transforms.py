@@ -1,16 +1,18 @@
 """Changes of a batch on its way to the model. They can be chained with `Compose`, pickled, and run in workers.
 
-Each takes and returns a batch as `TorchDataset.batch` makes it, and leaves the tensors that it was given unchanged.
+Each takes and returns a batch as `TorchDataset.batch` makes it, and leaves the tensors that it was given unchanged. A label
+that a sample lacks stays 0.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from mlffstore.errors import DataError
+from mlffstore.training.dataset import RESERVED
 
 if TYPE_CHECKING:
     import os
@@ -35,12 +37,35 @@ class Compose:
 class RandomRotation:
     """Turns every sample by a random rotation of its own: positions, cell, forces and stress together.
 
-    Rotations are uniform (unit quaternions of normal numbers; Shoemake 1992). The random numbers are torch's, which its
-    DataLoader seeds in each worker.
+    Parameters
+    ----------
+    generator : torch.Generator, optional
+        Source of the random numbers; by default torch's own, which its DataLoader seeds in each worker.
+    turns : mapping of str to {"vector", "tensor", "invariant"}, optional
+        How user columns turn: ``"vector"``, shape (..., 3), as R v; ``"tensor"``, shape (..., 3, 3), as R M R^T;
+        ``"invariant"``, any shape, not at all. User columns with one number in a row, and those of integers and booleans,
+        are invariant. Of others it has to be said.
+
+    Raises
+    ------
+    DataError
+        When a batch has a user column of several numbers in a row and `turns` does not name it.
+
+    Notes
+    -----
+    Rotations are uniform (unit quaternions of normal numbers; Shoemake 1992).
     """
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
-        self.generator = generator
+    def __init__(
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        turns: Mapping[str, Literal["vector", "tensor", "invariant"]] | None = None,
+    ) -> None:
+        self.generator, self.turns = generator, dict(turns or {})
+        wrong = {kind for kind in self.turns.values() if kind not in ("vector", "tensor", "invariant")}
+        if wrong:
+            raise DataError(f"turns: expected 'vector', 'tensor' or 'invariant', got {', '.join(map(repr, wrong))}")
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the turned batch."""
@@ -56,7 +81,27 @@ class RandomRotation:
             out["stress"] = (turn @ full @ turn.transpose(1, 2)).reshape(-1, 9)[:, _VOIGT]
         if "shift" in batch:
             out["shift"] = torch.einsum("ei,eji->ej", batch["shift"], turn[batch["batch"][batch["edge_index"][0]]])
+        for name, tensor in batch.items():
+            if name not in RESERVED and tensor.is_floating_point() and tensor.dim() > 1:
+                out[name] = self._turned(name, tensor, (atom if len(tensor) == len(atom) else turn).to(tensor))
         return out
+
+    def _turned(self, name: str, tensor: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """Return a user column, of which each row has its rotation."""
+        kind = self.turns.get(name)
+        last = {"vector": (3,), "tensor": (3, 3), "invariant": ()}.get(kind or "")
+        if last is None:
+            raise DataError(
+                f"RandomRotation: expected to be told how the user column {name!r}, shape {tuple(tensor.shape)}, turns; say "
+                f"turns={{{name!r}: 'vector'}}, 'tensor' or 'invariant', or leave it out with TorchDataset(columns=...)"
+            )
+        if kind != "invariant" and tuple(tensor.shape[1:][-len(last) :]) != last:
+            raise DataError(
+                f"RandomRotation: {name!r} is no {kind}: expected last dimensions {last}, got {tuple(tensor.shape)}"
+            )
+        if kind == "vector":
+            return torch.einsum("n...i,nji->n...j", tensor, turn)
+        return torch.einsum("nji,n...ik,nlk->n...jl", turn, tensor, turn) if kind == "tensor" else tensor
 
 
 #: Where the components of xx yy zz yz xz xy stand in the 3 x 3 matrix, and the other way round.
@@ -97,6 +142,9 @@ class ReferenceEnergy:
         """Return the batch with referenced energies."""
         self.table = self.table.to(batch["numbers"].device)
         one = self.table[batch["numbers"]]
+        mask = batch.get("energy_mask")
+        if mask is not None:
+            one = one.masked_fill(~mask[batch["batch"]], 0.0)
         if torch.isnan(one).any():
             missing = sorted(set(batch["numbers"][torch.isnan(one)].tolist()))
             raise DataError(
@@ -124,7 +172,10 @@ class Normalise:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the normalised batch."""
-        out = {**batch, "energy": (batch["energy"] - self.shift * batch["n_atoms"]) / self.scale}
+        energy = (batch["energy"] - self.shift * batch["n_atoms"]) / self.scale
+        if "energy_mask" in batch:
+            energy = energy.masked_fill(~batch["energy_mask"], 0.0)
+        out = {**batch, "energy": energy}
         for name in ("forces", "stress"):
             if name in batch:
                 out[name] = batch[name] / self.scale
