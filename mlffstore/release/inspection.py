@@ -198,7 +198,7 @@ class _Content:
         done, name = 0, self.release.paths[0].name
         for split in self.release.counts:
             hashes, roots = [], []
-            for batch in self.release.blocks(split, _BLOCK):
+            for batch in self.release.blocks(split, _BLOCK, everything=True):
                 done += len(batch)
                 if self.progress is not None:
                     self.progress(done, len(self.release))
