@@ -38,6 +38,11 @@ def crc32c(data: bytes | memoryview) -> int:
     return int(google_crc32c.value(bytes(data) if isinstance(data, memoryview) else data))
 
 
+def extend_crc32c(value: int, array: Array) -> int:
+    """Return the CRC-32C of what `value` is the CRC-32C of, followed by the bytes of a contiguous array."""
+    return int(google_crc32c.extend(value, array))
+
+
 def digest(data: bytes) -> str:
     """Return the first 128 bits of the SHA-256 of a file, in hexadecimal.
 

@@ -21,15 +21,38 @@ POLICIES = ("keep", "skip", "error")
 
 
 class Clash(MlffstoreError):
-    """Somebody committed some of the same structures while ours were being written; never leaves `Store.commit`."""
+    """Another writer committed some of the same structures meanwhile; never leaves `Transaction.commit`."""
 
 
-class HashIndex:
-    """The content hashes of all accepted samples, 8 bytes each.
+class HashSet:
+    """A set of content hashes, 8 bytes each.
 
     Kept as sorted blocks, of which two neighbours are merged when the newer is no longer much smaller (a log-structured
     merge tree: O'Neil et al., Acta Informatica 33, 351, 1996), so that adding a small commit is cheap and looking up is a
     few binary searches.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: tuple[U64, ...] = ()
+
+    def add(self, block: U64) -> None:
+        """Add hashes, sorted and each once. An interrupt leaves the set with all of them or none."""
+        blocks = [*self._blocks, block]
+        while len(blocks) > 1 and 2 * len(blocks[-1]) >= len(blocks[-2]):
+            blocks[-2:] = [np.union1d(blocks[-2], blocks[-1])]
+        self._blocks = tuple(blocks)
+
+    def holds(self, hashes: U64) -> npt.NDArray[np.bool_]:
+        """Return which of some hashes are in the set, shape (S,)."""
+        found = np.zeros(len(hashes), bool)
+        for block in self._blocks:
+            place = np.searchsorted(block, hashes).clip(max=len(block) - 1)
+            found |= block[place] == hashes
+        return found
+
+
+class HashIndex(HashSet):
+    """The content hashes of all accepted samples of a store.
 
     Parameters
     ----------
@@ -37,30 +60,16 @@ class HashIndex:
     """
 
     def __init__(self, storage: Storage) -> None:
+        super().__init__()
         self._reader = ColumnReader(storage, ChunkCache(0))
         self._seen: set[str] = set()
-        self._blocks: list[U64] = []
 
     def update(self, state: State) -> None:
         """Read the hashes of segments that are new since the last call."""
         for i, path in enumerate(state.segments.paths):
             if path not in self._seen:
-                self._add(np.unique(read_column(self._reader, state.segments[i].columns["content_hash"])))
+                self.add(np.unique(read_column(self._reader, state.segments[i].columns["content_hash"])))
                 self._seen.add(path)
-
-    def _add(self, block: U64) -> None:
-        self._blocks.append(block)
-        while len(self._blocks) > 1 and 2 * len(self._blocks[-1]) >= len(self._blocks[-2]):
-            newer, older = self._blocks.pop(), self._blocks.pop()
-            self._blocks.append(np.union1d(older, newer))
-
-    def holds(self, hashes: U64) -> npt.NDArray[np.bool_]:
-        """Return which of some hashes are in the index, shape (S,)."""
-        found = np.zeros(len(hashes), bool)
-        for block in self._blocks:
-            place = np.searchsorted(block, hashes).clip(max=len(block) - 1)
-            found |= block[place] == hashes
-        return found
 
 
 def first_of_each(hashes: U64) -> npt.NDArray[np.bool_]:
@@ -70,24 +79,36 @@ def first_of_each(hashes: U64) -> npt.NDArray[np.bool_]:
     return out
 
 
-def resolve(batch: SampleBatch, index: HashIndex, policy: str) -> tuple[SampleBatch, int]:
-    """Return the samples that are new to the store and to the batch, and how many are not.
+def resolve(batch: SampleBatch, held: npt.NDArray[np.bool_], policy: str) -> SampleBatch:
+    """Return the samples that are new.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    held : ndarray of bool, shape (S,)
+        Which of its structures the store has already.
+    policy : {"skip", "error"}
 
     Raises
     ------
     DataError
         If there are duplicates and the policy is "error".
     """
-    held, first = index.holds(batch.content_hash), first_of_each(batch.content_hash)
-    new = first & ~held
+    new = first_of_each(batch.content_hash) & ~held
     n = int(np.count_nonzero(~new))
     if n and policy == "error":
         where = int(np.flatnonzero(~new)[0])
-        raise DataError(
-            f"{n} of {len(batch)} samples are in the {'store' if held[where] else 'batch'} already (same content_hash), the "
-            f"first is sample {where}; nothing was written. Remove them, or append with on_duplicate='skip' or 'keep'"
-        )
-    return (batch.take(np.flatnonzero(new)) if n else batch), n
+        place = "store" if held[where] else "batch"
+        raise refuse_duplicates(n, f"the first is sample {where}, which is in the {place}")
+    return batch.take(np.flatnonzero(new)) if n else batch
+
+
+def refuse_duplicates(n: int, detail: str) -> DataError:
+    """Return the error for samples that are there already."""
+    return DataError(
+        f"{n} samples are there already (same content_hash): {detail}; nothing was written. Remove them, or append with "
+        "on_duplicate='skip' or 'keep'"
+    )
 
 
 def check_policy(policy: str) -> None:

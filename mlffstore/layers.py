@@ -11,7 +11,8 @@ from mlffstore.masks import present, unmask
 from mlffstore.ragged import offsets
 from mlffstore.records import layer_document
 from mlffstore.schema import user_column
-from mlffstore.segment import discard, user_column_arrays, write_layer
+from mlffstore.segment import user_column_arrays, write_layer
+from mlffstore.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mlffstore.log import Log
-    from mlffstore.schema import Array, Column
+    from mlffstore.schema import Array, Axis, Column
     from mlffstore.snapshot import Snapshot
     from mlffstore.state import State
     from mlffstore.storage import Storage
@@ -33,6 +34,7 @@ def add_column(
     values: npt.ArrayLike,
     *,
     unit: str,
+    axis: Axis | None,
     long_name: str,
     provenance: Mapping[str, Any],
 ) -> int:
@@ -42,28 +44,31 @@ def add_column(
     if problems:
         raise DataError(problems[0])
     n_samples, n_atoms = len(snapshot), snapshot.n_atoms
-    if array.ndim < 1 or len(array) not in (n_samples, n_atoms):
-        raise DataError(
-            f"column {name!r}: expected one row a sample ({n_samples}) or an atom ({n_atoms}), got shape {array.shape}"
-        )
-    axis = "sample" if len(array) == n_samples else "atom"
-    column = user_column(name, array, unit, "sample" if axis == "sample" else "atom", long_name)
+    rows: dict[Axis, int] = {"sample": n_samples, "atom": n_atoms}
+    if axis not in (None, *rows):
+        raise DataError(f"axis: expected 'sample' or 'atom', got {axis!r}")
+    fitting = [one for one in rows if axis in (None, one) and array.ndim and len(array) == rows[one]]
+    if not fitting:
+        expected = " or ".join(f"one row per {one} ({rows[one]})" for one in rows if axis in (None, one))
+        raise DataError(f"column {name!r}: expected {expected}, got shape {array.shape}")
+    axis = fitting[0]
+    column = user_column(name, array, unit, axis, long_name)
     segments = list(snapshot.segments)
     starts = offsets([one.n_samples if axis == "sample" else one.n_atoms for one in segments]).tolist()
     check = _Free([segment.path for segment in segments], column)
     with log.guard():
         check(log.refresh())  # before any byte is written
-    layers = [
-        write_layer(storage, segment, user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b)))
-        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True)
-    ]
-    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    layers, staged = [], Staged(storage)
     try:
-        return log.commit("layer", None, body, check)[0]
-    except ConflictError:
-        for layer in layers:
-            discard(storage, layer.path)
+        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True):
+            columns = user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b))
+            layers.append(write_layer(storage, segment, columns))
+            staged.add(layers[-1])
+    except BaseException:
+        staged.discard()
         raise
+    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    return commit_staged(log, "layer", body, staged, check)
 
 
 def _part(mask: Array | None, start: int, stop: int) -> Array | None:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore import checkpoint
 from mlffstore.codec import crc32c, digest
-from mlffstore.errors import CorruptionError, DataError, FormatError, StorageError
+from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, StorageError
 from mlffstore.records import DIGEST, Fields
 from mlffstore.schema import FORMAT_VERSION
 from mlffstore.state import State
+from mlffstore.storage.base import NotDurableError
+from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +146,22 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
     return entry
 
 
+@dataclass(slots=True)
+class Attempt:
+    """One attempt to commit, which may be repeated after an unclear failure: it takes effect once at most.
+
+    Attributes
+    ----------
+    transaction : str
+        UUID that its entry holds.
+    unclear : int or None
+        The version that was claimed last without a clear answer.
+    """
+
+    transaction: str = field(default_factory=lambda: uuid.uuid4().hex)
+    unclear: int | None = None
+
+
 class Log:
     """The log of one store, and the state that its entries add up to as far as they were read.
 
@@ -208,8 +226,22 @@ class Log:
             )
         return self.fresh()
 
+    def entry(self, version: int) -> Entry:
+        """Return the entry of a version that exists."""
+        found = self.read(version)
+        if found is None:
+            raise CorruptionError(f"{self.storage.url}/{entry_path(version)}: is missing; restore it from a copy")
+        return found[0]
+
+    def settle(self, version: int) -> None:
+        """Make sure that the entry of a version that another process may have claimed survives a power loss."""
+        self.storage.settle(entry_path(version))
+
     def refresh(self) -> State:
-        """Read what was committed since and return the state, which only `commit` and `refresh` change."""
+        """Read what was committed since and return the state, which only `commit` and `refresh` change.
+
+        Other threads may change it too: hold `guard` from here to the last use of what is returned.
+        """
         with self.guard():
             if self._state is None:
                 self._state = self._start()
@@ -224,24 +256,42 @@ class Log:
         return self.replay(self._start(version), version + 1)
 
     def commit(
-        self, operation: str, key: str | None, body: Mapping[str, Any], check: Callable[[State], None]
+        self,
+        operation: str,
+        key: str | None,
+        body: Mapping[str, Any],
+        check: Callable[[State], None],
+        attempt: Attempt | None = None,
     ) -> tuple[int, bool]:
         """Claim the next version for an entry; return the version that has it and whether the entry is ours.
 
         `check` is called with the state that the entry would follow and raises if it may not. A lost race costs another
-        small file, never the data again.
+        small file, never the data again. The same `attempt` again finds out whether it took effect before.
+
+        Raises
+        ------
+        ConflictError
+            If the folder is not the one that was opened any more, or the log has a gap.
+        StorageError
+            If the storage fails. The entry may then be there or appear: `attempt` knows.
         """
-        transaction, wait = uuid.uuid4().hex, _BACKOFF
+        attempt, wait = attempt or Attempt(), _BACKOFF
         with self.guard():
+            state = self.refresh()
+            if attempt.unclear is not None:
+                for version in range(attempt.unclear, state.version + 1):
+                    if self.entry(version).transaction == attempt.transaction:
+                        self.settle(version)
+                        return version, True
             while True:
-                state = self.refresh()
                 if key is not None and key in state.keys:
+                    self.settle(state.keys[key])
                     return state.keys[key], False
                 check(state)
                 entry = Entry(
                     version=state.version + 1,
                     store=self._empty.store,
-                    transaction=transaction,
+                    transaction=attempt.transaction,
                     parent=state.parent,
                     time=now(),
                     operation=operation,
@@ -253,17 +303,67 @@ class Log:
                     raise DataError(
                         f"the log entry would be {len(data)} bytes; append fewer samples, user columns or provenance"
                     )
+                self._check_in_place(state)
+                attempt.unclear = entry.version
                 if self._claim(entry_path(entry.version), data):
-                    state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
-                    self._maybe_checkpoint(state)
+                    self._advance(state, entry, data)
                     return entry.version, True
+                attempt.unclear = None
                 time.sleep(random.uniform(0, wait))
                 wait = min(2 * wait, _BACKOFF_MAX)
+                state = self.refresh()
+
+    def _check_in_place(self, state: State) -> None:
+        """Raise unless the log that lies there now is the one that was read, and ends where it ended.
+
+        A folder may have been removed and made anew, renamed, restored or unmounted since it was opened. An entry that is
+        claimed there would be lost, and would make the other store unreadable once its own log gets that far.
+        """
+        path, beyond = entry_path(state.version), entry_path(state.version + 2)
+        try:
+            # On a network both questions are on the way at the same time.
+            asked = io_pool().submit(self._is_there, beyond) if self.storage.remote else None
+            last = digest(self.storage.read(path))
+            gap = self._is_there(beyond) if asked is None else asked.result()
+            # Two commits since the log was read are no gap: the claim will find the next version taken.
+            gap = gap and not self._is_there(entry_path(state.version + 1))
+        except FileNotFoundError:
+            last, gap = "", False
+        if last != state.parent:
+            raise ConflictError(
+                f"{self.storage.url}: expected entry {state.version} of the log as it was read before, got "
+                f"{'another one' if last else 'none'}: the store was moved, replaced or unmounted. Nothing was committed; "
+                "open the store again"
+            )
+        if gap:
+            raise ConflictError(
+                f"{self.storage.url}: expected version {state.version} to be the last, got {beyond} without the entry "
+                "before it. Nothing was committed; restore the missing entry from a copy, see 'mlffstore verify'"
+            )
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.storage.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _advance(self, state: State, entry: Entry, data: bytes) -> None:
+        """Add an entry of our own to the state."""
+        try:
+            state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
+            self._maybe_checkpoint(state)
+        except BaseException:  # an interrupt may have come in the middle: read everything again
+            self._state = None
+            raise
 
     def _claim(self, path: str, data: bytes) -> bool:
         """Create the entry's file. After a failure ask once more: if the same bytes lie there already, that is success."""
         try:
             return self.storage.put_if_absent(path, data)
+        except NotDurableError:
+            self.storage.settle(path)
+            return True
         except (StorageError, TimeoutError):
             return self.storage.put_if_absent(path, data)
 

@@ -84,6 +84,18 @@ def discard(storage: Storage, folder: str) -> None:
         storage.delete([found.path for found in storage.list(folder)])
 
 
+def marker(folder: str) -> str:
+    """Return the path of the file of a segment or layer that garbage collection removes first."""
+    return f"{folder}/zarr.json"
+
+
+def files_of(part: Segment | Layer) -> list[str]:
+    """Return the paths of the files of a segment or layer itself, without the layers over it."""
+    own = {key: stored for key, stored in part.columns.items() if stored.folder == part.path}
+    shards = [f"{part.path}/{key}/{shard_name(stored.column)}" for key, stored in own.items()]
+    return [*metadata_paths(part.path, own), *shards]
+
+
 def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
     """Write more columns over the rows of a segment under a fresh name, to be named by a log entry."""
     path = f"layers/{uuid.uuid4().hex}"

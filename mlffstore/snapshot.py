@@ -12,7 +12,7 @@ from mlffstore.errors import DataError
 from mlffstore.masks import missing_rows
 from mlffstore.ragged import Ints, offsets, row_indices
 from mlffstore.records import known_column
-from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, mask_key, split_key
+from mlffstore.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, label_key, mask_key, split_key
 from mlffstore.segment import ChunkCache, ColumnReader
 from mlffstore.splits import SPLITS, assign
 from mlffstore.state import SegmentList, Totals
@@ -197,8 +197,17 @@ class Snapshot:
             yield from self[start : start + 1024]
 
     def atoms(self, indices: npt.ArrayLike, teacher: str | None = None) -> list[Atoms]:
-        """Return samples as ASE frames with the labels of `teacher` in a SinglePointCalculator."""
-        return self.read(indices, teacher=teacher).to_ase(teacher if teacher in self.teachers else None)
+        """Return samples as ASE frames with the labels of `teacher` in a SinglePointCalculator.
+
+        A frame that the teacher did not label has no calculator. Without `teacher` each frame gets the labels of the only
+        teacher that labelled it; a frame that several labelled is an error.
+
+        Raises
+        ------
+        TeacherError
+            If the snapshot has no labels of that teacher at all, or `teacher` is needed to choose.
+        """
+        return self.read(indices, teacher=teacher).to_ase(teacher)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -216,7 +225,7 @@ class Snapshot:
         indices : array_like of int, boolean mask or slice, optional
             In any order, duplicates allowed, negative ones from the end. Everything by default.
         teacher : str or sequence of str, optional
-            Whose labels to read; all by default.
+            Whose labels to read; all by default. Samples that a named teacher did not label have NaN.
         columns : iterable of str, optional
             Names of the columns wanted beside `n_atoms`, standard, label or user; all that these samples have by default. A
             user column that is named is in the batch even if none of these samples has it. A batch without the structure
@@ -233,7 +242,7 @@ class Snapshot:
         IndexError
             If an index is outside.
         TeacherError
-            If there is no such teacher.
+            If the snapshot has no labels of that teacher at all.
         CorruptionError
             If bytes on disk are damaged; they are never returned as data.
         """
@@ -245,7 +254,8 @@ class Snapshot:
         if teacher is None:
             who = None
         else:
-            who = {choose_teacher(self.teachers, t) for t in ([teacher] if isinstance(teacher, str) else teacher)}
+            named = [teacher] if isinstance(teacher, str) else teacher
+            who = list(dict.fromkeys(choose_teacher(self.teachers, one) for one in named))
         contiguous = len(index) > 0 and bool(np.all(np.diff(index) == 1))
         plan = _Plan(self, index, contiguous)
         n_atoms = self._read_sample_column("n_atoms", plan)
@@ -254,6 +264,8 @@ class Snapshot:
         keys = [key for key in keys if key != "n_atoms" and not is_mask(key) and self._wanted(key, wanted, who)]
         jobs = [(key, part) for key in keys for part in plan.parts if key in part.segment.columns]
         keys += [name for name in self._user if name in (wanted or ()) and name not in keys]
+        held = {split_key(key)[1] for key in keys}
+        keys += [key for one in who or () if one not in held for key in _label_keys(one, wanted)]
         columns = {key: self._column(key, plan) for key in keys}
         out = {key: self._empty(key, columns[key], plan) for key in keys}
         masks = {key: np.zeros(len(out[key]), bool) for key in keys if self._is_masked(key, columns[key], plan)}
@@ -296,7 +308,7 @@ class Snapshot:
         return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), len(self))
 
     @staticmethod
-    def _wanted(key: str, wanted: set[str] | None, who: set[str] | None) -> bool:
+    def _wanted(key: str, wanted: set[str] | None, who: Sequence[str] | None) -> bool:
         name, teacher = split_key(key)
         if teacher is not None and who is not None and teacher not in who:
             return False
@@ -305,7 +317,7 @@ class Snapshot:
     def _column(self, key: str, plan: _Plan) -> Column:
         """Return the description of a column that is read."""
         held = next((part.segment.columns[key] for part in plan.parts if key in part.segment.columns), None)
-        return self._user[key] if held is None else held.column
+        return held.column if held is not None else known_column(key) or self._user[key]
 
     @staticmethod
     def _empty(key: str, column: Column, plan: _Plan) -> Array:
@@ -410,6 +422,12 @@ class Snapshot:
         """Return the split of every sample, an index into `mlffstore.splits.SPLITS`, shape (S,)."""
         settings = self._state_settings
         return assign(self.roots(), settings["splits"], settings["split_seed"])
+
+
+def _label_keys(teacher: str, wanted: set[str] | None) -> list[str]:
+    """Return the label columns, all of them missing, that stand for a teacher who labelled none of some samples."""
+    names = ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
+    return [label_key(name, teacher) for name in names]
 
 
 class _Part:

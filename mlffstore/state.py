@@ -77,8 +77,9 @@ class SegmentList(Sequence[Segment]):
 
     def copy(self) -> SegmentList:
         """Return a list of its own; the segments are shared."""
-        other = SegmentList(self._lines, self.n_samples, self.n_atoms, self.paths, self._unpack)
-        other._items = list(self._items)
+        other = SegmentList()
+        other._lines, other._items, other._unpack = list(self._lines), list(self._items), self._unpack
+        other.n_samples, other.n_atoms, other.paths = list(self.n_samples), list(self.n_atoms), list(self.paths)
         return other
 
     def find(self, path: str) -> int | None:
@@ -120,8 +121,8 @@ class Tables:
         """Return the number of a JSON value, adding it if it is new."""
         text = json.dumps(value)
         if text not in self._numbers:
-            self._numbers[text] = len(self.rows)
-            self.rows.append(value)
+            self.rows.append(value)  # first, so that an interrupt leaves no number without its row
+            self._numbers[text] = len(self.rows) - 1
         return self._numbers[text]
 
 

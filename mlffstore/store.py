@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mlffstore import rules
-from mlffstore.batch import DEFAULT_TEACHER, SampleBatch, merge_codes
-from mlffstore.codec import shard_name
-from mlffstore.duplicates import Clash, HashIndex, check_policy, resolve
+from mlffstore.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.duplicates import HashIndex
 from mlffstore.errors import (
     ConflictError,
     DataError,
     FormatError,
+    MlffstoreError,
     ReadOnlyError,
-    StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from mlffstore.log import Entry, Log, entry_path, now
-from mlffstore.records import segment_document
 from mlffstore.root import read_root, root_document
-from mlffstore.segment import discard, write_segment
 from mlffstore.snapshot import Snapshot
 from mlffstore.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.state import State
 from mlffstore.storage import LocalStorage, Storage, open_storage
+from mlffstore.transaction import Transaction, json_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     import numpy.typing as npt
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
     from mlffstore.protocols import Teacher
-    from mlffstore.records import Segment
+    from mlffstore.schema import Axis
     from mlffstore.validation import Validation
     from mlffstore.writer import Writer
 
@@ -53,8 +50,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["r", "a"]
 OnDuplicate = Literal["keep", "skip", "error"]
-#: A commit that follows its data within this time, seconds, need not make sure that garbage collection left them alone.
-_SURELY_THERE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +112,7 @@ def create(
         found, own = read_root(storage)
     except StoreNotFoundError:
         _refuse_foreign(storage)
+        storage.make_root()
         storage.put_if_absent("zarr.json", json.dumps(ours, indent=1).encode())
         found, own = read_root(storage)
     same = {**ours, "attributes": {**ours["attributes"], "uuid": None}}
@@ -136,7 +132,7 @@ def create(
             "root": own,
             "settings": settings,
             "precision": precision,
-            "provenance": _json_mapping("provenance", provenance or {}),
+            "provenance": json_mapping("provenance", provenance or {}),
         },
     )
     # A creation that was interrupted after zarr.json is finished here, by whoever comes first.
@@ -145,7 +141,7 @@ def create(
         raise StoreExistsError(
             f"{storage.url}: there is a store already; open it with ml.open({str(url)!r}, mode='a'), or remove it"
         )
-    return Store(storage, "a", _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, "a", _Opener(storage.url, storage_options, single_writer))
 
 
 def open(
@@ -182,7 +178,7 @@ def open(
     storage = open_storage(url, storage_options, single_writer=single_writer)
     if mode == "a":
         storage.check_claims()
-    return Store(storage, mode, _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, mode, _Opener(storage.url, storage_options, single_writer))
 
 
 class Store:
@@ -192,9 +188,10 @@ class Store:
     """
 
     def __init__(self, storage: Storage, mode: Mode, opener: _Opener) -> None:
-        self._storage, self.mode, self._opener = storage, mode, opener
+        self._storage, self.mode = storage, mode
         attributes = read_root(storage)[0]["attributes"]
         self.uuid: str = attributes["uuid"]
+        self._opener = replace(opener, uuid=self.uuid)
         self.precision: str = attributes["precision"]
         self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
         self._hashes: HashIndex | None = None
@@ -234,7 +231,8 @@ class Store:
         samples : SampleBatch, or sequence of ase.Atoms
             Frames bring the labels that their calculators hold.
         key : str, optional
-            Idempotency key. If the log has it already, nothing is written and its version is returned.
+            Idempotency key. If the log has it already, nothing is written and its version is returned, provided that it
+            stands for the same samples.
         teacher : str, optional
             Whose labels the frames hold (a batch names its teachers itself).
         require : sequence of {"energy", "forces", "stress"}, optional
@@ -261,7 +259,7 @@ class Store:
         ReadOnlyError
             If the store is open for reading, or its folder cannot be written.
         ConflictError
-            If labels of another model are on record under the same teacher name.
+            If labels of another model are on record under the same teacher name, or the key stands for other samples.
         """
         if isinstance(samples, SampleBatch):
             batch = samples
@@ -304,110 +302,61 @@ class Store:
         -------
         int
         """
-        self._check_writable()
-        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
-            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
-        check_policy(on_duplicate)
-        info = {who: _json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
-        notes = {"teachers": info, "provenance": _json_mapping("provenance", provenance or {})}
-        if batch is not None and (len(batch) or rejected is None):
-            batch = batch.astype(self.precision)
-            batch.check_masks()
-            rules.check(batch, require)
-            batch = batch.hashed()
-        else:
-            batch = None
-        if rejected is not None and len(rejected):
-            if len(reasons) != len(rejected):
-                raise DataError(
-                    f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
-                )
-            rejected = _with_reasons(rejected.astype(self.precision).hashed(), reasons)
-        else:
-            rejected = None
-        while True:
-            new, n_duplicates = batch, 0
-            if batch is not None and on_duplicate != "keep":
-                with self._log.guard():
-                    self._index().update(self._log.refresh())
-                    new, n_duplicates = resolve(batch, self._index(), on_duplicate)
-                if not len(new):
-                    new = None
-                    if rejected is None and key is None:
-                        return self.version
-            skipped = {"duplicates_skipped": n_duplicates} if n_duplicates else {}
-            try:
-                return self._commit(new, rejected, key, {**notes, **skipped}, strict=on_duplicate != "keep")
-            except Clash:
-                continue
+        with self.transaction(
+            key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
+        ) as tx:
+            tx.add(batch, rejected, reasons)
+            return tx.commit()
 
-    def _commit(
+    def transaction(
         self,
-        batch: SampleBatch | None,
-        rejected: SampleBatch | None,
-        key: str | None,
-        notes: Mapping[str, Any],
         *,
-        strict: bool,
-    ) -> int:
-        """Write the segments and name them in the log; with `strict`, raise `Clash` if a structure is there meanwhile."""
-        info = notes["teachers"]
-        fingerprints = {who: info.get(who, {}) for who in (batch.teachers if batch is not None else ())}
-        user = list(batch.user.values()) if batch is not None else []
-        parts = {"segments": batch, "quarantine": rejected}
-        segments: dict[str, Segment] = {}
-        written = 0.0
+        key: str | None = None,
+        require: Sequence[str] = rules.REQUIRED,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> Transaction:
+        """Begin a commit of more samples than memory holds: each `add` writes a batch, `commit` lets all of them appear.
 
-        def check(state: State) -> None:
-            state.check_append(fingerprints, user)
-            if strict and batch is not None:
-                self._index().update(state)
-                if self._index().holds(batch.content_hash).any():
-                    raise Clash
-            if segments and time.monotonic() - written > _SURELY_THERE_SECONDS:
-                self._check_files(segments.values())
+        Parameters
+        ----------
+        key, require, teachers, provenance, on_duplicate
+            As for `append`. Duplicates are looked for in the store and among what was added.
 
-        with self._log.guard():
-            state = self._log.refresh()
-            if key is not None and key in state.keys:
-                return state.keys[key]
-            check(state)  # before any byte is written
-        for role, part in parts.items():
-            if part is not None:
-                segments[role] = write_segment(self._storage, part)
-        written = time.monotonic()
-        body: dict[str, Any] = {role: [segment_document(segment)] for role, segment in segments.items()}
-        body.setdefault("segments", [])
-        body |= {name: value for name, value in notes.items() if value}
-        try:
-            version, ours = self._log.commit("append", key, body, check)
-        except (Clash, ConflictError, DataError):  # raised before the claim
-            self._discard(segments.values())
-            raise
-        if not ours:  # somebody else committed the same key meanwhile
-            self._discard(segments.values())
-        return version
-
-    def _discard(self, segments: Iterable[Segment]) -> None:
-        """Remove segments that nothing names."""
-        for segment in segments:
-            discard(self._storage, segment.path)
-
-    def _check_files(self, segments: Iterable[Segment]) -> None:
-        """Raise if garbage collection took files that waited too long for their commit."""
-        for segment in segments:
-            names = {f"{stored.folder}/{key}/{shard_name(stored.column)}" for key, stored in segment.columns.items()}
-            if not names <= {found.path for found in self._storage.list(segment.path)}:
-                raise StorageError(
-                    f"{self.url}/{segment.path}: written too long before its commit, and garbage collection removed it; "
-                    "nothing was committed. Append again"
-                )
+        Returns
+        -------
+        Transaction
+            A context manager. Leaving it without `commit` removes what was written.
+        """
+        self._check_writable()
+        return Transaction(
+            self._storage, self._log, self._index, self.precision,
+            key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate,
+        )  # fmt: skip
 
     def _index(self) -> HashIndex:
         """Return the index of content hashes, made when it is first needed."""
         if self._hashes is None:
             self._hashes = HashIndex(self._storage)
         return self._hashes
+
+    def holds(self, content_hash: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return which structures the store has among its accepted samples.
+
+        Parameters
+        ----------
+        content_hash : array_like, shape (S,), uint64
+            Of structures in the store's precision, such as ``batch.astype(store.precision).content_hash``.
+
+        Returns
+        -------
+        ndarray of bool, shape (S,)
+        """
+        with self._log.guard():
+            index = self._index()
+            index.update(self._log.refresh())
+            return index.holds(np.asarray(content_hash, np.uint64))
 
     def writer(
         self,
@@ -428,7 +377,7 @@ class Store:
             Commit whenever so many samples are waiting.
         key : str, optional
             The commits get the idempotency keys ``key/0``, ``key/1``, ...: the same samples written again in the same
-            order are recognised.
+            order are recognised. After an exception only whole blocks are committed, so that the same program can run again.
         teacher, require, teachers, provenance, on_duplicate
             As for `append`.
         """
@@ -448,32 +397,45 @@ class Store:
     def tag(self, name: str, version: int | None = None) -> int:
         """Name a version (the latest by default); return the version of the commit that records the tag.
 
+        A tag that names the same dataset already is left as it is, and the latest version is returned. Without `version`
+        that is so if nothing but tags and expiries was committed since the version that it names.
+
         Raises
         ------
         ConflictError
-            If the tag names another version already: a tag never moves.
+            If the tag names another dataset already: a tag never moves.
         DataError
             If the name or the version cannot be.
         """
         self._check_writable()
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or name.isdigit():
             raise DataError(f"tag: expected a name of at most 128 characters that is not just a number, got {name!r}")
-        target = self._log.refresh().version if version is None else int(version)
+        with self._log.guard():
+            target = self._log.refresh().version if version is None else int(version)
 
-        def check(state: State) -> None:
-            if name in state.tags:
+            def check(state: State) -> None:
+                if not 0 <= target <= state.version:
+                    raise DataError(f"version: expected 0 to {state.version}, got {target}")
+                if not state.retains(target):
+                    raise DataError(f"version {target} has expired and cannot be tagged")
+                if name in state.tags:
+                    raise _Tagged
+
+            try:
+                return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+            except _Tagged:
+                state = self._log.refresh()
+                named = state.tags[name]
+                if named == target or (version is None and self._same_data(named, target)):
+                    return state.version
                 raise ConflictError(
-                    f"tag {name!r} names version {state.tags[name]} already; tags never move, use another"
-                )
-            if not 0 <= target <= state.version:
-                raise DataError(f"version: expected 0 to {state.version}, got {target}")
-            if not state.retains(target):
-                raise DataError(f"version {target} has expired and cannot be tagged")
+                    f"tag {name!r} names version {named} already; tags never move, use another"
+                ) from None
 
-        state = self._log.refresh()
-        if state.tags.get(name) == target:
-            return state.version
-        return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+    def _same_data(self, earlier: int, later: int) -> bool:
+        """Return whether two versions hold the same samples, because only tags and expiries lie between them."""
+        between = self._log.entries(earlier + 1, later + 1)
+        return all(entry.operation in ("tag", "expire") for entry, _, _ in between)
 
     def add_column(
         self,
@@ -481,6 +443,7 @@ class Store:
         values: npt.ArrayLike,
         *,
         unit: str = "1",
+        axis: Axis | None = None,
         long_name: str = "",
         snapshot: Snapshot | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -496,6 +459,9 @@ class Store:
             pass a `numpy.ma.MaskedArray`.
         unit : str, optional
             "1" for none.
+        axis : {"sample", "atom"}, optional
+            What a row of `values` stands for. By default the number of rows tells; where each sample has one atom, it is
+            the sample.
         long_name : str, optional
             One line for people.
         snapshot : Snapshot, optional
@@ -519,10 +485,10 @@ class Store:
         from mlffstore.layers import add_column
 
         self._check_writable()
-        notes = _json_mapping("provenance", provenance or {})
+        notes = json_mapping("provenance", provenance or {})
         return add_column(
             self._storage, self._log, snapshot or self.snapshot(), name, values,
-            unit=unit, long_name=long_name, provenance=notes,
+            unit=unit, axis=axis, long_name=long_name, provenance=notes,
         )  # fmt: skip
 
     def add_flags(self, validation: Validation, name: str = "quality", *, snapshot: Snapshot | None = None) -> int:
@@ -545,7 +511,12 @@ class Store:
         words = flags.attrs["flag_meanings"].split()
         text = "failed checks, by bit: " + ", ".join(f"{i} {word}" for i, word in enumerate(words))
         return self.add_column(
-            name, flags.values, long_name=text, snapshot=snapshot, provenance={"validation": validation.to_json()}
+            name,
+            flags.values,
+            axis="sample",
+            long_name=text,
+            snapshot=snapshot,
+            provenance={"validation": validation.to_json()},
         )
 
     def add_labels(
@@ -633,7 +604,14 @@ class Store:
         target = TARGET_NBYTES if target_nbytes is None else target_nbytes
         return compact(self._storage, self._log, target_nbytes=target, progress=progress)
 
-    def gc(self, *, dry_run: bool = True, grace: float | None = None, expire_before: int | None = None) -> Garbage:
+    def gc(
+        self,
+        *,
+        dry_run: bool = True,
+        grace: float | None = None,
+        short_grace: bool = False,
+        expire_before: int | None = None,
+    ) -> Garbage:
         """Remove files that no retained version needs: of killed writers, lost races and expired versions.
 
         Parameters
@@ -643,6 +621,8 @@ class Store:
         grace : float, optional
             Seconds that a file must be old, 24 hours by default: younger ones may belong to a commit that is being made.
             Ages are measured on the clock of the storage. 0 is safe only while nobody writes.
+        short_grace : bool, optional
+            Allow a grace period of less than 10 minutes.
         expire_before : int, optional
             Give up the versions before this one, except tagged ones; this cannot be undone. Snapshots of these
             versions, also open ones, can no longer be read.
@@ -654,13 +634,20 @@ class Store:
         Raises
         ------
         DataError
-            If the version cannot be given up, or the grace period is negative.
+            If the version cannot be given up, or the grace period is negative or too short.
         """
         from mlffstore.maintenance.garbage import GRACE_SECONDS, collect
 
         self._check_writable()
         seconds = GRACE_SECONDS if grace is None else grace
-        return collect(self._storage, self._log, dry_run=dry_run, grace=seconds, expire_before=expire_before)
+        return collect(
+            self._storage,
+            self._log,
+            dry_run=dry_run,
+            grace=seconds,
+            short_grace=short_grace,
+            expire_before=expire_before,
+        )
 
     def _check_writable(self) -> None:
         if self.mode != "a":
@@ -678,14 +665,16 @@ class Store:
         DataError
             If there is no such version or tag, or both are given.
         """
-        state = self._log.refresh()
-        if tag is not None:
-            if version is not None:
-                raise DataError("snapshot: expected a version or a tag, got both")
-            if tag not in state.tags:
-                raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
-            version = state.tags[tag]
-        if version is not None and version != state.version:
+        with self._log.guard():  # another thread may append through this store
+            state = self._log.refresh()
+            if tag is not None:
+                if version is not None:
+                    raise DataError("snapshot: expected a version or a tag, got both")
+                if tag not in state.tags:
+                    raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
+                version = state.tags[tag]
+            if version is None or version == state.version:
+                return Snapshot(self._storage, state, self._opener)
             if not 0 <= version <= state.version:
                 raise DataError(f"version: expected 0 to {state.version}, got {version}")
             if not state.retains(version):
@@ -693,25 +682,28 @@ class Store:
                     f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"
                     + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
                 )
-            state = self._log.at(version)
-        return Snapshot(self._storage, state, self._opener)
+        return Snapshot(self._storage, self._log.at(version), self._opener)
 
     @property
     def version(self) -> int:
         """The latest version."""
-        return self._log.refresh().version
+        with self._log.guard():
+            return self._log.refresh().version
 
     @property
     def tags(self) -> dict[str, int]:
         """Tags and the versions that they name."""
-        return dict(self._log.refresh().tags)
+        with self._log.guard():
+            return dict(self._log.refresh().tags)
 
     def keys(self) -> dict[str, int]:
         """Return the idempotency keys in the log and the versions that they made."""
-        return dict(self._log.refresh().keys)
+        with self._log.guard():
+            return dict(self._log.refresh().keys)
 
     def __len__(self) -> int:
-        return sum(self._log.refresh().segments.n_samples)
+        with self._log.guard():
+            return sum(self._log.refresh().segments.n_samples)
 
     def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
         """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
@@ -740,16 +732,27 @@ class Store:
         return html_table(self)
 
 
+class _Tagged(MlffstoreError):
+    """The tag exists; never leaves `Store.tag`."""
+
+
 @dataclass(frozen=True)
 class _Opener:
-    """Opens a store again, in another process too."""
+    """Opens a store again, in another process too, and makes sure that it is the same one."""
 
-    url: str
+    url: str  #: Absolute: another process may run in another folder.
     options: Mapping[str, Any] | None = field(repr=False)  # may hold credentials
     single_writer: bool
+    uuid: str = ""
 
     def __call__(self, mode: Mode = "r") -> Store:
-        return open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        store = open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        if store.uuid != self.uuid:
+            raise StoreNotFoundError(
+                f"{self.url}: expected the store {self.uuid}, got {store.uuid}: another one was put in its place; open it "
+                "anew with ml.open(...)"
+            )
+        return store
 
     def snapshot(self, version: int) -> Snapshot:
         """Return a snapshot of the store."""
@@ -775,30 +778,6 @@ def _refuse_foreign(storage: Storage) -> None:
         )
     if path.exists() and not path.is_dir():
         raise StoreExistsError(f"{path}: expected a new or empty folder, got a file; choose another place")
-
-
-def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
-    """Return a batch with the column `reason`."""
-    from mlffstore.batch import assemble
-
-    words = [str(reason) for reason in reasons]
-    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
-    return assemble(
-        batch.columns | {"reason": codes},
-        batch.labels,
-        batch.user,
-        batch.vocabulary | {"reason": meanings},
-        batch.offsets,
-        batch.masks,
-    )
-
-
-def _json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain JSON copy of a mapping."""
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error
 
 
 def _commit_line(entry: Entry) -> Commit:

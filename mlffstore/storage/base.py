@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from mlffstore.errors import FormatError
+from mlffstore.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp-"
 #: The bytes of a new file, or a function that makes them when a thread is free to write them.
 Content: TypeAlias = "bytes | Callable[[], bytes]"
+
+
+class NotDurableError(StorageError):
+    """A claim is visible, but whether it survives a power loss is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,15 @@ class Storage(Protocol):
         """Where it is, for people and for opening it again."""
         ...
 
+    @property
+    def remote(self) -> bool:
+        """Whether each call is a request over a network."""
+        ...
+
+    def make_root(self) -> None:
+        """Make the place of a new store, durably, if places have to be made."""
+        ...
+
     def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
         """Return bytes of an object, fewer at its end. Raise `FileNotFoundError` if there is none."""
         ...
@@ -56,6 +69,14 @@ class Storage(Protocol):
         After an unclear failure (a lost reply) it finds out whether the object there holds `data`. If that cannot be
         found out it raises `StorageError`: the object may then appear, or not.
         """
+        ...
+
+    def settle(self, path: str) -> None:
+        """Make sure that an object that is there survives a power loss, whoever made it."""
+        ...
+
+    def touch(self, path: str) -> None:
+        """Make an object as young as a new one, see `clock`. Raise `FileNotFoundError` if there is none."""
         ...
 
     def replace(self, path: str, data: bytes) -> None:

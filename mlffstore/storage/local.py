@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
-from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
+from mlffstore.storage.base import TEMPORARY, Content, Found, NotDurableError, check_path
 from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
@@ -41,11 +41,18 @@ class LocalStorage:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(os.path.abspath(root))
         self._checked: set[str] = set()
+        #: Folders of the first level whose names this object has made durable.
+        self._named: set[str] = set()
 
     @property
     def url(self) -> str:
         """The absolute path."""
         return str(self.root)
+
+    @property
+    def remote(self) -> bool:
+        """False."""
+        return False
 
     def _path(self, path: str) -> str:
         """Return the absolute path, after making sure that no link leads out of the folder."""
@@ -69,18 +76,36 @@ class LocalStorage:
             self._checked.add(folder)
 
     def _make_folder(self, folder: str, made: set[str]) -> None:
-        """Make a folder and those above; what is made here cannot be a link."""
-        if folder in made:
+        """Make a folder and those above, but for the root; what is made here cannot be a link."""
+        if not folder or folder in made:
             return
-        if not folder:
-            os.makedirs(self.root, exist_ok=True)
-        else:
-            self._make_folder(os.path.dirname(folder), made)
-            try:
-                os.mkdir(os.path.join(self.root, check_path(folder)))
-            except FileExistsError:
-                self._check_folder(folder)
+        self._make_folder(os.path.dirname(folder), made)
+        try:
+            os.mkdir(os.path.join(self.root, check_path(folder)))
+        except FileExistsError:
+            self._check_folder(folder)
         made.add(folder)
+
+    def make_root(self) -> None:
+        """Make the folder of a new store, and those above, so that they survive a power loss."""
+        with _translated(self.url):
+            missing = []
+            folder = str(self.root)
+            while not os.path.isdir(folder):
+                missing.append(folder)
+                folder = os.path.dirname(folder)
+            os.makedirs(self.root, exist_ok=True)
+            for made in missing:
+                _fsync_folder(os.path.dirname(made))
+
+    def _unnamed(self, folder: str) -> list[str]:
+        """Return the folders to fsync so that the name of a first-level folder, and of the root, survive a power loss.
+
+        Another process may have made these folders a moment ago and not have come to its own fsync yet.
+        """
+        if folder in self._named:
+            return []
+        return [str(self.root)] if "" in self._named else [str(self.root), os.path.dirname(self.root)]
 
     def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
         """Return `nbytes` bytes from `start` (fewer at the end of the file), or all."""
@@ -115,6 +140,8 @@ class LocalStorage:
                 self._make_folder(folder, made)
             folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
             folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
+            first_level = {path.partition("/")[0] for path in files if "/" in path}
+            folders |= {above for folder in first_level for above in self._unnamed(folder)}
 
             def write_one(path: str) -> None:
                 content = files[path]
@@ -123,7 +150,8 @@ class LocalStorage:
 
             try:
                 _run_all(write_one, files)
-                _run_all(_fsync_folder, folders)
+                _run_all(self._fsync_folder, folders)
+                self._named |= {"", *first_level}
             except BaseException:
                 with contextlib.suppress(OSError, StorageError):  # nothing names them; what stays is for gc
                     self.delete(files)
@@ -133,39 +161,67 @@ class LocalStorage:
         """Create a file with `data` unless it exists."""
         with _translated(self.url):
             target = self._path(path)
-            folder = os.path.dirname(target)
-            os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+            self._make_folder(os.path.dirname(path), set())
+            temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, data)
+                folder = os.path.dirname(path)
+                for above in self._unnamed(folder):
+                    self._fsync_folder(above)
+                self._named |= {"", folder}
                 created = _link(temporary, target) or self.read(path) == data
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             if created:
-                self._sync_claim(folder)
+                self._sync_name(path)
             return created
 
-    def _sync_claim(self, folder: str) -> None:
+    def settle(self, path: str) -> None:
+        """Make sure that a file that is there, and its name, survive a power loss."""
+        with _translated(self.url):
+            # After a failed fsync a second one may report success without writing anything. A change of the folder makes it
+            # write the names anew.
+            probe = os.path.join(os.path.dirname(self._path(path)), f"{TEMPORARY}{uuid.uuid4().hex}")
+            _write_file(probe, b"")
+            os.unlink(probe)
+            _fsync(self._path(path))
+            self._sync_name(path)
+
+    def touch(self, path: str) -> None:
+        """Set the times of a file to now, on the clock of the file system."""
+        try:
+            os.utime(os.path.join(self.root, check_path(path)), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.url}/{path}") from None
+        except OSError as error:
+            raise _ours(error, self.url, reading=False) from error
+
+    def _sync_name(self, path: str) -> None:
         """Make a claimed name survive a power loss. It can be seen already, so a failure here is an unclear one."""
         try:
-            _fsync_folder(folder)
-            if folder != str(self.root):
-                _fsync_folder(os.path.dirname(folder))
+            _fsync_folder(os.path.dirname(os.path.join(self.root, path)))
         except OSError as error:
-            raise StorageError(
+            raise NotDurableError(
                 error.errno,
                 f"{self.url}: the commit is visible, but whether it survives a power loss is unknown ({error}); "
                 "check the disk, then append again with the same key",
             ) from error
 
+    def _fsync_folder(self, path: str) -> None:
+        """Make the names in a folder survive a power loss, as far as the folder above the store may be opened."""
+        try:
+            _fsync_folder(path)
+        except PermissionError:
+            if path != os.path.dirname(self.root):
+                raise
+
     def replace(self, path: str, data: bytes) -> None:
         """Create or replace a file; readers see the old bytes or the new ones."""
         with _translated(self.url):
             target = self._path(path)
-            folder = os.path.dirname(target)
-            os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+            self._make_folder(os.path.dirname(path), set())
+            temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, data)
                 os.replace(temporary, target)
@@ -175,21 +231,20 @@ class LocalStorage:
                 raise
 
     def clock(self) -> float:
-        """Return the time that the file system gives a new file: a server's clock need not be ours."""
+        """Return the time that the file system gives a change now: a server's clock need not be ours.
+
+        It is the store's own folder that is touched, since a full disk may have no room for another file.
+        """
         with _translated(self.url):
-            probe = self._path(f"{TEMPORARY}{uuid.uuid4().hex}")
-            _write_file(probe, b"")
-            try:
-                return os.stat(probe).st_mtime
-            finally:
-                os.unlink(probe)
+            os.utime(self.root)
+            return os.stat(self.root).st_mtime
 
     def check_claims(self) -> None:
         """Do nothing: `link` says so itself where it cannot be had."""
 
     def list(self, prefix: str) -> Iterator[Found]:
         """Yield all files below a folder, temporary ones too. Links are not followed."""
-        base = os.path.join(self.root, prefix)
+        base = self._folder(prefix)
         for folder, _, names in os.walk(base, followlinks=False):
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
             for name in sorted(names):
@@ -197,6 +252,12 @@ class LocalStorage:
                     status = os.stat(os.path.join(folder, name), follow_symlinks=False)
                     path = name if relative == "." else f"{relative}/{name}"
                     yield Found(path, status.st_size, status.st_mtime)
+
+    def _folder(self, prefix: str) -> str:
+        """Return the absolute path of a folder, after making sure, now, that no link leads out of the store."""
+        self._checked.discard(prefix)
+        self._check_folder(prefix)
+        return os.path.join(self.root, prefix)
 
     def list_top(self) -> Iterator[Found]:
         """Yield the files of the folder itself."""
@@ -228,7 +289,7 @@ class LocalStorage:
 
     def prune(self, prefix: str, before: float) -> None:
         """Remove empty folders, which a killed writer may leave."""
-        base = os.path.join(self.root, prefix)
+        base = self._folder(prefix)
         folders = [folder for folder, _, _ in os.walk(base, followlinks=False) if folder != base]
         changed = {}  # before anything is removed, since that changes the folder above
         for folder in folders:
@@ -292,6 +353,10 @@ def _write_file(path: str, data: bytes) -> None:
 
 def _fsync_folder(path: str) -> None:
     """Make the names in a folder survive a power loss."""
+    _fsync(path)
+
+
+def _fsync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -305,19 +370,27 @@ def _translated(url: str, *, reading: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError, MlffstoreError)):
+        absent = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        if isinstance(error, MlffstoreError) or (absent and reading):
             raise
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            expected = "a file that can be read" if reading else "a folder that can be written"
-            raise ReadOnlyError(
-                f"{url}: expected {expected}, got {error.strerror!r} for {error.filename}; check its owner and permissions"
-                + ("" if reading else ", or write to another place")
-            ) from error
-        if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
-            raise _link_error(str(error.filename)) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                error.errno, f"{url}: no space left; nothing was committed. Free space and append again"
-            ) from error
-        what = "Check the disk and try again" if reading else "Nothing was committed; append again"
-        raise StorageError(error.errno, f"{url}: the file system refused ({error}). {what}") from error
+        raise _ours(error, url, reading=reading) from error
+
+
+def _ours(error: OSError, url: str, *, reading: bool) -> MlffstoreError:
+    """Return the error of ours for one of the operating system."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        expected = "a file that can be read" if reading else "a folder that can be written"
+        return ReadOnlyError(
+            f"{url}: expected {expected}, got {error.strerror!r} for {error.filename}; check its owner and permissions"
+            + ("" if reading else ", or write to another place")
+        )
+    if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
+        return _link_error(str(error.filename))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(error.errno, f"{url}: no space left; nothing was committed. Free space and append again")
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(url):
+        return StorageError(
+            error.errno, f"{url}: the folder is gone: it was removed, renamed or unmounted. Nothing was committed"
+        )
+    what = "Check the disk and try again" if reading else "Nothing was committed; append again"
+    return StorageError(error.errno, f"{url}: the file system refused ({error}). {what}")

@@ -67,6 +67,14 @@ class ObjectStorage:
         """The URL, without credentials."""
         return self._url
 
+    @property
+    def remote(self) -> bool:
+        """True."""
+        return True
+
+    def make_root(self) -> None:
+        """Do nothing: a prefix need not be made."""
+
     def read(self, path: str, start: int = 0, nbytes: int | None = None) -> bytes:
         """Return `nbytes` bytes from `start` (fewer at the end), or all."""
         check_path(path)
@@ -128,6 +136,13 @@ class ObjectStorage:
                     ) from error
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
+
+    def settle(self, path: str) -> None:
+        """Do nothing: what can be read from an object store is durable."""
+
+    def touch(self, path: str) -> None:
+        """Put the object again: it is young when it was just written."""
+        self.replace(path, self.read(path))
 
     def _peek(self, path: str) -> bytes | None:
         """Return an object, or None if there is none."""

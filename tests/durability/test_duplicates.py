@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.duplicates import HashIndex
-from mlffstore.errors import DataError
+from mlffstore.duplicates import HashSet
+from mlffstore.errors import ConflictError, DataError
 from tests.samples import metal_frames
 
 
@@ -26,9 +26,9 @@ def test_policies(store):
     assert store.history(1)[0].note == "2 duplicates skipped"
     hashes = ml.SampleBatch.from_ase(frames).astype("float32").content_hash
     assert np.array_equal(store.snapshot().read().content_hash, hashes)
-    with pytest.raises(DataError, match=r"6 of 6 samples are in the store already .*on_duplicate='skip'"):
+    with pytest.raises(DataError, match=r"6 samples are there already .*which is in the store.*on_duplicate='skip'"):
         store.append(frames, on_duplicate="error")
-    with pytest.raises(DataError, match="in the batch already"):
+    with pytest.raises(DataError, match="which is in the batch"):
         store.append([*metal_frames(1, seed=7), *metal_frames(1, seed=7)], on_duplicate="error")
     with pytest.raises(DataError, match="expected one of keep, skip, error"):
         store.append(frames, on_duplicate="drop")
@@ -42,7 +42,9 @@ def test_nothing_new_commits_nothing_but_a_key_is_kept(store):
     assert store.append(frames, on_duplicate="skip") == 1
     assert store.append(frames, on_duplicate="skip") == 1
     assert store.append(frames, on_duplicate="skip", key="a") == 2
-    assert store.append(metal_frames(2, seed=3), on_duplicate="skip", key="a") == 2
+    assert store.append(frames, on_duplicate="skip", key="a") == 2
+    with pytest.raises(ConflictError, match="'a': version 2 holds other samples"):
+        store.append(metal_frames(2, seed=3), on_duplicate="skip", key="a")
     assert len(store) == 2
 
 
@@ -87,11 +89,11 @@ def test_four_processes_skip_each_others_structures(store):
     assert store.verify(full=True).ok
 
 
-def test_the_index_is_a_set(store):
-    index, rng, truth = HashIndex(store._storage), np.random.default_rng(0), set()
+def test_hashes_are_a_set():
+    index, rng, truth = HashSet(), np.random.default_rng(0), set()
     for size in (1, 5, 100, 3, 3, 50, 1000, 1):
         block = rng.integers(0, 5000, size).astype(np.uint64)
-        index._add(np.unique(block))
+        index.add(np.unique(block))
         truth |= set(block.tolist())
         asked = rng.integers(0, 5000, 300).astype(np.uint64)
         assert np.array_equal(index.holds(asked), [x in truth for x in asked.tolist()])

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import mlffstore as ml
 from mlffstore import checkpoint
 from mlffstore.codec import crc32c
-from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.errors import ConflictError, DataError, MlffstoreError
 from mlffstore.segment import write_segment
 from tests.samples import metal_frames
 
@@ -34,6 +34,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = ml.create(f"{self.folder}/d.zarr")
         self.versions: list[list[int]] = [[]]
         self.keys: dict[str, int] = {}
+        self.contents: dict[str, int] = {}
         self.tags: dict[str, int] = {}
         self.expired = 0
 
@@ -47,9 +48,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 2), key=st.sampled_from("abc"))
     def append_with_key(self, which, key):
+        if key in self.keys and self.contents[key] != which:
+            with pytest.raises(ConflictError, match="other samples"):
+                self.store.append(_BATCHES[which], key=key)
+            return
         version = self.store.append(_BATCHES[which], key=key)
         if key not in self.keys:
-            self.keys[key] = len(self.versions)
+            self.keys[key], self.contents[key] = len(self.versions), which
             self._commit(self.versions[-1] + _HASHES[which])
         assert version == self.keys[key]
 

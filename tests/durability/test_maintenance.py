@@ -232,9 +232,8 @@ def test_expired_versions_free_space_and_tagged_ones_stay(store):
 
 def test_data_that_waited_too_long_for_its_commit_is_not_committed(store, monkeypatch):
     """A laptop that slept for a week between data and commit finds its data collected."""
-    from mlffstore import store as module
+    from mlffstore import transaction as module
 
-    monkeypatch.setattr(module, "_SURELY_THERE_SECONDS", -1.0)
     assert store.append(metal_frames(2)) == 1
 
     def slow(storage, batch):
