@@ -281,7 +281,8 @@ def _files() -> str:
   split train, under the names of MACE, NequIP, SevenNet and SchNetPack
 - `validation.json`: the verdict in full
 - `croissant.json`: this card for machines
-- `MANIFEST.json`: SHA-256 and size of every file, identity of store, recipe, teachers and software"""
+- `MANIFEST.json`: SHA-256 and size of every file, identity of store, recipe, teachers and software
+- `SHA256SUMS`: SHA-256 of all of these, for `sha256sum -c SHA256SUMS`"""
 
 
 def citation(about: About) -> str:

@@ -1,4 +1,4 @@
-"""A release: one folder with the HDF5 files and everything that somebody needs who has nothing else.
+"""A release: one folder with the HDF5 files and everything that is needed to use them.
 
 ::
 
@@ -10,6 +10,7 @@
       croissant.json       the same for machines (mlcommons.org/croissant)
       CITATION.cff
       MANIFEST.json        SHA-256 and size of all of these, counts, identity of store and teachers
+      SHA256SUMS           SHA-256 of all of these and of the manifest, for sha256sum -c
 
 It is made under another name and renamed when it is complete. A version that is there is never written again.
 """
@@ -29,7 +30,7 @@ from mlffstore.documents import json_text
 from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
 from mlffstore.release.changes import changes
-from mlffstore.release.manifest import MANIFEST, MANIFEST_FORMAT, describe_file
+from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, checksums_text, describe_file
 from mlffstore.release.selection import select
 from mlffstore.splits import SPLITS
 from mlffstore_exporters import card
@@ -274,6 +275,8 @@ def _write_documents(folder: Path, about: About) -> None:
     write("croissant.json", json_text(card.croissant(about, data), indent=1))
     files |= {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name not in files}
     write(MANIFEST, json_text(_manifest(about, files), indent=1))
+    digests = {path.name: describe_file(path)["sha256"] for path in folder.iterdir()}
+    write(CHECKSUMS, checksums_text(digests))
 
 
 def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:

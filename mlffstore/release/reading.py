@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
-from mlffstore.errors import DataError, FormatError, StoreNotFoundError
+from mlffstore.errors import DataError, FormatError, StoreNotFoundError, problems_message
 from mlffstore.masks import present
 from mlffstore.ragged import offsets
+from mlffstore.release import gate
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
 from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import h5py
 
@@ -109,17 +110,27 @@ class Release:
 
     def n_atoms(self, split: str) -> Array:
         """Return the atoms of each sample of a split, shape (S,), int32."""
-        return self.column(split, "n_atoms")
+        return self._whole(split, gate.atoms_per_sample)
 
     def column(self, split: str, name: str) -> Array:
         """Return a whole column of a split, by its name in the file."""
+
+        def read(group: h5py.Group) -> Array:
+            if name not in group or "axis" not in group[name].attrs:
+                raise DataError(f"{group.name}: expected a column of the file, got {name!r}")
+            return np.asarray(group[name][...])
+
+        return self._whole(split, read)
+
+    def _whole(self, split: str, read: Callable[[h5py.Group], Array]) -> Array:
+        """Return what is read of a split in each file, one after another."""
         import h5py
 
         parts = []
         for path, counts in zip(self.paths, self._counts, strict=True):
             if split in counts:
                 with h5py.File(path, "r") as file:
-                    parts.append(np.asarray(file[split][name][...]))
+                    parts.append(read(file[split]))
         return np.concatenate(parts)
 
     def labels(self, teacher: str | None = None) -> set[str]:
@@ -155,7 +166,7 @@ class Release:
                 continue
             with h5py.File(path, "r") as file:
                 group = file[split]
-                starts = offsets(group["n_atoms"][...])
+                starts = offsets(gate.atoms_per_sample(group))
                 for low in range(0, counts[split], n_samples):
                     high = min(low + n_samples, counts[split])
                     rows = {"sample": slice(low, high), "atom": slice(int(starts[low]), int(starts[high]))}
@@ -190,11 +201,16 @@ class Release:
                 if not everything:
                     continue
                 if name in CODED:
-                    vocabulary[name] = tuple(json.loads(dataset.attrs["meanings"]))
+                    vocabulary[name] = gate.strings(dataset)
                 else:
                     user[name] = _user_column(name, dataset)
             values: Array = dataset[rows[dataset.attrs["axis"]]]
             columns[name] = values.astype(bool) if _is_truth(dataset) else values
+            if name in vocabulary and len(values) and int(values.max()) >= len(vocabulary[name]):
+                raise DataError(f"{dataset.name}: a code without a meaning; the file is damaged")
+        missing = [name for name in STANDARD if name not in columns and (everything or name not in CODED)]
+        if missing:
+            raise DataError(f"{group.name}: expected the columns {', '.join(missing)}, got none; the file is damaged")
         labels = {
             one: {
                 name: group[stored][rows[column.axis]]
@@ -215,13 +231,18 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
-            counts = {split: len(file[split]["n_atoms"]) for split in SPLITS if split in file}
-    except (OSError, KeyError) as error:
+            found = str(attributes.get("format", ""))
+            wrong = list(gate.problems(file)) if found == FORMAT else []
+            counts = {} if wrong or found != FORMAT else {s: len(file[s]["n_atoms"]) for s in SPLITS if s in file}
+    except (
+        Exception
+    ) as error:  # the HDF5 library and h5py raise whatever a file that they did not expect makes them raise
         raise FormatError(f"{path}: expected an HDF5 release of mlffstore, got something else ({error})") from error
-    found = str(attributes.get("format", ""))
     if found != FORMAT:
         remedy = "upgrade mlffstore" if found.startswith("mlffstore-release") else _REMEDY
-        raise FormatError(f"{path}: expected the format {FORMAT!r}, got {found!r}; {remedy}")
+        raise FormatError(f"{path}: expected the format {FORMAT!r}, got {found[:60]!r}; {remedy}")
+    if wrong:
+        raise FormatError(problems_message(f"{path}: this is not the layout of a release; get the file again:", wrong))
     return attributes, counts
 
 

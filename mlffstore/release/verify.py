@@ -1,37 +1,31 @@
-"""`verify_release`: find out whether a release is what its manifest says, and whether its data are sound.
+"""`verify_release`: find out whether a release is what was published, and whether its data are sound.
 
-Checksums of the files, the checksum of every chunk (the HDF5 library's fletcher32), digests of the columns, columns and
-units, hashes of the structures, splits and leakage, and the statistics, computed again with nothing but NumPy. Damage never
-stops the search: everything that is wrong is listed.
+Checksums of all files come first, before any parser sees one; then `mlffstore.release.inspection` looks into the data.
+Damage never stops the search: everything that is wrong is listed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mlffstore.errors import MlffstoreError, StoreNotFoundError
-from mlffstore.hashing import content_hash
+from mlffstore.errors import FormatError, StoreNotFoundError
 from mlffstore.maintenance.verify import Problem
-from mlffstore.release.manifest import MANIFEST, describe_file, read_manifest
-from mlffstore.release.reading import Release
-from mlffstore.schema import LABELS, STANDARD
-from mlffstore.splits import SPLITS, assign
+from mlffstore.release.inspection import inspect, inspect_apart
+from mlffstore.release.manifest import (
+    CHECKSUMS,
+    MANIFEST,
+    checksums_text,
+    describe_file,
+    is_plain,
+    load_manifest,
+    name_error,
+)
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
-
-    from mlffstore.batch import SampleBatch
-    from mlffstore.schema import Array
-
-_BLOCK = 4096
-#: Relative difference of a statistic that summing in another order explains.
-_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,257 +64,93 @@ def verify_release(
     Parameters
     ----------
     path : path
-        The folder, or an ``.h5`` file; a file alone has no manifest to compare it with.
+        The folder, or an ``.h5`` file. A file alone has no checksum to compare it with: only its data are looked at.
     progress : callable, optional
         Called with the samples done so far and their number.
 
     Returns
     -------
     ReleaseVerification
+        With a problem for every file of the folder in which a bit was changed.
 
     Raises
     ------
     StoreNotFoundError
         If there is nothing.
     FormatError
-        If the manifest cannot be read.
+        If the manifest names a file outside its folder (``..``).
+
+    Notes
+    -----
+    A file whose checksum is wrong, or that has none, is read in another process: what is damaged may crash the HDF5 library.
     """
     path = Path(path)
     if not path.exists():
         raise StoreNotFoundError(f"{path}: there is no such release; make one with 'mlffstore export'")
-    problems: list[Problem] = []
-    manifest: dict[str, Any] | None = read_manifest(path) if path.is_dir() else None
-    files = [path]
-    if manifest is not None:
-        problems += _files(path, manifest["files"])
-        files = [path / name for name in manifest["files"]]
-    there = [one for one in files if one.is_file()]
-    data = [one for one in there if one.suffix == ".h5"] if manifest is not None else [path]
-    n_samples = 0
-    whole = True
-    for one in data:
-        found = list(_columns(one))
-        whole &= not found
-        problems += found
-    if whole and data:
-        try:
-            release = Release.of(data)
-            n_samples = len(release)
-            problems += _Content(release, progress).problems(path if manifest is not None else None, manifest)
-        except MlffstoreError as error:
-            problems.append(Problem(data[0].name, str(error)))
+    if not path.is_dir():
+        apart = inspect_apart([path])
+        found = apart if apart.problems else inspect([path], None, progress)
+        return ReleaseVerification(str(path), 1, path.stat().st_size, found.n_samples, found.problems)
+    listed, problems = _manifest(path)
+    there = {one.name: describe_file(one) for one in sorted(path.iterdir()) if one.is_file() and not one.is_symlink()}
+    damaged = list(_files(path, listed, there))
+    problems += damaged
+    problems += _checksums(path, there, {one.path for one in problems})
+    names = listed if listed is not None else there
+    data = [path / name for name in names if name.endswith(".h5") and name in there]
+    sound = listed is not None and not {one.path for one in damaged} & {one.name for one in data}
+    content = inspect(data, path, progress) if sound else inspect_apart(data, path if listed is not None else None)
     return ReleaseVerification(
-        str(path), len(there), sum(one.stat().st_size for one in there), n_samples, tuple(problems)
-    )
+        str(path), len(there), sum(one["bytes"] for one in there.values()), content.n_samples,
+        (*problems, *content.problems),
+    )  # fmt: skip
 
 
-def _files(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+def _manifest(folder: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Return what the manifest says of each file, None if it cannot be read, and what is wrong with it."""
+    try:
+        listed = load_manifest(folder)["files"]
+    except FormatError as error:
+        return None, [Problem(MANIFEST, str(error))]
+    strange = [name for name in listed if not is_plain(name)]
+    for name in strange:
+        if ".." in name.replace("\\", "/").split("/"):
+            raise name_error(folder, name)
+    problems = [Problem(MANIFEST, str(name_error(folder, name))) for name in strange]
+    return {name: entry for name, entry in listed.items() if name not in strange}, problems
+
+
+def _checksums(folder: Path, there: Mapping[str, Mapping[str, Any]], reported: set[str]) -> Iterator[Problem]:
+    """Compare the file of checksums with the files; what others explain is not told again."""
+    if CHECKSUMS not in there:
+        yield Problem(CHECKSUMS, "is missing, or no plain file; restore it")
+        return
+    expected = checksums_text({name: one["sha256"] for name, one in there.items() if name != CHECKSUMS}).encode()
+    stated = (folder / CHECKSUMS).read_bytes()
+    if stated == expected:
+        return
+    lines = set(stated.split(b"\n")) ^ set(expected.split(b"\n"))
+    names = {line.partition(b"  ")[2].decode(errors="replace") for line in lines} - reported
+    if MANIFEST in names:
+        yield Problem(MANIFEST, f"its SHA-256 is not the one in {CHECKSUMS}; restore both")
+    elif names or not reported:
+        yield Problem(CHECKSUMS, "does not hold the checksums of these files; restore it")
+
+
+def _files(folder: Path, listed: Mapping[str, Any] | None, there: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     """Compare the files with the manifest."""
-    for name, expected in listed.items():
-        path = folder / name
-        if not path.is_file():
-            yield Problem(name, "is missing; restore it")
-            continue
-        found = describe_file(path)
-        if found["bytes"] != expected.get("bytes"):
+    for name, entry in (listed or {}).items():
+        expected = entry if isinstance(entry, dict) else {}
+        if name not in there:
+            yield Problem(name, "is missing, or no plain file; restore it")
+        elif there[name]["bytes"] != expected.get("bytes"):
             yield Problem(
-                name, f"has {found['bytes']:,} bytes, the manifest says {expected.get('bytes'):,}; restore it"
+                name, f"has {there[name]['bytes']:,} bytes, the manifest says {expected.get('bytes')!r}; restore it"
             )
-        elif found["sha256"] != expected.get("sha256"):
-            yield Problem(name, f"its SHA-256 is {found['sha256'][:16]}..., the manifest says another; restore it")
+        elif there[name]["sha256"] != expected.get("sha256"):
+            yield Problem(
+                name, f"its SHA-256 is {there[name]['sha256'][:16]}..., the manifest says another; restore it"
+            )
     for path in sorted(folder.iterdir()):
-        if path.name not in listed and path.name != MANIFEST:
+        if listed is not None and path.name not in (*listed, MANIFEST, CHECKSUMS):
             yield Problem(path.name, "is not in the manifest; remove it, or make the release again")
-
-
-def _columns(path: Path) -> Iterator[Problem]:
-    """Read every chunk of a file, which checks fletcher32, and compare columns with the schema and with their digests."""
-    import h5py
-
-    try:
-        Release(path)
-        with h5py.File(path, "r") as file:
-            for split in (name for name in SPLITS if name in file):
-                group = file[split]
-                for name in (
-                    *(n for n in STANDARD if n not in group),
-                    *(n for n in ("energy or forces",) if _lacks(group)),
-                ):
-                    yield Problem(path.name, f"{split}/{name} is missing")
-                n = len(group["n_atoms"])
-                rows = {"sample": n, "atom": int(group["n_atoms"][...].sum(dtype=np.int64))}
-                for name, dataset in group.items():
-                    if "axis" in dataset.attrs:
-                        yield from _column(path.name, f"{split}/{name}", dataset, rows)
-    except (OSError, KeyError, MlffstoreError) as error:
-        yield Problem(path.name, f"cannot be read ({error}); restore it")
-
-
-def _lacks(group: Any) -> bool:
-    return not any(name.partition(".")[0] in LABELS for name in group)
-
-
-def _column(file: str, name: str, dataset: Any, rows: Mapping[str, int]) -> Iterator[Problem]:
-    key = name.rpartition("/")[2].partition(".")[0]
-    column = LABELS.get(key) or STANDARD.get(key)
-    axis = str(dataset.attrs["axis"])
-    if column is not None:
-        if str(dataset.attrs.get("units")) != column.unit:
-            yield Problem(file, f"{name}: expected the unit {column.unit!r}, got {dataset.attrs.get('units')!r}")
-        if axis != column.axis or dataset.shape[1:] != tuple(column.shape):
-            yield Problem(file, f"{name}: expected rows of shape {column.shape} by {column.axis}, got {dataset.shape}")
-    if len(dataset) != rows.get(axis):
-        yield Problem(file, f"{name}: expected {rows.get(axis)} rows, got {len(dataset)}")
-        return
-    digest = hashlib.sha256()
-    size = dataset.chunks[0] if dataset.chunks else max(len(dataset), 1)
-    try:
-        for low in range(0, len(dataset), size):
-            part = np.ascontiguousarray(dataset[low : low + size])
-            digest.update(hashlib.sha256(part.data).digest())
-    except OSError as error:
-        yield Problem(file, f"{name}: a chunk is damaged ({error}); restore the file")
-        return
-    stored = dataset.attrs.get("content_sha256")
-    if stored is not None and str(stored) != digest.hexdigest():
-        yield Problem(file, f"{name}: its values are not those that were exported; restore the file")
-
-
-class _Content:
-    """One pass over the samples, and what it says of splits and statistics."""
-
-    def __init__(self, release: Release, progress: Callable[[int, int], None] | None) -> None:
-        self.release, self.progress = release, progress
-        self.elements = np.zeros(256, np.int64)
-        self.atoms = dict.fromkeys(SPLITS, 0)
-        self.sums = {who: _Sums() for who in release.teachers}
-        self.hashes: dict[str, Array] = {}
-        self.roots: dict[str, Array] = {}
-
-    def problems(self, folder: Path | None, manifest: Mapping[str, Any] | None) -> Iterator[Problem]:
-        """Yield what is wrong."""
-        done, name = 0, self.release.paths[0].name
-        for split in self.release.counts:
-            hashes, roots = [], []
-            for batch in self.release.blocks(split, _BLOCK):
-                done += len(batch)
-                if self.progress is not None:
-                    self.progress(done, len(self.release))
-                yield from self._batch(name, split, batch)
-                hashes.append(batch.content_hash)
-                roots.append(batch.root)
-            self.hashes[split] = np.concatenate(hashes or [np.zeros(0, np.uint64)])
-            self.roots[split] = np.concatenate(roots or [np.zeros(0, np.uint64)])
-        yield from self._splits(name)
-        if manifest is not None and folder is not None:
-            yield from self._manifest(manifest)
-            yield from self._statistics(folder, manifest.get("rounding") or {})
-
-    def _batch(self, name: str, split: str, batch: SampleBatch) -> Iterator[Problem]:
-        own = content_hash(
-            batch.n_atoms, batch.numbers, batch.positions, batch.cell, batch.pbc, batch.charge, batch.multiplicity
-        )
-        wrong = np.flatnonzero(own != batch.content_hash)
-        if len(wrong):
-            yield Problem(name, f"{split}: {len(wrong):,} structures are not what their content_hash says")
-        self.atoms[split] += batch.n_atoms_total
-        self.elements += np.bincount(batch.numbers, minlength=256)
-        for who, sums in self.sums.items():
-            labels = batch.labels.get(who, {})
-            sums.add(batch, labels)
-
-    def _splits(self, name: str) -> Iterator[Problem]:
-        settings = self.release.settings
-        for k, split in enumerate(SPLITS):
-            roots = self.roots.get(split, np.zeros(0, np.uint64))
-            wrong = int(np.count_nonzero(assign(roots, settings["splits"], settings["split_seed"]) != k))
-            if wrong:
-                yield Problem(name, f"{wrong:,} samples are in the split {split}, their root belongs into another")
-        names = list(self.hashes)
-        for i, a in enumerate(names):
-            for b in names[i + 1 :]:
-                for what, of in (("structures", self.hashes), ("roots", self.roots)):
-                    shared = len(np.intersect1d(of[a], of[b]))
-                    if shared:
-                        yield Problem(name, f"leakage: {shared:,} {what} are in {a} and in {b}")
-
-    def _manifest(self, manifest: Mapping[str, Any]) -> Iterator[Problem]:
-        attributes = self.release.attributes
-        listed = manifest.get("splits", {})
-        for split, n in self.release.counts.items():
-            found, expected = {"samples": n, "atoms": self.atoms[split]}, listed.get(split)
-            if found != expected:
-                yield Problem(MANIFEST, f"{split}: the files hold {found}, the manifest says {expected}")
-        store = manifest.get("store", {})
-        if (store.get("uuid"), store.get("version")) != (attributes["store_uuid"], int(attributes["store_version"])):
-            yield Problem(MANIFEST, "names another store or version than the files")
-        if tuple(manifest.get("teachers", ())) != self.release.teachers:
-            yield Problem(
-                MANIFEST, f"names other teachers than the files, which have {', '.join(self.release.teachers)}"
-            )
-
-    def _statistics(self, folder: Path, rounding: Mapping[str, float]) -> Iterator[Problem]:
-        import yaml
-        from ase.data import chemical_symbols
-
-        path = folder / "statistics.yaml"
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-            expected = {"samples": document["samples"], "atoms": document["atoms"]}
-            expected |= {f"atoms of {k}": v["atoms"] for k, v in document["elements"].items()}
-            for who in self.sums:
-                one = document["teachers"][who]
-                expected[f"{who}: samples"] = one["samples"]
-                for what, key in (("energy", "energy_eV_per_atom"), ("forces", "force_component_eV_per_angstrom")):
-                    for moment in ("mean", "std"):
-                        if one[key].get("n"):
-                            expected[f"{who}: {moment} of {what}"] = one[key][moment]
-        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-            yield Problem(path.name, f"cannot be read ({error!r}); restore it")
-            return
-        found: dict[str, float] = {"samples": len(self.release), "atoms": sum(self.atoms.values())}
-        found |= {f"atoms of {chemical_symbols[z]}": int(self.elements[z]) for z in np.flatnonzero(self.elements)}
-        for who, sums in self.sums.items():
-            found |= {f"{who}: {key}": value for key, value in sums.results().items()}
-        for key, value in expected.items():
-            other = found.get(key, float("nan"))
-            # A standard deviation of a mean far from zero loses digits: compare on the scale of both.
-            scale = max(abs(value), abs(found.get(key.replace("std", "mean"), 0.0)), 1e-12)
-            # Lossy rounding came after the statistics.
-            lost = rounding.get("forces", 0.0) if key.endswith("forces") else 0.0
-            if not abs(other - value) <= max(_TOLERANCE * scale, 1e-12, lost):
-                yield Problem(path.name, f"{key}: the file says {value!r}, the data give {other!r}")
-
-
-class _Sums:
-    """Means and squares of energies per atom and of force components, block by block so that they keep their digits."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, list[tuple[int, float, float]]] = {"energy": [], "forces": []}
-        self.n = 0
-
-    def add(self, batch: SampleBatch, labels: Mapping[str, Array]) -> None:
-        """Take in the labels of a batch."""
-        if "energy" in labels:
-            energy = labels["energy"]
-            self.n += int(np.count_nonzero(~np.isnan(energy)))
-            self._add("energy", energy / batch.n_atoms)
-        if "forces" in labels:
-            self._add("forces", labels["forces"].astype(np.float64).reshape(-1))
-
-    def _add(self, name: str, values: Array) -> None:
-        x = values[np.isfinite(values)]
-        if len(x):
-            mean = float(x.mean())
-            self.parts[name].append((len(x), mean, float(((x - mean) ** 2).sum())))
-
-    def results(self) -> dict[str, float]:
-        """Return count, means and standard deviations."""
-        out: dict[str, float] = {"samples": self.n}
-        for name, parts in self.parts.items():
-            if parts:
-                n, mean, square = (np.array(column, np.float64) for column in zip(*parts, strict=True))
-                total = float((n * mean).sum() / n.sum())
-                spread = float((square.sum() + (n * (mean - total) ** 2).sum()) / n.sum())
-                out |= {f"mean of {name}": total, f"std of {name}": float(np.sqrt(spread))}
-        return out
