@@ -280,7 +280,7 @@ def check_rows(index: Any, starts: Any, width: int, words: Any, sums: Any, check
     for i in index:
         if not checked[i]:
             if _sum_rows(i, starts, width, words) != sums[i]:
-                return i
+                return int(i)
             checked[i] = True
     return -1
 
@@ -348,6 +348,6 @@ def gather(
         if not checked[i]:
             total = _checksum(words, begin[i] * width // 8, begin[i + 1] * width // 8)
             if total ^ _checksum(row_words[i], 0, row_words.shape[1]) != sums[i]:
-                return i
+                return int(i)
             checked[i] = True
     return -1
