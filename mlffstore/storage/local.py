@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
 from mlffstore.storage.base import TEMPORARY, Content, Found, NotDurableError, check_path
+from mlffstore.storage.permissions import Permissions
 from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LocalStorage:
         self._checked: set[str] = set()
         #: Folders of the first level whose names this object has made durable.
         self._named: set[str] = set()
+        self._permissions: Permissions | None = None
 
     @property
     def url(self) -> str:
@@ -80,11 +82,21 @@ class LocalStorage:
         if not folder or folder in made:
             return
         self._make_folder(os.path.dirname(folder), made)
+        full = os.path.join(self.root, check_path(folder))
         try:
-            os.mkdir(os.path.join(self.root, check_path(folder)))
+            os.mkdir(full)
         except FileExistsError:
             self._check_folder(folder)
+        else:
+            if (permissions := self._shared()) is not None:
+                permissions.apply_to_folder(full)
         made.add(folder)
+
+    def _shared(self) -> Permissions | None:
+        """Return the permissions of new files and folders; None while the store is being made: then the umask decides."""
+        if self._permissions is None and hasattr(os, "fchown"):
+            self._permissions = Permissions.of_store(self.root)
+        return self._permissions
 
     def make_root(self) -> None:
         """Make the folder of a new store, and those above, so that they survive a power loss."""
@@ -140,13 +152,14 @@ class LocalStorage:
                 self._make_folder(folder, made)
             folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
             folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
+            permissions = self._shared()
             first_level = {path.partition("/")[0] for path in files if "/" in path}
             folders |= {above for folder in first_level for above in self._unnamed(folder)}
 
             def write_one(path: str) -> None:
                 content = files[path]
                 full = os.path.join(self.root, check_path(path))
-                _write_file(full, content if isinstance(content, bytes) else content())
+                _write_file(full, content if isinstance(content, bytes) else content(), permissions)
 
             try:
                 _run_all(write_one, files)
@@ -164,7 +177,7 @@ class LocalStorage:
             self._make_folder(os.path.dirname(path), set())
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _write_file(temporary, data)
+                _write_file(temporary, data, self._shared())
                 folder = os.path.dirname(path)
                 for above in self._unnamed(folder):
                     self._fsync_folder(above)
@@ -183,7 +196,7 @@ class LocalStorage:
             # After a failed fsync a second one may report success without writing anything. A change of the folder makes it
             # write the names anew.
             probe = os.path.join(os.path.dirname(self._path(path)), f"{TEMPORARY}{uuid.uuid4().hex}")
-            _write_file(probe, b"")
+            _write_file(probe, b"", self._shared())
             os.unlink(probe)
             _fsync(self._path(path))
             self._sync_name(path)
@@ -223,7 +236,7 @@ class LocalStorage:
             self._make_folder(os.path.dirname(path), set())
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _write_file(temporary, data)
+                _write_file(temporary, data, self._shared())
                 os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -339,10 +352,12 @@ def _link(temporary: str, target: str) -> bool:
     return True
 
 
-def _write_file(path: str, data: bytes) -> None:
+def _write_file(path: str, data: bytes, permissions: Permissions | None) -> None:
     """Create a file that must not exist yet, write it whole and fsync it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
+        if permissions is not None:
+            permissions.apply_to_file(fd)
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
