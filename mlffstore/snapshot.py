@@ -254,6 +254,8 @@ class Snapshot:
         known = set(STANDARD) | set(LABELS) | set(self._user) | {"reason"}
         if wanted and wanted - known:
             raise DataError(f"columns: expected some of {', '.join(sorted(known))}, got {sorted(wanted - known)}")
+        if not len(index):
+            return self._nothing(wanted)
         if teacher is None:
             who = None
         else:
@@ -297,6 +299,16 @@ class Snapshot:
         user = {key: columns[key] for key in keys if known_column(key) is None}
         masks = {key: mask for key, mask in masks.items() if not mask.all()}
         return self._assemble(out, n_atoms, vocabularies, user, masks)
+
+    def _nothing(self, wanted: set[str] | None) -> SampleBatch:
+        """Return a batch without samples, with the columns that were asked for and without labels."""
+        specs = STANDARD | self._user
+        specs["positions"] = specs["positions"].with_dtype(self._precision)
+        names = [name for name in specs if wanted is None or name in wanted]
+        columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
+        user = {name: self._user[name] for name in names if name in self._user}
+        vocabulary: dict[str, tuple[str, ...]] = {name: ("unknown",) for name in CODED if name in names}
+        return assemble(columns, {}, user, vocabulary)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
         if indices is None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.labelling import LabelReport
+    from mlffstore.maintenance.backup import Backup
     from mlffstore.maintenance.compaction import Compaction
     from mlffstore.maintenance.garbage import Garbage
     from mlffstore.maintenance.verify import Verification
@@ -649,6 +650,50 @@ class Store:
             expire_before=expire_before,
         )
 
+    def backup(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Backup:
+        """Copy the store to another place, or bring an earlier copy up to date, while others go on writing.
+
+        Every file is compared with the log before it is copied. The copy is a store of its own at every moment, with all
+        retained versions and tags as of some version; it has the same uuid, so do not write to it.
+
+        Parameters
+        ----------
+        url : str or path
+            A new folder or URL, or that of an earlier backup of this store.
+        storage_options : mapping, optional
+            As for `mlffstore.open`, of the place of the copy.
+        progress : callable, optional
+            Called with the segments that are there so far and their number.
+
+        Returns
+        -------
+        Backup
+
+        Raises
+        ------
+        StoreExistsError
+            If something else is at that place.
+        ConflictError
+            If the copy has commits of its own.
+        CorruptionError
+            If a file of this store is damaged; the copy holds what it held before.
+        """
+        from mlffstore.maintenance.backup import backup
+
+        target = open_storage(url, storage_options)
+        try:
+            read_root(target)
+        except StoreNotFoundError:
+            _refuse_foreign(target, but=("_log", "segments", "layers"))
+            target.make_root()
+        return backup(self._storage, self._log, target, progress)
+
     def check_writable(self) -> None:
         """Raise `ReadOnlyError` if the store is open for reading."""
         if self.mode != "a":
@@ -768,12 +813,12 @@ class _Opener:
         return next(entry.time for entry, _, _ in self()._log.entries(version))
 
 
-def _refuse_foreign(storage: Storage) -> None:
-    """Raise if a local folder holds something that is not a store."""
+def _refuse_foreign(storage: Storage, but: Sequence[str] = ()) -> None:
+    """Raise if a local folder holds something that is not a store, beside the names `but`."""
     if not isinstance(storage, LocalStorage):
         return  # a prefix of an object store cannot be seen to be empty without listing it
     path = storage.root
-    if path.is_dir() and any(not name.name.startswith(".tmp-") for name in path.iterdir()):
+    if path.is_dir() and any(not (found.name.startswith(".tmp-") or found.name in but) for found in path.iterdir()):
         raise StoreExistsError(
             f"{path}: expected a new or empty folder, got one with other files; choose another place"
         )

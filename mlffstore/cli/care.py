@@ -93,6 +93,24 @@ def compact(
         out.print("the replaced files stay for older versions; 'mlffstore gc --expire-before VERSION' frees them")
 
 
+def backup(
+    store: StorePath,
+    target: Annotated[str, typer.Argument(help="A new place, or that of an earlier backup.", metavar="TARGET")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy STORE to TARGET, or bring an earlier copy up to date. Others may go on writing."""
+    with progress_bar("segments") as progress:
+        done = ml.open(store).backup(target, progress=progress)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    out.print(
+        f"{done.url}: version {done.version}; {done.n_entries:,} log entries and {done.n_files:,} files copied "
+        f"({human_bytes(done.nbytes)}), {done.n_there:,} files were there",
+        soft_wrap=True,
+    )
+
+
 def gc(
     store: StorePath,
     delete: Annotated[

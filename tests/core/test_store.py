@@ -257,3 +257,14 @@ def test_repr_says_what_is_there(store):
     assert "emt" in repr(store.snapshot())
     assert "<table>" in store._repr_html_()
     assert "mlffstore.Store" in store._repr_html_()
+
+
+def test_nothing_reads_as_a_batch_of_no_samples(tmp_path):
+    store = ml.create(tmp_path / "d.zarr", precision="float64")
+    for snap in (store.snapshot(), store.snapshot(store.append(molecule_frames(2)))):
+        batch = snap.read([])
+        assert len(batch) == batch.n_atoms_total == len(batch.content_hash) == 0
+        assert batch.positions.dtype == "float64"
+        assert batch.to_ase() == snap[:0] == []
+        assert (batch.source, batch.teachers) == ([], ())
+        assert list(snap.read([], columns=["charge"]).columns) == ["n_atoms", "charge"]
