@@ -78,13 +78,22 @@ def test_a_release_whose_file_kept_its_size_and_times(tmp_path, caches):
     assert energies(ml.TorchDataset(path)) == [e + (k == 2) for k, e in enumerate(before)]
 
 
-def test_a_checksum_is_kept_until_the_file_changes(tmp_path, caches):
+def test_a_checksum_is_kept_until_the_file_changes(tmp_path, caches, monkeypatch):
     path = tmp_path / "x"
     path.write_bytes(b"abc")
     first = folders.file_checksum(path)
     assert not list(caches.glob("checksums/*"))  # the file is too young: it could change within the clock's resolution
+    monkeypatch.setattr(folders, "_SETTLED", -1)
+    assert folders.file_checksum(path) == first
+    (note,) = caches.glob("checksums/*")
+    note.write_text("f" * 64)
+    assert folders.file_checksum(path) == "f" * 64  # not computed again
+    note.write_text("half")
+    assert folders.file_checksum(path) == first
     path.write_bytes(b"abd")
-    assert folders.file_checksum(path) != first
+    assert folders.file_checksum(path) not in (first, "f" * 64)
+    folders.clear()
+    assert list(caches.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", ["record", "row", "atoms", "samples"])
@@ -219,6 +228,25 @@ def test_a_cache_that_was_built_twice_is_there_once(tmp_path, caches):
     assert again.place == folder
     assert again.digest(np.arange(20)) == cache.mapped(source(store, None)).digest(np.arange(20))
     assert len(list(caches.iterdir())) == 1
+
+
+_FULL = """
+import resource, sys
+import mlffstore as ml
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk: no file can grow beyond
+try:
+    ml.TorchDataset(sys.argv[1], split=None)
+except ml.errors.StorageError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_is_an_error_and_not_a_signal(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(5000))
+    child = subprocess.run([sys.executable, "-c", _FULL, store.url], capture_output=True, text=True, check=False)
+    assert "MLFFSTORE_CACHE" in child.stdout, (child.returncode, child.stderr)
+    assert list(caches.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
