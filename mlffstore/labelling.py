@@ -21,7 +21,8 @@ from mlffstore.processes import local_pool
 from mlffstore.records import layer_document, segment_document
 from mlffstore.registry import get_teacher
 from mlffstore.schema import LABELS, STANDARD, label_column, label_key
-from mlffstore.segment import ChunkCache, ColumnReader, discard, read_column, read_segment, write_layer, write_segment
+from mlffstore.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
+from mlffstore.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mlffstore.batch import SampleBatch
     from mlffstore.log import Log
     from mlffstore.protocols import Teacher, TeacherInfo, TeacherLabels
-    from mlffstore.records import Segment
+    from mlffstore.records import Layer, Segment
     from mlffstore.schema import Array
     from mlffstore.snapshot import Snapshot
     from mlffstore.state import State
@@ -255,7 +256,7 @@ def _commit(
         columns = [(label_column(name, info.name), named.labels[info.name][name]) for name in LABELS
                    if name in named.labels[info.name]]  # fmt: skip
         layer = write_layer(storage, job.segment, columns)
-        written = layer.path
+        written: Segment | Layer = layer
         operation, body = "layer", {"layers": [layer_document(layer)], **body}
         check = _Free(job.segment.path, [column.name for column, _ in columns], info)
     else:
@@ -265,17 +266,16 @@ def _commit(
             return
         whole = _filled(read_segment(ColumnReader(storage, ChunkCache(0)), job.segment), job.rows, named, info.name)
         segment = write_segment(storage, whole)
-        written = segment.path
+        written = segment
         replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
         operation, body = "replace", {"replacements": [replacement], **body}
         check = Unchanged([job.segment])
     try:
-        version, _ = log.commit(operation, None, body, check)
+        version = commit_staged(log, operation, body, Staged(storage, written), check)
     except ConflictError:
-        discard(storage, written)
         report.n_conflicts += 1
         return
-    finished.add(written)
+    finished.add(written.path)
     report.versions.append(version)
     report.labelled += int(labels.ok.sum())
     if job.rows is None:

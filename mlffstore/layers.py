@@ -11,7 +11,8 @@ from mlffstore.masks import present, unmask
 from mlffstore.ragged import offsets
 from mlffstore.records import layer_document
 from mlffstore.schema import user_column
-from mlffstore.segment import discard, user_column_arrays, write_layer
+from mlffstore.segment import user_column_arrays, write_layer
+from mlffstore.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,17 +58,17 @@ def add_column(
     check = _Free([segment.path for segment in segments], column)
     with log.guard():
         check(log.refresh())  # before any byte is written
-    layers = [
-        write_layer(storage, segment, user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b)))
-        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True)
-    ]
-    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    layers, staged = [], Staged(storage)
     try:
-        return log.commit("layer", None, body, check)[0]
-    except ConflictError:
-        for layer in layers:
-            discard(storage, layer.path)
+        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True):
+            columns = user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b))
+            layers.append(write_layer(storage, segment, columns))
+            staged.add(layers[-1])
+    except BaseException:
+        staged.discard()
         raise
+    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    return commit_staged(log, "layer", body, staged, check)
 
 
 def _part(mask: Array | None, start: int, stop: int) -> Array | None:

@@ -1,19 +1,24 @@
 """`Staged`: segments and layers that were written and wait for the log entry that names them.
 
 Nothing names such files yet, so garbage collection may take them once they are older than its grace period. Everything
-that commits files asks `Staged.check` just before it claims a version.
+that commits files asks `Staged.check` just before it claims a version, most of it through `commit_staged`.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import StorageError
+from mlffstore.log import Attempt
 from mlffstore.segment import discard, files_of, marker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlffstore.log import Log
     from mlffstore.records import Layer, Segment
+    from mlffstore.state import State
     from mlffstore.storage import Storage
 
 #: On an object store, files that waited less than this need no look: garbage collection spares younger ones. Seconds.
@@ -78,3 +83,32 @@ class Staged:
                     "nothing was committed. Do it again"
                 ) from error
         self._since = clock()
+
+
+def commit_staged(
+    log: Log, operation: str, body: Mapping[str, Any], staged: Staged, check: Callable[[State], None]
+) -> int:
+    """Name files that were written in the log and return the version; remove them if they may not be committed.
+
+    Parameters
+    ----------
+    log : Log
+    operation, body
+        Of the entry, see `Log.commit`.
+    staged : Staged
+        The files that the body names.
+    check : callable
+        Raises if the entry may not follow a state.
+    """
+    attempt = Attempt()
+
+    def check_all(state: State) -> None:
+        check(state)
+        staged.check()
+
+    try:
+        return log.commit(operation, None, body, check_all, attempt)[0]
+    except BaseException:
+        if attempt.unclear is None:  # else they may be named already
+            staged.discard()
+        raise

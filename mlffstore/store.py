@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +30,7 @@ from mlffstore.storage import LocalStorage, Storage, open_storage
 from mlffstore.transaction import Transaction, json_mapping
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
@@ -141,7 +141,7 @@ def create(
         raise StoreExistsError(
             f"{storage.url}: there is a store already; open it with ml.open({str(url)!r}, mode='a'), or remove it"
         )
-    return Store(storage, "a", _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, "a", _Opener(storage.url, storage_options, single_writer))
 
 
 def open(
@@ -178,7 +178,7 @@ def open(
     storage = open_storage(url, storage_options, single_writer=single_writer)
     if mode == "a":
         storage.check_claims()
-    return Store(storage, mode, _Opener(os.fspath(url), storage_options, single_writer))
+    return Store(storage, mode, _Opener(storage.url, storage_options, single_writer))
 
 
 class Store:
@@ -188,9 +188,10 @@ class Store:
     """
 
     def __init__(self, storage: Storage, mode: Mode, opener: _Opener) -> None:
-        self._storage, self.mode, self._opener = storage, mode, opener
+        self._storage, self.mode = storage, mode
         attributes = read_root(storage)[0]["attributes"]
         self.uuid: str = attributes["uuid"]
+        self._opener = replace(opener, uuid=self.uuid)
         self.precision: str = attributes["precision"]
         self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
         self._hashes: HashIndex | None = None
@@ -603,7 +604,14 @@ class Store:
         target = TARGET_NBYTES if target_nbytes is None else target_nbytes
         return compact(self._storage, self._log, target_nbytes=target, progress=progress)
 
-    def gc(self, *, dry_run: bool = True, grace: float | None = None, expire_before: int | None = None) -> Garbage:
+    def gc(
+        self,
+        *,
+        dry_run: bool = True,
+        grace: float | None = None,
+        short_grace: bool = False,
+        expire_before: int | None = None,
+    ) -> Garbage:
         """Remove files that no retained version needs: of killed writers, lost races and expired versions.
 
         Parameters
@@ -613,6 +621,8 @@ class Store:
         grace : float, optional
             Seconds that a file must be old, 24 hours by default: younger ones may belong to a commit that is being made.
             Ages are measured on the clock of the storage. 0 is safe only while nobody writes.
+        short_grace : bool, optional
+            Allow a grace period of less than 10 minutes.
         expire_before : int, optional
             Give up the versions before this one, except tagged ones; this cannot be undone. Snapshots of these
             versions, also open ones, can no longer be read.
@@ -624,13 +634,20 @@ class Store:
         Raises
         ------
         DataError
-            If the version cannot be given up, or the grace period is negative.
+            If the version cannot be given up, or the grace period is negative or too short.
         """
         from mlffstore.maintenance.garbage import GRACE_SECONDS, collect
 
         self._check_writable()
         seconds = GRACE_SECONDS if grace is None else grace
-        return collect(self._storage, self._log, dry_run=dry_run, grace=seconds, expire_before=expire_before)
+        return collect(
+            self._storage,
+            self._log,
+            dry_run=dry_run,
+            grace=seconds,
+            short_grace=short_grace,
+            expire_before=expire_before,
+        )
 
     def _check_writable(self) -> None:
         if self.mode != "a":
@@ -721,14 +738,21 @@ class _Tagged(MlffstoreError):
 
 @dataclass(frozen=True)
 class _Opener:
-    """Opens a store again, in another process too."""
+    """Opens a store again, in another process too, and makes sure that it is the same one."""
 
-    url: str
+    url: str  #: Absolute: another process may run in another folder.
     options: Mapping[str, Any] | None = field(repr=False)  # may hold credentials
     single_writer: bool
+    uuid: str = ""
 
     def __call__(self, mode: Mode = "r") -> Store:
-        return open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        store = open(self.url, mode, storage_options=self.options, single_writer=self.single_writer)
+        if store.uuid != self.uuid:
+            raise StoreNotFoundError(
+                f"{self.url}: expected the store {self.uuid}, got {store.uuid}: another one was put in its place; open it "
+                "anew with ml.open(...)"
+            )
+        return store
 
     def snapshot(self, version: int) -> Snapshot:
         """Return a snapshot of the store."""

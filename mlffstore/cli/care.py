@@ -99,6 +99,9 @@ def gc(
         bool, typer.Option("--delete", help="Remove the files; without it they are only listed.")
     ] = False,
     grace: Annotated[str, typer.Option("--grace", help="How old a file must be, such as 90m, 36h or 7d.")] = "24h",
+    short_grace: Annotated[
+        bool, typer.Option("--short-grace", help="Allow a grace period of less than 10 minutes.")
+    ] = False,
     expire_before: Annotated[
         int | None,
         typer.Option("--expire-before", min=0, help="Give up versions before this one, except tagged ones, for ever."),
@@ -106,7 +109,9 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List, or with --delete remove, the files of STORE that no version needs."""
-    done = ml.open(store, "a").gc(dry_run=not delete, grace=_seconds(grace), expire_before=expire_before)
+    done = ml.open(store, "a").gc(
+        dry_run=not delete, grace=_seconds(grace), short_grace=short_grace, expire_before=expire_before
+    )
     if as_json:
         print_json(dataclasses.asdict(done))
         return

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.batch import concatenate
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.records import segment_document
-from mlffstore.segment import ChunkCache, ColumnReader, discard, read_segment, write_segment
+from mlffstore.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,9 +72,8 @@ def compact(
         inputs = [segment.path for segment in run]
         body: dict[str, Any] = {"replacements": [{"inputs": inputs, "outputs": [segment_document(merged)]}]}
         try:
-            version, _ = log.commit("replace", None, body, Unchanged(run))
+            version = commit_staged(log, "replace", body, Staged(storage, merged), Unchanged(run))
         except ConflictError:
-            discard(storage, merged.path)
             n_conflicts += 1
             continue
         versions.append(version)

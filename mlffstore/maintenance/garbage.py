@@ -10,6 +10,8 @@ from mlffstore import checkpoint
 from mlffstore.errors import DataError
 from mlffstore.log import LOG_FOLDER
 from mlffstore.maintenance.lifetimes import Lifetimes
+from mlffstore.segment import marker
+from mlffstore.staging import SURELY_THERE_SECONDS
 from mlffstore.storage.base import TEMPORARY
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a file must be old. A writer that takes longer between its data and its commit is told to write again.
 GRACE_SECONDS = 24 * 3600.0
+#: A shorter grace period has to be asked for by an explicit word.
+SHORTEST_SECONDS = SURELY_THERE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,23 @@ class _Heap:
 
 
 def collect(
-    storage: Storage, log: Log, *, dry_run: bool = True, grace: float = GRACE_SECONDS, expire_before: int | None = None
+    storage: Storage,
+    log: Log,
+    *,
+    dry_run: bool = True,
+    grace: float = GRACE_SECONDS,
+    short_grace: bool = False,
+    expire_before: int | None = None,
 ) -> Garbage:
     """Remove what nothing needs; see `mlffstore.Store.gc`."""
     if not grace >= 0:
         raise DataError(f"grace: expected seconds, 0 or more, got {grace}")
+    if 0 < grace < SHORTEST_SECONDS and not (dry_run or short_grace):
+        raise DataError(
+            f"grace: expected at least {SHORTEST_SECONDS:.0f} s, got {grace:g} s: the data of a writer that takes longer to "
+            "commit them would be removed, on an object store unnoticed. Use short_grace=True (--short-grace) if no writer "
+            "takes that long, or grace=0 if nothing writes"
+        )
     if expire_before is not None:
         _check_expiry(log.refresh(), expire_before)
         if not dry_run and expire_before > log.refresh().expired:
@@ -79,34 +95,66 @@ def collect(
         parts = found.path.split("/")
         whole = parts[0] in ("segments", "layers") and len(parts) > 2
         heaps.setdefault("/".join(parts[:2]) if whole else found.path, _Heap()).add(found)
-    lifetimes, state = Lifetimes.of(log)
-    needed = {folder for segment, _ in lifetimes.needed(state, expire_before) for folder in segment.metadata}
-    old = {
-        path: heap
-        for path, heap in heaps.items()
-        if path not in needed and not _is_kept_checkpoint(path, state.version) and heap.newest <= now - grace
-    }
-    young = sum(
-        heap.n_files
-        for path, heap in heaps.items()
-        if path not in needed and path not in old and not _is_kept_checkpoint(path, state.version)
-    )
+    needed = _Needed(log, expire_before)
+    unneeded = {path: heap for path, heap in heaps.items() if path not in needed}
+    old = {path: heap for path, heap in unneeded.items() if heap.newest <= now - grace}
+    young = sum(heap.n_files for path, heap in unneeded.items() if path not in old)
     if not dry_run:
         for folder in ("segments", "layers"):
             storage.prune(folder, now - grace)
-        for path in sorted(old):
-            if path.startswith(("segments/", "layers/")):
-                storage.delete([found.path for found in storage.list(path)])
-            else:
-                storage.delete([path])
+        old = {path: old[path] for path in sorted(old) if _remove(storage, needed, path, now - grace)}
     return Garbage(
         dry_run=dry_run,
         paths=tuple(sorted(old)),
         n_files=sum(heap.n_files for heap in old.values()),
         nbytes=sum(heap.nbytes for heap in old.values()),
         n_young=young,
-        expired=max(state.expired, expire_before or 0),
+        expired=max(needed.state.expired, expire_before or 0),
     )
+
+
+class _Needed:
+    """What the retained versions need, as far as the log was read."""
+
+    def __init__(self, log: Log, expire_before: int | None) -> None:
+        self._log, self._expire_before = log, expire_before
+        self._lifetimes, self.state = Lifetimes.of(log)
+        self._folders = self._find()
+
+    def _find(self) -> set[str]:
+        needed = self._lifetimes.needed(self.state, self._expire_before)
+        return {folder for segment, _ in needed for folder in segment.metadata}
+
+    def update(self) -> None:
+        """Read what was committed since."""
+        new = list(self._log.entries(self.state.version + 1))
+        for entry, own, where in new:
+            self._lifetimes.apply(self.state, entry, own, where)
+        if new:
+            self._folders = self._find()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._folders or _is_kept_checkpoint(path, self.state.version)
+
+
+def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool:
+    """Remove a folder or file unless it has become young or needed since it was found; return whether it is gone.
+
+    A writer that was slow makes its files young and then names them in the log, so the ages are looked at first and the
+    log afterwards. The marker of a folder goes first: without it no writer names the folder any more.
+    """
+    if not path.startswith(("segments/", "layers/")):
+        storage.delete([path])
+        return True
+    files = list(storage.list(path))
+    if any(found.modified > before for found in files):
+        return False
+    needed.update()
+    if path in needed:
+        return False
+    storage.delete([marker(path)])
+    storage.delete([found.path for found in files if found.path != marker(path)])
+    return True
 
 
 def _candidates(storage: Storage) -> Iterator[Found]:

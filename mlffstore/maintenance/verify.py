@@ -34,6 +34,7 @@ from mlffstore.segment import (
 from mlffstore.state import State
 from mlffstore.storage import open_storage
 from mlffstore.storage.base import TEMPORARY
+from mlffstore.threads import cpu_pool
 
 if TYPE_CHECKING:
     import os
@@ -351,7 +352,8 @@ def _scheduler() -> dict[str, Any]:
     """Return the scheduler: the active client, or the user's setting, or threads."""
     from dask.base import get_scheduler
 
-    return {} if get_scheduler() is not None else {"scheduler": "threads"}
+    # A pool of ours, since Dask's own is that of the parent in a process that was forked.
+    return {} if get_scheduler() is not None else {"scheduler": "threads", "pool": cpu_pool()}
 
 
 def check_segments(storage: Storage, work: list[tuple[Segment, bool]], full: bool) -> _Found:

@@ -7,7 +7,8 @@ import threading
 from typing import Any
 
 #: Everything that `LocalStorage` asks of the operating system, but for pure functions on paths.
-CALLS = ("open", "write", "fsync", "link", "unlink", "stat", "makedirs", "mkdir", "replace", "rmdir", "scandir")
+CALLS = ("open", "write", "fsync", "link", "unlink", "stat", "makedirs", "mkdir", "replace", "rmdir", "scandir",
+         "utime")  # fmt: skip
 
 
 class FaultyOs:
