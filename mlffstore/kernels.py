@@ -272,7 +272,7 @@ def sum_rows(starts: Any, width: int, words: Any, sums: Any) -> None:
 
 
 @_compiled
-def check_rows(index: Any, starts: Any, width: int, words: Any, sums: Any, checked: Any) -> int:
+def check_rows(index: Any, starts: Any, width: int, words: Any, sums: Any, checked: Any) -> Any:
     """Return the first sample of `index` whose rows of a column do not have its checksum, or -1; see `sum_rows`.
 
     Samples that are marked in `checked` are not looked at again; those that are right get marked.
@@ -310,7 +310,7 @@ def gather(
     row_words: Any,
     sums: Any,
     checked: Any,
-) -> int:
+) -> Any:
     """Copy the records of samples to columns, in batches of `batch_size`: `owner` and `ptr` begin anew with each batch.
 
     Each sample is compared with its checksum before it is copied for the first time; `checked` marks those that are right.

@@ -7,6 +7,7 @@ the teacher. It is built under another name and renamed, so that it is whole or 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -151,7 +152,11 @@ def _new(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     # Writing to the map of a file that has no blocks yet would kill the process when the disk is full.
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot do it
+                    raise
     return np.asarray(array)
 
 

@@ -7,7 +7,6 @@ columns behind.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +17,8 @@ from mlffstore.errors import DataError, missing_dependency
 from mlffstore.splits import SPLITS
 from mlffstore.training.cache import decoded, mapped
 from mlffstore.training.columns import TRAINED
-from mlffstore.training.sources import choose_user, source
+from mlffstore.training.sources import choose_user, pinned, source
+from mlffstore.training.window import RESERVED, Window
 
 try:
     import torch
@@ -37,14 +37,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, torch.Tensor]
 Transform = "Callable[[Batch], Batch]"
-#: Names of the columns with a row for each atom, beside user columns.
-ATOM = frozenset({"numbers", "positions", "forces", "batch"})
-#: Names that batches give to what is no user column.
-RESERVED = ATOM | {
-    "cell", "pbc", "charge", "multiplicity", "n_atoms", "energy", "stress", "ptr", "edge_index", "shift", "energy_mask",
-    "forces_mask", "stress_mask",
-}  # fmt: skip
-_REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class TorchDataset(Dataset):  # type: ignore[type-arg]
@@ -108,7 +101,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         cache: Literal["mapped", "memory"] = "mapped",
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        if dtype not in _REAL:
+        if dtype not in REAL:
             raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
         if cache not in ("mapped", "memory"):
             raise DataError(f"cache: expected 'mapped' or 'memory', got {cache!r}")
@@ -119,7 +112,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         self.require = (require,) if isinstance(require, str) else tuple(require)
         if set(self.require) - set(TRAINED):
             raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
-        self.source, self.split, self.teacher, self.dtype = _pinned(source), split, teacher, dtype
+        self.source, self.split, self.teacher, self.dtype = pinned(source), split, teacher, dtype
         self.transform, self.neighbours, self.cache = transform, neighbours, cache
         self.columns = columns if columns is None or isinstance(columns, str) else tuple(columns)
         self._columns: Columns | None = None
@@ -131,6 +124,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_columns": None, "_index": np.zeros(0, np.int64)}
+
+    def load(self) -> tuple[Columns, Array]:
+        """Return the decoded samples of all splits, and which of them these are, shape (S,), int64."""
+        columns = self._load()
+        return columns, self._index
 
     def _load(self, progress: Callable[[int, int], None] | None = None) -> Columns:
         if self._columns is None:
@@ -219,7 +217,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         columns = self._load()
         index = self._index[normalise_indices(np.asarray(indices), len(self._index))]
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
-        window = Window.empty(len(index), max(len(index), 1), atoms, columns, _REAL[self.dtype])
+        window = Window.empty(len(index), max(len(index), 1), atoms, columns, REAL[self.dtype])
         window.fill(index, columns)
         out = {name: torch.from_numpy(array) for name, array in window.columns.items()}
         out["ptr"] = out["ptr"][0]
@@ -332,90 +330,3 @@ def _collate(items: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:
 
 # torch's documented way to make its collation know a type.
 default_collate_fn_map[Joinable] = _collate
-
-
-def _pinned(source: Any) -> Any:
-    """Return a snapshot where a store was given, so that all processes read one version, however it grows."""
-    if isinstance(source, (str, os.PathLike)):
-        from mlffstore.release import is_release
-
-        if is_release(source):
-            return os.path.abspath(source)
-        from mlffstore.store import open as open_store
-
-        source = open_store(source)
-    return source.snapshot() if hasattr(source, "snapshot") else source
-
-
-class Window:
-    """Columns of one or several batches, filled in one call of a kernel.
-
-    Its arrays can be larger than what is used, so that they serve again.
-    """
-
-    __slots__ = ("atom", "atoms", "batch_size", "columns", "n", "room")
-
-    def __init__(
-        self, columns: dict[str, Array], atom: frozenset[str], batch_size: int, n: int, atoms: int, room: int
-    ) -> None:
-        self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
-            columns, atom, batch_size, n, atoms, room
-        )  # fmt: skip
-
-    @classmethod
-    def empty(cls, n: int, batch_size: int, atoms: int, like: Columns, real: Any, room: int | None = None) -> Window:
-        """Return a window for `n` samples with room for so many atoms."""
-        room = atoms if room is None else room
-        columns = {
-            "numbers": np.empty(room, np.int64),
-            "positions": np.empty((room, 3), real),
-            "batch": np.empty(room, np.int64),
-            "ptr": np.empty((-(-n // batch_size), batch_size + 1), np.int64),
-            "n_atoms": np.empty(n, np.int64),
-            "energy": np.empty(n, np.float64),
-            "cell": np.empty((n, 3, 3), real),
-            "pbc": np.empty((n, 3), np.bool_),
-            "charge": np.empty(n, np.int64),
-            "multiplicity": np.empty(n, np.int64),
-        }
-        if like.has_forces:
-            columns["forces"] = np.empty((room, 3), real)
-        if like.has_stress:
-            columns["stress"] = np.empty((n, 6), real)
-        for name in like.masks:
-            columns[f"{name}_mask"] = np.empty(n, np.bool_)
-        atom = ATOM
-        for name, column in like.user.items():
-            rows = n if column.axis == "sample" else room
-            columns[name] = np.empty((rows, *column.values.shape[1:]), column.values.dtype)
-            if column.mask is not None:
-                columns[f"{name}_mask"] = np.empty(rows, np.bool_)
-            if column.axis == "atom":
-                atom |= {name, f"{name}_mask"}
-        return cls(columns, atom, batch_size, n, atoms, room)
-
-    def fill(self, index: Array, source: Columns) -> None:
-        """Copy the samples at `index`. The interpreter's lock is not held meanwhile.
-
-        Raises
-        ------
-        CorruptionError
-            If the bytes of a sample are not what was written.
-        """
-        from mlffstore.kernels import gather
-
-        c, real = self.columns, self.columns["positions"].dtype
-        nothing = np.zeros(0, real)
-        bad = gather(
-            index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
-            c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
-            c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
-            c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
-            source.sums, source.checked,
-        )  # fmt: skip
-        if bad >= 0:
-            raise source.damaged(bad)
-        for name, mask in source.masks.items():
-            np.take(mask, index, out=c[f"{name}_mask"][: len(index)], mode="clip")
-        if source.user:
-            source.take_user(index, c["n_atoms"][: len(index)], c)

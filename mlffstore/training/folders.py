@@ -25,6 +25,8 @@ _LIMIT = 50_000_000_000
 _YOUNG = 60
 #: Without locks (not on POSIX), an unfinished folder that is older, in seconds, is one whose builder died.
 _OLD = 86400
+#: A file that changed longer ago, in seconds, shows any later change in its times.
+_SETTLED = 2
 #: Names of caches, and of those that are being built or removed.
 _NAME = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.tmp)?")
 
@@ -194,8 +196,11 @@ def file_checksum(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     after = path.stat()
-    # Times have a resolution: a file that changed just now could change again and keep them.
-    if all(getattr(after, field) == getattr(before, field) for field in named) and time.time() - after.st_ctime > 2:
+    # Times have a resolution: a file that was changed just now can be changed again without another time.
+    if (
+        all(getattr(after, field) == getattr(before, field) for field in named)
+        and time.time() - after.st_ctime > _SETTLED
+    ):
         with contextlib.suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
             temporary = note.with_name(f"{note.name}.{uuid.uuid4().hex}")

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import _REAL, Window
+from mlffstore.training.dataset import REAL
 from mlffstore.training.shares import check_rank, n_batches, share
+from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,8 +269,8 @@ class Loader:
         return window, [self.dataset.joined(batch) for batch in self._views(window)]
 
     def _gather(self, chosen: Array) -> tuple[Window, list[Batch]]:
-        columns = self.dataset._load()
-        index = self.dataset._index[chosen]
+        columns, which = self.dataset.load()
+        index = which[chosen]
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
         window = self._take(len(index), atoms)
         window.fill(index, columns)
@@ -290,7 +291,7 @@ class Loader:
                 return window
             if not free and len(self._spare) < _SPARE:
                 self._spare.append(window)
-        columns, real = self.dataset._load(), _REAL[self.dataset.dtype]
+        columns, real = self.dataset.load()[0], REAL[self.dataset.dtype]
         room = max(n, self.batch_size * self._batches_per_window)
         window = Window.empty(room, self.batch_size, atoms, columns, real, atoms + atoms // 4)
         window.n = n

@@ -37,7 +37,7 @@ class AtomBudget(Sampler[list[int]]):
     Notes
     -----
     Samples are shuffled, then sorted by size within runs of about 50 batches, so that the batches are full and alike, and
-    the order of the batches is shuffled again.
+    the order of the batches is shuffled again. Their number can differ a little between epochs.
     """
 
     def __init__(

@@ -154,6 +154,19 @@ def source(data: Any, teacher: str | None) -> Source:
     return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
 
 
+def pinned(source: Any) -> Any:
+    """Return a snapshot where a store was given, so that all processes read one version, however it grows."""
+    if isinstance(source, (str, os.PathLike)):
+        from mlffstore.release import is_release
+
+        if is_release(source):
+            return os.path.abspath(source)
+        from mlffstore.store import open as open_store
+
+        source = open_store(source)
+    return source.snapshot() if hasattr(source, "snapshot") else source
+
+
 def has_label(batch: SampleBatch, name: str) -> Array:
     """Return which samples have a label of some teacher in the batch, shape (S,), bool."""
     out = np.zeros(len(batch), bool)

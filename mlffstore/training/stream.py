@@ -15,9 +15,10 @@ from mlffstore.errors import DataError
 from mlffstore.ragged import offsets
 from mlffstore.splits import SPLITS
 from mlffstore.training.columns import TRAINED, Columns, in_memory
-from mlffstore.training.dataset import _REAL, Window, _pinned, check_names
+from mlffstore.training.dataset import REAL, check_names
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
-from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, source
+from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
+from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,13 +90,13 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
             )
         if split is not None and split not in SPLITS:
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-        if dtype not in _REAL:
+        if dtype not in REAL:
             raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
         check_rank(rank, world_size)
         self.require = (require,) if isinstance(require, str) else tuple(require)
         if set(self.require) - set(TRAINED):
             raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
-        self.source, self.split = _pinned(source), split
+        self.source, self.split = pinned(source), split
         if isinstance(self.source, str):
             raise DataError(
                 f"stream: expected a store, got the release {self.source}; a release is read through TorchDataset"
@@ -219,7 +220,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     def _batch(self, columns: Columns, index: Array) -> Batch:
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
-        window = Window.empty(len(index), len(index), atoms, columns, _REAL[self.dtype])
+        window = Window.empty(len(index), len(index), atoms, columns, REAL[self.dtype])
         window.fill(index, columns)
         out = {name: torch.from_numpy(array) for name, array in window.columns.items()}
         out["ptr"] = out["ptr"][0]

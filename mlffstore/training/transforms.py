@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import RESERVED
+from mlffstore.training.window import RESERVED
 
 if TYPE_CHECKING:
     import os

@@ -38,6 +38,8 @@ def test_resident_batches_are_the_dataset_s(store, device):
     assert len(resident) == -(-len(data) // 7)
     assert not torch.equal(seen, again)
     assert torch.equal(seen.sort().values, data.batch(range(len(data)))["energy"].sort().values)
+    next(iter(resident))
+    assert len(list(resident)) == len(resident)
     resident.set_epoch(0)
     assert torch.equal(seen, torch.cat([batch["energy"].cpu() for batch in resident]))
     turned = Resident(ml.TorchDataset(store, split="train", transform=RandomRotation()), device).batch(

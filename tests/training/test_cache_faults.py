@@ -1,23 +1,20 @@
-"""The cache answers for one content only, notices damage before it gives out a number, and gets over other processes."""
+"""The cache notices damage before it gives out a number, and gets over other processes."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import h5py
 import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.errors import CorruptionError, DataError, StorageError
+from mlffstore.errors import CorruptionError, StorageError
 from mlffstore.training import cache, folders
 from mlffstore.training.sources import source
-from tests.samples import metal_frames
 
 
 def samples(n, first=0.0, seed=0, **extra):
@@ -33,60 +30,6 @@ def energies(data):
     return data.batch(range(len(data)))["energy"].tolist()
 
 
-def test_copies_of_a_store_that_grew_apart_have_caches_of_their_own(tmp_path, caches):
-    ml.create(tmp_path / "a.zarr").append(samples(5))
-    shutil.copytree(tmp_path / "a.zarr", tmp_path / "b.zarr")
-    for name, first in (("a", 50.0), ("b", 70.0)):
-        ml.open(tmp_path / f"{name}.zarr", "a").append(samples(5, first, seed=1))
-    for name, first in (("a", 50.0), ("b", 70.0)):
-        data = ml.TorchDataset(tmp_path / f"{name}.zarr", split=None)
-        assert energies(data) == [*range(5), *(first + k for k in range(5))]
-    assert len(cache.cached()) == 2
-
-
-def test_a_store_that_was_made_anew_in_its_place_is_not_taken_for_it(tmp_path, caches):
-    path = tmp_path / "d.zarr"
-    ml.create(path).append(samples(5))
-    data = ml.TorchDataset(path, split=None)
-    state = data.__getstate__()
-    shutil.rmtree(path)
-    ml.create(path).append(samples(5, 30.0))
-    again = ml.TorchDataset.__new__(ml.TorchDataset)
-    again.__dict__.update(state, source=ml.open(path).snapshot())  # what a worker would find
-    with pytest.raises(DataError, match="make the dataset anew"):
-        len(again)
-    assert energies(ml.TorchDataset(path, split=None))[0] == 30.0
-
-
-def test_the_quarantine_of_a_version_is_not_its_samples(tmp_path):
-    store = ml.create(tmp_path / "d.zarr")
-    store.append(samples(3))
-    snap = store.snapshot()
-    assert snap.digest != snap.quarantine.digest
-    assert snap.digest == store.snapshot().digest
-
-
-def test_a_release_whose_file_kept_its_size_and_times(tmp_path, caches):
-    store = ml.create(tmp_path / "d.zarr", splits={"train": 1, "val": 0, "test": 0})
-    store.append(metal_frames(6), teacher="emt")
-    path = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "r.h5")
-    before, stat = energies(ml.TorchDataset(path)), path.stat()
-    with h5py.File(path, "r+") as file:
-        file["train/energy"][2] += 1.0
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert path.stat().st_size == stat.st_size
-    assert energies(ml.TorchDataset(path)) == [e + (k == 2) for k, e in enumerate(before)]
-
-
-def test_a_checksum_is_kept_until_the_file_changes(tmp_path, caches):
-    path = tmp_path / "x"
-    path.write_bytes(b"abc")
-    first = folders.file_checksum(path)
-    assert not list(caches.glob("checksums/*"))  # the file is too young: it could change within the clock's resolution
-    path.write_bytes(b"abd")
-    assert folders.file_checksum(path) != first
-
-
 @pytest.mark.parametrize("where", ["record", "row", "atoms", "samples"])
 @pytest.mark.parametrize("bit", [0, 7])
 def test_a_flipped_bit_is_an_error_when_its_sample_is_read(tmp_path, caches, where, bit):
@@ -98,7 +41,7 @@ def test_a_flipped_bit_is_an_error_when_its_sample_is_read(tmp_path, caches, whe
     store.append(samples(40, **weights))
     whole = ml.TorchDataset(store, split=None)
     (one,) = cache.cached()
-    columns = whole._load()
+    columns, _ = whole.load()
     name, at = {
         "record": ("records.bin", 4 * int(columns.begin[20]) + 71),  # a force
         "row": ("rows.npy", -20 * 168 + 3),
@@ -219,6 +162,25 @@ def test_a_cache_that_was_built_twice_is_there_once(tmp_path, caches):
     assert again.place == folder
     assert again.digest(np.arange(20)) == cache.mapped(source(store, None)).digest(np.arange(20))
     assert len(list(caches.iterdir())) == 1
+
+
+_FULL = """
+import resource, sys
+import mlffstore as ml
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk: no file can grow beyond
+try:
+    ml.TorchDataset(sys.argv[1], split=None)
+except ml.errors.StorageError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_is_an_error_and_not_a_signal(tmp_path, caches):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(5000))
+    child = subprocess.run([sys.executable, "-c", _FULL, store.url], capture_output=True, text=True, check=False)
+    assert "MLFFSTORE_CACHE" in child.stdout, (child.returncode, child.stderr)
+    assert list(caches.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):

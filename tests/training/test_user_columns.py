@@ -61,11 +61,16 @@ def test_every_road_carries_user_columns(store, where):
         check(batch, order[6 * k : 6 * k + 6])
     check(Resident(data, "cpu").batch(torch.tensor([3, 9, 3])), [3, 9, 3])
     check(next(iter(ml.TorchDataset.stream(store, split=None, batch_size=N, shuffle=False))), range(N))
+    assert not [name for name in data[0] if name.endswith("_mask")]
+
+
+def test_pyg_carries_user_columns(store):
+    pytest.importorskip("torch_geometric")
+    data = ml.TorchDataset(store, split=None)
     for k, item in enumerate(to_data(data.batch([7, 2]))):
         one = samples()[[7, 2][k]]
         assert np.array_equal(item.embedding.numpy(), one.columns["embedding"])
         assert np.array_equal(item.dipole.numpy(), one.columns["dipole"])
-    assert not [name for name in data[0] if name.endswith("_mask")]
 
 
 def test_columns_select(store, tmp_path):

@@ -1,0 +1,93 @@
+"""`Window`: the arrays of one or several batches, filled in one call of a kernel. Torch is not needed here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlffstore.schema import Array
+    from mlffstore.training.columns import Columns
+
+#: Names of the columns with a row for each atom, beside user columns.
+ATOM = frozenset({"numbers", "positions", "forces", "batch"})
+#: Names that batches give to what is no user column.
+RESERVED = ATOM | {
+    "cell", "pbc", "charge", "multiplicity", "n_atoms", "energy", "stress", "ptr", "edge_index", "shift", "energy_mask",
+    "forces_mask", "stress_mask",
+}  # fmt: skip
+
+
+class Window:
+    """Columns of one or several batches, filled in one call of a kernel.
+
+    Its arrays can be larger than what is used, so that they serve again.
+    """
+
+    __slots__ = ("atom", "atoms", "batch_size", "columns", "n", "room")
+
+    def __init__(
+        self, columns: dict[str, Array], atom: frozenset[str], batch_size: int, n: int, atoms: int, room: int
+    ) -> None:
+        self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
+            columns, atom, batch_size, n, atoms, room
+        )  # fmt: skip
+
+    @classmethod
+    def empty(cls, n: int, batch_size: int, atoms: int, like: Columns, real: Any, room: int | None = None) -> Window:
+        """Return a window for `n` samples with room for so many atoms."""
+        room = atoms if room is None else room
+        columns = {
+            "numbers": np.empty(room, np.int64),
+            "positions": np.empty((room, 3), real),
+            "batch": np.empty(room, np.int64),
+            "ptr": np.empty((-(-n // batch_size), batch_size + 1), np.int64),
+            "n_atoms": np.empty(n, np.int64),
+            "energy": np.empty(n, np.float64),
+            "cell": np.empty((n, 3, 3), real),
+            "pbc": np.empty((n, 3), np.bool_),
+            "charge": np.empty(n, np.int64),
+            "multiplicity": np.empty(n, np.int64),
+        }
+        if like.has_forces:
+            columns["forces"] = np.empty((room, 3), real)
+        if like.has_stress:
+            columns["stress"] = np.empty((n, 6), real)
+        for name in like.masks:
+            columns[f"{name}_mask"] = np.empty(n, np.bool_)
+        atom = ATOM
+        for name, column in like.user.items():
+            rows = n if column.axis == "sample" else room
+            columns[name] = np.empty((rows, *column.values.shape[1:]), column.values.dtype)
+            if column.mask is not None:
+                columns[f"{name}_mask"] = np.empty(rows, np.bool_)
+            if column.axis == "atom":
+                atom |= {name, f"{name}_mask"}
+        return cls(columns, atom, batch_size, n, atoms, room)
+
+    def fill(self, index: Array, source: Columns) -> None:
+        """Copy the samples at `index`. The interpreter's lock is not held meanwhile.
+
+        Raises
+        ------
+        CorruptionError
+            If the bytes of a sample are not what was written.
+        """
+        from mlffstore.kernels import gather
+
+        c, real = self.columns, self.columns["positions"].dtype
+        nothing = np.zeros(0, real)
+        bad = gather(
+            index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
+            c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
+            c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
+            c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
+            source.sums, source.checked,
+        )  # fmt: skip
+        if bad >= 0:
+            raise source.damaged(bad)
+        for name, mask in source.masks.items():
+            np.take(mask, index, out=c[f"{name}_mask"][: len(index)], mode="clip")
+        if source.user:
+            source.take_user(index, c["n_atoms"][: len(index)], c)
