@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import ReadOnlyError, StorageError, missing_dependency
 from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
+from mlffstore.storage.client_options import is_panic, refused_options, without_values
 from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
@@ -54,10 +55,18 @@ class ObjectStorage:
             return
         try:
             self._store = from_url(self._url, **dict(options))
-        except Exception as error:
-            raise StorageError(
-                f"{url}: the object store cannot be opened ({_first_line(error)}); check the URL and storage_options"
-            ) from error
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            places = refused_options(lambda some: from_url(self._url, **dict(some)), options)
+            what = ", ".join(places) or f"the URL or its options ({self._text(error)})"
+        else:
+            return
+        raise StorageError(  # outside of the handler: what the client says may hold the values of options
+            f"{url}: the object store's client refused {what}. Expected what obstore.store.from_url takes; options of its "
+            "HTTP client, such as allow_http and timeout, belong into storage_options['client_options'], those of retries "
+            "into storage_options['retry_config']"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self._url, self._options, self._single_writer))
@@ -121,19 +130,23 @@ class ObjectStorage:
             try:
                 self._api.put(self._store, path, data, mode="create", use_multipart=False)
                 return True
-            except (self._api.exceptions.BaseError, OSError) as error:
+            except BaseException as error:
+                if is_panic(error):
+                    raise self._panic(error) from None
+                if not isinstance(error, (self._api.exceptions.BaseError, OSError)):
+                    raise
                 refused = self._refused(error)
                 if refused is not None:
-                    raise refused from error
+                    raise refused from self._cause(error)
                 with contextlib.suppress(StorageError):
                     found = self._peek(path)
                     if found is not None:
                         return found == data
                 if wait is None:
                     raise StorageError(
-                        f"{self._url}/{path}: whether the commit took effect is unknown ({_first_line(error)}); open the "
+                        f"{self._url}/{path}: whether the commit took effect is unknown ({self._text(error)}); open the "
                         "store again and append with the same key: what is there already is recognised"
-                    ) from error
+                    ) from self._cause(error)
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
@@ -211,11 +224,25 @@ class ObjectStorage:
         names = self._api.exceptions
         if isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError)):
             return ReadOnlyError(
-                f"{self._url}: the object store refused access ({_first_line(error)}); check the credentials"
+                f"{self._url}: the object store refused access ({self._text(error)}); check the credentials"
             )
         if isinstance(error, (names.NotFoundError, FileNotFoundError)):
             return self._no_bucket()
         return None
+
+    def _panic(self, error: BaseException) -> StorageError:
+        return StorageError(
+            f"{self._url}: the object store's client could not make a request of its options ({self._text(error)}); check "
+            f"the spelling of {', '.join(f'storage_options[{name!r}]' for name in self._options) or 'the URL'}"
+        )
+
+    def _text(self, error: BaseException) -> str:
+        """Return the first line of an error without the values of options."""
+        return without_values(_first_line(error), self._options)
+
+    def _cause(self, error: BaseException) -> BaseException | None:
+        """Return an error to be shown as the cause of ours, or None if it holds the value of an option."""
+        return error if without_values(str(error), self._options) == str(error) else None
 
     def _no_bucket(self) -> StorageError:
         return StorageError(f"{self._url}: there is no such bucket; make it first")
@@ -227,18 +254,22 @@ class ObjectStorage:
             yield
         except (FileNotFoundError, self._api.exceptions.NotFoundError) as error:
             if writing:
-                raise self._no_bucket() from error
-            raise FileNotFoundError(f"{self._url}/{path}") from error
+                raise self._no_bucket() from self._cause(error)
+            raise FileNotFoundError(f"{self._url}/{path}") from self._cause(error)
         except StorageError:
             raise
         except (self._api.exceptions.BaseError, OSError) as error:
             refused = self._refused(error)
             if refused is not None:
-                raise refused from error
+                raise refused from self._cause(error)
             raise StorageError(
-                f"{self._url}/{path}: the object store did not answer as expected ({_first_line(error)}); nothing was "
+                f"{self._url}/{path}: the object store did not answer as expected ({self._text(error)}); nothing was "
                 "committed. Try again"
-            ) from error
+            ) from self._cause(error)
+        except BaseException as error:
+            if is_panic(error):
+                raise self._panic(error) from None
+            raise
 
 
 def _reopen(url: str, options: Mapping[str, Any], single_writer: bool) -> ObjectStorage:
