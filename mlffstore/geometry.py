@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from mlffstore.schema import Array
 
 
+#: Images of a cell within the cutoff beyond which no pairs are looked for: heights of 0.2 angstrom for 3.2 angstrom.
+MAX_IMAGES = 30_000
+#: Smallest determinant of the Gram matrix of unit vectors along the cell, the square of its relative volume.
+_FLATTEST = 1e-14
+
+
 class Pairs(NamedTuple):
     """Pairs of atoms, or of an atom and an image, that are closer than a cutoff; each once.
 
@@ -52,12 +58,12 @@ def pairs(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoff: float
 
     Notes
     -----
-    Samples with positions or cells that are not finite, or without a volume where they are periodic, have no pairs here:
-    other checks name them.
+    Samples with positions or cells that are not finite, or without a volume where they are periodic, have no pairs here, and
+    nor have those that are `too_flat`: other checks name them.
     """
     from mlffstore.kernels import find_pairs
 
-    return Pairs(*find_pairs(*_columns(starts, positions, cell, pbc), np.array([cutoff], np.float64)))
+    return Pairs(*find_pairs(*_columns(starts, positions, cell, pbc, cutoff), np.array([cutoff], np.float64)))
 
 
 def neighbour_counts(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoffs: Sequence[float]) -> Ints:
@@ -67,21 +73,47 @@ def neighbour_counts(starts: Ints, positions: Array, cell: Array, pbc: Array, cu
     """
     from mlffstore.kernels import count_pairs
 
-    counted: Ints = count_pairs(*_columns(starts, positions, cell, pbc), np.array(cutoffs, np.float64))
+    counted: Ints = count_pairs(*_columns(starts, positions, cell, pbc, max(cutoffs)), np.array(cutoffs, np.float64))
     return 2 * counted
 
 
-def _columns(starts: Ints, positions: Array, cell: Array, pbc: Array) -> tuple[Array, ...]:
+def too_flat(cell: Array, pbc: Array, cutoff: float) -> Array:
+    """Return which cells have more than `MAX_IMAGES` images within a cutoff (angstrom), shape (S,), bool.
+
+    A cell in metres taken for angstrom has 1e30 of them. So are cells whose periodic vectors lie in one plane or on a line;
+    a periodic vector of no length is no case for this.
+    """
+    finite = np.asarray(np.isfinite(cell).all(axis=(1, 2)))
+    vectors = np.where(pbc[:, :, None] & finite[:, None, None], cell.astype(np.float64), 0.0)
+    largest = np.abs(vectors).max(axis=2)  # squares of tiny and of huge vectors are 0 and infinite
+    unit = vectors / np.where(largest > 0, largest, 1.0)[:, :, None]
+    norm = np.linalg.norm(unit, axis=2)
+    unit /= np.where(norm > 0, norm, 1.0)[:, :, None]
+    scale = np.where(pbc, largest * norm, 1.0)
+    some = np.asarray((scale > 0).all(axis=1))
+    # The inverse of the Gram matrix has the squares of 1/height on its diagonal.
+    gram = np.einsum("sik,sjk->sij", unit, unit) + np.where(pbc, 0.0, 1.0)[:, :, None] * np.eye(3)
+    scaled = np.where(some[:, None, None], gram, np.eye(3))
+    scale = np.where(some[:, None], scale, 1.0)
+    flat = np.linalg.det(scaled) <= _FLATTEST
+    inverse = np.linalg.inv(np.where(flat[:, None, None], np.eye(3), scaled))
+    reach = cutoff * np.sqrt(np.einsum("sii->si", inverse)) / scale
+    with np.errstate(over="ignore"):
+        images = np.prod(np.where(pbc, 2 * reach + 1, 1.0), axis=1)
+    return np.asarray(some & (flat | (images > MAX_IMAGES)))
+
+
+def _columns(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, ...]:
     """Return the columns as the kernels take them, with which samples have pairs."""
     sound = reduce_rows(np.logical_and, np.asarray(np.isfinite(positions).all(axis=1)), starts)
     sound = sound & np.asarray(np.isfinite(cell).all(axis=(1, 2)))
     # Relative to the lengths, as in `mlffstore.rules`: lattice vectors in one plane, or none where one is needed.
-    vectors = np.where(pbc[:, :, None], np.nan_to_num(cell), np.eye(3))
+    vectors = np.where(pbc[:, :, None] & sound[:, None, None], cell, np.eye(3))
     length = np.linalg.norm(vectors, axis=2)
     periodic = np.where(pbc, length, 1.0).min(axis=1) > 0
     full = pbc.all(axis=1)
     volume = np.abs(np.linalg.det(vectors)) > 1e-6 * np.prod(length, axis=1)
-    sound &= periodic & (volume | ~full)
+    sound &= periodic & (volume | ~full) & ~too_flat(cell, pbc, cutoff)
     return starts, np.ascontiguousarray(positions), np.ascontiguousarray(cell, np.float64), pbc, sound
 
 

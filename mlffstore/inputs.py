@@ -16,6 +16,7 @@ import xarray as xr
 from mlffstore.batch import DEFAULT_TEACHER, SampleBatch
 from mlffstore.errors import DataError
 from mlffstore.hashing import content_hash
+from mlffstore.masks import TRUTH
 from mlffstore.ragged import offsets
 from mlffstore.schema import CODED, LABELS, STANDARD, STRUCTURE, user_column
 
@@ -69,7 +70,7 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
     """Return a Dataset whose known variables have the dimensions, in their order, that the engine gives them.
 
     Labels without the dimension `teacher` get it; the name is that of the scalar coordinate that ``ds.sel(teacher="a")``
-    leaves, or of the only teacher in the attributes, or "reference".
+    leaves, or of the only teacher in the attributes of labels (of a release's group) or of the Dataset, or "reference".
     """
     if "n_atoms" not in ds or ds["n_atoms"].dims != ("sample",):
         raise DataError(
@@ -127,6 +128,9 @@ def _recorded(ds: xr.Dataset) -> list[str]:
 def _only_teacher(ds: xr.Dataset) -> str:
     if "teacher" in ds.coords:
         return str(ds["teacher"].values)
+    named = {str(ds[name].attrs["teacher"]) for name in LABELS if name in ds and "teacher" in ds[name].attrs}
+    if len(named) == 1:  # a group of a release
+        return named.pop()
     return _recorded(ds)[0] if len(_recorded(ds)) == 1 else DEFAULT_TEACHER
 
 
@@ -225,6 +229,8 @@ def _user_columns(ds: xr.Dataset) -> dict[str, tuple[Any, str, str]]:
         if name in STANDARD or name in LABELS or name in masks or name == "split":
             continue
         values, dims, attributes = ds[name].values, ds[name].dims, ds[name].attrs
+        if attributes.get("flag_meanings") == TRUTH:  # of a release
+            values = values.astype(bool)
         axis, unit = str(dims[0]) if dims else "", str(attributes.get("units", "1"))
         if (
             axis not in ("sample", "atom")
@@ -238,8 +244,9 @@ def _user_columns(ds: xr.Dataset) -> dict[str, tuple[Any, str, str]]:
                 raise DataError(
                     f"{name}: expected its mask {attributes['ancillary_variables']} beside it; keep or drop both"
                 )
-            mask = ds[attributes["ancillary_variables"]].values.reshape(-1, *(1,) * (values.ndim - 1))
-            values = np.ma.masked_array(values, np.broadcast_to(~mask, values.shape))
+            mask = ds[attributes["ancillary_variables"]].values.astype(bool)
+            hidden = ~mask.reshape(-1, *(1,) * (values.ndim - 1))
+            values = np.ma.masked_array(values, np.broadcast_to(hidden, values.shape))
         out[name] = (values, unit, axis)
     if left_out:
         logger.warning("to_batch: not columns of numbers of samples or atoms, left out: %s", ", ".join(left_out))

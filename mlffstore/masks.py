@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlffstore.batch import SampleBatch
     from mlffstore.schema import Array, Column
 
+#: CF attribute `flag_meanings` of booleans in files that keep them as numbers.
+TRUTH = "false true"
 #: Integers up to this are exact as float64.
 _EXACT = 2**53
 Mask = npt.NDArray[np.bool_]

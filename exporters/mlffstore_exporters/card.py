@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.describe import human_bytes
-from mlffstore.schema import LABELS, STANDARD
+from mlffstore.schema import LABELS
 from mlffstore.splits import SPLITS
 from mlffstore_exporters.hdf5 import stored_columns
 
@@ -62,13 +62,24 @@ def _front(about: About) -> str:
 def _what(about: About, files: Files) -> str:
     s = about.statistics
     size, nbytes = s["n_atoms"], sum(one["bytes"] for one in files.values())
-    labels = ", ".join(f"`{who}`" for who in about.teachers)
+    labels = "; ".join(f"by `{who}` with {_given(about, who)}" for who in about.teachers)
     text = f"{about.description}\n\n" if about.description else ""
     return f"""{text}{s["samples"]:,} structures ({s["periodic"]:,} of them periodic) with {s["atoms"]:,} atoms of
-{len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled with energies, forces and, where
-periodic in three directions, stress by {labels}. {human_bytes(nbytes)} of HDF5.
+{len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled {labels}. The files have
+{human_bytes(nbytes)} of HDF5.
 Cut from version {about.snapshot.version} of the store {about.snapshot.store_uuid}, which was
 committed {about.committed}."""
+
+
+def _given(about: About, teacher: str) -> str:
+    """Return which labels of a teacher there are, counted."""
+    one = about.statistics["teachers"][teacher]
+    counts = (
+        ("energies of {:,} samples", one["energy_eV_per_atom"]["n"]),
+        ("forces on {:,} atoms", one["force_eV_per_angstrom"]["n"]),
+        ("stress of {:,} samples", one["stress_eV_per_angstrom3"].get("xx", {}).get("n", 0)),
+    )
+    return ", ".join(words.format(n) for words, n in counts if n) or "nothing"
 
 
 def _load(about: About, files: Files) -> str:
@@ -76,6 +87,11 @@ def _load(about: About, files: Files) -> str:
     head = "" if len(about.teachers) == 1 else f".{about.teachers[0]}"
     whom = "" if len(about.teachers) == 1 else f', teacher="{about.teachers[0]}"'
     split = next(split for split in SPLITS if len(about.splits[split]))
+    columns = stored_columns(about.snapshot, about.teachers)
+    labels = [name for name in ("energy", "forces") if f"{name}{head}" in columns]
+    last = "".join(f', group["{name}{head}"][{"atoms" if name == "forces" else "i"}]' for name in labels)
+    read = {"energy": f'float(group["energy{head}"][0])', "forces": f'group["forces{head}"][atoms]'}
+    results = ", ".join(f"{name}={read[name]}" for name in labels)
     shards = "" if len(files) == 1 else f"The data are in {len(files)} files of one layout; each has all splits.\n\n"
     return f"""{shards}With h5py and NumPy alone, from this folder:
 
@@ -86,11 +102,10 @@ import numpy as np
 with h5py.File("{first}") as file:
     group = file["{split}"]
     n_atoms = group["n_atoms"][:]
-    energy = group["energy{head}"][:]
     ends = np.cumsum(n_atoms)
     i = len(n_atoms) - 1
     atoms = slice(ends[i] - n_atoms[i], ends[i])
-    print(group["numbers"][atoms], group["positions"][atoms], group["forces{head}"][atoms], energy[i])
+    print(group["numbers"][atoms], group["positions"][atoms]{last})
 ```
 
 With xarray, lazily:
@@ -112,8 +127,8 @@ with h5py.File("{first}") as file:
     group = file["{split}"]
     atoms = slice(0, int(group["n_atoms"][0]))
     frame = Atoms(group["numbers"][atoms], group["positions"][atoms], cell=group["cell"][0], pbc=group["pbc"][0])
-    forces, energy = group["forces{head}"][atoms], float(group["energy{head}"][0])
-    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    frame.info.update(charge=int(group["charge"][0]), multiplicity=int(group["multiplicity"][0]))
+    frame.calc = SinglePointCalculator(frame, {results})
 print(frame)
 ```
 
@@ -179,15 +194,16 @@ def _teachers(about: About) -> str:
     lines = []
     for who in about.teachers:
         info = about.snapshot.teacher_info(who)
-        n = sum(about.statistics["teachers"][who]["samples_by_split"].values())
+        given = _given(about, who)
         if not info:
-            lines.append(f"- `{who}`: {n:,} samples; labels were imported, nothing more is recorded.")
+            lines.append(f"- `{who}`: {given}; labels were imported, nothing more is recorded.")
             continue
         software = ", ".join(f"{k} {v}" for k, v in info.get("software", {}).items())
-        conservative = {True: "the gradient of the energy", False: "NOT the gradient of the energy"}
+        gradient: dict[Any, str] = {True: "are the gradient of the energy", False: "are NOT the gradient of the energy"}
+        forces = gradient.get(info.get("conservative"), "may or may not be the gradient of the energy: not recorded")
         lines.append(
-            f"- `{who}`: {n:,} samples; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces are "
-            f"{conservative.get(info.get('conservative', True))}; computed in {info.get('precision', _UNKNOWN)}; "
+            f"- `{who}`: {given}; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces "
+            f"{forces}; computed in {info.get('precision', _UNKNOWN)}; "
             f"fingerprint `{info.get('fingerprint', _UNKNOWN)}`; {software}."
         )
     return "\n".join(lines)
@@ -334,9 +350,12 @@ def croissant(about: About, files: Files) -> dict[str, Any]:
     """
     s = about.statistics
     what = (
-        f"{s['samples']:,} structures of {len(s['elements'])} elements with energies, forces and stress of "
-        f"{', '.join(about.teachers)}. Columns: "
-        + "; ".join(f"{c.name} ({c.unit}): {c.long_name}" for c in (*STANDARD.values(), *LABELS.values()))
+        f"{s['samples']:,} structures of {len(s['elements'])} elements. "
+        + "".join(f"Labels of {who}: {_given(about, who)}. " for who in about.teachers)
+        + "Columns: "
+        + "; ".join(
+            f"{c.name} ({c.unit}): {c.long_name}" for c, _ in stored_columns(about.snapshot, about.teachers).values()
+        )
     )
     return {
         "@context": _CONTEXT,

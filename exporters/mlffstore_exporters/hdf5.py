@@ -15,8 +15,8 @@ import numpy as np
 from mlffstore import __version__
 from mlffstore.batch import choose_teacher
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.masks import mask_names, user_rows
-from mlffstore.release import FORMAT, TRUTH
+from mlffstore.masks import TRUTH, mask_names, user_rows
+from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
 from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, is_mask, label_key, mask_column, mask_key
 from mlffstore.segment import flag_word
@@ -244,6 +244,8 @@ class _Split:
             for name, (column, _) in self.columns.items()
         }
         for name, (_, key) in self.columns.items():
+            if key in LABELS:
+                self.datasets[name].dataset.attrs["teacher"] = name.partition(".")[2] or who[0]
             if key in steps:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
             if is_mask(key):

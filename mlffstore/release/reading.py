@@ -15,7 +15,7 @@ import numpy as np
 
 from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
 from mlffstore.errors import DataError, FormatError, StoreNotFoundError, problems_message
-from mlffstore.masks import present
+from mlffstore.masks import TRUTH, present
 from mlffstore.ragged import offsets
 from mlffstore.release import gate
 from mlffstore.release.manifest import MANIFEST, read_manifest
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Value of the root attribute `format`.
 FORMAT = "mlffstore-release 1"
-#: Attribute `flag_meanings` of columns of booleans.
-TRUTH = "false true"
 _REMEDY = "make one with 'mlffstore export'"
 
 

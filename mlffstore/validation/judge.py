@@ -24,6 +24,7 @@ SAMPLE_CHECKS = (
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
+    "cell_too_flat",
 )  # fmt: skip
 #: Checks of the dataset as a whole.
 DATASET_CHECKS = ("energy_units", "stress_units", "stress_stiffness", "force_units", "hydrogen_free", "atoms_moved")
@@ -84,6 +85,7 @@ def judge_samples(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
             "cell_angles": (s["angle_min"] < angles["min_degrees"]) | (s["angle_max"] > angles["max_degrees"]),
             "cell_volume": (s["volume_per_atom"] < volume["min_angstrom3_per_atom"])
             | (s["volume_per_atom"] > volume["max_angstrom3_per_atom"]),
+            "cell_too_flat": s["too_flat"],
             "electron_parity": ~s["parity"],
             "missing_hydrogens": s["bare"],
             "energy_outlier": _outliers(found, policy),

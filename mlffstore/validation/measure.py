@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore import hydrogens
-from mlffstore.geometry import Pairs, pairs, reduce_pairs
+from mlffstore.geometry import Pairs, pairs, reduce_pairs, too_flat
 from mlffstore.hashing import GOLDEN, mix
 from mlffstore.inputs import altered
 from mlffstore.ragged import reduce_rows
@@ -72,6 +72,7 @@ def measure(block: Block) -> Measured:
     out["d_min"] = reduce_pairs(found.distance, found.counts, np.inf).astype(np.float32)
     out["contact"] = reduce_pairs(contact, found.counts, np.inf).astype(np.float32)
     out |= _cells(cell, pbc, n_atoms)
+    out["too_flat"] = too_flat(cell, pbc, CUTOFF)
     out |= _electrons(block, pbc)
     molecule = np.asarray(~pbc.any(axis=1))
     carbon = reduce_rows(np.logical_or, numbers == 6, starts) & molecule

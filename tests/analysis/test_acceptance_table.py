@@ -146,7 +146,12 @@ def test_the_gate_of_a_release_wants_forces(tmp_path):
     with pytest.raises(GateError, match=r"force_p99.*not measured: no sample has forces"):
         ml.export_release(store.snapshot(), tmp_path / "out", name="x")
     policy = {"acceptance": {"samples": {"min": 1}}}
-    assert ml.verify_release(ml.export_release(store.snapshot(), tmp_path / "out", name="x", policy=policy).parent).ok
+    folder = ml.export_release(store.snapshot(), tmp_path / "out", name="x", policy=policy).parent
+    assert ml.verify_release(folder).ok
+    card, croissant = ((folder / name).read_text() for name in ("README.md", "croissant.json"))
+    assert "labelled by `emt` with energies of 12 samples. " in card  # and no claim of forces or stress
+    assert "Labels of emt: energies of 12 samples. " in croissant
+    assert "forces (eV/angstrom)" not in croissant
 
 
 def test_exit_codes(store, tmp_path):

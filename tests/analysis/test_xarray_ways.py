@@ -203,3 +203,16 @@ def test_selection_by_real_names_and_by_any_label(ds, tmp_path):
         ds.mlff.sel(teacher="c")
     without = ds.assign(energy=xr.full_like(ds["energy"], np.nan))
     assert without.mlff.sel(teacher="b").sizes["sample"] == 10  # its forces are labels too
+
+
+def test_a_group_of_a_release_is_a_dataset_too(store, tmp_path):
+    pytest.importorskip("h5netcdf")
+    path = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "x.h5", teacher="a")
+    ds = xr.open_dataset(path, group="train", engine="h5netcdf", chunks={})
+    batch = ds.mlff.to_batch()
+    assert batch.teachers == ("a",)
+    assert set(batch.source) == {"two words"}
+    assert {"spin", "run"} == set(batch.user)
+    index = store.snapshot().split_indices("train", "a")
+    assert batch.columns["run"].tolist() == (index + BIG).tolist()
+    assert ml.statistics(ds, neighbours=False).to_dict()["teachers"]["a"]["samples"] == len(index)

@@ -346,3 +346,18 @@ def test_tasks_are_added_up_by_part():
         {"part": "a", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 6}},
         {"part": "b", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 9}},
     ]
+
+
+def test_a_card_speaks_of_the_labels_that_there_are(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    batch = ml.SampleBatch.from_ase(metal_frames(20), teacher="emt")
+    bare = batch.structures().with_labels("energies", energy=batch.energy)
+    store.append(bare, require=("energy",), teachers={"energies": {"licence": "none"}})
+    policy = {"acceptance": {"samples": {"min": 20}}}
+    path = ml.export_release(store.snapshot(), tmp_path / "out", name="m", policy=policy)
+    text = (path.parent / "README.md").read_text()
+    assert "labelled by `energies` with energies of 20 samples." in text
+    assert "forces may or may not be the gradient of the energy: not recorded" in text
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", code], cwd=path.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
