@@ -65,7 +65,7 @@ def ours(what: str, path: str, workers: int) -> None:
 
 def plain(what: str, c: dict[str, np.ndarray], workers: int) -> None:
     """Compute the same with arrays in memory."""
-    from mlffstore.geometry import neighbour_counts, pairs
+    from mlffstore.data.geometry import neighbour_counts, pairs
 
     starts = np.concatenate([[0], np.cumsum(c["row_size"])])
     n = len(c["row_size"])
@@ -93,7 +93,7 @@ def plain(what: str, c: dict[str, np.ndarray], workers: int) -> None:
     np.linalg.lstsq(composition[:, present].astype(float), c["energy"], rcond=None)
     np.quantile(size, [0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999])
     if what == "validation":
-        from mlffstore.hashing import content_hash
+        from mlffstore.data.hashing import content_hash
 
         zeros = np.zeros(n, np.int16)
         unique = content_hash(

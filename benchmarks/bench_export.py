@@ -21,7 +21,7 @@ import numpy as np
 from bench_store import as_batch, corpus
 
 import mlffstore as ml
-from mlffstore.splits import SPLITS
+from mlffstore.data.splits import SPLITS
 from mlffstore_exporters import hdf5
 
 

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import mlffstore as ml
+from mlffstore.contracts.registry import shared_teacher
 from mlffstore.pipeline.recipe import Recipe, Task, load_recipe
 from mlffstore.pipeline.run import run
 from mlffstore.pipeline.task import rng_of
-from mlffstore.registry import shared_teacher
 from mlffstore_generators.samplers.base import Sampler
 from mlffstore_generators.seeds.base import NoSeedError
 

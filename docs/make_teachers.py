@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlffstore as ml
-from mlffstore.conformance import Check, check, failed
+from mlffstore.contracts.conformance import Check, check, failed
 
 HEAD = """# The teachers, examined
 
@@ -23,7 +23,7 @@ This page is written by `python docs/make_teachers.py`; `mlffstore teachers chec
 weights on your machine. The structures are rattled molecules and strained, rattled crystals, those of them that the teacher knows.
 
 A figure is the largest deviation found; in brackets the largest that passes, which follows from the precision in which the
-teacher computes (`mlffstore.conformance.check` says how). **Figures without brackets are reported, not judged**: where forces
+teacher computes (`mlffstore.contracts.conformance.check` says how). **Figures without brackets are reported, not judged**: where forces
 are a head of their own they are no gradient of the energy and need not turn with the structure. An empty field means that
 the question does not apply.
 """
@@ -93,7 +93,7 @@ def seeded(folder: str, model: str) -> Path:
 
 def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
     """Return the page."""
-    from mlffstore.conformance import default_samples
+    from mlffstore.contracts.conformance import default_samples
 
     out = [
         HEAD,

@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlffstore import errors
-    from mlffstore.batch import SampleBatch, concatenate
+    from mlffstore.analysis.statistics import statistics
+    from mlffstore.analysis.validation import validate
+    from mlffstore.contracts.registry import export_release, get_exporter, get_generator, get_teacher
+    from mlffstore.data.batch import SampleBatch, concatenate
     from mlffstore.importing import import_files
-    from mlffstore.maintenance.verify import verify
-    from mlffstore.registry import export_release, get_exporter, get_generator, get_teacher
     from mlffstore.release.verify import verify_release
-    from mlffstore.snapshot import Snapshot
-    from mlffstore.stats import statistics
-    from mlffstore.store import Store, create, open
+    from mlffstore.store.facade import Store, create, open
+    from mlffstore.store.maintenance.verify import verify
+    from mlffstore.store.snapshot import Snapshot
     from mlffstore.training.dataset import TorchDataset
-    from mlffstore.validation import validate
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "SampleBatch": "mlffstore.batch",
-    "Snapshot": "mlffstore.snapshot",
-    "Store": "mlffstore.store",
+    "SampleBatch": "mlffstore.data.batch",
+    "Snapshot": "mlffstore.store.snapshot",
+    "Store": "mlffstore.store.facade",
     "TorchDataset": "mlffstore.training.dataset",
-    "concatenate": "mlffstore.batch",
-    "create": "mlffstore.store",
-    "export_release": "mlffstore.registry",
-    "get_exporter": "mlffstore.registry",
-    "get_generator": "mlffstore.registry",
-    "get_teacher": "mlffstore.registry",
+    "concatenate": "mlffstore.data.batch",
+    "create": "mlffstore.store.facade",
+    "export_release": "mlffstore.contracts.registry",
+    "get_exporter": "mlffstore.contracts.registry",
+    "get_generator": "mlffstore.contracts.registry",
+    "get_teacher": "mlffstore.contracts.registry",
     "import_files": "mlffstore.importing",
-    "open": "mlffstore.store",
-    "statistics": "mlffstore.stats",
-    "validate": "mlffstore.validation",
-    "verify": "mlffstore.maintenance.verify",
+    "open": "mlffstore.store.facade",
+    "statistics": "mlffstore.analysis.statistics",
+    "validate": "mlffstore.analysis.validation",
+    "verify": "mlffstore.store.maintenance.verify",
     "verify_release": "mlffstore.release.verify",
 }
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.batch import choose_teacher
+from mlffstore.data.batch import choose_teacher
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.store.snapshot import Snapshot
 
 #: Samples of a file. The package looks every new row up in a list of all rows, which takes quadratic time.
 _ROWS = 5000

@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.describe import human_bytes
-from mlffstore.schema import LABELS
-from mlffstore.splits import SPLITS
+from mlffstore.data.schema import LABELS
+from mlffstore.data.splits import SPLITS
+from mlffstore.store.describe import human_bytes
 from mlffstore_exporters.hdf5 import stored_columns
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ import deflate
 import numpy as np
 from numcodecs.fletcher32 import Fletcher32
 
-from mlffstore.threads import CPU_THREADS, cpu_pool
+from mlffstore.runtime.threads import CPU_THREADS, cpu_pool
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     import h5py
 
-    from mlffstore.schema import Array
+    from mlffstore.data.schema import Array
 
 #: Bytes in the middle of a row of bytes that tell whether it is noise, and what it must shrink to if it is not.
 _SAMPLE, _WORTH = 1 << 15, 0.99

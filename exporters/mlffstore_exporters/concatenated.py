@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import choose_teacher
-from mlffstore.masks import mask_names, user_rows
+from mlffstore.data.batch import choose_teacher
+from mlffstore.data.masks import mask_names, user_rows
+from mlffstore.data.schema import CODED, LABELS
+from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import present, select
-from mlffstore.schema import CODED, LABELS
-from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
 from mlffstore_exporters.folder import new_hdf5, parts
 from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, recoded
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from mlffstore.ragged import Ints
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.ragged import Ints
+    from mlffstore.store.snapshot import Snapshot
 
 #: Name -> (rows by, inner shape, dtype); the order is that of the layout's description.
 _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {

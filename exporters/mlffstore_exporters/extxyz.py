@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import choose_teacher
+from mlffstore.data.batch import choose_teacher
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.schema import Array
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.schema import Array
+    from mlffstore.store.snapshot import Snapshot
 
 #: Names that the format, or ASE's reader of it, gives a meaning of its own.
 _RESERVED = frozenset(["Lattice", "Properties", "virial", "species", "pos", "symbols", "Z", "move_mask", "uid"])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.schema import LABELS
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import present
-from mlffstore.schema import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.ragged import Ints
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.ragged import Ints
+    from mlffstore.store.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore import __version__
-from mlffstore.batch import choose_teacher
+from mlffstore.data.batch import choose_teacher
+from mlffstore.data.masks import TRUTH, mask_names, user_rows
+from mlffstore.data.schema import (
+    CODED,
+    CONVENTIONS,
+    LABELS,
+    STANDARD,
+    Column,
+    is_mask,
+    label_key,
+    mask_column,
+    mask_key,
+)
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.masks import TRUTH, mask_names, user_rows
+from mlffstore.format.segment import flag_word
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
-from mlffstore.schema import CODED, CONVENTIONS, LABELS, STANDARD, Column, is_mask, label_key, mask_column, mask_key
-from mlffstore.segment import flag_word
-from mlffstore.splits import SPLITS
 from mlffstore_exporters import chunks
 from mlffstore_exporters.folder import Account, new_hdf5
 
@@ -29,10 +39,10 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
+    from mlffstore.store.snapshot import Snapshot
 
 #: Samples in memory at a time.
 _BLOCK = 4096

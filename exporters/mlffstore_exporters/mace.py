@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.batch import choose_teacher
-from mlffstore.documents import json_text
+from mlffstore.data.batch import choose_teacher
+from mlffstore.data.masks import user_rows, without_mask
+from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError
-from mlffstore.masks import user_rows, without_mask
 from mlffstore.release.selection import present, select
-from mlffstore.schema import CODED, LABELS
+from mlffstore.runtime.documents import json_text
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.schema import Column
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Column
+    from mlffstore.store.snapshot import Snapshot
 
 #: Cutoffs, angstrom, of which the statistics count neighbours.
 _CUTOFFS = (4.0, 5.0, 6.0)
@@ -75,7 +75,7 @@ def export_mace(
     """
     import h5py
 
-    from mlffstore.stats import statistics
+    from mlffstore.analysis.statistics import statistics
 
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")

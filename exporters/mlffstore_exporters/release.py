@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore import __version__
-from mlffstore.documents import json_text
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
 from mlffstore.release.changes import changes
 from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, checksums_text, describe_file
 from mlffstore.release.selection import select
-from mlffstore.splits import SPLITS
+from mlffstore.runtime.documents import json_text
 from mlffstore_exporters import card
 from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
-    from mlffstore.ragged import Ints
+    from mlffstore.analysis.statistics.result import Statistics
+    from mlffstore.analysis.validation.result import Validation
+    from mlffstore.data.ragged import Ints
     from mlffstore.release.changes import Changes
-    from mlffstore.snapshot import Snapshot
-    from mlffstore.stats.result import Statistics
-    from mlffstore.validation.result import Validation
+    from mlffstore.store.snapshot import Snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 #: https://semver.org, without build metadata.
@@ -213,7 +213,7 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
 
     A larger store keeps the roots that a smaller one had before others, and no root ever changes its split.
     """
-    from mlffstore.hashing import mix
+    from mlffstore.data.hashing import mix
 
     unknown = set(counts) - set(SPLITS)
     if unknown or any(n < 0 for n in counts.values()):
@@ -235,8 +235,8 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
 
 
 def _examine(snapshot: Snapshot, who: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
-    from mlffstore.stats import statistics
-    from mlffstore.validation import validate
+    from mlffstore.analysis.statistics import statistics
+    from mlffstore.analysis.validation import validate
 
     data = snapshot.to_xarray(teachers=list(who))
     if len(chosen) < len(snapshot):

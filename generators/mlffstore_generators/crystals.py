@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import concatenate
+from mlffstore.contracts.protocols import Generated
+from mlffstore.data.batch import concatenate
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.protocols import Generated
 from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import batch_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
 
 #: Draws for every structure that is needed, before the options are called impossible.
 _DRAWS = 50

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.contracts.protocols import Generated
+from mlffstore.data.batch import SampleBatch, concatenate
 from mlffstore.errors import DataError
-from mlffstore.protocols import Generated
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import sound
 from mlffstore_generators.seeds.base import NoSeedError, Seed

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlffstore.cli.output import AsJson, grid, out, print_json, progress_bar
-from mlffstore.describe import human_bytes
+from mlffstore.store.describe import human_bytes
 
 
 def cache(

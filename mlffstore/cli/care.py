@@ -10,8 +10,8 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, grid, out, print_json, progress_bar
-from mlffstore.describe import human_bytes
 from mlffstore.release import is_release
+from mlffstore.store.describe import human_bytes
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -9,7 +9,7 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, err, grid, out, pairs, print_json
-from mlffstore.documents import json_text
+from mlffstore.runtime.documents import json_text
 
 Version = Annotated[int | None, typer.Option("--version", min=0, help="Version of the store.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Tag of the store.")]
@@ -92,7 +92,7 @@ def stats(
     if diversity:
         import dataclasses
 
-        from mlffstore.stats.diversity import diversity as measure
+        from mlffstore.analysis.statistics.diversity import diversity as measure
 
         with err.status("measuring the diversity ..."):
             document["diversity"] = dataclasses.asdict(measure(snapshot))
@@ -128,7 +128,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report of STORE that people want to read: one HTML file that works offline, and a PDF."""
-    from mlffstore.report import write_report
+    from mlffstore.analysis.report import write_report
 
     handle = ml.open(store)
     snapshot = handle.snapshot(version, tag=tag)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlffstore as ml
-from mlffstore.batch import choose_teacher
 from mlffstore.cli.check import PolicyOption
 from mlffstore.cli.output import AsJson, StorePath, pairs, print_json, progress_bar
 from mlffstore.cli.output import out as console
-from mlffstore.describe import human_bytes
+from mlffstore.data.batch import choose_teacher
+from mlffstore.data.splits import SPLITS
 from mlffstore.release.manifest import read_manifest
 from mlffstore.release.selection import select
-from mlffstore.splits import SPLITS
+from mlffstore.store.describe import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

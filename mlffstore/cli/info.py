@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, grid, out, pairs, print_json
-from mlffstore.describe import describe, lines
+from mlffstore.store.describe import describe, lines
 
 
 def info(store: StorePath, as_json: AsJson = False) -> None:

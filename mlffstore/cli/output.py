@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlffstore.documents import json_text
+from mlffstore.runtime.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlffstore.cli.output import AsJson, err, grid, out, pairs, print_json, progress_bar
+from mlffstore.contracts.registry import available, get_generator, get_teacher
 from mlffstore.errors import DataError, MlffstoreError, TeacherError
-from mlffstore.registry import available, get_generator, get_teacher
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -74,8 +74,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that a teacher keeps its contract: invariances, derivatives, signs, units. Exit code 1 if it does not."""
-    from mlffstore.conformance import check as examine
-    from mlffstore.conformance import failed
+    from mlffstore.contracts.conformance import check as examine
+    from mlffstore.contracts.conformance import failed
 
     teacher = get_teacher(name, **teacher_options(weights, option))
     with err.status(f"checking {name} ..."):

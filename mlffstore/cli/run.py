@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, err, out, pairs, print_json
-from mlffstore.describe import describe, human_bytes, lines
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import load_recipe
 from mlffstore.pipeline.run import run as run_recipe
 from mlffstore.release.manifest import is_cut_from
+from mlffstore.store.describe import describe, human_bytes, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

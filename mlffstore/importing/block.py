@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore import electrons, rules
-from mlffstore.batch import SampleBatch
-from mlffstore.frames import gather
-from mlffstore.hydrogens import lacks_hydrogen
+from mlffstore.data import electrons, rules
+from mlffstore.data.ase import gather
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.hydrogens import lacks_hydrogen
 from mlffstore.importing.labels import missing_message
 from mlffstore.importing.roots import Roots
 from mlffstore.importing.spool import Block

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import DataError
-from mlffstore.ragged import reduce_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.importing.wording import Wording
 
 #: Bulk moduli of solids, eV/angstrom^3: from solid noble gases (about 1 GPa) to diamond (443 GPa), with a wide margin.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.schema import user_column
 from mlffstore.errors import DataError
-from mlffstore.schema import user_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore import electrons
+from mlffstore.data import electrons
+from mlffstore.data.schema import LABELS
+from mlffstore.data.units import convert, factor, spellings
 from mlffstore.errors import DataError
 from mlffstore.importing.account import describe
 from mlffstore.importing.spelling import label_of, same_unit, unit_for
-from mlffstore.schema import LABELS
-from mlffstore.units import convert, factor, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlffstore import rules
-from mlffstore.duplicates import check_policy
+from mlffstore.data import rules
+from mlffstore.data.schema import LABELS, check_teacher_name
 from mlffstore.errors import DataError
 from mlffstore.importing.extra import ExtraColumns
 from mlffstore.importing.labels import LabelReader
 from mlffstore.importing.roots import check_root
 from mlffstore.importing.wording import Wording
-from mlffstore.schema import LABELS, check_teacher_name
+from mlffstore.store.duplicates import check_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.hashing import U64
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.hashing import U64
     from mlffstore.importing.record import Record
     from mlffstore.importing.wording import Wording
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore import rules
+from mlffstore.data import rules
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.account import Account
 from mlffstore.importing.block import BlockMaker
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mlffstore.importing.record import Record
-    from mlffstore.store import Store
+    from mlffstore.store.facade import Store
 
 
 def import_files(
@@ -114,7 +114,7 @@ def import_files(
         Whether RDKit adds the hydrogens that SDF and SMILES leave out; if not, such files are refused.
     allow_no_hydrogen : bool, optional
         Accept molecules and molecular crystals that look as if their hydrogens were lost, see
-        `mlffstore.hydrogens.lacks_hydrogen`.
+        `mlffstore.data.hydrogens.lacks_hydrogen`.
     check_stress : bool, optional
         Refuse a stress whose sign or unit cannot be right, see `mlffstore.importing.checks.StressCheck`.
     on_error : {"refuse", "quarantine"}, optional

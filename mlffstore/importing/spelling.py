@@ -27,7 +27,7 @@ _COLUMNS = {
     "virials": "virial", "position": "positions", "positions": "positions", "pos": "positions", "length": "positions",
     "distance": "positions", "coordinates": "positions", "coord": "positions", "cell": "cell", "lattice": "cell",
 }  # fmt: skip
-#: Spellings of units that `mlffstore.units` does not list, without case and blanks.
+#: Spellings of units that `mlffstore.data.units` does not list, without case and blanks.
 _SYNONYMS = {
     "electronvolt": "eV", "electronvolts": "eV", "hartrees": "hartree", "eh": "hartree", "ry": "rydberg",
     "kcalmol": "kcal/mol",

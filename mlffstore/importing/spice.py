@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.units import convert
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.record import Record
-from mlffstore.units import convert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

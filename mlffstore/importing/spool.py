@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.hashing import U64
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.hashing import U64
 
 #: Bytes kept in memory; what comes after goes to the temporary file.
 MEMORY_NBYTES = 256 << 20

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import MissingDependencyError
 from mlffstore.pipeline.plan import SIZES
 from mlffstore.pipeline.recipe import cut
-from mlffstore.ragged import reduce_rows
-from mlffstore.store import open as open_store
+from mlffstore.store.facade import open as open_store
 
 if TYPE_CHECKING:
+    from mlffstore.analysis.statistics.diversity import Diversity
     from mlffstore.pipeline.recipe import Part, Recipe, Task
-    from mlffstore.snapshot import Snapshot
-    from mlffstore.stats.diversity import Diversity
-    from mlffstore.store import Store
+    from mlffstore.store.facade import Store
+    from mlffstore.store.snapshot import Snapshot
 
 #: Tasks that make up for rejected samples are numbered from here, out of the way of a part that grows.
 REFILL = 10**9
@@ -243,7 +243,7 @@ def _coverage(snapshot: Snapshot) -> tuple[int, dict[str, int], dict[str, int], 
 
 
 def _diversity(snapshot: Snapshot, n_environments: int) -> Diversity | None:
-    from mlffstore.stats.diversity import diversity
+    from mlffstore.analysis.statistics.diversity import diversity
 
     try:
         return diversity(snapshot, n_environments=n_environments, n_seeds=1)

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import concatenate
+from mlffstore.contracts.registry import get_generator, get_teacher, shared_teacher
+from mlffstore.data.batch import concatenate
+from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import StoreNotFoundError
-from mlffstore.labelling import label_batch
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.selection import coordinates, distance_to, fingerprints, select, spacing
-from mlffstore.processes import local_pool
-from mlffstore.ragged import reduce_rows
-from mlffstore.registry import get_generator, get_teacher, shared_teacher
-from mlffstore.store import create
-from mlffstore.store import open as open_store
+from mlffstore.runtime.processes import local_pool
+from mlffstore.store.facade import create
+from mlffstore.store.facade import open as open_store
+from mlffstore.store.labelling import label_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.protocols import Generator, TeacherLabels
-    from mlffstore.schema import Array
-    from mlffstore.store import Store
+    from mlffstore.contracts.protocols import Generator, TeacherLabels
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
+    from mlffstore.store.facade import Store
 
 
 @dataclass(frozen=True, slots=True)

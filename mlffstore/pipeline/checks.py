@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.geometry import smallest_distances
-from mlffstore.ragged import reduce_rows
+from mlffstore.data.geometry import smallest_distances
+from mlffstore.data.ragged import reduce_rows
 
 if TYPE_CHECKING:
-    from mlffstore.batch import SampleBatch
+    from mlffstore.contracts.protocols import TeacherLabels
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
     from mlffstore.pipeline.recipe import Checks
-    from mlffstore.protocols import TeacherLabels
-    from mlffstore.schema import Array
 
 
 def verdicts(batch: SampleBatch, labels: TeacherLabels, checks: Checks) -> list[str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Task
 from mlffstore.pipeline.task import labelled, rng_of
-from mlffstore.registry import get_generator, shared_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable

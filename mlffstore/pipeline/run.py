@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.contracts.registry import get_generator, get_teacher
 from mlffstore.errors import MlffstoreError, RecipeError
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.task import Outcome, run_task
-from mlffstore.processes import local_pool
-from mlffstore.registry import get_generator, get_teacher
-from mlffstore.store import create
+from mlffstore.runtime.processes import local_pool
+from mlffstore.store.facade import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from mlffstore.pipeline.recipe import Recipe, Task
-    from mlffstore.store import Store
+    from mlffstore.store.facade import Store
 
 _log = logging.getLogger(__name__)
 #: A task that fails is tried again so often before the run gives up on it.

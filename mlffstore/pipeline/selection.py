@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.statistics.diversity import environments
 from mlffstore.errors import missing_dependency
-from mlffstore.stats.diversity import environments
 
 if TYPE_CHECKING:
-    from mlffstore.batch import SampleBatch
-    from mlffstore.schema import Array
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
 
 METHODS = ("direct", "farthest")
 #: Atomic numbers from 0, as in ASE.

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.labelling import label_batch
+from mlffstore.contracts.protocols import TeacherLabels
+from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.protocols import TeacherLabels
-from mlffstore.registry import get_generator, shared_teacher
-from mlffstore.store import open as open_store
+from mlffstore.store.facade import open as open_store
+from mlffstore.store.labelling import label_batch
 
 if TYPE_CHECKING:
-    from mlffstore.batch import SampleBatch
+    from mlffstore.contracts.protocols import Generated, Generator, Teacher
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.pipeline.recipe import Recipe, Task
-    from mlffstore.protocols import Generated, Generator, Teacher
-    from mlffstore.store import Store
+    from mlffstore.store.facade import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.splits import SPLITS
+from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
+    from mlffstore.data.schema import Array
     from mlffstore.release.reading import Release
-    from mlffstore.schema import Array
 
 _BLOCK = 4096
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.schema import LABELS, STANDARD, USER_DTYPES, check_teacher_name
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
-from mlffstore.schema import LABELS, STANDARD, USER_DTYPES, check_teacher_name
-from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import h5py
 
-    from mlffstore.schema import Array
+    from mlffstore.data.schema import Array
 
 #: Bytes that deflate makes of one, at most (1032, RFC 1951), and a bound for the other codecs.
 _DEFLATE, _OTHER = 1100, 1 << 17

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.hashing import content_hash
+from mlffstore.data.schema import LABELS, STANDARD
+from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import FormatError, MlffstoreError
-from mlffstore.hashing import content_hash
-from mlffstore.maintenance.verify import Problem
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.release.reading import Release
-from mlffstore.schema import LABELS, STANDARD
-from mlffstore.splits import SPLITS, assign
+from mlffstore.store.maintenance.verify import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.schema import Array
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
 
 _BLOCK = 4096
 #: Relative difference of a statistic that summing in another order explains.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.store.snapshot import Snapshot
 
 #: Name of the manifest in the folder of a release.
 MANIFEST = "MANIFEST.json"

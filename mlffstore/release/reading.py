@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, assemble, choose_teacher, concatenate
+from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, concatenate
+from mlffstore.data.masks import TRUTH, present
+from mlffstore.data.ragged import offsets
+from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, FormatError, StoreNotFoundError, problems_message
-from mlffstore.masks import TRUTH, present
-from mlffstore.ragged import offsets
 from mlffstore.release import gate
 from mlffstore.release.manifest import MANIFEST, read_manifest
-from mlffstore.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
-from mlffstore.splits import SPLITS
 
 if TYPE_CHECKING:
     import os

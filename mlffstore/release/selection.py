@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.batch import choose_teacher
-from mlffstore.ragged import offsets, reduce_rows
-from mlffstore.schema import LABELS, Array, label_key
-from mlffstore.splits import SPLITS
+from mlffstore.data.batch import choose_teacher
+from mlffstore.data.ragged import offsets, reduce_rows
+from mlffstore.data.schema import LABELS, Array, label_key
+from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.ragged import Ints
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.ragged import Ints
+    from mlffstore.store.snapshot import Snapshot
 
 #: Samples whose labels are looked at in one step.
 _BLOCK = 4096

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import FormatError, StoreNotFoundError
-from mlffstore.maintenance.verify import Problem
 from mlffstore.release.inspection import inspect, inspect_apart
 from mlffstore.release.manifest import (
     CHECKSUMS,
@@ -22,6 +21,7 @@ from mlffstore.release.manifest import (
     load_manifest,
     name_error,
 )
+from mlffstore.store.maintenance.verify import Problem
 
 if TYPE_CHECKING:
     import os

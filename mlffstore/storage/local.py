@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
+from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import TEMPORARY, Content, Found, NotDurableError, check_path
 from mlffstore.storage.permissions import Permissions
-from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -9,9 +9,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import ReadOnlyError, StorageError, missing_dependency
+from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
 from mlffstore.storage.client_options import is_panic, refused_options, without_values
-from mlffstore.threads import io_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

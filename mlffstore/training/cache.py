@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
-from mlffstore.ragged import offsets
 from mlffstore.training.columns import ALIGN, WIDTH, Columns, UserColumn, in_memory
 from mlffstore.training.folders import cache_folder, lock, make_room, remove, unfinished
 from mlffstore.training.folders import cached as cached
@@ -28,7 +28,7 @@ from mlffstore.training.folders import cached as cached
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mlffstore.schema import Array, Column
+    from mlffstore.data.schema import Array, Column
     from mlffstore.training.sources import Source
 
 #: Changes when the layout does.
@@ -240,7 +240,7 @@ def _map(path: Path, dtype: str, shape: list[int]) -> Array:
 
 def damage(folder: Path) -> str:
     """Return what is wrong with a cache after reading all of it; nothing if it is what was written, or gone."""
-    from mlffstore.kernels import check_rows, sum_records
+    from mlffstore.data.kernels import check_rows, sum_records
 
     try:
         columns = _open(folder, folder)

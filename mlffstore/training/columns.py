@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.ragged import offsets, reduce_rows, row_indices
 from mlffstore.errors import CorruptionError, DataError
-from mlffstore.ragged import offsets, reduce_rows, row_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array, Column
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array, Column
 
 #: Bytes that records are aligned to: a line of the processor's cache.
 ALIGN = 64
@@ -168,7 +168,7 @@ class Columns:
 
     def put(self, batch: SampleBatch, first: int = 0) -> int:
         """Write samples from index `first` on; return the index after them."""
-        from mlffstore.kernels import pack
+        from mlffstore.data.kernels import pack
 
         last, real = first + len(batch), self.records.dtype
         labels = batch.labels.get(self.teacher, {})
@@ -203,7 +203,7 @@ class Columns:
 
     def sealed(self) -> Columns:
         """Return the columns, all filled, with their checksums and without masks of what is never missing."""
-        from mlffstore.kernels import sum_records, sum_rows
+        from mlffstore.data.kernels import sum_records, sum_rows
 
         sums = np.empty(len(self), np.uint64)
         sum_records(self.begin, self.records.itemsize, self.records.view(np.uint64), self.rows.view(np.uint64), sums)
@@ -231,7 +231,7 @@ class Columns:
 
     def take_user(self, index: Array, counts: Array, out: Mapping[str, Array]) -> None:
         """Copy the user columns, and their masks, of the samples at `index`, which have `counts` atoms."""
-        from mlffstore.kernels import check_rows
+        from mlffstore.data.kernels import check_rows
 
         rows = {"sample": index}
         if any(column.axis == "atom" for column in self.user.values()):

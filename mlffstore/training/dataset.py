@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore.batch import normalise_indices
+from mlffstore.data.batch import normalise_indices
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.splits import SPLITS
 from mlffstore.training.cache import decoded, mapped
 from mlffstore.training.columns import TRAINED
 from mlffstore.training.sources import choose_user, pinned, source
@@ -30,7 +30,7 @@ except ImportError as _error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mlffstore.schema import Array
+    from mlffstore.data.schema import Array
     from mlffstore.training.columns import Columns
     from mlffstore.training.loader import Loader
     from mlffstore.training.stream import Stream

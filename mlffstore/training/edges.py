@@ -28,7 +28,7 @@ def edges(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
     shift : torch.Tensor, shape (E, 3)
         Angstrom, to be added: the neighbour is at ``positions[j] + shift``.
     """
-    from mlffstore.kernels import find_edges
+    from mlffstore.data.kernels import find_edges
 
     positions, cell, pbc, ptr = (batch[name].numpy() for name in ("positions", "cell", "pbc", "ptr"))
     index, shift = find_edges(ptr, positions, cell, pbc, np.array([cutoff], np.float64))

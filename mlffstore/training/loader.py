@@ -19,8 +19,8 @@ from mlffstore.training.window import Window
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
     from mlffstore.training.dataset import Batch, TorchDataset
 
 #: Samples gathered in one call, about: enough to hide the cost of a call, few enough for the processor's cache.

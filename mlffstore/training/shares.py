@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
-from mlffstore.ragged import offsets
 
 if TYPE_CHECKING:
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
 
 
 def check_rank(rank: int, world_size: int) -> None:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, choose_teacher
+from mlffstore.data.batch import SampleBatch, choose_teacher
+from mlffstore.data.schema import LABELS, label_key
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.release import Release, is_release
-from mlffstore.schema import LABELS, label_key
-from mlffstore.splits import SPLITS
 from mlffstore.training.columns import TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array, Column
-    from mlffstore.snapshot import Snapshot
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array, Column
+    from mlffstore.store.snapshot import Snapshot
 
 T = TypeVar("T")
 #: Samples decoded at a time.
@@ -148,7 +148,7 @@ def source(data: Any, teacher: str | None) -> Source:
     if isinstance(data, (str, os.PathLike)) and is_release(data):
         return ReleaseSource(Release(data), teacher)
     if isinstance(data, (str, os.PathLike)):
-        from mlffstore.store import open as open_store
+        from mlffstore.store.facade import open as open_store
 
         data = open_store(data)
     return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
@@ -161,7 +161,7 @@ def pinned(source: Any) -> Any:
 
         if is_release(source):
             return os.path.abspath(source)
-        from mlffstore.store import open as open_store
+        from mlffstore.store.facade import open as open_store
 
         source = open_store(source)
     return source.snapshot() if hasattr(source, "snapshot") else source

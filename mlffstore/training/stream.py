@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from mlffstore.data.ragged import offsets
+from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
-from mlffstore.ragged import offsets
-from mlffstore.splits import SPLITS
 from mlffstore.training.columns import TRAINED, Columns, in_memory
 from mlffstore.training.dataset import REAL, check_names
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
@@ -23,8 +23,8 @@ from mlffstore.training.window import Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mlffstore.ragged import Ints
-    from mlffstore.schema import Array
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
     from mlffstore.training.dataset import Batch
 
 

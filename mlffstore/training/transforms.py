@@ -189,7 +189,7 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
     """
     import yaml
 
-    from mlffstore.batch import choose_teacher
+    from mlffstore.data.batch import choose_teacher
 
     document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     normal = document["normalisation"]

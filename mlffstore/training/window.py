@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlffstore.schema import Array
+    from mlffstore.data.schema import Array
     from mlffstore.training.columns import Columns
 
 #: Names of the columns with a row for each atom, beside user columns.
@@ -74,7 +74,7 @@ class Window:
         CorruptionError
             If the bytes of a sample are not what was written.
         """
-        from mlffstore.kernels import gather
+        from mlffstore.data.kernels import gather
 
         c, real = self.columns, self.columns["positions"].dtype
         nothing = np.zeros(0, real)

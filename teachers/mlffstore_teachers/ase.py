@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.protocols import TeacherInfo, TeacherLabels
+    from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
+    from mlffstore.data.batch import SampleBatch
 
 
 class ASETeacher:

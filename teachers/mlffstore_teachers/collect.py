@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.protocols import TeacherLabels
+from mlffstore.contracts.protocols import TeacherLabels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
 
 
 def failure(name: str, error: BaseException) -> str:

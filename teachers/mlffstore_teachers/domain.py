@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.ragged import reduce_rows
+from mlffstore.data.ragged import reduce_rows
 
 if TYPE_CHECKING:
-    from mlffstore.batch import SampleBatch
-    from mlffstore.protocols import TeacherInfo
+    from mlffstore.contracts.protocols import TeacherInfo
+    from mlffstore.data.batch import SampleBatch
 
 
 def refusals(info: TeacherInfo, batch: SampleBatch, *, charged: bool) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from mlffstore.protocols import TeacherInfo
+from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore_teachers.ase import ASETeacher
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
 from mlffstore.errors import TeacherError
-from mlffstore.processes import Workers
-from mlffstore.protocols import TeacherInfo, TeacherLabels
+from mlffstore.runtime.processes import Workers
 from mlffstore_teachers.ase import ASETeacher
 from mlffstore_teachers.domain import refusals
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
 
 #: Samples that a process is given at a time.
 _CHUNK = 16

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore.protocols import TeacherInfo, TeacherLabels
 from mlffstore_teachers.collect import collect
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import balanced_groups, predict
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
 
 #: Arrays of pairs and angles are this much longer than the first groups need, as every call computes what is padded ...
 _HEADROOM = 1.05

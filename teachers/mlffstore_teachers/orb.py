@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore.protocols import TeacherInfo
 from mlffstore_teachers.collect import collect
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
@@ -22,8 +22,8 @@ from mlffstore_teachers.groups import groups, predict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlffstore.batch import SampleBatch
-    from mlffstore.protocols import TeacherLabels
+    from mlffstore.contracts.protocols import TeacherLabels
+    from mlffstore.data.batch import SampleBatch
 
 
 class OrbTeacher:

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore.protocols import TeacherInfo
 from mlffstore_teachers.ase import ASETeacher
 
 if TYPE_CHECKING:

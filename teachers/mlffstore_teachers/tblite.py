@@ -6,8 +6,8 @@ import functools
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
+from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore.protocols import TeacherInfo
 from mlffstore_teachers.ase import ASETeacher
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.labelling import label_batch
+from mlffstore.store.labelling import label_batch
 
 METALS = ("Cu", "Al", "Ni", "Pd", "Ag", "Pt", "Au")
 MOLECULES = ("CH3OH", "C6H6", "CH3CONH2", "CH3CH2OH", "C2H6", "CH3CHO")

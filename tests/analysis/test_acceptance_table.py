@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 import mlffstore as ml
+from mlffstore.analysis.validation import load_policy
+from mlffstore.analysis.validation.policy import QUANTITIES
 from mlffstore.cli.app import app
 from mlffstore.errors import GateError, PolicyError
-from mlffstore.validation import load_policy
-from mlffstore.validation.policy import QUANTITIES
 from tests.samples import metal_frames
 
 

@@ -7,8 +7,8 @@ import pytest
 from ase.build import bulk
 
 import mlffstore as ml
-from mlffstore.geometry import MAX_IMAGES, pairs, too_flat
-from mlffstore.kernels import _frame
+from mlffstore.data.geometry import MAX_IMAGES, pairs, too_flat
+from mlffstore.data.kernels import _frame
 
 
 def test_the_number_of_images_is_that_of_the_kernel():

@@ -10,10 +10,10 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
+from mlffstore.analysis.report import write_report
+from mlffstore.analysis.report.page import place
+from mlffstore.analysis.report.picture import layout, picture
 from mlffstore.errors import DataError
-from mlffstore.report import write_report
-from mlffstore.report.page import place
-from mlffstore.report.picture import layout, picture
 
 pytest.importorskip("matplotlib")
 

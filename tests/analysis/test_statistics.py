@@ -12,13 +12,13 @@ import pytest
 from ase.data import atomic_numbers, chemical_symbols
 
 import mlffstore as ml
-from mlffstore.blocks import Block
+from mlffstore.analysis.statistics.diversity import diversity, vendi
+from mlffstore.analysis.statistics.gather import Gather, Part
+from mlffstore.analysis.statistics.sketch import ERROR, EXACT, Moments, Sketch
+from mlffstore.data.geometry import neighbour_counts, pairs
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
-from mlffstore.geometry import neighbour_counts, pairs
-from mlffstore.ragged import offsets
-from mlffstore.stats.diversity import diversity, vendi
-from mlffstore.stats.gather import Gather, Part
-from mlffstore.stats.sketch import ERROR, EXACT, Moments, Sketch
+from mlffstore.lazy.blocks import Block
 
 CLOSE = {"rel": 1e-10, "abs": 1e-12}
 

@@ -10,10 +10,10 @@ import pytest
 import xarray as xr
 
 import mlffstore as ml
+from mlffstore.analysis.validation import load_policy
+from mlffstore.analysis.validation.judge import DATASET_CHECKS, SAMPLE_CHECKS
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError, MissingDependencyError, PolicyError, TeacherError
-from mlffstore.ragged import offsets
-from mlffstore.validation import load_policy
-from mlffstore.validation.judge import DATASET_CHECKS, SAMPLE_CHECKS
 
 KCAL_PER_MOL, GPA = 23.0605, 160.2177
 

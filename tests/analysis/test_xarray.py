@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 
 import mlffstore as ml
-from mlffstore import xarray_engine
+from mlffstore.data.schema import STANDARD
 from mlffstore.errors import DataError
-from mlffstore.schema import STANDARD
+from mlffstore.lazy import engine as xarray_engine
 
 
 @pytest.fixture

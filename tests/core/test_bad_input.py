@@ -13,7 +13,8 @@ import pytest
 from ase import Atoms
 
 import mlffstore as ml
-from mlffstore import errors, rules, units
+from mlffstore import errors
+from mlffstore.data import rules, units
 from tests.samples import labelled, metal_frames, molecule_frames
 
 if TYPE_CHECKING:
@@ -209,10 +210,10 @@ def test_a_read_only_folder(tmp_path):
     code = (
         "import os, sys\n"
         "import mlffstore as ml\n"
-        "from mlffstore.store import Store\n"
+        "from mlffstore.store.facade import Store\n"
         "batch = ml.SampleBatch(n_atoms=[1], numbers=[1], positions=[[0., 0, 0]], energy=[0.], forces=[[0., 0, 0]])\n"
         "store = ml.open(sys.argv[1], mode='a')\n"
-        "import mlffstore.rules, mlffstore.segment, encodings.idna\n"
+        "import mlffstore.data.rules, mlffstore.format.segment, encodings.idna\n"
         "os.getuid() == 0 and os.setuid(65534)\n"
         "try:\n"
         "    store.append(batch)\n"

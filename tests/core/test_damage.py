@@ -104,7 +104,7 @@ def test_edited_and_replayed_log_entries_are_found(store):
 
 def rewrite(store, change) -> None:
     """Edit entry 1 and give it a right checksum, as someone who means harm would."""
-    from mlffstore.codec import crc32c
+    from mlffstore.format.codec import crc32c
 
     path = Path(store.url) / "_log" / f"{1:020d}.json"
     document = json.loads(path.read_bytes())
@@ -169,7 +169,7 @@ def test_hostile_entries_are_refused(name, store):
 
 
 def sealed(text: bytes) -> bytes:
-    from mlffstore.codec import crc32c
+    from mlffstore.format.codec import crc32c
 
     return text + b',"crc32c":%d}\n' % crc32c(text)
 
@@ -195,7 +195,7 @@ def test_strange_json_is_refused(text, store):
 
 
 def test_a_huge_entry_is_not_read_into_memory(store, monkeypatch):
-    from mlffstore import log
+    from mlffstore.format import log
 
     path = Path(store.url) / "_log" / f"{1:020d}.json"
     with path.open("wb") as file:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlffstore as ml
-from mlffstore.hashing import content_hash
+from mlffstore.data.hashing import content_hash
 from tests.samples import mixed_frames
 
 MASK = 2**64 - 1

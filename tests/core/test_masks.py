@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.batch import concatenate
+from mlffstore.data.batch import concatenate
 from mlffstore.errors import DataError, FormatError
-from mlffstore.log import Entry, entry_path, now
-from mlffstore.records import segment_document
-from mlffstore.segment import write_segment
+from mlffstore.format.log import Entry, entry_path, now
+from mlffstore.format.records import segment_document
+from mlffstore.format.segment import write_segment
 
 #: float64 cannot hold it.
 LARGE = 2**62 + 1

@@ -7,7 +7,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, DataError, StorageError
-from mlffstore.log import Log
+from mlffstore.format.log import Log
 from tests.samples import metal_frames
 
 

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-
-import mlffstore as ml
 from mlffstore.records import layer_document
 from mlffstore.schema import label_column
 from mlffstore.segment import write_layer
+
+import mlffstore as ml
 from tests.samples import metal_frames, molecule_frames
 
 HERE = Path(__file__).parent

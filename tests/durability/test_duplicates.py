@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.duplicates import HashSet
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.store.duplicates import HashSet
 from tests.samples import metal_frames
 
 

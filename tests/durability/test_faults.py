@@ -16,7 +16,7 @@ from tests.durability.faults import FaultyOs, LossyStorage
 from tests.samples import metal_frames
 
 if TYPE_CHECKING:
-    from mlffstore.store import Store
+    from mlffstore.store.facade import Store
 
 
 def count_calls(monkeypatch, tmp_path, batch) -> int:
@@ -132,7 +132,7 @@ def test_an_unclear_commit_is_made_clear_by_its_key(what, tmp_path):
 
 
 def test_a_failed_checkpoint_fails_no_commit(tmp_path, monkeypatch, caplog):
-    from mlffstore import checkpoint
+    from mlffstore.format import checkpoint
 
     monkeypatch.setattr(checkpoint, "EVERY", 2)
     store = ml.create(tmp_path / "d.zarr")

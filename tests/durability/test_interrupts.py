@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore import checkpoint
+from mlffstore.format import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable

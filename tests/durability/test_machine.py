@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import mlffstore as ml
-from mlffstore import checkpoint
-from mlffstore.codec import crc32c
 from mlffstore.errors import ConflictError, DataError, MlffstoreError
-from mlffstore.segment import write_segment
+from mlffstore.format import checkpoint
+from mlffstore.format.codec import crc32c
+from mlffstore.format.segment import write_segment
 from tests.samples import metal_frames
 
 _BATCHES = [ml.SampleBatch.from_ase(metal_frames(n, seed=n)) for n in (1, 2, 3)]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore import checkpoint
+from mlffstore.data.schema import label_column
 from mlffstore.errors import ConflictError, DataError, ReadOnlyError, StorageError
-from mlffstore.records import layer_document
-from mlffstore.schema import label_column
-from mlffstore.segment import write_layer, write_segment
+from mlffstore.format import checkpoint
+from mlffstore.format.records import layer_document
+from mlffstore.format.segment import write_layer, write_segment
 from tests.samples import metal_frames, mixed_frames, molecule_frames
 
 
@@ -111,7 +111,7 @@ def test_accepted_and_rejected_samples_are_merged_apart(store):
 
 
 def test_a_run_that_changes_meanwhile_is_left_alone(store, monkeypatch):
-    from mlffstore.maintenance import compaction
+    from mlffstore.store.maintenance import compaction
 
     for i in range(3):
         store.append(metal_frames(2, seed=i))
@@ -232,7 +232,7 @@ def test_expired_versions_free_space_and_tagged_ones_stay(store):
 
 def test_data_that_waited_too_long_for_its_commit_is_not_committed(store, monkeypatch):
     """A laptop that slept for a week between data and commit finds its data collected."""
-    from mlffstore import transaction as module
+    from mlffstore.store import transaction as module
 
     assert store.append(metal_frames(2)) == 1
 
@@ -287,7 +287,7 @@ class CountingStorage:
 
 
 def reads_to_open(store) -> int:
-    from mlffstore.log import Log
+    from mlffstore.format.log import Log
 
     log = Log(CountingStorage(store._storage), store._log._empty)
     log.refresh()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore import staging
 from mlffstore.errors import DataError, FormatError, StorageError
-from mlffstore.log import Log
+from mlffstore.format.log import Log
 from mlffstore.storage import local
+from mlffstore.store import staging
 from tests.durability.faults import FaultyOs
 from tests.samples import metal_frames
 

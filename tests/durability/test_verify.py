@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore import checkpoint
+from mlffstore.data.schema import label_column
 from mlffstore.errors import StoreError, StoreNotFoundError
-from mlffstore.records import layer_document
-from mlffstore.schema import label_column
-from mlffstore.segment import write_layer
+from mlffstore.format import checkpoint
+from mlffstore.format.records import layer_document
+from mlffstore.format.segment import write_layer
 from tests.samples import metal_frames, mixed_frames
 
 
@@ -151,7 +151,7 @@ def test_the_root_document_is_checked_against_the_log(store):
 
 
 def test_a_checkpoint_that_says_something_else_is_found(store):
-    from mlffstore.codec import crc32c
+    from mlffstore.format.codec import crc32c
 
     path = sorted((store / "_checkpoint").glob("0*.json"))[-1]
     text = path.read_bytes().rpartition(b',"crc32c":')[0].replace(b'"k1":2', b'"k1":3')

@@ -12,8 +12,8 @@ import pytest
 from ase.data import covalent_radii
 
 import mlffstore as ml
-from mlffstore.geometry import smallest_distances
-from mlffstore.protocols import Generator
+from mlffstore.contracts.protocols import Generator
+from mlffstore.data.geometry import smallest_distances
 
 
 @pytest.fixture(scope="module")

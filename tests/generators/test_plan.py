@@ -15,9 +15,9 @@ import yaml
 from ase import Atoms
 
 import mlffstore as ml
+from mlffstore.data.splits import SPLITS, assign
 from mlffstore.pipeline.plan import plan
 from mlffstore.pipeline.recipe import load_recipe
-from mlffstore.splits import SPLITS, assign
 from mlffstore_generators import smiles
 from mlffstore_generators.prototypes import draw_element
 from mlffstore_generators.seeds import molecules

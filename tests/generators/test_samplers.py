@@ -8,10 +8,10 @@ from ase import units
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.batch import SampleBatch
+from mlffstore.contracts.protocols import Generator
+from mlffstore.contracts.registry import shared_teacher
+from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError
-from mlffstore.protocols import Generator
-from mlffstore.registry import shared_teacher
 from mlffstore_generators.samplers.langevin import Ensemble
 from mlffstore_generators.seeds.base import Seed
 
@@ -74,7 +74,7 @@ class Well:
     """An exact harmonic well, to see what the integrator does: E = k |x - x0|^2 / 2 of every atom."""
 
     def __init__(self, k, rest):
-        from mlffstore.protocols import TeacherInfo
+        from mlffstore.contracts.protocols import TeacherInfo
 
         self.k, self.rest = k, rest
         self.info = TeacherInfo(
@@ -82,7 +82,7 @@ class Well:
         )
 
     def label(self, batch):
-        from mlffstore.protocols import TeacherLabels
+        from mlffstore.contracts.protocols import TeacherLabels
 
         move = batch.positions - np.tile(self.rest, (len(batch), 1))
         energy = 0.5 * self.k * np.add.reduceat((move**2).sum(1), batch.offsets[:-1])

@@ -10,9 +10,9 @@ import pytest
 from ase.data import covalent_radii
 
 import mlffstore as ml
-from mlffstore.batch import SampleBatch
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.geometry import pairs
 from mlffstore.errors import DataError, RegistryError
-from mlffstore.geometry import pairs
 from mlffstore_generators import molecules as quick_molecules
 from mlffstore_generators.seeds import Seeds, clusters, get_seeds, known
 from mlffstore_generators.seeds import molecules as molecules_of_nci

@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from ase.db import connect
 
 import mlffstore as ml
-from mlffstore import electrons
+from mlffstore.data import electrons
 from mlffstore.errors import DataError
 from tests.samples import labelled
 

@@ -14,7 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor, rdDistGeom
 
 import mlffstore as ml
-from mlffstore import hydrogens
+from mlffstore.data import hydrogens
 from mlffstore.errors import DataError, UnitError
 from mlffstore.importing.spice import read_spice
 from tests.samples import molecule_frames

@@ -93,7 +93,7 @@ def test_two_imports_of_one_file_at_once(file: Path, tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 import mlffstore as ml
-from mlffstore.transaction import Transaction
+from mlffstore.store.transaction import Transaction
 commit = Transaction.commit
 def killed(self, *args, **kwargs):
     if ml.open(sys.argv[-1]).version:  # the second file of two

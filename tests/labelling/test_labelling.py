@@ -10,7 +10,7 @@ from ase.build import molecule
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, DataError, ReadOnlyError
-from mlffstore.labelling import label_batch
+from mlffstore.store.labelling import label_batch
 from tests.samples import metal_frames
 
 
@@ -123,7 +123,7 @@ def test_several_processes_share_a_pass(store):
 
 
 def test_a_segment_that_somebody_else_labels_meanwhile_is_theirs(store, monkeypatch):
-    from mlffstore import labelling
+    from mlffstore.store import labelling
 
     write_layer, other = labelling.write_layer, []
 
@@ -141,7 +141,7 @@ def test_a_segment_that_somebody_else_labels_meanwhile_is_theirs(store, monkeypa
 
 
 def test_compaction_during_a_pass(store, monkeypatch):
-    from mlffstore import labelling
+    from mlffstore.store import labelling
 
     write_layer, merged = labelling.write_layer, []
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import mlffstore as ml
+from mlffstore.data.geometry import smallest_distances
 from mlffstore.errors import RecipeError
-from mlffstore.geometry import smallest_distances
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run

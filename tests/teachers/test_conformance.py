@@ -10,11 +10,11 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.conformance import check, default_samples, failed
+from mlffstore.contracts.conformance import check, default_samples, failed
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
-    from mlffstore.protocols import TeacherLabels
+    from mlffstore.contracts.protocols import TeacherLabels
 
 
 BUILT_IN = ["emt", "gfn2-xtb", "gfn1-xtb", "chgnet", "sevennet-0"]  # FeNNol and Orb have files of their own

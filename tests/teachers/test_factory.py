@@ -9,8 +9,8 @@ import pytest
 from ase.build import bulk
 
 import mlffstore as ml
+from mlffstore.contracts.protocols import Teacher
 from mlffstore.errors import TeacherError
-from mlffstore.protocols import Teacher
 
 CRASHING = "ase:tests.teachers.crashing:Crashing"
 

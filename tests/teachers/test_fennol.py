@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 from ase.collections import g2
 
 import mlffstore as ml
-from mlffstore.conformance import check, failed
+from mlffstore.contracts.conformance import check, failed
 from mlffstore.errors import TeacherError
 
 pytest.importorskip("fennol")

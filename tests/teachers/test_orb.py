@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.conformance import check, failed
+from mlffstore.contracts.conformance import check, failed
 from mlffstore.errors import TeacherError
 
 pytest.importorskip("orb_models")

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.protocols import Teacher
+from mlffstore.contracts.protocols import Teacher
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.contracts.protocols import Generated
+from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.geometry import pairs
 from mlffstore.errors import DataError
-from mlffstore.geometry import pairs
-from mlffstore.protocols import Generated
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ import numpy as np
 from ase import units
 from ase.data import atomic_masses
 
-from mlffstore.batch import SampleBatch
-from mlffstore.ragged import offsets
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.ragged import offsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ase import Atoms
 
-    from mlffstore.protocols import Teacher
-    from mlffstore.schema import Array
+    from mlffstore.contracts.protocols import Teacher
+    from mlffstore.data.schema import Array
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch, concatenate
+from mlffstore.contracts.protocols import Generated
+from mlffstore.contracts.registry import shared_teacher
+from mlffstore.data.batch import SampleBatch, concatenate
 from mlffstore.errors import DataError
-from mlffstore.protocols import Generated
-from mlffstore.registry import shared_teacher
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import Ensemble
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from mlffstore.contracts.registry import shared_teacher
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.registry import shared_teacher
 from mlffstore_generators.samplers.base import SeedSampler, sound
 from mlffstore_generators.samplers.teacher import label, relaxed
 from mlffstore_generators.seeds.base import NoSeedError, Seed
@@ -19,7 +19,7 @@ from mlffstore_generators.seeds.base import NoSeedError, Seed
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlffstore.protocols import Teacher
+    from mlffstore.contracts.protocols import Teacher
 
 #: Modes below this frequency, THz, are left out: of a molecule these are the rigid ones. 1 THz is 33 cm^-1.
 CUTOFF_THZ = 1.0

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mlffstore.batch import concatenate
+from mlffstore.contracts.protocols import Generated
+from mlffstore.contracts.registry import shared_teacher
+from mlffstore.data.batch import concatenate
 from mlffstore.errors import DataError
-from mlffstore.protocols import Generated
-from mlffstore.registry import shared_teacher
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.teacher import label
@@ -19,7 +19,7 @@ from mlffstore_generators.samplers.teacher import label
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlffstore.batch import SampleBatch
+    from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
 #: A step moves no atom farther than this, angstrom.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from mlffstore.batch import SampleBatch
+from mlffstore.data.batch import SampleBatch
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.protocols import Teacher, TeacherLabels
+    from mlffstore.contracts.protocols import Teacher, TeacherLabels
 
 
 def label(teacher: Teacher, frames: Sequence[Atoms]) -> TeacherLabels:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from mlffstore.batch import SampleBatch
+from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError, RegistryError
 
 if TYPE_CHECKING:

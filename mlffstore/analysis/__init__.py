@@ -1,0 +1,1 @@
+"""Statistics, validation and the report."""

@@ -1,0 +1,99 @@
+"""The report as a PDF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.analysis.report.picture import layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlffstore.analysis.report.contents import Contents, Shown
+
+#: A4, inches.
+_PAPER = (8.27, 11.69)
+#: Lines of text on a page.
+_LINES = 62
+#: Pictures in a row.
+_ACROSS = 5
+
+
+def write_pdf(contents: Contents, path: Path) -> None:
+    """Write the tables, figures and pictures of a report, some a page."""
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
+
+    c = contents
+    with PdfPages(path, metadata={"Title": c.title, "CreationDate": None}) as pdf:
+        lines = _lines(c)
+        for start in range(0, len(lines), _LINES):
+            sheet = Figure(figsize=_PAPER)
+            text = "\n".join(lines[start : start + _LINES])
+            sheet.text(0.07, 0.95, text, va="top", family="monospace", fontsize=8)
+            pdf.savefig(sheet)
+        for start in range(0, len(c.figures), 6):
+            sheet = Figure(figsize=_PAPER, layout="constrained")
+            grid = sheet.subplots(3, 2, squeeze=False).ravel()
+            for ax, one in zip(grid, c.figures[start : start + 6], strict=False):
+                one.draw(ax)
+                ax.set_title(one.title, fontsize=8)
+            for ax in grid[len(c.figures[start : start + 6]) :]:
+                ax.set_axis_off()
+            pdf.savefig(sheet, dpi=150)
+        _pictures(pdf, "Worst samples", c.worst)
+        _pictures(pdf, "Random samples", c.gallery)
+
+
+def _lines(c: Contents) -> list[str]:
+    s = c.summary
+    out = [
+        c.title, "", f"{s['samples']:,} samples, {s['atoms']:,} atoms, version {s['version']} of {s['uuid']}",
+        f"The dataset {'passes' if c.validation.ok else 'DOES NOT PASS'}.", "", "ACCEPTANCE",
+    ]  # fmt: skip
+    out += [f"  {one.mark:<5} {one.quantity:<28} {one.target:<18} {one.figure}" for one in c.validation.acceptance]
+    out += ["", "FINDINGS"]
+    for problem in c.validation.problems:
+        out += [f"  {problem.severity}: {problem.check}", *(f"    {part}" for part in _folded(problem.text))]
+    out += [f"  {f.severity:<8} {f.check:<22} {f.n_samples:>9,} samples" for f in c.validation.findings] or ["  none"]
+    out += ["", "QUARANTINE"]
+    out += [f"  {n:>9,}  {reason}" for reason, n in c.quarantine.items()] or ["  empty"]
+    out += ["", "ELEMENTS (atoms)"]
+    items = [f"{symbol} {n:,}" for symbol, n in s["elements"].items()]
+    return out + [f"  {'   '.join(items[i : i + 6])}" for i in range(0, len(items), 6)]
+
+
+def _folded(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 90)
+
+
+def _pictures(pdf: Any, title: str, shown: list[Shown]) -> None:
+    from matplotlib.collections import EllipseCollection, LineCollection
+    from matplotlib.figure import Figure
+
+    rows = 6
+    for start in range(0, len(shown), rows * _ACROSS):
+        sheet = Figure(figsize=_PAPER, layout="constrained")
+        sheet.suptitle(title, fontsize=10)
+        grid = sheet.subplots(rows, _ACROSS, squeeze=False).ravel()
+        for ax in grid:
+            ax.set_axis_off()
+        for ax, one in zip(grid, shown[start : start + rows * _ACROSS], strict=False):
+            x, radius, colour, edges = layout(one.atoms)
+            ax.add_collection(LineCollection(list(edges), colors="0.4", linewidths=0.5))
+            size = 2 * radius
+            discs = EllipseCollection(
+                size, size, np.zeros(len(x)), units="xy", offsets=x, transOffset=ax.transData, facecolors=colour,
+                edgecolors="0.2", linewidths=0.3,
+            )  # fmt: skip
+            ax.add_collection(discs)
+            every = np.concatenate([x - radius[:, None], x + radius[:, None], edges.reshape(-1, 2)])
+            ax.set_xlim(every[:, 0].min(), every[:, 0].max())
+            ax.set_ylim(every[:, 1].min(), every[:, 1].max())
+            ax.set_aspect("equal")
+            ax.set_title(f"{one.index}  {one.atoms.get_chemical_formula()}"[:26], fontsize=6)
+        pdf.savefig(sheet, dpi=150)

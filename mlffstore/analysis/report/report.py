@@ -1,0 +1,76 @@
+"""`write_report`: gather, draw, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.errors import DataError, missing_dependency
+
+if TYPE_CHECKING:
+    import os
+
+    from mlffstore.contracts.protocols import Teacher
+    from mlffstore.store.snapshot import Snapshot
+
+
+def write_report(
+    snapshot: Snapshot,
+    folder: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    policy: Any = None,
+    teacher: Teacher | None = None,
+    provenance: list[dict[str, Any]] | None = None,
+    diversity: bool = False,
+    seed: int = 0,
+) -> tuple[Path, Path]:
+    """Write ``report.html`` and ``report.pdf``.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    folder : path
+        Made if it does not exist; a report that is there is replaced.
+    title : str, optional
+        By default the name of the store.
+    policy, teacher
+        As for `mlffstore.validate`.
+    provenance : list of dict, optional
+        Records to show, as `Store.provenance` returns them.
+    diversity : bool, optional
+        Also the diversity score (extra ``diversity``); it takes about a minute.
+    seed : int, optional
+        Of the choice of structures that are shown.
+
+    Returns
+    -------
+    html, pdf : Path
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    DataError
+        If there is no sample.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise missing_dependency("matplotlib", "report", "the report")
+    if not len(snapshot):
+        raise DataError(f"{snapshot.url}: expected at least one sample to report on, got an empty store")
+    from mlffstore.analysis.report.contents import gather
+    from mlffstore.analysis.report.page import page
+    from mlffstore.analysis.report.printed import write_pdf
+
+    name = title or Path(snapshot.url.rstrip("/")).stem
+    contents = gather(
+        snapshot, provenance or [], title=name, policy=policy, teacher=teacher, seed=seed, diversity=diversity
+    )
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    html, pdf = target / "report.html", target / "report.pdf"
+    html.write_text(page(contents), encoding="utf-8")
+    write_pdf(contents, pdf)
+    return html, pdf

@@ -1,0 +1,82 @@
+"""Energies of the elements by least squares, from blocks: triangular factors that merge instead of all rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlffstore.data.schema import Array
+
+#: Atomic numbers 0 to 118.
+N_ELEMENTS = 119
+#: Singular values below this share of the largest count as zero.
+_RCOND = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The triangular factor of rows ``[composition, energy]``, which is all that least squares needs of them.
+
+    Attributes
+    ----------
+    n : int
+        Number of rows.
+    columns : ndarray
+        Atomic numbers of the columns.
+    factor : ndarray, shape (k, len(columns) + 1)
+        R of the QR decomposition, the energy last.
+    total : ndarray, shape (len(columns) + 1,)
+        Sum of the rows.
+
+    Notes
+    -----
+    Merged by decomposing the factors on top of one another (TSQR; Demmel et al., SIAM J. Sci. Comput. 34, A206 (2012)). The
+    condition number is that of the rows, where normal equations would square it.
+    """
+
+    n: int
+    columns: Array
+    factor: Array
+    total: Array
+
+    @classmethod
+    def of(cls, composition: Array, energy: Array) -> Rows:
+        """Return the factor of rows: composition (S, 119), energy (S,); rows without an energy are left out."""
+        good = np.isfinite(energy)
+        present = np.flatnonzero(composition[good].any(axis=0)) if good.any() else np.zeros(0, np.int64)
+        rows = np.concatenate([composition[good][:, present], energy[good, None]], axis=1).astype(np.float64)
+        return cls(int(good.sum()), present, np.asarray(np.linalg.qr(rows, mode="r")), rows.sum(axis=0))
+
+    @classmethod
+    def merge(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the factor of all rows together."""
+        present = np.unique(np.concatenate([part.columns for part in parts]))
+
+        def spread(part: Rows, array: Array) -> Array:
+            out = np.zeros((*array.shape[:-1], len(present) + 1))
+            out[..., np.searchsorted(present, part.columns)] = array[..., :-1]
+            out[..., -1] = array[..., -1]
+            return out
+
+        stacked = np.concatenate([spread(part, part.factor) for part in parts])
+        total = np.sum([spread(part, part.total) for part in parts], axis=0)
+        return cls(sum(part.n for part in parts), present, np.asarray(np.linalg.qr(stacked, mode="r")), total)
+
+    def solve(self) -> tuple[Array, int, float]:
+        """Return the solution of the smallest norm (of `columns`), the rank, and the condition number of that rank."""
+        if not self.n or not len(self.columns):
+            return np.zeros(len(self.columns)), 0, float("nan")
+        solution, _, rank, singular = np.linalg.lstsq(self.factor[:, :-1], self.factor[:, -1], rcond=_RCOND)
+        return solution, int(rank), float(singular[0] / singular[rank - 1]) if rank else float("nan")
+
+    def residual(self, solution: Array) -> tuple[float, float]:
+        """Return mean and root mean square of ``energy - composition @ solution`` over the rows."""
+        if not self.n:
+            return float("nan"), float("nan")
+        vector = np.append(-solution, 1.0)
+        return float(self.total @ vector / self.n), float(np.linalg.norm(self.factor @ vector) / np.sqrt(self.n))

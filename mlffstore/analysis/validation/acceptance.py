@@ -1,0 +1,131 @@
+"""The acceptance table: what a dataset must reach. A line without a measured value fails, and says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.analysis.validation.judge import split_counts
+from mlffstore.analysis.validation.measure import CUTOFF
+from mlffstore.analysis.validation.policy import QUANTITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlffstore.analysis.validation.measure import Measured
+    from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.data.schema import Array
+
+#: A value, None for what was not measured, and a note: why it was not measured, or what the value means.
+Figure = tuple[float | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the acceptance table.
+
+    Attributes
+    ----------
+    quantity, unit, target : str
+    value : float or None
+        None for what was not measured.
+    passed : bool
+        False for what was not measured.
+    note : str
+        Why it was not measured and what to do about it, or what the value means.
+    """
+
+    quantity: str
+    unit: str
+    target: str
+    value: float | None
+    passed: bool
+    note: str = ""
+
+    @property
+    def mark(self) -> str:
+        """``pass`` or ``FAIL``."""
+        return "pass" if self.passed else "FAIL"
+
+    @property
+    def figure(self) -> str:
+        """The value and the note, for people."""
+        value = "not measured" if self.value is None else number(self.value)
+        return f"{value}: {self.note}" if self.note else value
+
+
+def number(value: float) -> str:
+    """Return a figure for people."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def table(
+    policy: Policy,
+    found: Measured,
+    failed: Mapping[str, Array],
+    invalid: Array,
+    nbytes: int | None,
+    diversity: Callable[[], float],
+) -> list[Line]:
+    """Return the lines of a policy's acceptance table.
+
+    Parameters
+    ----------
+    policy : Policy
+    found : Measured
+    failed : mapping of str to ndarray of bool
+        Check -> which samples fail it.
+    invalid : ndarray of bool
+        Which samples fail a check of severity error.
+    nbytes : int or None
+        Size of the dataset, if it is known.
+    diversity : callable
+        Measures the diversity score; called if a line asks for it.
+    """
+    figures = _figures(policy, found, failed, invalid, nbytes)
+    out = []
+    for name, limits in policy.acceptance.items():
+        value, note = (diversity(), "needs several environments") if name == "diversity" else figures[name]
+        if value is not None and np.isnan(value):
+            value = None
+        passed = value is not None and limits.get("min", -np.inf) <= value <= limits.get("max", np.inf)
+        words = [f"{word} {limits[k]:g}" for k, word in (("min", "at least"), ("max", "at most")) if k in limits]
+        shown = "" if name == "diversity" and value is not None else note
+        out.append(Line(name, QUANTITIES[name], ", ".join(words), value, bool(passed), shown))
+    return out
+
+
+def _figures(
+    policy: Policy, found: Measured, failed: Mapping[str, Array], invalid: Array, nbytes: int | None
+) -> dict[str, Figure]:
+    s, splits = found.samples, split_counts(found.samples)
+    n_atoms, closest = s["n_atoms"], float(s["d_min"].min())
+    worst = [sketch.quantile(0.99) for sketch in found.forces if sketch.n]
+    no_forces = "no sample has forces; label the samples, or leave this line out of the policy"
+    no_size = "the size of a Dataset is not known; validate the store or snapshot, or pass nbytes="
+    out: dict[str, Figure] = {
+        "samples": (len(n_atoms), ""),
+        "elements": (len(np.unique(found.elements)), ""),
+        "n_atoms_min": (float(n_atoms.min()), ""),
+        "n_atoms_max": (float(n_atoms.max()), ""),
+        "periodic_fraction": (float(s["periodic"].mean()), ""),
+        "invalid_fraction": (float(invalid.mean()), ""),
+        "leaked_samples": _leaked(policy, s, failed),
+        "force_p99_eV_per_angstrom": (max(worst), "") if worst else (None, no_forces),
+        "d_min_angstrom": (closest, "") if closest < np.inf else (CUTOFF, "no pair of atoms is closer"),
+        "gigabytes": (None, no_size) if nbytes is None else (nbytes / 1e9, ""),
+    }
+    for split in ("train", "val", "test"):
+        out[f"samples_{split}"] = (float(splits[split]), "") if splits else (None, "the dataset has no split; keep it")
+    return out
+
+
+def _leaked(policy: Policy, s: Mapping[str, Array], failed: Mapping[str, Array]) -> Figure:
+    missing = [name for name in ("split", "root", "content_hash") if name not in s]
+    if missing:
+        return None, f"the dataset has no {', '.join(missing)}; keep it"
+    if policy.checks["leakage"].severity == "off":
+        return None, "the policy turns the check leakage off"
+    return float(failed["leakage"].sum()), ""

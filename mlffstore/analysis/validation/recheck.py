@@ -1,0 +1,111 @@
+"""Stored labels against the teacher that made them, on some samples: the energy again, and differences of energies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.schema import STRUCTURE
+from mlffstore.errors import TeacherError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.contracts.protocols import Teacher
+    from mlffstore.data.schema import Array
+
+#: As in `mlffstore.contracts.conformance`: step of the five-point stencil, angstrom, and of a strain.
+_STEP, _STRAIN = 0.01, 0.005
+#: Abramowitz and Stegun, 25.3.6.
+_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
+
+
+def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict[str, Array]:
+    """Return the indices of samples whose labels are not those of the teacher, by check.
+
+    Parameters
+    ----------
+    ds : Dataset
+    teacher : Teacher
+        Its name is that of the labels.
+    policy : Policy
+        `force_gradient`, `teacher_energy` and `teacher_stress` say how many samples and which deviations pass.
+    seed : int
+        Of the choice of samples and of directions.
+
+    Notes
+    -----
+    A random unit direction of all coordinates of a sample, scaled so that each coordinate moves by about the step: the
+    derivative of the energy along it is compared with what the stored forces say, per root of the number of coordinates.
+    Forces of a teacher that is not conservative are no gradient; they are compared with the teacher's forces instead.
+    """
+    info, rule = teacher.info, policy.checks["force_gradient"]
+    if "teacher" not in ds.coords or info.name not in ds["teacher"].values:
+        there = ", ".join(map(str, ds["teacher"].values)) if "teacher" in ds.coords else "none"
+        raise TeacherError(f"teacher: expected one whose labels are there ({there}), got {info.name!r}")
+    t = ds["teacher"].values.tolist().index(info.name)
+    has = np.flatnonzero(np.isfinite(np.asarray(ds["energy"][:, t])))
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(has)[: int(rule["samples"])])
+    part = ds.mlff.isel(chosen).compute()
+    batch = SampleBatch(**{name: part[name].values for name in STRUCTURE}).astype("float64")
+    said = teacher.label(batch)
+    ok = said.ok
+    bad: dict[str, Any] = {}
+    energy = part["energy"].values[:, t]
+    limit = policy.checks["teacher_energy"]["max_eV_per_atom"]
+    bad["teacher_energy"] = chosen[ok & ~(np.abs(said.energy - energy) <= limit * batch.n_atoms)]
+    deviation = np.zeros(len(batch))
+    if "forces" in part:
+        forces = part["forces"].values[:, t].astype(np.float64)
+        if info.conservative:
+            deviation = _against_gradient(teacher, batch, forces, rng)
+        else:
+            apart = np.add.reduceat(((forces - said.forces) ** 2).sum(axis=1), batch.offsets[:-1])
+            deviation = np.sqrt(apart / (3 * batch.n_atoms))
+        has_forces = np.isfinite(np.add.reduceat(forces.sum(axis=1), batch.offsets[:-1]))
+        bad["force_gradient"] = chosen[ok & has_forces & ~(deviation <= rule["max_eV_per_angstrom"])]
+    if "stress" in part and info.conservative:
+        stress = part["stress"].values[:, t].astype(np.float64)
+        wanted = np.flatnonzero(ok & batch.pbc.all(axis=1) & np.isfinite(stress).all(axis=1))
+        if len(wanted):
+            apart = _against_strain(teacher, batch.take(wanted), stress[wanted], rng)
+            bad["teacher_stress"] = chosen[wanted[~(apart <= policy.checks["teacher_stress"]["max_eV_per_angstrom3"])]]
+    return bad
+
+
+def _differences(teacher: Teacher, moved: list[SampleBatch]) -> Array:
+    """Return the derivative of the energies by the step number, from batches at the points of the stencil."""
+    energy = teacher.label(concatenate(moved)).energy.reshape(len(_STENCIL), -1)
+    return np.asarray(np.tensordot([weight for _, weight in _STENCIL], energy, axes=1))
+
+
+def _against_gradient(teacher: Teacher, batch: SampleBatch, forces: Array, rng: np.random.Generator) -> Array:
+    direction = rng.normal(size=batch.positions.shape)
+    moved = [_with(batch, batch.positions + k * _STEP * direction, batch.cell) for k, _ in _STENCIL]
+    slope = _differences(teacher, moved) / _STEP
+    expected = -np.add.reduceat((forces * direction).sum(axis=1), batch.offsets[:-1])
+    length = np.sqrt(np.add.reduceat((direction**2).sum(axis=1), batch.offsets[:-1]))
+    return np.asarray(np.abs(slope - expected) / length)
+
+
+def _against_strain(teacher: Teacher, batch: SampleBatch, stress: Array, rng: np.random.Generator) -> Array:
+    strain = rng.normal(size=(len(batch), 3, 3))
+    strain = 0.5 * (strain + strain.swapaxes(1, 2))
+    strain /= np.linalg.norm(strain, axis=(1, 2))[:, None, None]
+    owner = np.repeat(np.arange(len(batch)), batch.n_atoms)
+    moved = []
+    for k, _ in _STENCIL:
+        change = np.eye(3) + k * _STRAIN * strain
+        moved.append(_with(batch, np.einsum("ij,ijk->ik", batch.positions, change[owner]), batch.cell @ change))
+    slope = _differences(teacher, moved) / _STRAIN / np.abs(np.linalg.det(batch.cell))
+    full = stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
+    return np.asarray(np.abs(slope - (full * strain).sum(axis=(1, 2))))
+
+
+def _with(batch: SampleBatch, positions: Array, cell: Array) -> SampleBatch:
+    structure: dict[str, Any] = {name: batch.columns[name] for name in STRUCTURE}
+    return SampleBatch(**{**structure, "positions": positions, "cell": cell})

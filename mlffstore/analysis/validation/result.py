@@ -1,0 +1,307 @@
+"""`validate` and what it returns."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mlffstore.analysis.validation.acceptance import Line, table
+from mlffstore.analysis.validation.judge import (
+    DATASET_CHECKS,
+    SAMPLE_CHECKS,
+    Problem,
+    judge_dataset,
+    judge_samples,
+    references,
+    unmeasured,
+)
+from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
+from mlffstore.analysis.validation.policy import load_policy
+from mlffstore.errors import DataError, missing_dependency
+from mlffstore.lazy.blocks import Pass, sample_pass
+from mlffstore.lazy.inputs import one_form, teachers_of
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.contracts.protocols import Teacher
+    from mlffstore.data.schema import Array
+    from mlffstore.store.facade import Store
+    from mlffstore.store.snapshot import Snapshot
+
+#: Indices of samples that a finding names.
+_EXAMPLES = 5
+#: Figures of every sample, and of every sample and teacher, with their attributes.
+_OF_SAMPLES = {
+    "d_min": {"units": "angstrom", "long_name": "smallest distance over all periodic images"},
+    "contact": {"units": "1", "long_name": "smallest distance over the sum of covalent radii"},
+    "volume_per_atom": {"units": "angstrom^3", "long_name": "volume of the cell per atom"},
+}
+_OF_TEACHERS = {
+    "force_max": {"units": "eV/angstrom", "long_name": "largest force on an atom"},
+    "net_force": {"units": "eV/angstrom", "long_name": "norm of the sum of the forces, per atom"},
+    "net_torque": {"units": "eV", "long_name": "norm of the torque of a molecule, per atom"},
+    "stress_max": {"units": "eV/angstrom^3", "long_name": "largest component of the stress"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check of single samples that some of them fail."""
+
+    check: str
+    severity: str
+    n_samples: int
+    examples: tuple[int, ...]
+
+
+class Validation:
+    """The validation of a dataset. Nothing is read before something is asked of it; then everything, once.
+
+    Made by `validate`.
+    """
+
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        policy: Policy,
+        teachers: Mapping[str, Mapping[str, Any]],
+        teacher: Teacher | None,
+        seed: int,
+        nbytes: int | None,
+    ) -> None:
+        self._ds, self.policy, self._about, self._teacher, self._seed = ds, policy, dict(teachers), teacher, seed
+        self._nbytes = nbytes
+        self._pass: Pass[Measured] = sample_pass(ds, COLUMNS, measure, merge)
+
+    def compute(self) -> Validation:
+        """Run the pass now and return self."""
+        _ = self._failed
+        return self
+
+    # -- what was found ------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _measured(self) -> Measured:
+        return self._pass.compute()
+
+    @functools.cached_property
+    def _failed(self) -> dict[str, Array]:
+        failed = judge_samples(self._measured, self.policy, self._about)
+        if self._teacher is not None:
+            from mlffstore.analysis.validation.recheck import recheck
+
+            for check, index in recheck(self._ds, self._teacher, self.policy, self._seed).items():
+                failed[check][index] = True
+        for check, rule in self.policy.checks.items():
+            if check in failed and rule.severity == "off":
+                failed[check][:] = False
+        return failed
+
+    @functools.cached_property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the dataset as a whole."""
+        return unmeasured(self._measured, self.policy) + judge_dataset(self._measured, self.policy, self._about)
+
+    @functools.cached_property
+    def invalid(self) -> Array:
+        """Which samples fail a check of severity error, shape (S,), bool."""
+        return self._worst("error")
+
+    def _worst(self, severity: str) -> Array:
+        chosen = [bad for check, bad in self._failed.items() if self.policy.checks[check].severity == severity]
+        return np.logical_or.reduce(chosen) if chosen else np.zeros(len(self._measured.samples["n_atoms"]), bool)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Checks that some samples fail, errors first."""
+        out = [
+            Finding(
+                check,
+                self.policy.checks[check].severity,
+                int(bad.sum()),
+                tuple(np.flatnonzero(bad)[:_EXAMPLES].tolist()),
+            )
+            for check, bad in self._failed.items()
+            if bad.any()
+        ]
+        return sorted(out, key=lambda found: found.severity != "error")
+
+    def failed(self, check: str) -> Array:
+        """Return the indices of the samples that fail a check, in the order of the dataset."""
+        if check not in self._failed:
+            raise DataError(f"check: expected one of {', '.join(SAMPLE_CHECKS)}, got {check!r}")
+        return np.flatnonzero(self._failed[check])
+
+    @functools.cached_property
+    def flags(self) -> xr.Dataset:
+        """Per-sample results: ``flags`` (a bit for each check that fails), ``severity`` and the figures behind them.
+
+        Returns
+        -------
+        Dataset
+            ``flags`` (sample,) uint32 with CF ``flag_masks`` and ``flag_meanings``; ``severity`` (sample,) uint8: 0 fine,
+            1 warning, 2 error; ``d_min``, ``contact``, ``volume_per_atom`` (sample,); ``force_max``, ``net_force``,
+            ``net_torque``, ``stress_max``, ``energy_residual`` (sample, teacher).
+        """
+        s, dims = self._measured.samples, ("sample", "teacher")
+        bits = np.zeros(len(s["n_atoms"]), np.uint32)
+        for i, check in enumerate(SAMPLE_CHECKS):
+            bits |= self._failed[check].astype(np.uint32) << np.uint32(i)
+        severity = np.where(self.invalid, 2, np.where(self._worst("warning"), 1, 0)).astype(np.uint8)
+        residual = [references(self._measured, s["energy"][:, t])[1] for t in range(s["energy"].shape[1])]
+        levels = {"flag_values": np.arange(3, dtype=np.uint8), "flag_meanings": "fine warning error"}
+        variables: dict[str, Any] = {
+            "flags": ("sample", bits, flag_attributes()),
+            "severity": ("sample", severity, levels),
+            **{name: ("sample", s[name], about) for name, about in _OF_SAMPLES.items()},
+            **{name: (dims, s[name], about) for name, about in _OF_TEACHERS.items()},
+            "energy_residual": (
+                dims, np.stack(residual, axis=1) if residual else s["energy"],
+                {"units": "eV", "long_name": "energy per atom above fitted energies of the elements"},
+            ),
+        }  # fmt: skip
+        return xr.Dataset(variables, {"teacher": list(self._about)} if self._about else {})
+
+    # -- the verdict ---------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def acceptance(self) -> list[Line]:
+        """The acceptance table: quantity, target, value, whether it passes. What was not measured does not."""
+
+        def diversity() -> float:
+            from mlffstore.analysis.statistics.diversity import diversity
+
+            return float(diversity(self._ds).score)
+
+        return table(self.policy, self._measured, self._failed, self.invalid, self._nbytes, diversity)
+
+    def of_size(self, nbytes: int) -> Validation:
+        """Return the validation with another size of the dataset, for the line `gigabytes`. Nothing is measured again."""
+        other = copy.copy(self)
+        other._nbytes = nbytes
+        other.__dict__.pop("acceptance", None)
+        return other
+
+    @property
+    def ok(self) -> bool:
+        """Whether every line of the acceptance table passes and nothing is wrong with the dataset as a whole."""
+        return all(line.passed for line in self.acceptance) and not any(
+            problem.severity == "error" for problem in self.problems
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return verdict, acceptance table and findings as plain types."""
+        return {
+            "ok": self.ok,
+            "samples": len(self._measured.samples["n_atoms"]),
+            "invalid": int(self.invalid.sum()),
+            "acceptance": [{k: getattr(line, k) for k in line.__slots__} for line in self.acceptance],
+            "problems": [{k: getattr(problem, k) for k in problem.__slots__} for problem in self.problems],
+            "findings": [{k: getattr(found, k) for k in found.__slots__} for found in self.findings],
+            "policy": self.policy.to_json(),
+        }
+
+    def table(self) -> str:
+        """Return the acceptance table and the findings as text."""
+        rows = [(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
+        lines += [
+            f"{found.severity}: {found.check}: {found.n_samples:,} samples, such as {', '.join(map(str, found.examples))}"
+            for found in self.findings
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        if "_measured" not in self.__dict__:
+            return f"<Validation of {self._ds.sizes['sample']:,} samples, not computed yet>"
+        return f"<Validation: {'ok' if self.ok else 'FAILED'}>\n{self.table()}"
+
+
+def flag_attributes() -> dict[str, Any]:
+    """Return the CF attributes of a column of flags."""
+    masks = np.uint32(1) << np.arange(len(SAMPLE_CHECKS), dtype=np.uint32)
+    return {
+        "units": "1",
+        "long_name": "checks that the sample fails",
+        "flag_masks": masks,
+        "flag_meanings": " ".join(SAMPLE_CHECKS),
+    }
+
+
+def validate(
+    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    teacher: Teacher | None = None,
+    nbytes: int | None = None,
+    seed: int = 0,
+) -> Validation:
+    """Validate a dataset, lazily.
+
+    Parameters
+    ----------
+    data : Dataset, Snapshot, Store, path or URL
+        A Dataset as the engine ``mlffstore`` opens it, of which nothing but `sample` and `atom` was cut.
+    policy : Policy, mapping, name or path, optional
+        Which checks count how much, their limits, and the acceptance table; see ``docs/explanation/validation.md``.
+    teacher : Teacher, optional
+        The teacher of the labels: on some samples energy, forces and stress are compared with what it says, by
+        finite differences of its energies.
+    nbytes : int, optional
+        Size of the dataset for the line `gigabytes` of the acceptance table; by default that of a store's columns on disk,
+        and unknown of a Dataset.
+    seed : int, optional
+        Of the choice of these samples.
+
+    Returns
+    -------
+    Validation
+        Nothing is read before something is asked of it. Dask decides where the pass runs.
+
+    Raises
+    ------
+    PolicyError
+        If the policy is wrong.
+    DataError
+        If this is no dataset of samples.
+    MissingDependencyError
+        If the acceptance table asks for the diversity and the package `quests` is not installed.
+
+    Notes
+    -----
+    One pass over the data, in blocks of about 500,000 atoms; what is kept of a sample are some 200 bytes.
+    """
+    from mlffstore.store.facade import Store
+    from mlffstore.store.facade import open as open_store
+    from mlffstore.store.snapshot import Snapshot
+
+    rules = load_policy(policy)
+    if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
+        raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
+    recorded: dict[str, Mapping[str, Any]] = {}
+    if not isinstance(data, xr.Dataset):
+        snapshot = (
+            data if isinstance(data, Snapshot) else (data if isinstance(data, Store) else open_store(data)).snapshot()
+        )
+        recorded = {who: snapshot.teacher_info(who) for who in snapshot.teachers}
+        nbytes, data = snapshot.nbytes if nbytes is None else nbytes, snapshot.to_xarray()
+    else:
+        recorded = json.loads(data.attrs.get("teachers", "{}"))
+    ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
+    about = {who: recorded.get(who, {}) for who in teachers_of(ds)}
+    return Validation(ds, rules, about, teacher, seed, nbytes)
+
+
+__all__ = ["DATASET_CHECKS", "Finding", "Line", "Validation", "validate"]

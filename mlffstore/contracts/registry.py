@@ -1,0 +1,131 @@
+"""Finds generators, teachers and exporters by name, through entry points; loads one only when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+from mlffstore.errors import RegistryError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mlffstore.contracts.protocols import Exporter, Generator, Teacher
+    from mlffstore.store.snapshot import Snapshot
+
+_GROUPS = {"generator": "mlffstore.generators", "teacher": "mlffstore.teachers", "exporter": "mlffstore.exporters"}
+
+
+def available(kind: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind ("generator", "teacher", "exporter") by name, without loading them."""
+    return {point.name: point for point in sorted(entry_points(group=_GROUPS[kind]), key=lambda point: point.name)}
+
+
+def load(kind: str, name: str) -> Any:
+    """Return what the entry point of that name points to.
+
+    Raises
+    ------
+    RegistryError
+        If there is none; the message lists what there is.
+    MissingDependencyError
+        If the plugin needs a package that is not installed.
+    """
+    known = available(kind)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise RegistryError(f"{kind}: expected one of {', '.join(known) or '(none installed)'}, got {name!r}{hint}")
+    return known[name].load()
+
+
+def get_teacher(name: str, /, **options: Any) -> Teacher:
+    """Return a teacher by name, such as ``get_teacher("gfn2-xtb")``.
+
+    Parameters
+    ----------
+    name : str
+        Of an entry point. What follows a colon is its first argument: ``"ase:ase.calculators.emt:EMT"`` makes a teacher of
+        an ASE calculator by its import path, ``"fennol:model.fnx"`` one of a file with weights.
+    **options
+        Of the teacher; see `mlffstore teachers`.
+
+    Returns
+    -------
+    Teacher
+
+    Raises
+    ------
+    RegistryError
+        If there is none of that name.
+    MissingDependencyError
+        If it needs a package that is not installed.
+    TeacherError
+        If it cannot be made from these options.
+    """
+    name, colon, argument = name.partition(":")
+    if colon:
+        return cast("Teacher", load("teacher", name)(argument, **options))
+    return cast("Teacher", load("teacher", name)(**options))
+
+
+_shared: dict[tuple[str, str], Teacher] = {}
+
+
+def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
+    """Return this process's only teacher of that name and options: loading one takes seconds, and memory."""
+    key = (name, json.dumps(dict(options), sort_keys=True, default=repr))
+    if key not in _shared:
+        _shared[key] = get_teacher(name, **options)
+    return _shared[key]
+
+
+def get_generator(name: str, /, **options: Any) -> Generator:
+    """Return a generator by name, such as ``get_generator("crystals", rattle=0.1)``."""
+    return cast("Generator", load("generator", name)(**options))
+
+
+def get_exporter(name: str) -> Exporter:
+    """Return an exporter by name, such as ``get_exporter("hdf5")``."""
+    return cast("Exporter", load("exporter", name))
+
+
+def export_release(
+    snapshot: Snapshot,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    version: str = "1.0.0",
+    teacher: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the release ``folder/NAME-VERSION/`` of a snapshot: HDF5, card, statistics, verdict and manifest.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    folder : path
+        Where releases lie; made if it does not exist.
+    name, version : str
+        Of the release.
+    teacher : str or sequence of str, optional
+        Whose labels; needed when there are several. Several become named columns of one file (heads).
+    **options
+        ``counts``, ``policy``, ``allow_failing``, ``shard_nbytes``, ``licence``, ``authors``, ``description``, ``codec``,
+        ``compression_level``, ``rounding``; see `mlffstore_exporters.release.export_release`.
+
+    Returns
+    -------
+    Path
+        Of the HDF5 file ``folder/NAME-VERSION/NAME-VERSION.h5``, or of the folder if there are several.
+
+    Raises
+    ------
+    ReleaseError
+        If that version exists, the validation fails, or there are too few samples.
+    """
+    return get_exporter("release")(snapshot, folder, name=name, version=version, teacher=teacher, **options)

@@ -1,0 +1,376 @@
+"""The log: numbered JSON entries, each created only if absent, that together say what a store holds.
+
+`Entry` is one commit. `Log` reads entries, claims the next one, and keeps the state that they add up to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import random
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data.schema import FORMAT_VERSION
+from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, StorageError
+from mlffstore.format import checkpoint
+from mlffstore.format.codec import crc32c, digest
+from mlffstore.format.records import DIGEST, Fields
+from mlffstore.format.state import State
+from mlffstore.runtime.threads import io_pool
+from mlffstore.storage.base import NotDurableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mlffstore.storage import Storage
+
+_log = logging.getLogger(__name__)
+LOG_FOLDER = "_log"
+OPERATIONS = ("create", "append", "layer", "replace", "tag", "expire")
+#: No honest entry comes near this; a larger file is not read into memory.
+MAX_ENTRY_NBYTES = 64 << 20
+#: Waits between attempts at a version, seconds: doubled each time, with jitter (Brooker, "Exponential backoff and jitter").
+_BACKOFF, _BACKOFF_MAX = 0.001, 0.25
+
+
+def entry_path(version: int) -> str:
+    """Return the path of the entry of a version."""
+    return f"{LOG_FOLDER}/{version:020d}.json"
+
+
+def now() -> str:
+    """Return the time as it stands in entries: UTC, ISO 8601, milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One commit.
+
+    Attributes
+    ----------
+    version : int
+        Its number; the first is 0.
+    store : str
+        UUID of the store, so that an entry of another store is recognised.
+    transaction : str
+        UUID of the attempt: tells a writer after an unclear failure whether the entry is its own.
+    parent : str or None
+        `mlffstore.format.codec.digest` of the file of the entry before, which makes the log a chain.
+    time : str
+        UTC, ISO 8601; for people, never for order.
+    operation : {"create", "append", "layer", "replace", "tag", "expire"}
+    key : str or None
+        Idempotency key: a key occurs at most once in a log.
+    body : dict
+        What the operation says; see docs/format.md.
+    """
+
+    version: int
+    store: str
+    transaction: str
+    parent: str | None
+    time: str
+    operation: str
+    key: str | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return the bytes of the file. The last member is the CRC-32C of everything before it."""
+        document = {
+            "format": FORMAT_VERSION,
+            "version": self.version,
+            "store": self.store,
+            "transaction": self.transaction,
+            "parent": self.parent,
+            "time": self.time,
+            "operation": self.operation,
+            "key": self.key,
+            **self.body,
+        }
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False)[:-1]
+        return f'{text},"crc32c":{crc32c(text.encode())}}}\n'.encode()
+
+
+_ENVELOPE = ("format", "version", "store", "transaction", "parent", "time", "operation", "key", "crc32c")
+
+
+def decode_entry(data: bytes, version: int, store: str | None, where: str) -> Entry:
+    """Parse and check the envelope of an entry.
+
+    Raises
+    ------
+    CorruptionError
+        If the bytes are not what was written.
+    FormatError
+        If it is of a newer format, another store, or not an entry at all.
+    """
+    head, comma, tail = data.rpartition(b',"crc32c":')
+    if not comma or not re.fullmatch(rb"\d{1,10}\}\n", tail) or int(tail[:-2]) != crc32c(head):
+        raise CorruptionError(f"{where}: the log entry is damaged or was edited; restore it from a copy")
+    try:
+        document = json.loads(head + b"}")
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: expected a JSON object, got something else ({error})") from error
+    fields = Fields(document, where)
+    if fields.integer("format") > FORMAT_VERSION:
+        raise FormatError(
+            f"{where}: written in format version {document['format']}, this release reads up to {FORMAT_VERSION}; "
+            "upgrade mlffstore"
+        )
+    parent = document.get("parent")
+    entry = Entry(
+        version=fields.integer("version"),
+        store=fields.text("store"),
+        transaction=fields.text("transaction"),
+        parent=None if parent is None else fields.text("parent", DIGEST),
+        time=fields.text("time"),
+        operation=fields.text("operation"),
+        key=None if document.get("key") is None else fields.text("key"),
+        body={k: v for k, v in document.items() if k not in _ENVELOPE},
+    )
+    if entry.version != version:
+        raise CorruptionError(f"{where}: expected version {version}, got {entry.version}; the file was moved or copied")
+    if store is not None and entry.store != store:
+        raise CorruptionError(f"{where}: belongs to another store ({entry.store}, not {store}); restore the right file")
+    if entry.operation not in OPERATIONS:
+        raise FormatError(f"{where}: unknown operation {entry.operation!r}; upgrade mlffstore")
+    return entry
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt to commit, which may be repeated after an unclear failure: it takes effect once at most.
+
+    Attributes
+    ----------
+    transaction : str
+        UUID that its entry holds.
+    unclear : int or None
+        The version that was claimed last without a clear answer.
+    """
+
+    transaction: str = field(default_factory=lambda: uuid.uuid4().hex)
+    unclear: int | None = None
+
+
+class Log:
+    """The log of one store, and the state that its entries add up to as far as they were read.
+
+    Parameters
+    ----------
+    storage : Storage
+    empty : State
+        The state before entry 0: uuid, precision and settings of the store.
+    """
+
+    def __init__(self, storage: Storage, empty: State) -> None:
+        self.storage, self._empty = storage, empty
+        self._state: State | None = None
+        self._lock, self._pid = threading.RLock(), os.getpid()
+
+    def guard(self) -> threading.RLock:
+        """Return the lock of the state."""
+        if self._pid != os.getpid():  # a fork may have copied the lock in a locked state, and the state half changed
+            self._lock, self._pid, self._state = threading.RLock(), os.getpid(), None
+        return self._lock
+
+    def fresh(self) -> State:
+        """Return the state before entry 0."""
+        return State(self._empty.store, self._empty.precision, self._empty.settings)
+
+    def read(self, version: int) -> tuple[Entry, str, str] | None:
+        """Return an entry, the digest of its file, and its place; None if there is no such version."""
+        path = entry_path(version)
+        where = f"{self.storage.url}/{path}"
+        try:
+            data = self.storage.read(path, 0, MAX_ENTRY_NBYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > MAX_ENTRY_NBYTES:
+            raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
+        return decode_entry(data, version, self._empty.store, where), digest(data), where
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
+        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
+        version = start
+        while (stop is None or version < stop) and (found := self.read(version)) is not None:
+            yield found
+            version += 1
+
+    def replay(self, state: State, stop: int | None = None) -> State:
+        """Apply the entries after `state.version`, up to the last there is or `stop`."""
+        for entry, own, where in self.entries(state.version + 1, stop):
+            state.apply(entry, own, where)
+        return state
+
+    def _start(self, at_most: int | None = None) -> State:
+        """Return the state of a checkpoint that agrees with the log, or the empty one."""
+        state = checkpoint.load(self.storage, self._empty, at_most)
+        if state is not None:
+            found = None
+            with contextlib.suppress(FormatError, CorruptionError):  # the replay will meet the damage and say so
+                found = self.read(state.version)
+            if found is not None and found[1] == state.parent:
+                return state
+            _log.warning(
+                "%s: the checkpoint of version %d does not fit the log, ignored", self.storage.url, state.version
+            )
+        return self.fresh()
+
+    def entry(self, version: int) -> Entry:
+        """Return the entry of a version that exists."""
+        found = self.read(version)
+        if found is None:
+            raise CorruptionError(f"{self.storage.url}/{entry_path(version)}: is missing; restore it from a copy")
+        return found[0]
+
+    def settle(self, version: int) -> None:
+        """Make sure that the entry of a version that another process may have claimed survives a power loss."""
+        self.storage.settle(entry_path(version))
+
+    def refresh(self) -> State:
+        """Read what was committed since and return the state, which only `commit` and `refresh` change.
+
+        Other threads may change it too: hold `guard` from here to the last use of what is returned.
+        """
+        with self.guard():
+            if self._state is None:
+                self._state = self._start()
+            try:
+                return self.replay(self._state)
+            except BaseException:  # an entry may have been applied in part
+                self._state = None
+                raise
+
+    def at(self, version: int) -> State:
+        """Return the state as of a version that exists, not shared with anybody."""
+        return self.replay(self._start(version), version + 1)
+
+    def commit(
+        self,
+        operation: str,
+        key: str | None,
+        body: Mapping[str, Any],
+        check: Callable[[State], None],
+        attempt: Attempt | None = None,
+    ) -> tuple[int, bool]:
+        """Claim the next version for an entry; return the version that has it and whether the entry is ours.
+
+        `check` is called with the state that the entry would follow and raises if it may not. A lost race costs another
+        small file, never the data again. The same `attempt` again finds out whether it took effect before.
+
+        Raises
+        ------
+        ConflictError
+            If the folder is not the one that was opened any more, or the log has a gap.
+        StorageError
+            If the storage fails. The entry may then be there or appear: `attempt` knows.
+        """
+        attempt, wait = attempt or Attempt(), _BACKOFF
+        with self.guard():
+            state = self.refresh()
+            if attempt.unclear is not None:
+                for version in range(attempt.unclear, state.version + 1):
+                    if self.entry(version).transaction == attempt.transaction:
+                        self.settle(version)
+                        return version, True
+            while True:
+                if key is not None and key in state.keys:
+                    self.settle(state.keys[key])
+                    return state.keys[key], False
+                check(state)
+                entry = Entry(
+                    version=state.version + 1,
+                    store=self._empty.store,
+                    transaction=attempt.transaction,
+                    parent=state.parent,
+                    time=now(),
+                    operation=operation,
+                    key=key,
+                    body=body,
+                )
+                data = entry.encode()
+                if len(data) > MAX_ENTRY_NBYTES:
+                    raise DataError(
+                        f"the log entry would be {len(data)} bytes; append fewer samples, user columns or provenance"
+                    )
+                self._check_in_place(state)
+                attempt.unclear = entry.version
+                if self._claim(entry_path(entry.version), data):
+                    self._advance(state, entry, data)
+                    return entry.version, True
+                attempt.unclear = None
+                time.sleep(random.uniform(0, wait))
+                wait = min(2 * wait, _BACKOFF_MAX)
+                state = self.refresh()
+
+    def _check_in_place(self, state: State) -> None:
+        """Raise unless the log that lies there now is the one that was read, and ends where it ended.
+
+        A folder may have been removed and made anew, renamed, restored or unmounted since it was opened. An entry that is
+        claimed there would be lost, and would make the other store unreadable once its own log gets that far.
+        """
+        path, beyond = entry_path(state.version), entry_path(state.version + 2)
+        try:
+            # On a network both questions are on the way at the same time.
+            asked = io_pool().submit(self._is_there, beyond) if self.storage.remote else None
+            last = digest(self.storage.read(path))
+            gap = self._is_there(beyond) if asked is None else asked.result()
+            # Two commits since the log was read are no gap: the claim will find the next version taken.
+            gap = gap and not self._is_there(entry_path(state.version + 1))
+        except FileNotFoundError:
+            last, gap = "", False
+        if last != state.parent:
+            raise ConflictError(
+                f"{self.storage.url}: expected entry {state.version} of the log as it was read before, got "
+                f"{'another one' if last else 'none'}: the store was moved, replaced or unmounted. Nothing was committed; "
+                "open the store again"
+            )
+        if gap:
+            raise ConflictError(
+                f"{self.storage.url}: expected version {state.version} to be the last, got {beyond} without the entry "
+                "before it. Nothing was committed; restore the missing entry from a copy, see 'mlffstore verify'"
+            )
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.storage.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _advance(self, state: State, entry: Entry, data: bytes) -> None:
+        """Add an entry of our own to the state."""
+        try:
+            state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
+            self._maybe_checkpoint(state)
+        except BaseException:  # an interrupt may have come in the middle: read everything again
+            self._state = None
+            raise
+
+    def _claim(self, path: str, data: bytes) -> bool:
+        """Create the entry's file. After a failure ask once more: if the same bytes lie there already, that is success."""
+        try:
+            return self.storage.put_if_absent(path, data)
+        except NotDurableError:
+            self.storage.settle(path)
+            return True
+        except (StorageError, TimeoutError):
+            return self.storage.put_if_absent(path, data)
+
+    def _maybe_checkpoint(self, state: State) -> None:
+        """Write a checkpoint every so many commits. It is a help for opening, so a failure is only noted."""
+        if checkpoint.due(state.version):
+            try:
+                checkpoint.save(self.storage, state)
+            except (OSError, StorageError) as error:
+                _log.warning("%s: no checkpoint was written (%s); it can be rebuilt", self.storage.url, error)

@@ -1,0 +1,330 @@
+"""What the log says of segments and layers: plain values, their JSON, and the checks that every one of them goes through.
+
+Everything that is read from a file of the store is checked here, field by field, before anything else uses it: a store may
+come from somebody else.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.schema import (
+    LABELS,
+    REASON,
+    STANDARD,
+    USER_DTYPES,
+    Axis,
+    Column,
+    is_mask,
+    label_column,
+    mask_column,
+    split_key,
+)
+from mlffstore.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: Largest count that is believed of a segment: 2**40 atoms are 13 TB of positions.
+MAX_COUNT = 1 << 40
+DIGEST = re.compile(r"[0-9a-f]{32}")
+SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
+LAYER = re.compile(r"layers/[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """Where one column of a segment lies, and what must be found there."""
+
+    folder: str
+    column: Column
+    rows: int
+    chunk: int
+    nbytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `info` says of a segment without reading it."""
+
+    elements: Mapping[int, int]
+    """Atomic number -> number of atoms."""
+    n_periodic: int
+    """Samples that are periodic along any direction."""
+    n_atoms_min: int
+    n_atoms_max: int
+    labelled: Mapping[str, int]
+    """Teacher -> samples with an energy of that teacher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """More columns over the rows of one segment."""
+
+    path: str
+    segment: str
+    columns: Mapping[str, StoredColumn]
+    metadata: str
+    labelled: Mapping[str, int]
+
+    def over(self, segment: Segment) -> Segment:
+        """Return the segment with these columns."""
+        counts = {**segment.summary.labelled, **self.labelled}
+        return replace(
+            segment,
+            columns={**segment.columns, **self.columns},
+            summary=replace(segment.summary, labelled=counts),
+            metadata={**segment.metadata, self.path: self.metadata},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An immutable block of whole samples: its columns, and those of the layers over it, by on-disk name."""
+
+    path: str
+    n_samples: int
+    n_atoms: int
+    summary: Summary
+    columns: Mapping[str, StoredColumn]
+    vocabulary: Mapping[str, tuple[str, ...]]
+    metadata: Mapping[str, str]
+    """Folder of the segment, and of each layer over it -> digest of the Zarr metadata documents there."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns on disk."""
+        return sum(stored.nbytes for stored in self.columns.values())
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Teachers with labels here, in the order of the columns."""
+        labels = (split_key(key)[1] for key in self.columns if not is_mask(key))
+        return tuple(dict.fromkeys(who for who in labels if who))
+
+    @property
+    def user(self) -> dict[str, Column]:
+        """The user columns."""
+        return user_columns(self.columns)
+
+
+class Fields:
+    """Checked access to the members of a JSON object."""
+
+    def __init__(self, document: Any, where: str) -> None:
+        if not isinstance(document, dict):
+            raise FormatError(f"{where}: expected a JSON object, got {type(document).__name__}")
+        self.document, self.where = document, where
+
+    def _get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
+        value = self.document.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise FormatError(f"{self.where}: {name}: expected {what}, got {str(value)[:60]!r}; the store is damaged")
+        return value
+
+    def integer(self, name: str, low: int = 0, high: int = MAX_COUNT) -> int:
+        """Return an integer within limits."""
+        value: int = self._get(name, int, "an integer")
+        if not low <= value <= high:
+            raise FormatError(f"{self.where}: {name}: expected {low} to {high}, got {value}; the store is damaged")
+        return value
+
+    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
+        """Return a string, which matches `pattern` as a whole."""
+        value: str = self._get(name, str, "a string")
+        if pattern is not None and not pattern.fullmatch(value):
+            raise FormatError(f"{self.where}: {name}: unexpected value {value[:80]!r}; the store is damaged")
+        return value
+
+    def items(self, name: str) -> list[Any]:
+        """Return a list."""
+        value: list[Any] = self._get(name, list, "a list")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Return an object."""
+        value: dict[str, Any] = self._get(name, dict, "an object")
+        return value
+
+
+@functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names
+def known_column(key: str) -> Column | None:
+    """Return the standard column that an on-disk name stands for, or None for a user column or its mask."""
+    name, teacher = split_key(key)
+    if teacher is not None:
+        return label_column(name, teacher) if name in LABELS else None
+    return REASON if key == "reason" else STANDARD.get(key)
+
+
+def user_columns(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
+    """Return the user columns among some columns of a segment or layer, without their masks."""
+    return {key: stored.column for key, stored in columns.items() if known_column(key) is None and not is_mask(key)}
+
+
+def column_document(stored: StoredColumn) -> dict[str, Any]:
+    """Return what the log says of a column."""
+    column = stored.column
+    document: dict[str, Any] = {
+        "shape": [stored.rows, *column.shape],
+        "dtype": column.dtype,
+        "chunk": stored.chunk,
+        "nbytes": stored.nbytes,
+        "digest": stored.digest,
+    }
+    if known_column(column.name) is None:
+        document |= {"axis": column.axis, "unit": column.unit, "long_name": column.long_name}
+    return document
+
+
+def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
+    """Check and return a column of a segment or layer that lies in `folder`."""
+    where = f"{where}: {folder}/{key}"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9][A-Za-z0-9_+.-]{0,63})?", key):
+        raise FormatError(f"{where}: not a column name; the store is damaged")
+    fields = Fields(value, where)
+    dtype = fields.text("dtype")
+    shape = fields.items("shape")
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_COUNT for n in shape) or not shape:
+        raise FormatError(f"{where}: shape: expected sizes, got {str(shape)[:60]}; the store is damaged")
+    column = known_column(key)
+    if is_mask(key):
+        axis: Axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        column = mask_column(Column(split_key(key)[1] or "", axis, (), (), "bool", "1", ""))
+        if dtype != column.dtype:
+            raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
+    elif column is None:
+        if "." in key or dtype not in USER_DTYPES or len(shape) > 8:
+            raise FormatError(f"{where}: expected a known column or a numeric user column; the store is damaged")
+        axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        inner = tuple(f"{key}_dim{i}" for i in range(1, len(shape)))
+        column = Column(key, axis, inner, tuple(shape[1:]), dtype, fields.text("unit"), fields.text("long_name"))
+    elif dtype != column.dtype:
+        if not (key == "positions" and dtype == "float64"):
+            raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
+        column = column.with_dtype(dtype)
+    rows = n_samples if column.axis == "sample" else n_atoms
+    if shape != [rows, *column.shape]:
+        raise FormatError(f"{where}: expected shape {[rows, *column.shape]}, got {shape}; the store is damaged")
+    if column.name != key:
+        column = replace(column, name=key)
+    return StoredColumn(
+        folder=folder,
+        column=column,
+        rows=rows,
+        chunk=fields.integer("chunk", 1, max(rows, 1)),
+        nbytes=fields.integer("nbytes"),
+        digest=fields.text("digest", DIGEST),
+    )
+
+
+def _parse_columns(fields: Fields, path: str, n_samples: int, n_atoms: int) -> dict[str, StoredColumn]:
+    """Check and return the columns of a segment or layer."""
+    where = fields.where
+    columns = {
+        key: parse_column(key, column, path, n_samples, n_atoms, where)
+        for key, column in fields.mapping("columns").items()
+    }
+    for key in columns:
+        if is_mask(key):
+            masked = columns.get(split_key(key)[1] or "")
+            if (
+                masked is None
+                or known_column(masked.column.name) is not None
+                or masked.rows != columns[key].rows
+                or np.dtype(masked.column.dtype).kind == "f"
+            ):
+                raise FormatError(f"{where}: {path}/{key}: a mask without its column; the store is damaged")
+    return columns
+
+
+def segment_document(segment: Segment) -> dict[str, Any]:
+    """Return what the log says of a segment without layers."""
+    return {
+        "path": segment.path,
+        "n_samples": segment.n_samples,
+        "n_atoms": segment.n_atoms,
+        "summary": summary_document(segment.summary),
+        "columns": {key: column_document(stored) for key, stored in segment.columns.items()},
+        "vocabulary": {name: list(words) for name, words in segment.vocabulary.items()},
+        "metadata": segment.metadata[segment.path],
+    }
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    """Return what the log says of the content of a segment."""
+    return {
+        "elements": {str(z): n for z, n in summary.elements.items()},
+        "n_periodic": summary.n_periodic,
+        "n_atoms_min": summary.n_atoms_min,
+        "n_atoms_max": summary.n_atoms_max,
+        "labelled": dict(summary.labelled),
+    }
+
+
+def parse_segment(value: Any, where: str) -> Segment:
+    """Check and return a segment of a log entry."""
+    fields = Fields(value, where)
+    path = fields.text("path", SEGMENT)
+    n_samples, n_atoms = fields.integer("n_samples", 1), fields.integer("n_atoms", 1)
+    columns = _parse_columns(fields, path, n_samples, n_atoms)
+    absent = set(STANDARD) - set(columns)
+    if absent or n_atoms < n_samples:
+        raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
+    vocabulary = {}
+    for name, words in fields.mapping("vocabulary").items():
+        if not isinstance(words, list) or len(words) > 65536 or not all(isinstance(word, str) for word in words):
+            raise FormatError(f"{where}: vocabulary of {name!r}: expected strings; the store is damaged")
+        vocabulary[name] = tuple(words)
+    metadata = {path: fields.text("metadata", DIGEST)}
+    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, metadata)
+
+
+def _parse_summary(fields: Fields) -> Summary:
+    summary = Fields(fields.mapping("summary"), f"{fields.where}: summary")
+    # 0 is what no element is; rejected samples may have it.
+    elements = Fields(summary.mapping("elements"), f"{summary.where}: elements")
+    if not all(re.fullmatch(r"0|[1-9]\d{0,2}", z) for z in elements.document):
+        raise FormatError(f"{elements.where}: expected atomic numbers; the store is damaged")
+    return Summary(
+        elements={int(z): elements.integer(z) for z in elements.document},
+        n_periodic=summary.integer("n_periodic"),
+        n_atoms_min=summary.integer("n_atoms_min"),
+        n_atoms_max=summary.integer("n_atoms_max"),
+        labelled=_parse_labelled(summary),
+    )
+
+
+def _parse_labelled(fields: Fields) -> dict[str, int]:
+    labelled = Fields(fields.mapping("labelled"), f"{fields.where}: labelled")
+    return {who: labelled.integer(who) for who in labelled.document}
+
+
+def layer_document(layer: Layer) -> dict[str, Any]:
+    """Return what the log says of a layer."""
+    return {
+        "segment": layer.segment,
+        "path": layer.path,
+        "columns": {key: column_document(stored) for key, stored in layer.columns.items()},
+        "labelled": dict(layer.labelled),
+        "metadata": layer.metadata,
+    }
+
+
+def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: str) -> tuple[Layer, Segment]:
+    """Check and return a layer of a log entry, and the segment below, which `segments` finds by its path."""
+    fields = Fields(value, where)
+    path, target = fields.text("path", LAYER), fields.text("segment", SEGMENT)
+    segment = segments(target)
+    if segment is None:
+        raise FormatError(f"{where}: a layer over {target}, which is not in this version; the store is damaged")
+    columns = _parse_columns(fields, path, segment.n_samples, segment.n_atoms)
+    taken = set(columns) & set(segment.columns)
+    if taken:
+        raise FormatError(f"{where}: {target} has {', '.join(sorted(taken))} already; the store is damaged")
+    return Layer(path, target, columns, fields.text("metadata", DIGEST), _parse_labelled(fields)), segment

@@ -1,0 +1,72 @@
+"""The root document of a store, its `zarr.json`: which store this is and what was fixed when it was made."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data.schema import CONVENTIONS, FORMAT_VERSION
+from mlffstore.data.splits import check_fractions
+from mlffstore.errors import FormatError, ReadOnlyError, StoreNotFoundError
+from mlffstore.format.codec import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlffstore.storage import Storage
+
+
+def root_document(identity: str, precision: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the root document of a new store."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            "mlffstore_format": FORMAT_VERSION,
+            "uuid": identity,
+            "precision": precision,
+            "Conventions": CONVENTIONS,
+            **settings,
+        },
+    }
+
+
+def read_root(storage: Storage) -> tuple[dict[str, Any], str]:
+    """Return the root document of a store after checking it, and the digest of its file."""
+    try:
+        data = storage.read("zarr.json", 0, 1 << 20)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreNotFoundError(
+            f"{storage.url}: there is no mlffstore store (no zarr.json); check the path, or make one with ml.create(...)"
+        ) from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{storage.url}: may not be read ({error}); check its permissions") from error
+    try:
+        document = json.loads(data)
+        attributes = document["attributes"]
+        version = attributes["mlffstore_format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(
+            f"{storage.url}: is not an mlffstore store (its zarr.json has no mlffstore_format); check the path. "
+            "Other Zarr groups are read with zarr or xarray"
+        ) from error
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise FormatError(f"{storage.url}: mlffstore_format: expected a number, got {version!r}; the store is damaged")
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"{storage.url}: has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade mlffstore"
+        )
+    try:
+        check_fractions(attributes["splits"])
+        good = (
+            attributes["precision"] in ("float32", "float64")
+            and isinstance(attributes["split_seed"], int)
+            and isinstance(attributes["uuid"], str)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
+        raise FormatError(
+            f"{storage.url}/zarr.json: expected uuid, precision, splits and split_seed; the store is damaged"
+        )
+    return dict(document), digest(data)

@@ -1,0 +1,1 @@
+"""A store as a lazy `xarray.Dataset`: engine, accessor, blocks of whole samples, plots."""

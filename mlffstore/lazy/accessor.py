@@ -1,0 +1,382 @@
+"""``Dataset.mlff``: what plain xarray cannot do with ragged columns, because atoms have to follow their samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mlffstore.data.ragged import offsets, reduce_rows, row_indices
+from mlffstore.data.schema import LABELS
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+    from ase import Atoms
+
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
+    from mlffstore.lazy.plots import Plots
+
+#: Atomic numbers 0 to 118.
+_N_ELEMENTS = 119
+_UFUNCS = {"max": np.maximum, "min": np.minimum, "sum": np.add, "mean": np.add, "rms": np.add}
+#: What `Mlff.reduce` can do; with ``norm_`` before it, to the Euclidean norm of the last dimension.
+REDUCTIONS = (*_UFUNCS, *(f"norm_{how}" for how in _UFUNCS))
+
+
+@xr.register_dataset_accessor("mlff")  # type: ignore[no-untyped-call]
+class Mlff:
+    """Ragged operations on a Dataset of the engine ``mlffstore``. Lazy unless said otherwise.
+
+    Notes
+    -----
+    Plain ``ds.isel(sample=...)``, ``ds.sortby`` and ``ds.where`` pick or move samples and leave the atoms where they are:
+    use ``ds.mlff.isel``, ``sortby``, ``where`` and ``sel``. ``ds.sel(teacher=...)``, ``drop_vars``, ``compute`` and
+    ``load`` are fine.
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        if "n_atoms" not in ds or "sample" not in ds.dims:
+            raise DataError(
+                "mlff: expected a dataset with n_atoms along sample, as engine='mlffstore' opens it; choose one sample with "
+                ".mlff.isel([i]) and keep n_atoms"
+            )
+        self._ds = ds
+
+    def isel(self, sample: npt.ArrayLike | slice) -> xr.Dataset:
+        """Return some samples with their atoms, in request order. Reads `n_atoms`.
+
+        Parameters
+        ----------
+        sample : int, array_like of int, boolean mask or slice
+            A single number gives a dataset of one sample.
+        """
+        from mlffstore.lazy.engine import cut
+        from mlffstore.lazy.inputs import check_atoms
+
+        counts = np.asarray(self._ds["n_atoms"])
+        check_atoms(self._ds, counts)
+        chosen_samples = (
+            sample if isinstance(sample, slice) else np.asarray(sample, int if np.size(sample) == 0 else None)
+        )
+        index = np.atleast_1d(np.arange(len(counts))[chosen_samples])
+        starts, chosen = offsets(counts), counts[index]
+        out = self._ds.isel(sample=index)
+        if "atom" in self._ds.dims:
+            out = out.isel(atom=row_indices(starts[index], chosen))
+        if self._ds.chunks and len(index):
+            sizes = dict(zip(("sample", "atom"), cut(chosen), strict=True))
+            out = out.chunk({dim: size for dim, size in sizes.items() if dim in out.dims})
+        return out
+
+    def head(self, n: int = 5) -> xr.Dataset:
+        """Return the first samples with their atoms."""
+        return self.isel(slice(n))
+
+    def where(self, condition: xr.DataArray) -> xr.Dataset:
+        """Return the samples for which a boolean array along ``sample`` is true, with their atoms. Computes it."""
+        mask = np.asarray(condition)
+        if mask.dtype != bool or mask.shape != (self._ds.sizes["sample"],):
+            n = self._ds.sizes["sample"]
+            raise DataError(f"where: expected booleans of shape ({n},) along sample, got {mask.dtype} {mask.shape}")
+        return self.isel(np.flatnonzero(mask))
+
+    def sel(self, **conditions: Any) -> xr.Dataset:
+        """Return the samples that meet all conditions, with their atoms. Computes the columns that are asked for.
+
+        Parameters
+        ----------
+        **conditions
+            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: a meaning or several; ``n_atoms=(10, 50)`` and
+            any other numeric column: a value, or lowest and highest; ``periodic=True``: in all three directions or not;
+            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"`` or several: has a label of one
+            of them, and their labels alone.
+
+        Examples
+        --------
+        >>> ds.mlff.sel(split="train", periodic=True, elements=["O"])  # doctest: +SKIP
+        """
+        from mlffstore.lazy.inputs import meanings, one_form
+
+        ds, keep = one_form(self._ds), np.ones(self._ds.sizes["sample"], bool)
+        for name, wanted in conditions.items():
+            if name == "periodic":
+                keep &= np.asarray(ds["pbc"].all("vector")) == bool(wanted)
+            elif name == "elements":
+                counts = self.composition()
+                for symbol in [wanted] if isinstance(wanted, str) else wanted:
+                    keep &= np.asarray(counts.sel(element=symbol)) > 0
+            elif name == "teacher":
+                ds, has = _labelled_by([wanted] if isinstance(wanted, str) else list(wanted), ds)
+                keep &= has
+            elif name not in ds or ds[name].dims != ("sample",):
+                known = [str(k) for k, v in ds.items() if v.dims == ("sample",)]
+                raise DataError(f"sel: expected periodic, elements, teacher or one of {', '.join(known)}, got {name!r}")
+            elif "flag_values" in ds[name].attrs:
+                words = meanings(ds[name])
+                chosen = {wanted} if isinstance(wanted, str) else set(wanted)
+                if chosen - set(words):
+                    raise DataError(
+                        f"sel: {name}: expected some of {', '.join(words)}, got {sorted(chosen - set(words))}"
+                    )
+                keep &= np.isin(np.asarray(ds[name]), [i for i, word in enumerate(words) if word in chosen])
+            else:
+                low, high = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
+                values = np.asarray(ds[name])
+                keep &= (values >= low) & (values <= high)
+        return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
+
+    def sortby(self, name: str | xr.DataArray, *, ascending: bool = True) -> xr.Dataset:
+        """Return the samples with their atoms in the order of a variable along ``sample``; NaN come last. Computes it."""
+        values = np.asarray(self._ds[name] if isinstance(name, str) else name)
+        if values.shape != (self._ds.sizes["sample"],):
+            raise DataError(f"sortby: expected a variable along sample alone, got shape {values.shape}")
+        order = np.argsort(values, kind="stable")
+        if not ascending:
+            missing = values[order] != values[order]
+            order = np.concatenate([order[~missing][::-1], order[missing]])
+        return self.isel(order)
+
+    def reduce(self, name: str | xr.DataArray, how: str) -> xr.DataArray:
+        """Reduce the atoms of every sample, in float64 for sums.
+
+        Parameters
+        ----------
+        name : str or DataArray
+            A variable whose first dimension is ``atom``.
+        how : str
+            ``max``, ``min``, ``sum``, ``mean`` or ``rms``; with ``norm_`` before it, of the Euclidean norm of the last
+            dimension, so that ``reduce("forces", "norm_max")`` is the largest force of every sample.
+
+        Returns
+        -------
+        DataArray
+            With ``sample`` instead of ``atom``; NaN where a label is missing.
+        """
+        array = self._ds[name] if isinstance(name, str) else name
+        if not array.dims or array.dims[0] != "atom" or how not in REDUCTIONS:
+            raise DataError(
+                f"reduce: expected a variable along atom and one of {', '.join(REDUCTIONS)}, got {array.dims} and {how!r}"
+            )
+        norm = how.startswith("norm_")
+        if norm and array.ndim < 2:
+            raise DataError(f"reduce: {how} needs a last dimension such as xyz, got {array.dims}")
+        inner = array.dims[1:-1] if norm else array.dims[1:]
+        dtype = np.dtype("float64") if array.dtype.kind == "f" or how.endswith(("mean", "rms")) or norm else array.dtype
+        if how.endswith("sum") and dtype.kind in "ui":
+            dtype = np.dtype("int64")
+        data = self._blocks(lambda counts, values: _reduce(values, counts, how, dtype), array, dtype, norm)
+        attributes = {name: array.attrs[name] for name in ("units",) if name in array.attrs}
+        coordinates = {dim: array.coords[dim] for dim in inner if dim in array.coords}
+        return xr.DataArray(data, coordinates, ("sample", *inner), f"{array.name}_{how}", attributes)
+
+    def _blocks(self, function: Callable[[Array, Array], Array], array: xr.DataArray, dtype: Any, drop: bool) -> Any:
+        counts = self._ds["n_atoms"]
+        if not array.chunks and not counts.chunks:
+            return function(counts.values, array.values)
+        import dask.array as da
+
+        if not (array.chunks and counts.chunks) or len(array.chunks[0]) != len(counts.chunks[0]):
+            raise DataError("reduce: the chunks of atoms and samples do not fit; open with chunks={} or use .mlff.isel")
+        letters = tuple(range(array.ndim))
+        values = array.data.rechunk(dict.fromkeys(letters[1:], -1)) if array.ndim > 1 else array.data
+        return da.blockwise(
+            function, letters[:-1] if drop else letters, counts.data, (0,), values, letters,
+            align_arrays=False, concatenate=True, dtype=dtype, meta=np.empty((0,) * (array.ndim - drop), dtype),
+        )  # fmt: skip
+
+    def broadcast(self, name: str | xr.DataArray) -> xr.DataArray:
+        """Return a variable along ``sample`` with its value repeated for each atom, along ``atom``."""
+        array = self._ds[name] if isinstance(name, str) else name
+        if not array.dims or array.dims[0] != "sample":
+            raise DataError(f"broadcast: expected a variable along sample, got {array.dims}")
+        counts = self._ds["n_atoms"]
+        if not array.chunks:
+            values: Any = np.repeat(array.values, counts.values, axis=0)
+        else:
+            import dask.array as da
+
+            letters = tuple(range(array.ndim))
+            atoms = self._atom_chunks()
+            values = da.blockwise(
+                lambda n, v: np.repeat(v, n, axis=0), letters, counts.data, (0,), array.data, letters,
+                align_arrays=False, concatenate=True, dtype=array.dtype, adjust_chunks={0: atoms},
+            )  # fmt: skip
+        coordinates = {dim: array.coords[dim] for dim in array.dims[1:] if dim in array.coords}
+        return xr.DataArray(values, coordinates, ("atom", *array.dims[1:]), array.name, array.attrs)
+
+    def _atom_chunks(self) -> tuple[int, ...]:
+        """Return the atoms of each block of samples: known from the atoms' chunks, or else read."""
+        for variable in self._ds.variables.values():
+            if variable.dims[:1] == ("atom",) and variable.chunks:
+                return tuple(variable.chunks[0])
+        starts = offsets((self._ds["n_atoms"].chunks or ((),))[0])
+        return tuple(np.add.reduceat(np.asarray(self._ds["n_atoms"]), starts[:-1]).tolist())
+
+    def composition(self) -> xr.DataArray:
+        """Return how many atoms of each element every sample has, (sample, element), int32; elements by symbol."""
+        from ase.data import chemical_symbols
+
+        numbers, counts = self._ds["numbers"], self._ds["n_atoms"]
+        if not numbers.chunks and not counts.chunks:
+            values: Any = _composition(counts.values, numbers.values)
+        else:
+            import dask.array as da
+
+            values = da.blockwise(
+                _composition, (0, 1), counts.data, (0,), numbers.data, (0,), align_arrays=False, concatenate=True,
+                new_axes={1: _N_ELEMENTS}, dtype=np.int32, meta=np.empty((0, 0), np.int32),
+            )  # fmt: skip
+        coordinates = {"element": list(chemical_symbols[:_N_ELEMENTS])}
+        return xr.DataArray(values, coordinates, ("sample", "element"), "composition", {"units": "1"})
+
+    def per_element(self, name: str | xr.DataArray, how: str = "rms") -> xr.DataArray:
+        """Reduce a variable along ``atom`` to the elements: ``mean``, ``rms``, ``max`` or ``count``; NaN for absent ones.
+
+        Dimensions after the first, such as ``teacher``, stay; ``norm_rms`` and so on take the norm of the last one first.
+        """
+        from ase.data import chemical_symbols
+
+        array = self._ds[name] if isinstance(name, str) else name
+        kind = how.removeprefix("norm_")
+        if not array.dims or array.dims[0] != "atom" or kind not in ("mean", "rms", "max", "count"):
+            raise DataError(
+                f"per_element: expected a variable along atom, and mean, rms, max or count, got {array.dims}, {how!r}"
+            )
+        if kind != how:
+            array = (array.astype(float) ** 2).sum(array.dims[-1:], skipna=False) ** 0.5
+        numbers = self._ds["numbers"]
+        table = np.arange(_N_ELEMENTS)
+        parts = []
+        for z in table[1:]:  # lazily, one element after another; Dask shares the reading
+            mine = array.where(numbers == z)
+            if kind == "count":
+                parts.append(mine.count("atom"))
+            elif kind == "rms":
+                parts.append((mine.astype(float) ** 2).mean("atom") ** 0.5)
+            else:
+                parts.append(getattr(mine.astype(float), kind)("atom"))
+        out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:_N_ELEMENTS]))
+        out.attrs = {key: array.attrs[key] for key in ("units",) if key in array.attrs and kind != "count"}
+        return out.rename(f"{array.name}_{how}")
+
+    def hist(self, name: str | xr.DataArray, bins: int | npt.ArrayLike = 50) -> xr.DataArray:
+        """Return the histogram of a variable, NaN left out: counts along ``bin``, whose coordinate is the middle.
+
+        Parameters
+        ----------
+        name : str or DataArray
+        bins : int or array_like, optional
+            Their number, between the smallest and the largest value (which are computed), or their edges.
+        """
+        array = self._ds[name] if isinstance(name, str) else name
+        if np.ndim(bins) == 0:
+            low, high = float(array.min()), float(array.max())
+            edges = np.linspace(low, high if high > low else low + 1, int(np.asarray(bins)) + 1)
+        else:
+            edges = np.asarray(bins, float)
+        if array.chunks:
+            import dask.array as da
+
+            counts: Any = da.histogram(array.data.ravel(), bins=edges)[0]
+        else:
+            counts = np.histogram(array.values.ravel(), bins=edges)[0]
+        middle = ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": array.attrs.get("units", "1")})
+        return xr.DataArray(counts, {"bin": middle}, ("bin",), f"{array.name}_histogram")
+
+    @property
+    def plot(self) -> Plots:
+        """Plots: ``size``, ``energy``, ``force``, ``composition``, ``parity``, ``map``. Need matplotlib."""
+        from mlffstore.lazy.inputs import one_form
+        from mlffstore.lazy.plots import Plots
+
+        return Plots(one_form(self._ds))
+
+    def iter_batches(self, n_samples: int = 1024) -> Iterator[SampleBatch]:
+        """Yield the samples as batches of columns, in order; one is in memory at a time."""
+        for start in range(0, self._ds.sizes["sample"], n_samples):
+            yield self.isel(slice(start, start + n_samples)).mlff.to_batch()
+
+    def disagreement(self) -> xr.Dataset:
+        """Return how much the teachers differ: the standard deviation of the force on an atom over the teachers.
+
+        Returns
+        -------
+        Dataset
+            ``force_max`` and ``force_mean`` along ``sample``, eV/angstrom: over the atoms, the largest and the mean root
+            of the sum over x, y, z of the variances. NaN where fewer than two teachers labelled a sample. Energies are
+            left out: the zeros of two teachers differ.
+        """
+        if "forces" not in self._ds or self._ds.sizes.get("teacher", 0) < 2:
+            raise DataError("disagreement: expected forces of at least two teachers")
+        forces = self._ds["forces"]
+        several = forces.count("teacher").min("xyz") >= 2
+        variance = forces.astype(float).var("teacher").sum("xyz", skipna=False)
+        spread = (variance**0.5).where(several)
+        spread.attrs["units"] = forces.attrs.get("units", "eV/angstrom")
+        return xr.Dataset({"force_max": self.reduce(spread, "max"), "force_mean": self.reduce(spread, "mean")})
+
+    def to_ase(self, teacher: str | None = None) -> list[Atoms]:
+        """Return the samples as ASE frames with the labels of a teacher. Reads them."""
+        return self.to_batch().to_ase(teacher)
+
+    def to_batch(self) -> SampleBatch:
+        """Return the samples as one batch of columns. Reads them.
+
+        User columns come along: variables of numbers along ``sample`` or ``atom``, alone or with dimensions of their own.
+        Others that are not the store's, such as one with the dimension ``teacher``, are left out, and a warning is logged.
+
+        Raises
+        ------
+        DataError
+            If plain xarray took something away from the samples, such as their atoms.
+        """
+        from mlffstore.lazy.inputs import to_batch
+
+        return to_batch(self._ds)
+
+
+def _labelled_by(teachers: list[str], ds: xr.Dataset) -> tuple[xr.Dataset, Array]:
+    """Return a Dataset with the labels of some teachers, and which samples have any label of them, shape (S,), bool."""
+    from mlffstore.lazy.inputs import teachers_of
+
+    known = teachers_of(ds)
+    if not teachers or set(teachers) - set(known):
+        raise DataError(f"sel: teacher: expected some of {', '.join(known) or '(no labels here)'}, got {teachers}")
+    ds = ds.sel(teacher=teachers)
+    has = np.zeros(ds.sizes["sample"], bool)
+    for name in (name for name in LABELS if name in ds and not has.all()):
+        finite = np.isfinite(np.asarray(ds[name])).all(axis=tuple(range(2, ds[name].ndim))).any(axis=1)
+        has |= finite if LABELS[name].axis == "sample" else reduce_rows(np.logical_or, finite, offsets(ds["n_atoms"]))
+    return ds, has
+
+
+def _composition(counts: Array, numbers: Array) -> Array:
+    if not len(counts):
+        return np.zeros((0, _N_ELEMENTS), np.int32)
+    key = np.repeat(np.arange(len(counts)), counts) * _N_ELEMENTS + numbers
+    return np.bincount(key, minlength=len(counts) * _N_ELEMENTS).reshape(-1, _N_ELEMENTS).astype(np.int32)
+
+
+def _reduce(values: Array, counts: Array, how: str, dtype: Any) -> Array:
+    starts = offsets(counts)
+    if starts[-1] != len(values):
+        raise DataError(
+            f"reduce: {starts[-1]} atoms by n_atoms, but {len(values)} rows; plain isel was used: use .mlff.isel"
+        )
+    kind = how.removeprefix("norm_")
+    values = values.astype(dtype, copy=False)
+    if how != kind:
+        values = np.sqrt((values**2).sum(axis=-1))
+    if not len(counts):
+        return values[:0]
+    if kind == "rms":
+        values = values**2
+    out = reduce_rows(_UFUNCS[kind], values, starts)
+    if kind in ("mean", "rms"):
+        out = out / counts.reshape(-1, *(1,) * (out.ndim - 1))
+    return np.asarray(np.sqrt(out) if kind == "rms" else out, dtype)

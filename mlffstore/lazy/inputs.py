@@ -1,0 +1,261 @@
+"""What analyses accept, made into a Dataset of one form: labels along `teacher`, dimensions in the order of the store.
+
+A Dataset may have gone through xarray: one teacher selected, variables dropped, loaded, transposed. What such steps took
+away from the samples (their atoms, their order, a component) raises an error. `one_form` looks at names and sizes alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.data.hashing import content_hash
+from mlffstore.data.masks import TRUTH
+from mlffstore.data.ragged import offsets
+from mlffstore.data.schema import CODED, LABELS, STANDARD, STRUCTURE, user_column
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
+    from mlffstore.store.facade import Store
+    from mlffstore.store.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: What `altered` compares.
+HASHED = (*STRUCTURE, "content_hash")
+_COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
+#: Why rows may not fit, and what to do.
+TOGETHER = (
+    "atoms do not follow their samples through plain xarray: use .mlff.isel, .mlff.where, .mlff.sel or .mlff.sortby instead "
+    "of isel, where, sel and sortby"
+)
+
+
+def as_dataset(
+    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], needed: Sequence[str] = ("n_atoms",)
+) -> xr.Dataset:
+    """Return the Dataset of whatever holds samples, in one form.
+
+    Parameters
+    ----------
+    data : Dataset, Snapshot, Store, path or URL
+    needed : sequence of str, optional
+        Variables that must be there.
+
+    Raises
+    ------
+    DataError
+        If a Dataset lacks one of them, or is none of samples any more.
+    """
+    from mlffstore.store.facade import Store
+    from mlffstore.store.facade import open as open_store
+
+    if not isinstance(data, xr.Dataset):
+        source: Any = open_store(data) if not hasattr(data, "to_xarray") and not isinstance(data, Store) else data
+        data = (source.snapshot() if isinstance(source, Store) else source).to_xarray()
+    return one_form(data, needed)
+
+
+def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:
+    """Return a Dataset whose known variables have the dimensions, in their order, that the engine gives them.
+
+    Labels without the dimension `teacher` get it; the name is that of the scalar coordinate that ``ds.sel(teacher="a")``
+    leaves, or of the only teacher in the attributes of labels (of a release's group) or of the Dataset, or "reference".
+    """
+    if "n_atoms" not in ds or ds["n_atoms"].dims != ("sample",):
+        raise DataError(
+            "expected a dataset with n_atoms along sample, as engine='mlffstore' opens it, got "
+            f"{'n_atoms of ' + str(ds['n_atoms'].dims) if 'n_atoms' in ds else 'no n_atoms'}; choose one sample with "
+            ".mlff.isel([i])"
+        )
+    missing = [name for name in needed if name not in ds]
+    if missing:
+        raise DataError(
+            f"expected the variables {', '.join(needed)}, got none of {', '.join(missing)}; do not drop them"
+        )
+    for dim, components in _COMPONENTS.items():
+        if dim in ds.coords and ds[dim].values.tolist() != components:
+            raise DataError(
+                f"{dim}: expected {' '.join(components)}, got {ds[dim].values.tolist()}; select components later"
+            )
+    labels = [name for name in LABELS if name in ds]
+    apart = [name for name in labels if "teacher" not in ds[name].dims]
+    if apart and len(apart) < len(labels):
+        raise DataError(
+            f"{', '.join(apart)}: expected the dimension teacher, as {', '.join(set(labels) - set(apart))} has"
+        )
+    changed: dict[str, xr.Variable] = {}
+    for name, column in {**STANDARD, **LABELS}.items():
+        if name not in ds:
+            continue
+        variable: Any = ds[name].variable
+        if name in LABELS and "teacher" not in variable.dims:
+            variable = variable.expand_dims("teacher")
+        dims = (column.axis, *(["teacher"] if name in LABELS else []), *column.inner)
+        if set(variable.dims) != set(dims) or len(variable.dims) != len(dims):
+            raise DataError(f"{name}: expected the dimensions {dims}, got {variable.dims}; {TOGETHER}")
+        if np.dtype(column.dtype).kind != "f" and variable.dtype.kind == "f":
+            raise DataError(f"{name}: expected whole numbers, got {variable.dtype}; {TOGETHER}")
+        if variable.dims != dims:
+            variable = variable.transpose(*dims)
+        if variable is not ds[name].variable:
+            changed[name] = variable
+    if apart:
+        names = [_only_teacher(ds)]
+        ds = ds.drop_vars("teacher", errors="ignore")
+    elif labels:
+        names = _teachers(ds)
+    else:
+        return ds.assign(changed) if changed else ds
+    return ds.assign(changed).assign_coords(teacher=names) if changed or "teacher" not in ds.coords else ds
+
+
+def _recorded(ds: xr.Dataset) -> list[str]:
+    """Return the teachers in the attributes, in no special order."""
+    return list(json.loads(ds.attrs.get("teachers", "{}")))
+
+
+def _only_teacher(ds: xr.Dataset) -> str:
+    if "teacher" in ds.coords:
+        return str(ds["teacher"].values)
+    named = {str(ds[name].attrs["teacher"]) for name in LABELS if name in ds and "teacher" in ds[name].attrs}
+    if len(named) == 1:  # a group of a release
+        return named.pop()
+    return _recorded(ds)[0] if len(_recorded(ds)) == 1 else DEFAULT_TEACHER
+
+
+def _teachers(ds: xr.Dataset) -> list[str]:
+    if "teacher" in ds.coords:
+        return [str(who) for who in ds["teacher"].values]
+    if len(_recorded(ds)) == ds.sizes["teacher"] == 1:
+        return _recorded(ds)
+    raise DataError("teacher: expected the coordinate that says whose labels these are, got none; do not drop it")
+
+
+def teachers_of(ds: xr.Dataset) -> list[str]:
+    """Return the teachers of a Dataset of one form."""
+    return [str(who) for who in ds["teacher"].values] if any(name in ds for name in LABELS) else []
+
+
+def meanings(variable: xr.DataArray) -> list[str]:
+    """Return the strings that the codes of a variable stand for: `meanings` (JSON), or the words of `flag_meanings`."""
+    if "meanings" in variable.attrs:
+        return [str(word) for word in json.loads(variable.attrs["meanings"])]
+    if "flag_meanings" not in variable.attrs:
+        raise DataError(f"{variable.name}: expected the attribute flag_meanings, got none; keep the attributes")
+    return str(variable.attrs["flag_meanings"]).split()
+
+
+def check_atoms(ds: xr.Dataset, counts: Array) -> None:
+    """Raise `DataError` if a Dataset does not have as many atoms as its samples."""
+    total = int(counts.sum(dtype=np.int64))
+    if ds.sizes.get("atom", total) != total:
+        raise DataError(f"expected {total} atoms by n_atoms, got {ds.sizes['atom']}; {TOGETHER}")
+
+
+def check_rows(columns: Mapping[str, Array], starts: Ints) -> None:
+    """Raise `DataError` if there are not as many rows as samples and atoms.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray
+        The variables of some whole samples by name.
+    starts : ndarray, shape (S+1,), int64
+        Of the atoms of each sample.
+    """
+    for name, column in {**STANDARD, **LABELS}.items():
+        expected = int(starts[-1]) if column.axis == "atom" else len(starts) - 1
+        if name in columns and len(columns[name]) != expected:
+            raise DataError(
+                f"{name}: expected {expected} rows by n_atoms, got {len(columns[name])}; {TOGETHER}. Chunks of samples and "
+                "atoms must fit too: leave .chunk to this library"
+            )
+
+
+def altered(columns: Mapping[str, Array]) -> Array:
+    """Return which samples are not the structures that their `content_hash` names, shape (S,), bool.
+
+    None of them, if a column is absent. Plain ``sortby`` and ``isel`` leave samples with the atoms of others.
+    """
+    if any(name not in columns for name in HASHED):
+        return np.zeros(len(columns["n_atoms"]), bool)
+    arguments = {name: columns[name] for name in STRUCTURE} | {"pbc": columns["pbc"].astype(bool)}
+    return np.asarray(content_hash(**arguments) != columns["content_hash"])
+
+
+def altered_message(n: int, of: int) -> str:
+    """Say that samples are not the structures that their hashes name."""
+    return (
+        f"{n:,} of {of:,} samples: expected the structures that content_hash names, got others; {TOGETHER}. If structures "
+        "were changed on purpose, drop content_hash"
+    )
+
+
+def to_batch(ds: xr.Dataset) -> SampleBatch:
+    """Return the samples of a Dataset as one batch of columns. See `mlffstore.lazy.accessor.Mlff.to_batch`."""
+    ds = one_form(ds, tuple(STRUCTURE)).compute()
+    rows = {str(name): variable.values for name, variable in ds.variables.items()}
+    check_rows(rows, offsets(rows["n_atoms"]))
+    wrong = int(np.count_nonzero(altered(rows)))
+    if wrong:
+        raise DataError(altered_message(wrong, len(rows["n_atoms"])))
+    columns: dict[str, Any] = {name: ds[name].values for name in (*STRUCTURE, "root") if name in ds}
+    for name in (name for name in CODED if name in ds):
+        columns[name] = (ds[name].values, meanings(ds[name]))
+    labels: dict[str, dict[str, Array]] = {}
+    for t, who in enumerate(teachers_of(ds)):
+        mine = {name: ds[name].values[:, t] for name in LABELS if name in ds}
+        labels[who] = {name: array for name, array in mine.items() if not np.isnan(array).all()}
+    labels = {who: named for who, named in labels.items() if named}
+    return SampleBatch(**columns, labels=labels, extra=_user_columns(ds))
+
+
+def _user_columns(ds: xr.Dataset) -> dict[str, tuple[Any, str, str]]:
+    """Return the variables of a Dataset that are not the store's, as `SampleBatch` takes them."""
+    masks = {variable.attrs.get("ancillary_variables") for variable in ds.data_vars.values()}
+    out: dict[str, tuple[Any, str, str]] = {}
+    left_out = []
+    for name in map(str, ds.data_vars):
+        if name in STANDARD or name in LABELS or name in masks or name == "split":
+            continue
+        values, dims, attributes = ds[name].values, ds[name].dims, ds[name].attrs
+        if attributes.get("flag_meanings") == TRUTH:  # of a release
+            values = values.astype(bool)
+        axis, unit = str(dims[0]) if dims else "", str(attributes.get("units", "1"))
+        if (
+            axis not in ("sample", "atom")
+            or {"sample", "atom", "teacher"} & set(dims[1:])
+            or not _storable(name, values)
+        ):
+            left_out.append(name)
+            continue
+        if "ancillary_variables" in attributes:
+            if attributes["ancillary_variables"] not in ds:
+                raise DataError(
+                    f"{name}: expected its mask {attributes['ancillary_variables']} beside it; keep or drop both"
+                )
+            mask = ds[attributes["ancillary_variables"]].values.astype(bool)
+            hidden = ~mask.reshape(-1, *(1,) * (values.ndim - 1))
+            values = np.ma.masked_array(values, np.broadcast_to(hidden, values.shape))
+        out[name] = (values, unit, axis)
+    if left_out:
+        logger.warning("to_batch: not columns of numbers of samples or atoms, left out: %s", ", ".join(left_out))
+    return out
+
+
+def _storable(name: str, values: Array) -> bool:
+    try:
+        user_column(name, values, "1", "sample")
+    except DataError:
+        return False
+    return True

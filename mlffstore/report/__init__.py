@@ -1,7 +1,0 @@
-"""The report of a dataset: one HTML file that works offline, and a PDF."""
-
-from __future__ import annotations
-
-from mlffstore.report.report import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,1 @@
+"""Threads and worker processes; documents that every parser reads."""

@@ -1,0 +1,73 @@
+"""Stores in words: the lines that `mlffstore info` prints and that a notebook shows."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlffstore.store.facade import Store
+
+
+def human_bytes(n: int) -> str:
+    """Return a number of bytes for people.
+
+    Examples
+    --------
+    >>> human_bytes(532), human_bytes(1_500_000)
+    ('532 B', '1.5 MB')
+    """
+    value = float(n)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """Return everything that `mlffstore info` says of a store, as plain types."""
+    out = store.snapshot().summary()
+    out["tags"] = store.tags
+    out["splits"] = store.settings["splits"]
+    out["last_commits"] = [
+        {"version": c.version, "time": c.time, "operation": c.operation, "samples": c.n_samples, "key": c.key or c.note}
+        for c in store.history(last=5)
+    ]
+    return out
+
+
+def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the description of a store as pairs of a heading and a line of text."""
+    n = about["samples"]
+    share = f" ({100 * about['periodic'] / n:.0f} %)" if n else ""
+    elements = sorted(about["elements"], key=lambda symbol: -about["elements"][symbol])
+    shown = " ".join(elements[:24]) + (f" and {len(elements) - 24} more" if len(elements) > 24 else "")
+    ratio = f", {about['nbytes_raw'] / about['nbytes']:.2f} x smaller than raw" if about["nbytes"] else ""
+    sizes = f", {about['n_atoms_min']} to {about['n_atoms_max']} a sample" if n else ""
+    out = [
+        ("samples", f"{n:,}"),
+        ("atoms", f"{about['atoms']:,}{sizes}"),
+        ("periodic", f"{about['periodic']:,}{share}"),
+        ("elements", f"{len(elements)}: {shown}" if elements else "none yet"),
+        ("teachers", ", ".join(f"{who} ({count:,})" for who, count in about["teachers"].items()) or "none yet"),
+        ("quarantined", f"{about['quarantined']:,}"),
+        ("bytes", f"{human_bytes(about['nbytes'])} in {about['segments']:,} segments{ratio}"),
+        ("precision", about["precision"]),
+        ("version", str(about["version"])),
+    ]
+    if about.get("tags"):
+        out.append(("tags", ", ".join(f"{name} = {version}" for name, version in about["tags"].items())))
+    if about.get("splits"):
+        out.append(("splits", ", ".join(f"{name} {100 * share:g} %" for name, share in about["splits"].items())))
+    return out
+
+
+def html_table(store: Store) -> str:
+    """Return the description of a store as an HTML table."""
+    about = describe(store)
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
+        for name, text in lines(about)
+    )
+    return f"<table><caption><b>mlffstore.Store</b> {html.escape(store.url)}</caption>{rows}</table>"

@@ -1,0 +1,357 @@
+"""Labelling what a store holds: the labels of a teacher become layers over the segments that lack them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import random
+from collections import Counter, deque
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.contracts.registry import get_teacher
+from mlffstore.data import rules
+from mlffstore.data.batch import missing_label
+from mlffstore.data.schema import LABELS, STANDARD, label_column, label_key
+from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.records import layer_document, segment_document
+from mlffstore.format.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
+from mlffstore.runtime.processes import local_pool
+from mlffstore.store.maintenance.compaction import Unchanged
+from mlffstore.store.staging import Staged, commit_staged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
+    from mlffstore.format.log import Log
+    from mlffstore.format.records import Layer, Segment
+    from mlffstore.format.state import State
+    from mlffstore.storage import Storage
+    from mlffstore.store.facade import Store
+    from mlffstore.store.snapshot import Snapshot
+
+
+@dataclass
+class LabelReport:
+    """What a label pass did.
+
+    Attributes
+    ----------
+    teacher : str
+    labelled : int
+        Samples that have labels of the teacher now and had none before.
+    refused : int
+        Samples that the teacher refused or failed on.
+    reasons : Counter of str
+        Why, counted.
+    versions : list of int
+        The commits.
+    n_conflicts : int
+        Segments that somebody else labelled or merged while they were being labelled here.
+    """
+
+    teacher: str
+    labelled: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    versions: list[int] = field(default_factory=list)
+    n_conflicts: int = 0
+
+
+def label_batch(teacher: Teacher, batch: SampleBatch) -> tuple[SampleBatch, TeacherLabels]:
+    """Return the batch with the teacher's labels as columns, and the labels."""
+    labels = teacher.label(batch)
+    return batch.with_labels(teacher.info.name, **label_columns(labels)), labels
+
+
+def label_columns(labels: TeacherLabels) -> dict[str, Array]:
+    """Return the labels as columns by name; a stress only if some sample has one."""
+    columns: dict[str, Array] = {"energy": labels.energy, "forces": labels.forces}
+    if labels.stress is not None and not np.isnan(labels.stress).all():
+        columns["stress"] = labels.stress
+    return columns
+
+
+# -- the pass ----------------------------------------------------------------------------------------------------
+
+
+def add_labels(
+    store: Store,
+    storage: Storage,
+    log: Log,
+    teacher: Teacher | str,
+    *,
+    options: Mapping[str, Any],
+    workers: int,
+    executor: Executor | None,
+    chunk_samples: int,
+    progress: Callable[[int, int], None] | None,
+) -> LabelReport:
+    """Label what lacks labels; see `mlffstore.Store.add_labels`."""
+    if chunk_samples < 1 or workers < 1:
+        raise DataError(f"chunk_samples, workers: expected at least 1, got {chunk_samples}, {workers}")
+    spec = _Spec(teacher, json.dumps(dict(options), sort_keys=True))
+    info = spec.teacher().info
+    with log.guard():
+        log.refresh().check_append({info.name: info.to_json()}, ())
+    report = LabelReport(info.name)
+    reader = ColumnReader(storage, ChunkCache(0))
+    finished: set[str] = set()  # segments with nothing left that the teacher would label
+    done = 0
+    with contextlib.ExitStack() as stack:
+        pool, width = _pool(stack, executor, workers)
+        while todo := [job for job in _jobs(store.snapshot(), info, reader) if job.segment.path not in finished]:
+            random.shuffle(todo)  # several processes that label one store begin in different places
+            total = done + sum(job.count for job in todo)
+            for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log, info):
+                finished.add(job.segment.path)
+                done += job.count
+                if labels is not None:
+                    _commit(storage, log, info, job, batch, labels, report, finished)
+                if progress:
+                    progress(done, total)
+    return report
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A segment that lacks labels: all of its samples, or (`rows`) those that lack them in an existing column."""
+
+    segment: Segment
+    rows: Array | None
+
+    @property
+    def count(self) -> int:
+        return self.segment.n_samples if self.rows is None else len(self.rows)
+
+
+def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterator[_Job]:
+    """Yield the segments in which some sample has no energy of the teacher."""
+    key = label_key("energy", info.name)
+    for segment in snapshot.segments:
+        if key not in segment.columns:
+            yield _Job(segment, None)
+        elif segment.summary.labelled.get(info.name, 0) < segment.n_samples and not _attempted(segment, key):
+            yield _Job(segment, np.flatnonzero(np.isnan(read_column(reader, segment.columns[key]))))
+
+
+def _attempted(segment: Segment, key: str) -> bool:
+    """Return whether a layer of a label pass has the column: what it lacks the teacher has refused."""
+    return segment.columns[key].folder != segment.path
+
+
+def _labelled(
+    todo: list[_Job],
+    pool: Executor,
+    width: int,
+    spec: _Spec,
+    chunk_samples: int,
+    reader: ColumnReader,
+    log: Log,
+    info: TeacherInfo,
+) -> Iterator[tuple[_Job, SampleBatch, TeacherLabels | None]]:
+    """Yield each job with its structures and labels; None for labels if somebody else has done it meanwhile."""
+    waiting: deque[tuple[_Job, SampleBatch, list[Future[TeacherLabels]]]] = deque()
+    rest = iter(todo)
+    more = True
+    while waiting or more:
+        # Enough chunks for all workers, also while the last ones of a segment are being computed.
+        while more and sum(not chunk.done() for _, _, chunks in waiting for chunk in chunks) < width:
+            job = next(rest, None)
+            if job is None:
+                more = False
+                break
+            batch = _structures(reader, job)
+            starts = [] if _is_done(log, job, info) else range(0, len(batch), chunk_samples)
+            chunks = [pool.submit(_label_chunk, spec, batch[start : start + chunk_samples]) for start in starts]
+            waiting.append((job, batch, chunks))
+            if width == 1:
+                break
+        if waiting:
+            job, batch, chunks = waiting.popleft()
+            yield job, batch, _join([chunk.result() for chunk in chunks]) if chunks else None
+
+
+def _is_done(log: Log, job: _Job, info: TeacherInfo) -> bool:
+    """Return whether the segment was labelled or merged by somebody else since the pass began."""
+    with log.guard():
+        state = log.refresh()
+        i = state.segments.find(job.segment.path)
+        return i is None or (job.rows is None and label_key("energy", info.name) in state.segments[i].columns)
+
+
+def _structures(reader: ColumnReader, job: _Job) -> SampleBatch:
+    """Return the structures to label, without other teachers' labels."""
+    bare = {key: stored for key, stored in job.segment.columns.items() if key in STANDARD}
+    batch = read_segment(reader, replace(job.segment, columns=bare))
+    return batch if job.rows is None else batch.take(job.rows)
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """A teacher that other processes can make: an object, or a name and options (JSON)."""
+
+    source: Teacher | str
+    options: str
+
+    def teacher(self) -> Teacher:
+        """Return the teacher; one given by name is made once in each process."""
+        return _named(self.source, self.options) if isinstance(self.source, str) else self.source
+
+
+@functools.lru_cache(maxsize=4)
+def _named(name: str, options: str) -> Teacher:
+    return get_teacher(name, **json.loads(options))
+
+
+def _label_chunk(spec: _Spec, batch: SampleBatch) -> TeacherLabels:
+    return spec.teacher().label(batch)
+
+
+def _join(parts: list[TeacherLabels]) -> TeacherLabels:
+    from mlffstore.contracts.protocols import TeacherLabels
+
+    stress = (
+        None if parts[0].stress is None else np.concatenate([part.stress for part in parts if part.stress is not None])
+    )
+    return TeacherLabels(
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        stress=stress,
+        ok=np.concatenate([part.ok for part in parts]),
+        reasons=tuple(reason for part in parts for reason in part.reasons),
+    )
+
+
+# -- committing --------------------------------------------------------------------------------------------------
+
+
+def _commit(
+    storage: Storage,
+    log: Log,
+    info: TeacherInfo,
+    job: _Job,
+    batch: SampleBatch,
+    labels: TeacherLabels,
+    report: LabelReport,
+    finished: set[str],
+) -> None:
+    """Write the labels of a segment and name them in the log, unless somebody else was faster."""
+    named = batch.with_labels(info.name, **label_columns(labels))
+    rules.check(named, ())  # a teacher of somebody's own may return anything
+    reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
+    body: dict[str, Any] = {
+        "teachers": {info.name: info.to_json()},
+        "provenance": {"label": info.name, "labelled": int(labels.ok.sum()), "refused": dict(reasons)},
+    }
+    check: Callable[[State], None]
+    if job.rows is None:
+        columns = [(label_column(name, info.name), named.labels[info.name][name]) for name in LABELS
+                   if name in named.labels[info.name]]  # fmt: skip
+        layer = write_layer(storage, job.segment, columns)
+        written: Segment | Layer = layer
+        operation, body = "layer", {"layers": [layer_document(layer)], **body}
+        check = _Free(job.segment.path, [column.name for column, _ in columns], info)
+    else:
+        report.refused += int((~labels.ok).sum())
+        report.reasons.update(reasons)
+        if not labels.ok.any():
+            return
+        whole = _filled(read_segment(ColumnReader(storage, ChunkCache(0)), job.segment), job.rows, named, info.name)
+        segment = write_segment(storage, whole)
+        written = segment
+        replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
+        operation, body = "replace", {"replacements": [replacement], **body}
+        check = Unchanged([job.segment])
+    try:
+        version = commit_staged(log, operation, body, Staged(storage, written), check)
+    except ConflictError:
+        report.n_conflicts += 1
+        return
+    finished.add(written.path)
+    report.versions.append(version)
+    report.labelled += int(labels.ok.sum())
+    if job.rows is None:
+        report.refused += int((~labels.ok).sum())
+        report.reasons.update(reasons)
+
+
+class _Free:
+    """Checks that a segment is there and has none of some columns yet."""
+
+    def __init__(self, path: str, names: list[str], info: TeacherInfo) -> None:
+        self.path, self.names, self.info = path, names, info
+
+    def __call__(self, state: State) -> None:
+        state.check_append({self.info.name: self.info.to_json()}, ())
+        i = state.segments.find(self.path)
+        if i is None or set(self.names) & set(state.segments[i].columns):
+            raise ConflictError(f"{self.path}: was labelled or merged by somebody else meanwhile")
+
+
+def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:
+    """Return a segment's samples with the labels of some of them filled in."""
+    old = whole.labels[teacher]
+    fresh = new.labels[teacher]
+    out: dict[str, Array] = {}
+    atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])
+    for name in LABELS:
+        if name in old or name in fresh:
+            values = old.get(name, missing_label(name, whole)).copy()
+            if name in fresh:
+                values[rows if LABELS[name].axis == "sample" else atoms] = fresh[name]
+            out[name] = values
+    return whole.with_labels(teacher, **out)
+
+
+# -- where it runs -----------------------------------------------------------------------------------------------
+
+
+def _pool(stack: contextlib.ExitStack, executor: Executor | None, workers: int) -> tuple[Executor, int]:
+    """Return where chunks are labelled and how many should wait there."""
+    if executor is None:
+        executor = _dask_executor()
+    if executor is not None:
+        return executor, max(16, 2 * workers)
+    if workers == 1:
+        return _Here(), 1
+    return stack.enter_context(local_pool(workers)), 2 * workers
+
+
+def _dask_executor() -> Executor | None:
+    """Return an executor of the active Dask client, if there is one."""
+    import sys
+
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_client
+
+    try:
+        return get_client().get_executor()  # type: ignore[no-any-return]
+    except ValueError:  # no client
+        return None
+
+
+class _Here(Executor):
+    """Runs at once in this process."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run and return a future that is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
+            future.set_exception(error)
+        return future
+
+
+__all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]

@@ -1,0 +1,94 @@
+"""A user's column over samples that are in a store already: one layer a segment, all in one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.masks import present, unmask
+from mlffstore.data.ragged import offsets
+from mlffstore.data.schema import user_column
+from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.records import layer_document
+from mlffstore.format.segment import user_column_arrays, write_layer
+from mlffstore.store.staging import Staged, commit_staged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from mlffstore.data.schema import Array, Axis, Column
+    from mlffstore.format.log import Log
+    from mlffstore.format.state import State
+    from mlffstore.storage import Storage
+    from mlffstore.store.snapshot import Snapshot
+
+
+def add_column(
+    storage: Storage,
+    log: Log,
+    snapshot: Snapshot,
+    name: str,
+    values: npt.ArrayLike,
+    *,
+    unit: str,
+    axis: Axis | None,
+    long_name: str,
+    provenance: Mapping[str, Any],
+) -> int:
+    """Add a column; see `mlffstore.Store.add_column`."""
+    problems: list[str] = []
+    array, mask = unmask(f"column {name!r}", values, problems)
+    if problems:
+        raise DataError(problems[0])
+    n_samples, n_atoms = len(snapshot), snapshot.n_atoms
+    rows: dict[Axis, int] = {"sample": n_samples, "atom": n_atoms}
+    if axis not in (None, *rows):
+        raise DataError(f"axis: expected 'sample' or 'atom', got {axis!r}")
+    fitting = [one for one in rows if axis in (None, one) and array.ndim and len(array) == rows[one]]
+    if not fitting:
+        expected = " or ".join(f"one row per {one} ({rows[one]})" for one in rows if axis in (None, one))
+        raise DataError(f"column {name!r}: expected {expected}, got shape {array.shape}")
+    axis = fitting[0]
+    column = user_column(name, array, unit, axis, long_name)
+    segments = list(snapshot.segments)
+    starts = offsets([one.n_samples if axis == "sample" else one.n_atoms for one in segments]).tolist()
+    check = _Free([segment.path for segment in segments], column)
+    with log.guard():
+        check(log.refresh())  # before any byte is written
+    layers, staged = [], Staged(storage)
+    try:
+        for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True):
+            columns = user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b))
+            layers.append(write_layer(storage, segment, columns))
+            staged.add(layers[-1])
+    except BaseException:
+        staged.discard()
+        raise
+    body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
+    return commit_staged(log, "layer", body, staged, check)
+
+
+def _part(mask: Array | None, start: int, stop: int) -> Array | None:
+    """Return the mask of some rows; None if all of them have a value."""
+    return None if mask is None else present(mask[start:stop])
+
+
+class _Free:
+    """Checks that segments are there and have no such column yet."""
+
+    def __init__(self, paths: list[str], column: Column) -> None:
+        self.paths, self.column = paths, column
+
+    def __call__(self, state: State) -> None:
+        state.check_append({}, [self.column])
+        for path in self.paths:
+            i = state.segments.find(path)
+            if i is None:
+                raise ConflictError(f"{path}: was merged by somebody else meanwhile; take a new snapshot and try again")
+            if self.column.name in state.segments[i].columns:
+                raise ConflictError(
+                    f"column {self.column.name!r}: {path} has it already, and columns never change; choose another name"
+                )

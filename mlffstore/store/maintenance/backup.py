@@ -1,0 +1,165 @@
+"""`backup`: a copy of a store that is whole at every moment, also while others append, compact and collect garbage.
+
+The data are copied before the log entries that name them, and entries in order, so that the copy is always the store as of
+some version, and an interrupted backup goes on where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError, StoreNotFoundError
+from mlffstore.format.codec import digest, shard_name
+from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
+from mlffstore.format.root import read_root
+from mlffstore.format.segment import metadata_paths
+from mlffstore.store.maintenance.lifetimes import Lifetimes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlffstore.format.log import Log
+    from mlffstore.format.records import Segment
+    from mlffstore.storage import Storage
+
+#: How often the log is read again when garbage collection removed files that were about to be copied.
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup did.
+
+    Attributes
+    ----------
+    url : str
+        Where the copy is.
+    version : int
+        The last version that the copy holds.
+    n_entries : int
+        Log entries that were copied by this call.
+    n_files, nbytes : int
+        Data files that were copied by this call, and their size.
+    n_there : int
+        Data files that an earlier backup had copied.
+    """
+
+    url: str
+    version: int
+    n_entries: int
+    n_files: int
+    nbytes: int
+    n_there: int
+
+
+def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int, int], None] | None = None) -> Backup:
+    """Copy a store to another place, or bring an older copy up to date; see `mlffstore.Store.backup`.
+
+    Raises
+    ------
+    StoreExistsError
+        If another store is at the target.
+    ConflictError
+        If the copy has commits of its own.
+    CorruptionError
+        If a file of the store is damaged: it is not copied.
+    """
+    root = storage.read("zarr.json")
+    known = _known(storage, target)
+    counts = _Counts()
+    for attempt in range(_TRIES):
+        lifetimes, state = Lifetimes.of(log)
+        segments = [segment for segment, _ in lifetimes.needed(state)]
+        try:
+            for done, segment in enumerate(segments):
+                _copy_segment(storage, target, segment, counts)
+                if progress is not None:
+                    progress(done + 1, len(segments))
+            break
+        except FileNotFoundError as error:
+            # Versions that needed it may have expired meanwhile; if they did not, the file is missing.
+            if attempt == _TRIES - 1 or log.refresh().version == state.version:
+                raise CorruptionError(
+                    f"{error}: the file is missing, though the log promises it; the backup holds what it held before, "
+                    f"version {known}. Run 'mlffstore verify' and restore the file from a copy"
+                ) from error
+    n_entries = 0
+    for version in range(state.version + 1):
+        data = storage.read(entry_path(version), 0, MAX_ENTRY_NBYTES + 1)
+        if version <= known:
+            if version == known and target.read(entry_path(version)) != data:
+                raise _diverged(target, version)
+            continue
+        if not target.put_if_absent(entry_path(version), data):
+            raise _diverged(target, version)
+        n_entries += 1
+    # Last, so that a first backup that is interrupted is no store yet.
+    if known < 0 and not target.put_if_absent("zarr.json", root):
+        raise _diverged(target, 0)
+    return Backup(target.url, state.version, n_entries, counts.n_files, counts.nbytes, counts.n_there)
+
+
+@dataclass(slots=True)
+class _Counts:
+    n_files: int = 0
+    nbytes: int = 0
+    n_there: int = 0
+
+
+def _known(storage: Storage, target: Storage) -> int:
+    """Return the last version that the target holds, -1 for none, after making sure that it is a copy of this store."""
+    try:
+        ours, theirs = read_root(storage)[0], read_root(target)[0]
+    except StoreNotFoundError:
+        return -1
+    if ours != theirs:
+        raise StoreExistsError(
+            f"{target.url}: expected a new place or a backup of {storage.url}, got another store; choose another place"
+        )
+    there = {found.path for found in target.list(LOG_FOLDER)}
+    known = -1
+    while entry_path(known + 1) in there:
+        known += 1
+    return known
+
+
+def _diverged(target: Storage, version: int) -> ConflictError:
+    return ConflictError(
+        f"{target.url}: version {version} of the backup is not that of the store: the copy was written to, or one of "
+        "the two "
+        "was replaced. Back up to another place"
+    )
+
+
+def _copy_segment(storage: Storage, target: Storage, segment: Segment, counts: _Counts) -> None:
+    """Copy the files of a segment and its layers that the target lacks, compared with what the log says of them."""
+    for folder, own in segment.metadata.items():
+        names = [key for key, stored in segment.columns.items() if stored.folder == folder]
+        sizes = {found.path: found.nbytes for found in target.list(folder)}
+        expected = {f"{folder}/{key}/{shard_name(segment.columns[key].column)}": segment.columns[key] for key in names}
+        documents = metadata_paths(folder, names)
+        missing = [path for path, stored in expected.items() if sizes.get(path) != stored.nbytes]
+        counts.n_there += len(expected) - len(missing)
+        if not missing and all(path in sizes for path in documents):
+            continue
+        # Immutable files of an interrupted backup are written again whole.
+        target.delete([path for path in sizes if path not in expected or path in missing])
+        for path in missing:
+            data = storage.read(path)
+            if len(data) != expected[path].nbytes or digest(data) != expected[path].digest:
+                raise _damaged(storage, path)
+            target.write({path: data})
+            counts.n_files, counts.nbytes = counts.n_files + 1, counts.nbytes + len(data)
+        texts = {path: storage.read(path) for path in documents}
+        if digest(b"".join(texts.values())) != own:
+            raise _damaged(storage, folder)
+        target.write(texts)
+
+
+def _damaged(storage: Storage, path: str) -> CorruptionError:
+    return CorruptionError(
+        f"{storage.url}/{path}: is not what was committed (SHA-256), so it was not copied. Run 'mlffstore verify "
+        "--full' and "
+        "restore it from a copy"
+    )

@@ -1,0 +1,134 @@
+"""`compact`: merge runs of small segments and their layers into large ones; samples and their order stay the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data.batch import concatenate
+from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.records import segment_document
+from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.store.staging import Staged, commit_staged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mlffstore.data.schema import Column
+    from mlffstore.format.log import Log
+    from mlffstore.format.records import Segment
+    from mlffstore.format.state import State
+    from mlffstore.storage import Storage
+
+#: Uncompressed size that merged segments come near to: large enough that a hundred gigabytes are a thousand segments, small
+#: enough that a few of them fit into memory at once.
+TARGET_NBYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What `compact` did.
+
+    Attributes
+    ----------
+    n_before, n_after : int
+        Segments of the store, quarantine included, before and after, by this call's doing.
+    nbytes : int
+        Bytes written.
+    versions : tuple of int
+        The commits, one for each run of segments that was merged.
+    n_conflicts : int
+        Runs left alone because somebody else changed them meanwhile. Compact again to merge them.
+    """
+
+    n_before: int
+    n_after: int
+    nbytes: int
+    versions: tuple[int, ...]
+    n_conflicts: int
+
+
+def compact(
+    storage: Storage,
+    log: Log,
+    *,
+    target_nbytes: int = TARGET_NBYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> Compaction:
+    """Merge runs of small segments; see `mlffstore.Store.compact`."""
+    if target_nbytes < 1:
+        raise DataError(f"target_nbytes: expected at least 1, got {target_nbytes}")
+    with log.guard():
+        state = log.refresh()
+        held = [state.segments.copy(), state.quarantine.copy()]
+    runs = [run for segments in held for run in plan(segments, target_nbytes)]
+    n_before = sum(map(len, held))
+    n_after, nbytes, versions, n_conflicts = n_before, 0, [], 0
+    reader = ColumnReader(storage, ChunkCache(0))
+    for done, run in enumerate(runs):
+        if progress:
+            progress(done, len(runs))
+        merged = write_segment(storage, concatenate([read_segment(reader, segment) for segment in run]))
+        inputs = [segment.path for segment in run]
+        body: dict[str, Any] = {"replacements": [{"inputs": inputs, "outputs": [segment_document(merged)]}]}
+        try:
+            version = commit_staged(log, "replace", body, Staged(storage, merged), Unchanged(run))
+        except ConflictError:
+            n_conflicts += 1
+            continue
+        versions.append(version)
+        nbytes += merged.nbytes
+        n_after -= len(run) - 1
+    if progress:
+        progress(len(runs), len(runs))
+    return Compaction(n_before, n_after, nbytes, tuple(versions), n_conflicts)
+
+
+def plan(segments: Sequence[Segment], target_nbytes: int) -> Iterator[list[Segment]]:
+    """Yield the runs of neighbours to merge.
+
+    A segment of half the target or more stays as it is: merging it again and again with what little came after would
+    write it again and again. Neighbours whose user columns contradict each other, as rejected samples may, are not merged.
+    """
+    run: list[Segment] = []
+    size = 0
+    user: dict[str, Column] = {}
+    for segment in segments:
+        nbytes = sum(stored.rows * stored.column.row_nbytes for stored in segment.columns.values())
+        small = nbytes < target_nbytes / 2
+        if run and (not small or size + nbytes > target_nbytes or _contradict(user, segment.user)):
+            if len(run) > 1:
+                yield run
+            run, size, user = [], 0, {}
+        if small:
+            run.append(segment)
+            size += nbytes
+            user |= segment.user
+    if len(run) > 1:
+        yield run
+
+
+def _contradict(some: Mapping[str, Column], others: Mapping[str, Column]) -> bool:
+    """Return whether one name stands for two different user columns."""
+    return any(name in some and not some[name].same_kind(column) for name, column in others.items())
+
+
+class Unchanged:
+    """Checks that a run is in the store as it was read: same segments, same neighbours, no new layer."""
+
+    def __init__(self, run: Sequence[Segment]) -> None:
+        self.run = run
+
+    def __call__(self, state: State) -> None:
+        """Raise `ConflictError` if it is not."""
+        paths = [segment.path for segment in self.run]
+        for held in (state.segments, state.quarantine):
+            start = held.find(paths[0])
+            if start is not None:
+                stop = start + len(paths)
+                same = held.paths[start:stop] == paths
+                if same and all(a.metadata == b.metadata for a, b in zip(held[start:stop], self.run, strict=True)):
+                    return
+        raise ConflictError(
+            f"{paths[0]} and its neighbours were relabelled or merged by somebody else meanwhile; compact again"
+        )

@@ -1,0 +1,189 @@
+"""`gc`: remove files that no retained version needs: of writers that were killed, of lost races, of expired versions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlffstore.errors import DataError
+from mlffstore.format import checkpoint
+from mlffstore.format.log import LOG_FOLDER
+from mlffstore.format.segment import marker
+from mlffstore.storage.base import TEMPORARY
+from mlffstore.store.maintenance.lifetimes import Lifetimes
+from mlffstore.store.staging import SURELY_THERE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlffstore.format.log import Log
+    from mlffstore.format.state import State
+    from mlffstore.storage import Found, Storage
+
+#: Seconds that a file must be old. A writer that takes longer between its data and its commit is told to write again.
+GRACE_SECONDS = 24 * 3600.0
+#: A shorter grace period has to be asked for by an explicit word.
+SHORTEST_SECONDS = SURELY_THERE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What `gc` found, and removed unless it was a dry run.
+
+    Attributes
+    ----------
+    dry_run : bool
+    paths : tuple of str
+        Folders and files that no retained version needs, relative to the store.
+    n_files, nbytes : int
+        Files in them, and their size.
+    n_young : int
+        Files that nothing needs either, but which are younger than the grace period: they may belong to a commit that is
+        being made.
+    expired : int
+        Versions before this one can no longer be read, unless they are tagged.
+    """
+
+    dry_run: bool
+    paths: tuple[str, ...]
+    n_files: int
+    nbytes: int
+    n_young: int
+    expired: int
+
+
+@dataclass(slots=True)
+class _Heap:
+    """The files of one folder, or one file."""
+
+    n_files: int = 0
+    nbytes: int = 0
+    newest: float = 0.0
+
+    def add(self, found: Found) -> None:
+        self.n_files, self.nbytes = self.n_files + 1, self.nbytes + found.nbytes
+        self.newest = max(self.newest, found.modified)
+
+
+def collect(
+    storage: Storage,
+    log: Log,
+    *,
+    dry_run: bool = True,
+    grace: float = GRACE_SECONDS,
+    short_grace: bool = False,
+    expire_before: int | None = None,
+) -> Garbage:
+    """Remove what nothing needs; see `mlffstore.Store.gc`."""
+    if not grace >= 0:
+        raise DataError(f"grace: expected seconds, 0 or more, got {grace}")
+    if 0 < grace < SHORTEST_SECONDS and not (dry_run or short_grace):
+        raise DataError(
+            f"grace: expected at least {SHORTEST_SECONDS:.0f} s, got {grace:g} s: the data of a writer that takes longer to "
+            "commit them would be removed, on an object store unnoticed. Use short_grace=True (--short-grace) if no writer "
+            "takes that long, or grace=0 if nothing writes"
+        )
+    if expire_before is not None:
+        _check_expiry(log.refresh(), expire_before)
+        if not dry_run and expire_before > log.refresh().expired:
+            log.commit("expire", None, {"before": expire_before}, lambda state: _check_expiry(state, expire_before))
+    # First the files, then the log: whatever is committed in between is in the log that is read afterwards.
+    now = storage.clock()
+    heaps: dict[str, _Heap] = {}
+    for found in _candidates(storage):
+        parts = found.path.split("/")
+        whole = parts[0] in ("segments", "layers") and len(parts) > 2
+        heaps.setdefault("/".join(parts[:2]) if whole else found.path, _Heap()).add(found)
+    needed = _Needed(log, expire_before)
+    unneeded = {path: heap for path, heap in heaps.items() if path not in needed}
+    old = {path: heap for path, heap in unneeded.items() if heap.newest <= now - grace}
+    young = sum(heap.n_files for path, heap in unneeded.items() if path not in old)
+    if not dry_run:
+        for folder in ("segments", "layers"):
+            storage.prune(folder, now - grace)
+        old = {path: old[path] for path in sorted(old) if _remove(storage, needed, path, now - grace)}
+    return Garbage(
+        dry_run=dry_run,
+        paths=tuple(sorted(old)),
+        n_files=sum(heap.n_files for heap in old.values()),
+        nbytes=sum(heap.nbytes for heap in old.values()),
+        n_young=young,
+        expired=max(needed.state.expired, expire_before or 0),
+    )
+
+
+class _Needed:
+    """What the retained versions need, as far as the log was read."""
+
+    def __init__(self, log: Log, expire_before: int | None) -> None:
+        self._log, self._expire_before = log, expire_before
+        self._lifetimes, self.state = Lifetimes.of(log)
+        self._folders = self._find()
+
+    def _find(self) -> set[str]:
+        needed = self._lifetimes.needed(self.state, self._expire_before)
+        return {folder for segment, _ in needed for folder in segment.metadata}
+
+    def update(self) -> None:
+        """Read what was committed since."""
+        new = list(self._log.entries(self.state.version + 1))
+        for entry, own, where in new:
+            self._lifetimes.apply(self.state, entry, own, where)
+        if new:
+            self._folders = self._find()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._folders or _is_kept_checkpoint(path, self.state.version)
+
+
+def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool:
+    """Remove a folder or file unless it has become young or needed since it was found; return whether it is gone.
+
+    A writer that was slow makes its files young and then names them in the log, so the ages are looked at first and the
+    log afterwards. The marker of a folder goes first: without it no writer names the folder any more.
+    """
+    if not path.startswith(("segments/", "layers/")):
+        storage.delete([path])
+        return True
+    files = list(storage.list(path))
+    if any(found.modified > before for found in files):
+        return False
+    needed.update()
+    if path in needed:
+        return False
+    storage.delete([marker(path)])
+    storage.delete([found.path for found in files if found.path != marker(path)])
+    return True
+
+
+def _candidates(storage: Storage) -> Iterator[Found]:
+    """Yield every file that might be garbage: segments, layers, temporary files, old checkpoints."""
+    for folder in ("segments", "layers"):
+        yield from storage.list(folder)
+    for found in storage.list(LOG_FOLDER):
+        if _is_temporary(found.path):
+            yield found
+    for found in storage.list(checkpoint.FOLDER):
+        if _is_temporary(found.path) or re.fullmatch(r"\d{20}\.json", found.path.rpartition("/")[2]):
+            yield found
+    for found in storage.list_top():
+        if _is_temporary(found.path):
+            yield found
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(TEMPORARY)
+
+
+def _is_kept_checkpoint(path: str, last: int) -> bool:
+    """Return whether a file is a checkpoint that opening a version may use."""
+    folder, _, name = path.rpartition("/")
+    if folder != checkpoint.FOLDER or _is_temporary(path):
+        return False
+    return checkpoint.wanted(int(name[:-5]), last)
+
+
+def _check_expiry(state: State, before: int) -> None:
+    if not 0 <= before <= state.version:
+        raise DataError(f"expire_before: expected 0 to {state.version} (the last version cannot expire), got {before}")

@@ -1,0 +1,79 @@
+"""From which version to which each segment was part of the store: what the retained versions still need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlffstore.format.log import Entry, Log
+    from mlffstore.format.records import Segment
+    from mlffstore.format.state import State
+
+
+@dataclass(slots=True)
+class Lifetime:
+    """The versions ``born <= version < died`` that hold a segment; `died` is None if the last version holds it."""
+
+    born: int
+    rejected: bool
+    died: int | None = None
+    #: The segment with its layers as it was when it was replaced.
+    last: Segment | None = None
+
+
+class Lifetimes:
+    """The lifetimes of all segments that a log ever named. A layer lives as long as the segment below it.
+
+    They are noted by `apply` while the log is replayed from its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._lives: dict[str, Lifetime] = {}
+
+    @classmethod
+    def of(cls, log: Log) -> tuple[Lifetimes, State]:
+        """Replay a log; return the lifetimes and the last state."""
+        lifetimes, state = cls(), log.fresh()
+        for entry, own, where in log.entries():
+            lifetimes.apply(state, entry, own, where)
+        return lifetimes, state
+
+    def apply(self, state: State, entry: Entry, own: str, where: str) -> None:
+        """Apply an entry to a state, as `State.apply` does, and note what it changes."""
+        before = [*state.segments, *state.quarantine] if entry.operation == "replace" else []
+        state.apply(entry, own, where)  # raises if the entry is not what it should be
+        if entry.operation == "append":
+            for role in ("segments", "quarantine"):
+                for document in entry.body.get(role, ()):
+                    self._lives[document["path"]] = Lifetime(entry.version, role == "quarantine")
+        elif entry.operation == "replace":
+            known = {segment.path: segment for segment in before}
+            for item in entry.body["replacements"]:
+                for path in item["inputs"]:
+                    self._lives[path].died, self._lives[path].last = entry.version, known[path]
+                for document in item["outputs"]:
+                    self._lives[document["path"]] = Lifetime(entry.version, self._lives[item["inputs"][0]].rejected)
+
+    def needed(self, state: State, expired: int | None = None) -> Iterator[tuple[Segment, bool]]:
+        """Yield each segment that some retained version needs, and whether it holds rejected samples.
+
+        Parameters
+        ----------
+        state : State
+            Of the last version.
+        expired : int, optional
+            As if the versions before this one had expired.
+        """
+        before = state.expired if expired is None else max(expired, state.expired)
+        kept = {*state.kept, *(version for version in state.tags.values() if version >= state.expired)}
+        for segments, rejected in ((state.segments, False), (state.quarantine, True)):
+            for segment in segments:
+                yield segment, rejected
+        for life in self._lives.values():
+            if life.died is not None and life.last is not None:
+                readable = life.died > before or any(life.born <= version < life.died for version in kept)
+                if readable:
+                    yield life.last, life.rejected

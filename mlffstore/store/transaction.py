@@ -1,0 +1,341 @@
+"""`Transaction`: samples that are written part by part and appear in one commit, or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data import rules
+from mlffstore.data.batch import assemble, merge_codes, merge_user_columns
+from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.content import Content
+from mlffstore.format.log import Attempt
+from mlffstore.format.records import Segment, segment_document
+from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.store.duplicates import Clash, HashSet, check_policy, refuse_duplicates, resolve
+from mlffstore.store.staging import Staged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.hashing import U64
+    from mlffstore.data.schema import Column
+    from mlffstore.format.log import Log
+    from mlffstore.format.state import State
+    from mlffstore.storage import Storage
+    from mlffstore.store.duplicates import HashIndex
+
+
+@dataclass(slots=True)
+class _Part:
+    """A segment that waits for the commit."""
+
+    segment: Segment
+    rejected: bool
+    #: content_hash of its samples, kept only where duplicates play a part.
+    hashes: U64 | None
+
+
+class Transaction:
+    """Samples that appear in one commit; made by `Store.transaction`.
+
+    Each `add` checks its samples and writes them durably at once, but no reader sees them before `commit` names all of
+    them in one log entry. So memory holds one batch at a time, however large the commit. Leaving the ``with`` block
+    without `commit` removes what was written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mlffstore as ml
+    >>> store = ml.create("memory://transaction")
+    >>> batch = ml.SampleBatch(n_atoms=[1], numbers=[2], positions=np.zeros((1, 3)))
+    >>> with store.transaction(require=()) as tx:
+    ...     tx.add(batch)
+    ...     tx.add(batch)
+    ...     tx.commit()
+    1
+    >>> len(store)
+    2
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        log: Log,
+        index: Callable[[], HashIndex],
+        precision: str,
+        *,
+        key: str | None,
+        require: Sequence[str],
+        teachers: Mapping[str, Mapping[str, Any]] | None,
+        provenance: Mapping[str, Any] | None,
+        on_duplicate: str,
+    ) -> None:
+        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
+            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
+        check_policy(on_duplicate)
+        self._storage, self._log, self._index, self._precision = storage, log, index, precision
+        self.key, self._require, self._policy = key, require, on_duplicate
+        self._info = {who: json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
+        self._provenance = json_mapping("provenance", provenance or {})
+        self._parts: list[_Part] = []
+        self._staged, self._own = Staged(storage), HashSet()
+        self._user: dict[str, Column] = {}
+        self._labelled_by: dict[str, None] = {}
+        self._content, self._attempt = Content(), Attempt()
+        self._known: int | None = None
+        #: Whether it ended, by a commit, a discard, or a commit that may not be made.
+        self.closed = False
+        #: Samples that the commit will hold, without rejected ones.
+        self.n_samples = 0
+        #: Samples that were left out because the store or this transaction has them.
+        self.n_duplicates = 0
+
+    # -- adding --------------------------------------------------------------------------------------------------
+
+    def add(self, batch: SampleBatch | None, rejected: SampleBatch | None = None, reasons: Sequence[str] = ()) -> None:
+        """Check samples and write them, to be seen after `commit`.
+
+        If the key is in the log already, nothing is written; `commit` then compares the contents.
+
+        Parameters
+        ----------
+        batch : SampleBatch or None
+            What to append.
+        rejected : SampleBatch, optional
+            What to put into quarantine; its values are not checked.
+        reasons : sequence of str, optional
+            Why, one for each rejected sample.
+
+        Raises
+        ------
+        DataError
+            If the samples may not be stored; nothing of this call is kept, and the transaction can go on.
+        ConflictError
+            If labels of another model are on record under the same teacher name.
+        """
+        self._check_open()
+        if batch is not None and (len(batch) or rejected is None):
+            batch = batch.astype(self._precision)
+            batch.check_masks()
+            rules.check(batch, self._require)
+            batch = batch.hashed()
+        else:
+            batch = None
+        if rejected is not None and len(rejected):
+            if len(reasons) != len(rejected):
+                raise DataError(
+                    f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
+                )
+            rejected.check_masks()
+            rejected = _with_reasons(rejected.astype(self._precision).hashed(), reasons)
+        else:
+            rejected = None
+        user, labelled_by = self._user, self._labelled_by
+        if batch is not None:
+            user = merge_user_columns([user, batch.user])
+            labelled_by = labelled_by | dict.fromkeys(batch.teachers)
+        new = batch
+        with self._log.guard():
+            state = self._log.refresh()
+            if self._known is None and self.key is not None:
+                self._known = state.keys.get(self.key)
+            if self._known is None:
+                self._check_fit(state, labelled_by, user)  # before any byte is written
+                if batch is not None and self._policy != "keep":
+                    new = self._without_duplicates(state, batch)
+        if self._known is None:
+            parts = self._write_all([(new, False), (rejected, True)])
+            self._parts += parts
+            for part in parts:
+                if part.hashes is not None:
+                    self._own.add(part.hashes)
+            if batch is not None and new is not None:
+                self.n_samples += len(new)
+                self.n_duplicates += len(batch) - len(new)
+        if self.key is not None:
+            for role, given in (("segments", batch), ("quarantine", rejected)):
+                if given is not None:
+                    self._content.add(given, role)
+        self._user, self._labelled_by = user, labelled_by
+
+    def _without_duplicates(self, state: State, batch: SampleBatch) -> SampleBatch:
+        """Return the samples that neither the store nor this transaction has."""
+        index = self._index()
+        index.update(state)
+        return resolve(batch, index.holds(batch.content_hash) | self._own.holds(batch.content_hash), self._policy)
+
+    def _write_all(self, batches: Sequence[tuple[SampleBatch | None, bool]]) -> list[_Part]:
+        """Write batches, all or none, each with whether it holds rejected samples."""
+        parts: list[_Part] = []
+        try:
+            for batch, rejected in batches:
+                if batch is not None and len(batch):
+                    parts.append(self._write(batch, rejected))
+        except BaseException:
+            for part in parts:
+                self._staged.discard(part.segment.path)
+            raise
+        return parts
+
+    def _write(self, batch: SampleBatch, rejected: bool) -> _Part:
+        """Write a segment that nothing names yet."""
+        segment = write_segment(self._storage, batch)
+        self._staged.add(segment)
+        strict = self._policy != "keep" and not rejected
+        return _Part(segment, rejected, np.unique(batch.content_hash) if strict else None)
+
+    def _check_fit(self, state: State, labelled_by: Iterable[str], user: Mapping[str, Column]) -> None:
+        state.check_append({who: self._info.get(who, {}) for who in labelled_by}, user.values())
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def commit(self, provenance: Mapping[str, Any] | None = None) -> int:
+        """Let everything that was added appear at once.
+
+        If it is unclear whether the commit took effect (`StorageError`), it may be called again: samples are never
+        committed twice.
+
+        Parameters
+        ----------
+        provenance : mapping, optional
+            JSON kept in the log entry beside that of the transaction.
+
+        Returns
+        -------
+        int
+            The version of the commit. When this returns, the samples survive a crash and a power loss. If there was
+            nothing to commit, the latest version.
+
+        Raises
+        ------
+        ConflictError
+            If the key stands for other samples, or labels of another model are on record under the same teacher name.
+        DataError
+            If another writer committed some of the structures meanwhile and duplicates are an error, or the log entry
+            would be too large. Like after `ConflictError`, what was written is removed.
+        StorageError
+            If the storage fails, or garbage collection took the files because the transaction was open for too long.
+        """
+        self._check_open()
+        notes = self._provenance | json_mapping("provenance", provenance or {})
+        if self._known is not None:
+            return self._settle_known(self._known)
+        while True:
+            if not self._parts and self.key is None and (self.n_duplicates or not (notes or self._info)):
+                self.closed = True
+                with self._log.guard():
+                    return self._log.refresh().version
+            try:
+                version, ours = self._log.commit("append", self.key, self._body(notes), self._check, self._attempt)
+            except Clash:
+                self._remove_clashes()
+                continue
+            except (ConflictError, DataError):  # raised before the claim
+                self.discard()
+                raise
+            if not ours:  # another process committed the same key meanwhile
+                self._staged.discard()
+                return self._settle_known(version)
+            self.closed = True
+            return version
+
+    def _body(self, notes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the log entry says beside its envelope."""
+        body: dict[str, Any] = {
+            "segments": [segment_document(part.segment) for part in self._parts if not part.rejected]
+        }
+        optional = {
+            "quarantine": [segment_document(part.segment) for part in self._parts if part.rejected],
+            "teachers": self._info,
+            "provenance": notes,
+            "duplicates_skipped": self.n_duplicates,
+            "content": self._content.digest() if self.key is not None else None,
+        }
+        return body | {name: value for name, value in optional.items() if value}
+
+    def _check(self, state: State) -> None:
+        """Raise if the commit may not follow a state."""
+        self._check_fit(state, self._labelled_by, self._user)
+        if self._policy != "keep":
+            index = self._index()
+            index.update(state)
+            if any(part.hashes is not None and index.holds(part.hashes).any() for part in self._parts):
+                raise Clash
+        self._staged.check()
+
+    def _remove_clashes(self) -> None:
+        """Write the segments anew of which another writer committed some structures meanwhile, without these."""
+        index, reader = self._index(), ColumnReader(self._storage, ChunkCache(0))
+        clashing = [part for part in self._parts if part.hashes is not None and index.holds(part.hashes).any()]
+        if self._policy == "error":
+            n = sum(int(index.holds(part.hashes).sum()) for part in clashing if part.hashes is not None)
+            self.discard()
+            raise refuse_duplicates(n, "another process stored them meanwhile")
+        for part in clashing:
+            batch = read_segment(reader, part.segment)
+            rest = batch.take(~index.holds(batch.content_hash))
+            place = self._parts.index(part)
+            self._parts[place : place + 1] = [self._write(rest, rejected=False)] if len(rest) else []
+            self._staged.discard(part.segment.path)
+            self.n_samples -= len(batch) - len(rest)
+            self.n_duplicates += len(batch) - len(rest)
+
+    def _settle_known(self, version: int) -> int:
+        """Return the version that has the key, after comparing what it was given with what this transaction was given."""
+        self.closed = True
+        entry = self._log.entry(version)
+        said = entry.body.get("content")
+        if said is not None and said != self._content.digest():
+            raise ConflictError(
+                f"key {self.key!r}: version {version} holds other samples under this key, so nothing was written. Use a key "
+                "that follows from the samples, or append them under another key"
+            )
+        self._log.settle(version)
+        return version
+
+    def discard(self) -> None:
+        """Remove what was written, unless the commit took effect or may have. Does nothing after `commit`."""
+        if not self.closed:
+            self.closed = True
+            if not self._attempt.unclear:
+                self._staged.discard()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise DataError("this transaction was committed or discarded; begin another with store.transaction(...)")
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
+    """Return a batch with the column `reason`."""
+    words = [str(reason) for reason in reasons]
+    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
+    return assemble(
+        batch.columns | {"reason": codes},
+        batch.labels,
+        batch.user,
+        batch.vocabulary | {"reason": meanings},
+        batch.offsets,
+        batch.masks,
+    )
+
+
+def json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain JSON copy of a mapping."""
+    try:
+        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error

@@ -1,0 +1,143 @@
+"""`Writer`: collects samples one by one and commits them in blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data import rules
+from mlffstore.data.batch import SampleBatch, concatenate, merge_user_columns
+from mlffstore.errors import DataError
+from mlffstore.store.duplicates import check_policy
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ase import Atoms
+
+    from mlffstore.store.facade import OnDuplicate, Store
+    from mlffstore.store.transaction import Transaction
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """A buffered writer; made by `Store.writer`.
+
+    A sample is checked when it is added, so a bad one raises at once and does not spoil the others. What was added is
+    committed when enough is waiting, by `flush`, and on leaving the ``with`` block.
+
+    When an exception ends the block, a writer without a key still commits what is waiting. With a key it does not: the
+    program is meant to run again, and finds its whole blocks under their keys only if they are cut in the same places.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        flush_samples: int,
+        *,
+        key: str | None,
+        teacher: str,
+        require: Sequence[str],
+        teachers: Mapping[str, Mapping[str, Any]] | None,
+        provenance: Mapping[str, Any] | None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> None:
+        if flush_samples < 1:
+            raise DataError(f"flush_samples: expected at least 1, got {flush_samples}")
+        check_policy(on_duplicate)
+        store.check_writable()
+        self.store, self.flush_samples, self.key = store, flush_samples, key
+        self._teacher, self._require, self._teachers, self._provenance = teacher, require, teachers, provenance
+        self._on_duplicate: OnDuplicate = on_duplicate
+        self._waiting: list[SampleBatch] = []
+        self._n_waiting = 0
+        #: A block that was written and whose commit was not acknowledged.
+        self._unclear: Transaction | None = None
+        self._block: list[SampleBatch] = []
+        #: Versions of the commits so far.
+        self.versions: list[int] = []
+
+    def add(
+        self,
+        samples: Atoms | Sequence[Atoms] | SampleBatch,
+        *,
+        labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        source: str = "unknown",
+        sampler: str = "unknown",
+    ) -> None:
+        """Add a frame, several, or a batch; labels come from the calculators unless given.
+
+        Raises
+        ------
+        DataError
+            If a sample may not be stored; nothing of this call is kept.
+        """
+        if isinstance(samples, SampleBatch):
+            batch = samples
+        else:
+            frames = [samples] if hasattr(samples, "positions") else list(samples)
+            given = [labels] if isinstance(labels, Mapping) else labels
+            batch = SampleBatch.from_ase(frames, teacher=self._teacher, labels=given, source=source, sampler=sampler)
+        rules.check(batch, self._require)
+        merge_user_columns([*(waiting.user for waiting in self._waiting), batch.user])
+        self._waiting.append(batch.astype(self.store.precision))
+        self._n_waiting += len(batch)
+        if self._n_waiting >= self.flush_samples:
+            self.flush()
+
+    def flush(self) -> int | None:
+        """Commit what is waiting; return the version, or None if there was nothing.
+
+        If it is unclear whether the commit took effect (`StorageError`), the next flush finds out first, so that no
+        sample is committed twice.
+        """
+        version = self._commit() if self._unclear is not None else None
+        if not self._waiting:
+            return version
+        self._unclear = self.store.transaction(
+            key=None if self.key is None else f"{self.key}/{len(self.versions)}",
+            require=self._require,
+            teachers=self._teachers,
+            provenance=self._provenance,
+            on_duplicate=self._on_duplicate,
+        )
+        try:
+            self._unclear.add(concatenate(self._waiting))
+        except BaseException:
+            self._unclear.discard()
+            self._unclear = None
+            raise
+        self._block, self._waiting, self._n_waiting = self._waiting, [], 0
+        return self._commit()
+
+    def _commit(self) -> int:
+        """Commit the block that was written. If it may not be committed, its samples wait as before."""
+        assert self._unclear is not None
+        try:
+            version = self._unclear.commit()
+        except BaseException:
+            if self._unclear.closed:
+                self._waiting, self._block, self._unclear = self._block + self._waiting, [], None
+                self._n_waiting = sum(map(len, self._waiting))
+            raise
+        self._block, self._unclear = [], None
+        self.versions.append(version)
+        return version
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.key is not None:
+            if self._n_waiting:
+                _log.warning(
+                    "%s: an exception ended the writer %r with %d samples waiting; they were not committed. Run the program "
+                    "again: what is under its keys is not written twice",
+                    self.store.url, self.key, self._n_waiting,
+                )  # fmt: skip
+            self._waiting, self._n_waiting = [], 0
+        self.flush()
