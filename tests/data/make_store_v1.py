@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from mlffstore.records import layer_document
-from mlffstore.schema import label_column
-from mlffstore.segment import write_layer
+from mlffstore.format.records import layer_document
+from mlffstore.data.schema import label_column
+from mlffstore.format.segment import write_layer
 
 import mlffstore as ml
 from tests.samples import metal_frames, molecule_frames
