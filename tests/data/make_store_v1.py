@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from mlffstore.format.records import layer_document
-from mlffstore.data.schema import label_column
-from mlffstore.format.segment import write_layer
 
 import mlffstore as ml
+from mlffstore.data.schema import label_column
+from mlffstore.format.records import layer_document
+from mlffstore.format.segment import write_layer
 from tests.samples import metal_frames, molecule_frames
 
 HERE = Path(__file__).parent
