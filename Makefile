@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test nightly lint format wheel docs bench clean
+.PHONY: help quickstart check test nightly lint format wheel docs bench clean
 
 help:  ## List the verbs.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,10 +35,15 @@ test: $(VENV)/.dev  ## Run the tests with coverage.
 nightly: $(VENV)/.dev  ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest --run-slow
 
-lint: $(VENV)/.dev  ## Check style and types.
+lint: $(VENV)/.dev  ## Check style, types, who imports whom, and declared packages.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+check: lint  ## Check a change in about two minutes: lint, and the tests of the core.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -q tests/core tests/architecture
 
 format: $(VENV)/.dev  ## Mend style.
 	$(BIN)/ruff check --fix .

@@ -31,9 +31,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
+def real() -> Path:
+    """Return the folder with real inputs: labelled crystals and molecules, cut down, with their licences."""
+    return Path(__file__).parent / "data" / "real"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder with the real inputs, or skip."""
+    """Return the folder with the weights of FeNNol's ANI-1x models, which are too large for the repository, or skip."""
     folder = Path(os.environ.get("MLFFSTORE_SHARED", Path(__file__).parents[1].parent / "shared"))
-    if not (folder / "data").is_dir():
-        pytest.skip(f"needs the real inputs: no folder {folder}/data (set MLFFSTORE_SHARED)")
+    if not (folder / "models" / "ani1x").is_dir():
+        pytest.skip(
+            "needs the ANI-1x weights of the FeNNol repository (ani1x_model0.fnx to 2) in a folder models/ani1x below "
+            "MLFFSTORE_SHARED"
+        )
     return folder

@@ -24,11 +24,11 @@ CLOSE = {"rel": 1e-10, "abs": 1e-12}
 
 
 @pytest.fixture(scope="module")
-def mlearn(shared, tmp_path_factory):
+def mlearn(real, tmp_path_factory):
     """Return a snapshot of the three real files, with an invented stress."""
     store = ml.create(tmp_path_factory.mktemp("stats") / "d.zarr")
     rng = np.random.default_rng(0)
-    for path in sorted((shared / "data").glob("*.extxyz")):
+    for path in sorted(real.glob("*.extxyz")):
         one = path.parent / path.name
         target = store.url + f"-{path.stem}"
         ml.import_files([one], target)
@@ -105,10 +105,10 @@ def test_normalisation_is_least_squares_on_the_split_train(mlearn):
     import vesin
 
     near = 0
-    for frame in batch.take(np.arange(40)).to_ase():
+    for frame in batch.take(np.arange(30)).to_ase():
         (d,) = vesin.NeighborList(cutoff=5.0, full_list=True).compute(frame.positions, frame.cell.array, True, "d")
         near += len(d)
-    part = batch.take(np.arange(40))
+    part = batch.take(np.arange(30))
     counted = neighbour_counts(part.offsets, part.positions, part.cell, part.pbc, [5.0])
     assert counted.sum() == pytest.approx(near, abs=2)  # a pair at the cutoff, in float32
     nothing = ml.statistics(mlearn.to_xarray().mlff.isel(mlearn.split_indices("val")), neighbours=False)

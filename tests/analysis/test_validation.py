@@ -221,8 +221,8 @@ def test_the_teacher_at_hand_finds_a_shuffle_within_a_crystal(ds):
         ml.validate(ds.mlff.head(9), teacher=ml.get_teacher("chgnet")).compute()
 
 
-def test_real_files_are_clean(shared, tmp_path):
-    for path in sorted((shared / "data").glob("*.extxyz")):
+def test_real_files_are_clean(real, tmp_path):
+    for path in sorted(real.glob("*.extxyz")):
         ml.import_files([path], tmp_path / path.stem)
         found = ml.validate(tmp_path / path.stem)
         assert found.ok
@@ -269,7 +269,7 @@ def test_flags_can_be_kept_in_the_store(tmp_path, clean):
     assert store.snapshot(version=version).to_xarray().quality.dtype == np.uint32
     with pytest.raises(ml.errors.ConflictError, match="has it already"):
         store.add_flags(found, "quality")
-    with pytest.raises(DataError, match="one row a sample"):
+    with pytest.raises(DataError, match="one row per sample"):
         store.add_column("other", np.zeros(3))
     store.add_column("mass", np.ones((before.n_atoms, 2)), unit="u")
     assert store.snapshot().to_xarray().mass.attrs["units"] == "u"
