@@ -11,7 +11,7 @@ from mlffstore.data import electrons, rules
 from mlffstore.data.ase import gather
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.hydrogens import lacks_hydrogen
-from mlffstore.importing.labels import missing_message
+from mlffstore.importing.reading import missing_message
 from mlffstore.importing.roots import Roots
 from mlffstore.importing.spool import Block
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from mlffstore.importing.account import Account
     from mlffstore.importing.extra import ExtraColumns
-    from mlffstore.importing.labels import LabelReader, Reading
+    from mlffstore.importing.labels import LabelReader
     from mlffstore.importing.options import Options
     from mlffstore.importing.problems import Problems
+    from mlffstore.importing.reading import Reading
     from mlffstore.importing.record import Record
 
 #: Column that says whether the electronic structure behind the labels converged.

@@ -1,20 +1,21 @@
-"""Takes labels, charge and multiplicity out of the records of a file and converts them. It guesses nothing."""
+"""Takes labels out of the records of a file and converts them. It guesses nothing."""
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data import electrons
 from mlffstore.data.schema import LABELS
-from mlffstore.data.units import convert, factor, spellings
+from mlffstore.data.units import convert, factor
 from mlffstore.errors import DataError
 from mlffstore.importing.account import describe
-from mlffstore.importing.spelling import label_of, same_unit, unit_for
+from mlffstore.importing.reading import Reading
+from mlffstore.importing.spelling import label_of, unit_for
+from mlffstore.importing.state import STATE_KEYS, StateReader
+from mlffstore.importing.stated import StatedUnits
+from mlffstore.importing.values import numbers, shaped, voigt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,41 +23,15 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.importing.account import Account, Fate
+    from mlffstore.importing.reading import Fates
     from mlffstore.importing.record import Record
     from mlffstore.importing.wording import Wording
 
 #: What a value may be of, beside the labels of the store.
 _COLUMNS = (*LABELS, "virial", "positions", "cell")
 _LABEL_KEYS = (*LABELS, "virial")
-_STATE_KEYS = ("charge", "multiplicity")
 #: Energies that differ by less, eV, are the same: programs print 6 to 8 decimals of a hartree.
 _SAME_ENERGY = 1e-6
-
-
-@dataclass(slots=True)
-class Reading:
-    """What was found of one sample.
-
-    Attributes
-    ----------
-    labels : dict of str to array
-        In the store's units.
-    charge, multiplicity : int or None
-        None where the file gives none.
-    problems : list of str
-        Why the sample cannot be imported.
-    failed : set of str
-        Labels that are there and cannot be used; `problems` says why.
-    hints : dict of str to str
-        Labels that were not found, and the name of something that looks like each.
-    """
-
-    labels: dict[str, Any] = field(default_factory=dict)
-    charge: int | None = None
-    multiplicity: int | None = None
-    problems: list[str] = field(default_factory=list)
-    failed: set[str] = field(default_factory=set)
-    hints: dict[str, str] = field(default_factory=dict)
 
 
 class LabelReader:
@@ -94,7 +69,7 @@ class LabelReader:
         spin: str,
         wording: Wording,
     ) -> None:
-        known = {"keys": (*_LABEL_KEYS, *_STATE_KEYS), "units": _COLUMNS}
+        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS), "units": _COLUMNS}
         for option, given in (("keys", set(keys)), ("units", set(units))):
             if given - set(known[option]):
                 raise DataError(
@@ -110,13 +85,15 @@ class LabelReader:
                 f"{wording.name('keys')}: expected either stress or virial, got both; name the one to import"
             )
         self.keys = {label: _names(label, names, wording) for label, names in keys.items()}
-        self.wording, self.spin = wording, spin
+        self.wording = wording
         self.units = dict(units)
         if "positions" in units:
             self.units.setdefault("cell", units["positions"])
         self.sign = 1.0 if stress_sign == "tension" else -1.0
         for column, unit in self.units.items():  # before the first file is opened
             factor("energy" if column == "virial" else column, unit)
+        self.stated = StatedUnits(self.units, wording)
+        self.state = StateReader(self.keys, spin, wording)
         self._met: Counter[str] = Counter()
         self._uses: tuple[Mapping[str, str], tuple[str, ...], Any] = ({}, (), None)
         #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
@@ -138,7 +115,7 @@ class LabelReader:
         DataError
         """
         for label, names in self.keys.items():
-            if names and not any(self._met[name] for name in names):
+            if names and not any(self._met[name] + self.state.met[name] for name in names):
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
                     "sample, "
@@ -181,17 +158,17 @@ class LabelReader:
         places: dict[str, tuple[str, Any]] = {}
         for place, name, value in fields:
             places.setdefault(name, (place, value))
-        fates: dict[tuple[str, str], tuple[Fate, str, str]] = {}
+        fates: Fates = {}
         for label in _LABEL_KEYS:
             self._read_label(label, record, places, reading, fates)
         if "stress" in reading.labels:
             reading.labels["stress"] = self.sign * reading.labels["stress"]
-        self._read_state(fields, places, reading, fates)
+        self.state.read(fields, places, reading, fates)
         n_atoms = len(record.atoms)
         for place, name, value in fields:
             if (place, name) in fates or name in columns:
                 continue
-            note = self._stated(name, value, reading) if unit_for(name) is not None else None
+            note = self.stated.obey(name, value, reading.problems) if unit_for(name) is not None else None
             if note is not None:
                 fates[place, name] = ("obeyed", "", note)
                 continue
@@ -227,7 +204,7 @@ class LabelReader:
         record: Record,
         places: Mapping[str, tuple[str, Any]],
         reading: Reading,
-        fates: dict[tuple[str, str], tuple[Fate, str, str]],
+        fates: Fates,
     ) -> None:
         """Look for one label: under the names that were given, else among the results that ASE attached."""
         names = self.keys.get(label)
@@ -242,14 +219,14 @@ class LabelReader:
         place, value = places[name]
         column = "stress" if label == "virial" else label
         reading.failed.add(column)
-        array = _numbers(value)
+        array = numbers(value)
         if array is None:
             reading.problems.append(f"{name!r}: expected numbers, got {str(value)[:40]!r}")
             return
         if not array.size or np.isnan(array).all():  # some readers fill in what a file lacks
             reading.failed.discard(column)
             return
-        fitting = _shaped(label, array, len(record.atoms))
+        fitting = shaped(label, array, len(record.atoms))
         if fitting is None:
             # Programs disagree on the order of six numbers of a virial (Voigt or LAMMPS), so six are refused.
             wanted = {"energy": "one number", "forces": f"({len(record.atoms)}, 3)", "stress": "(6,) or (3, 3)"}
@@ -258,7 +235,7 @@ class LabelReader:
                 f"{name!r}: expected {label} of shape {wanted.get(label, '(3, 3)')}, got {array.shape}{also}"
             )
             return
-        problem = self._unit_problem(label, record.stated_units.get(name))
+        problem = self.stated.problem(label, record.stated_units.get(name))
         if problem:
             reading.problems.append(f"{name!r}: {problem}")
         unit = self.units.get(label, "eV" if label == "virial" else LABELS[column].unit)
@@ -284,7 +261,7 @@ class LabelReader:
         """Return that a key repeats what was taken; note a problem if it holds other values of a label nobody named."""
         label = label_of(name)
         if name == "free_energy":
-            energy, free = reading.labels.get("energy"), _numbers(value)
+            energy, free = reading.labels.get("energy"), numbers(value)
             if "energy" in self.keys or energy is None or free is None or free.size != 1:
                 return None
             gap = abs(float(convert("energy", free, self.units.get("energy", "eV")).reshape(-1)[0]) - float(energy))
@@ -298,8 +275,8 @@ class LabelReader:
         named = label in self.keys
         if named and (label in reading.labels or label in reading.failed or label == "virial"):
             return None
-        array = _numbers(value)
-        fitting = None if array is None or np.isnan(array).all() else _shaped(label, array, len(atoms))
+        array = numbers(value)
+        fitting = None if array is None or np.isnan(array).all() else shaped(label, array, len(atoms))
         if fitting is None:
             return None
         if label == "virial":
@@ -309,8 +286,8 @@ class LabelReader:
             if "stress" in self.keys or not (atoms.pbc.all() and atoms.cell.rank == 3):
                 return None
             stress = -convert("energy", fitting, self.units.get(label, "eV")) / atoms.get_volume()
-            ours = _voigt(reading.labels["stress"])
-            if any(np.allclose(sign * _voigt(stress), ours, rtol=1e-4, atol=1e-6) for sign in (1, -1)):
+            ours = voigt(reading.labels["stress"])
+            if any(np.allclose(sign * voigt(stress), ours, rtol=1e-4, atol=1e-6) for sign in (1, -1)):
                 return "same as stress, as a virial"
             reading.problems.append(
                 f"{name!r} and 'stress' differ (as -virial/volume); say which one the labels are: "
@@ -322,7 +299,7 @@ class LabelReader:
             reading.hints.setdefault(label, name)
             return None
         other = convert(label, fitting, self.units.get(label, LABELS[label].unit))
-        other, taken = (self.sign * _voigt(other), _voigt(taken)) if label == "stress" else (other, taken)
+        other, taken = (self.sign * voigt(other), voigt(taken)) if label == "stress" else (other, taken)
         if np.allclose(other, taken, rtol=1e-6, atol=1e-6, equal_nan=True):
             return f"same as {label}"
         reading.problems.append(
@@ -331,160 +308,13 @@ class LabelReader:
         )
         return None
 
-    # -- units that the file states ------------------------------------------------------------------------------
-
-    def _stated(self, name: str, value: Any, reading: Reading) -> str | None:
-        """Return that a unit stated in the file agrees with how it is read, or note the problem; None if it is no unit."""
-        column = unit_for(name)
-        if column is None or not isinstance(value, str):
-            return None
-        if column == "all":
-            plain = value.strip().lower()
-            if plain in ("ev", "ase", "metal", "ev/angstrom", "ev, angstrom", "ev-angstrom") or self.units:
-                return value
-            problem: str | None = (
-                f"the file states {value!r} as its units; say which ones these are with "
-                f"{self.wording.option('units', {'energy': 'UNIT', 'forces': 'UNIT'})}, also if they are eV and angstrom"
-            )
-        else:
-            problem = self._unit_problem(column, value)
-        if problem:
-            reading.problems.append(f"{name!r}: {problem}")
-        return value
-
-    def _unit_problem(self, column: str, stated: str | None) -> str | None:
-        """Return what is wrong with a unit that the file states for a column, or None."""
-        if stated is None:
-            return None
-        return _unit_problem(column, stated, self.units.get(column), self.wording.interface)
-
-    # -- charge and multiplicity ---------------------------------------------------------------------------------
-
-    def _read_state(
-        self,
-        fields: Sequence[tuple[str, str, Any]],
-        places: Mapping[str, tuple[str, Any]],
-        reading: Reading,
-        fates: dict[tuple[str, str], tuple[Fate, str, str]],
-    ) -> None:
-        """Read charge and multiplicity, from the names that were given or all names in use."""
-        # What it stands for, the name that says how to read it, its place and name in the file, its value.
-        chosen: list[tuple[str, str, str, str, Any]] = []
-        for what in _STATE_KEYS:
-            name = next((name for name in self.keys.get(what) or () if name in places), None)
-            if name is not None:
-                self._met[name] += 1
-                chosen.append((what, what, places[name][0], name, places[name][1]))
-        for place, name, value in fields:
-            role = None if place in ("results", "arrays") else electrons.role(name)
-            what = "charge" if role == "charge" else "multiplicity"
-            if role is not None and what not in self.keys:
-                chosen.append((what, name, place, name, value))
-        spin: Literal["multiplicity", "unpaired"] = "unpaired" if self.spin == "unpaired" else "multiplicity"
-        try:
-            reading.charge, reading.multiplicity = electrons.resolve(((name, v) for _, name, _, _, v in chosen), spin)
-        except ValueError as error:
-            way = ""
-            if "got 0" in str(error):
-                way = (
-                    f"; {self.wording.option('spin', 'unpaired')} reads it as 2S, "
-                    f"{self.wording.option('keys', {'multiplicity': None})} does not use it"
-                )
-            reading.problems.append(f"{error}{way}")
-            return
-        for what, _, place, name, value in chosen:
-            if value is not None:
-                fates[place, name] = ("kept" if name == what else "renamed", what, "")
-
-
-def missing_message(
-    missing: Sequence[str], hints: Mapping[str, str], keys: Mapping[str, tuple[str, ...]], wording: Wording
-) -> str:
-    """Say which labels a frame lacks and what to do about it.
-
-    Parameters
-    ----------
-    missing : sequence of str
-    hints : mapping of str to str
-        Names of what looks like a label.
-    keys : mapping of str to tuple of str
-        Names that were looked for.
-    wording : Wording
-    """
-    usable = {k: v for k, v in hints.items() if k in missing or (k == "virial" and "stress" in missing)}
-    what = f"expected {' and '.join(missing)}, got none"
-    if usable:
-        held = ", ".join(map(repr, usable.values()))
-        # Names that other samples need stay, in front.
-        options: dict[str, Any] = {k: (*keys[k], v) if keys.get(k) else v for k, v in usable.items()}
-        return f"{what}; it holds {held}: pass {wording.option('keys', options)} if that is meant"
-    return (
-        f"{what}; name what holds them with {wording.option('keys', {missing[0]: 'NAME'})}, or import structures without "
-        f"labels with {wording.option('require', ())}"
-    )
-
 
 def _names(label: str, names: str | Sequence[str] | None, wording: Wording) -> tuple[str, ...]:
     if names is None:
-        if label in _STATE_KEYS:
+        if label in STATE_KEYS:
             return ()
         raise DataError(f"{wording.name('keys')}: expected a name for {label}, got none")
     given = (names,) if isinstance(names, str) else tuple(names)
     if not given or not all(isinstance(name, str) and name for name in given):
         raise DataError(f"{wording.name('keys')}: expected a name for {label}, or several in order, got {names!r}")
     return given
-
-
-def _numbers(value: Any) -> Any:
-    """Return float64 numbers, or None where the value is not made of numbers (flags and texts are not)."""
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "biuf" or array.dtype.kind == "O":
-            return None if array.dtype.kind == "b" else array.astype(np.float64)
-        return np.asarray(float(value)) if array.dtype.kind == "U" and array.size == 1 else None
-    except (TypeError, ValueError):
-        return None
-
-
-def _shaped(label: str, array: Any, n_atoms: int) -> Any:
-    """Return a label in the store's shape (3x3 for stress and virial as matrices), or None if the shape is another."""
-    if label == "energy":
-        return array.reshape(-1)[0] if array.size == 1 else None
-    if label == "forces":
-        return array if array.shape == (n_atoms, 3) else None
-    if array.size == 9 and array.shape in ((9,), (3, 3), (1, 9), (1, 3, 3)):
-        return array.reshape(3, 3)
-    return array.reshape(6) if label == "stress" and array.size == 6 and array.shape in ((6,), (1, 6)) else None
-
-
-def _voigt(stress: Any) -> Any:
-    """Return a stress as six numbers xx yy zz yz xz xy, the mean of both halves of a matrix."""
-    if stress.shape == (6,):
-        return stress
-    return 0.5 * (stress + stress.T).ravel()[[0, 4, 8, 5, 2, 1]]
-
-
-@functools.lru_cache(maxsize=1024)
-def _unit_problem(column: str, stated: str, given: str | None, interface: Any) -> str | None:
-    from mlffstore.importing.wording import Wording
-
-    wording = Wording(interface)
-    dimension = "energy" if column == "virial" else column
-    native = "eV" if column == "virial" else {"positions": "angstrom", "cell": "angstrom"}.get(column)
-    native = native or LABELS[column].unit
-    known = spellings(dimension)
-    unit = same_unit(stated, known)
-    if unit is None:
-        if given is not None:
-            return None
-        return (
-            f"the file states the unit {stated!r} of the {column}, which is none of {', '.join(known)}; if it is one "
-            "of them "
-            f"under another name, say so with {wording.option('units', {column: 'UNIT'})}, else convert the values"
-        )
-    if np.isclose(factor(dimension, unit), factor(dimension, given or native), rtol=1e-9):
-        return None
-    if given is not None:
-        option = wording.option("units", {column: given})
-        return f"the file states the unit {stated!r} of the {column}, but {option} was given"
-    return f"the file states the unit {stated!r} of the {column}: pass {wording.option('units', {column: unit})}"

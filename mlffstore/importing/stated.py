@@ -1,0 +1,79 @@
+"""`StatedUnits`: units that a file states, against those in which it is read."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.schema import LABELS
+from mlffstore.data.units import factor, spellings
+from mlffstore.importing.spelling import same_unit, unit_for
+from mlffstore.importing.wording import Interface, Wording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class StatedUnits:
+    """Compares units that a file states with those in which it is read.
+
+    Parameters
+    ----------
+    units : mapping of str to str
+        Column to its unit, where the caller gave one; else the unit of the store counts.
+    wording : Wording
+    """
+
+    def __init__(self, units: Mapping[str, str], wording: Wording) -> None:
+        self._units, self._wording = units, wording
+
+    def obey(self, name: str, value: Any, problems: list[str]) -> str | None:
+        """Return that a unit stated in the file agrees with how it is read, or note the problem; None if it is no unit."""
+        column = unit_for(name)
+        if column is None or not isinstance(value, str):
+            return None
+        if column == "all":
+            plain = value.strip().lower()
+            if plain in ("ev", "ase", "metal", "ev/angstrom", "ev, angstrom", "ev-angstrom") or self._units:
+                return value
+            problem: str | None = (
+                f"the file states {value!r} as its units; say which ones these are with "
+                f"{self._wording.option('units', {'energy': 'UNIT', 'forces': 'UNIT'})}, also if they are eV and angstrom"
+            )
+        else:
+            problem = self.problem(column, value)
+        if problem:
+            problems.append(f"{name!r}: {problem}")
+        return value
+
+    def problem(self, column: str, stated: str | None) -> str | None:
+        """Return what is wrong with a unit that the file states for a column, or None."""
+        if stated is None:
+            return None
+        return _unit_problem(column, stated, self._units.get(column), self._wording.interface)
+
+
+@functools.lru_cache(maxsize=1024)
+def _unit_problem(column: str, stated: str, given: str | None, interface: Interface) -> str | None:
+    wording = Wording(interface)
+    dimension = "energy" if column == "virial" else column
+    native = "eV" if column == "virial" else {"positions": "angstrom", "cell": "angstrom"}.get(column)
+    native = native or LABELS[column].unit
+    known = spellings(dimension)
+    unit = same_unit(stated, known)
+    if unit is None:
+        if given is not None:
+            return None
+        return (
+            f"the file states the unit {stated!r} of the {column}, which is none of {', '.join(known)}; if it is one "
+            "of them "
+            f"under another name, say so with {wording.option('units', {column: 'UNIT'})}, else convert the values"
+        )
+    if np.isclose(factor(dimension, unit), factor(dimension, given or native), rtol=1e-9):
+        return None
+    if given is not None:
+        option = wording.option("units", {column: given})
+        return f"the file states the unit {stated!r} of the {column}, but {option} was given"
+    return f"the file states the unit {stated!r} of the {column}: pass {wording.option('units', {column: unit})}"

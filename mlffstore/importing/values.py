@@ -1,0 +1,36 @@
+"""Values of a file as numbers in the shape of a label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def numbers(value: Any) -> Any:
+    """Return float64 numbers, or None where the value is not made of numbers (flags and texts are not)."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf" or array.dtype.kind == "O":
+            return None if array.dtype.kind == "b" else array.astype(np.float64)
+        return np.asarray(float(value)) if array.dtype.kind == "U" and array.size == 1 else None
+    except (TypeError, ValueError):
+        return None
+
+
+def shaped(label: str, array: Any, n_atoms: int) -> Any:
+    """Return a label in the store's shape (3x3 for stress and virial as matrices), or None if the shape is another."""
+    if label == "energy":
+        return array.reshape(-1)[0] if array.size == 1 else None
+    if label == "forces":
+        return array if array.shape == (n_atoms, 3) else None
+    if array.size == 9 and array.shape in ((9,), (3, 3), (1, 9), (1, 3, 3)):
+        return array.reshape(3, 3)
+    return array.reshape(6) if label == "stress" and array.size == 6 and array.shape in ((6,), (1, 6)) else None
+
+
+def voigt(stress: Any) -> Any:
+    """Return a stress as six numbers xx yy zz yz xz xy, the mean of both halves of a matrix."""
+    if stress.shape == (6,):
+        return stress
+    return 0.5 * (stress + stress.T).ravel()[[0, 4, 8, 5, 2, 1]]
