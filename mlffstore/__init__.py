@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.runtime.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from mlffstore import errors
     from mlffstore.analysis.statistics import statistics
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from mlffstore.store.snapshot import Snapshot
     from mlffstore.training.dataset import TorchDataset
 
-__version__ = "0.1.0"
 
 _WHERE = {
     "SampleBatch": "mlffstore.data.batch",

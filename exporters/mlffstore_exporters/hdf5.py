@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore import __version__
 from mlffstore.data.batch import choose_teacher
 from mlffstore.data.masks import TRUTH, mask_names, user_rows
 from mlffstore.data.schema import (
@@ -31,6 +30,7 @@ from mlffstore.errors import DataError, missing_dependency
 from mlffstore.format.segment import flag_word
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
+from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import chunks
 from mlffstore_exporters.folder import Account, new_hdf5
 
@@ -188,7 +188,7 @@ def _root_attributes(
         "store_version": snapshot.version,
         "precision": snapshot.precision,
         "settings": json.dumps(snapshot.settings, sort_keys=True),
-        "software": f"mlffstore {__version__}",
+        "software": f"mlffstore {VERSION}",
         "units": "eV, angstrom, eV/angstrom; stress eV/angstrom^3, tension positive; cell rows are lattice vectors",
         "provenance": json.dumps(by_part(provenance), sort_keys=True),
     }

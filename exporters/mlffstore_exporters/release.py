@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore import __version__
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
@@ -33,6 +32,7 @@ from mlffstore.release.changes import changes
 from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, checksums_text, describe_file
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
+from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import card
 from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
@@ -309,7 +309,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
 def _software() -> dict[str, str]:
     import h5py
 
-    out = {"mlffstore": __version__, "hdf5": h5py.version.hdf5_version}
+    out = {"mlffstore": VERSION, "hdf5": h5py.version.hdf5_version}
     for package in _SOFTWARE:
         out[package] = installed(package)
     return out

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mlffstore import __version__
 from mlffstore.cli import active, cache, care, check, export, importing, info, label, log, plugins, run, tag
+from mlffstore.runtime.version import VERSION
 
 app = typer.Typer(
     name="mlffstore",
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mlffstore {__version__}")
+        typer.echo(f"mlffstore {VERSION}")
         raise typer.Exit
 
 
