@@ -178,8 +178,8 @@ def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, progres
     option = f"--scheduler {address}" if file is None else f"--scheduler-file {file}"
     where: dict[str, Any] = {"address": address} if file is None else {"scheduler_file": str(file)}
     try:
-        client = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        client = Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:  # Dask has many errors for a wrong address or file, and no base of them
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise MlffstoreError(
             f"{option}: no Dask scheduler answers there ({reason}); check the address (tcp://HOST:8786), that the scheduler "

@@ -106,7 +106,7 @@ def _problem(error: Any, document: Any, model: type[BaseModel]) -> str:
         return f"{name}: expected {context.get('expected')}, got {_shown(value)}{hint}"
     for limit, words in (("gt", "more than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most")):
         if limit in context:
-            return f"{name}: expected {words} {context[limit]}, got {_shown(value)}"
+            return f"{name}: expected {words} {context[limit]:g}, got {_shown(value)}"
     if error["type"] == "value_error":
         text = str(context.get("error", error["msg"]))
         return f"{name}: {text}" if place else text
@@ -140,8 +140,8 @@ def _name(place: Place, document: Any) -> str:
     """Return a place in words, such as ``parts[0] (molecules).samples``."""
     out, here = "", document
     for step in place:
-        here = _step(here, step)
-        if isinstance(step, int):
+        inside, here = here, _step(here, step)
+        if isinstance(step, int) and not isinstance(inside, dict):
             out += f"[{step}]"
             if isinstance(here, dict) and isinstance(here.get("name"), str):
                 out += f" ({here['name'][:40]})"
@@ -188,6 +188,8 @@ def _choices(model: type[BaseModel], place: Place) -> tuple[Any, ...]:
 
 def _known(place: Place, lines: Mapping[Place, int]) -> Place:
     """Return the place, or the nearest one around it that is in the file."""
+    if place and (*place[:-1], str(place[-1])) in lines:  # a number as a key
+        return (*place[:-1], str(place[-1]))
     while place and place not in lines:
         place = place[:-1]
     return place

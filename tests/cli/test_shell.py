@@ -1,0 +1,87 @@
+"""The command line as a shell calls it: entry points, light imports, pipes, completion, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import mlffstore as ml
+from tests.command import cli, shell
+from tests.samples import metal_frames
+
+HEAVY = ("torch", "jax", "rdkit", "pymatgen", "matplotlib", "distributed", "dask", "xarray", "scipy", "pandas", "h5py")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["label", "--help"], ["info", "d.zarr"]], ids=" ".join)
+def test_trivial_verbs_import_little(tmp_path, arguments):
+    ml.create(tmp_path / "d.zarr").append(metal_frames(2), teacher="emt")
+    heavy = HEAVY if arguments[0] == "info" else (*HEAVY, "numpy", "ase", "rich")
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1].split()\n"
+        "from mlffstore.cli.main import main\n"
+        "try: main()\n"
+        "finally: print([name for name in " + repr(heavy) + " if name in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, " ".join(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_reader_that_goes_leaves_no_traceback(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    for i in range(40):
+        store.append(metal_frames(1, seed=i), teacher="emt", key="k" * 900 + str(i))
+    command = f"{sys.executable} -m mlffstore log {store.url} --all | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("version")
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_entry_points_and_exit_codes(tmp_path):
+    assert shell("--version").stdout.startswith("mlffstore ")
+    assert shell("-h").stdout == shell("--help").stdout
+    assert "Usage" in cli("label", "-h").stdout
+    assert shell("info", tmp_path, code=3).stderr.startswith("error: ")
+    assert "did you mean" in shell("inof", code=2).stderr.lower()
+    assert "expected debug" in shell("-h", code=2, env=os.environ | {"MLFFSTORE_LOG": "loud"}).stderr
+
+
+def test_completion(tmp_path):
+    environment = os.environ | {
+        "_MLFFSTORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "mlffstore val",
+        "COMP_CWORD": "1",
+    }
+    code = "import sys; sys.argv = ['mlffstore']; from mlffstore.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["validate"]
+
+
+def test_ctrl_c(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "name: x\nstore: d.zarr\nparts:\n"
+        "  - {name: a, generator: crystals, teacher: emt, samples: 100000, options: {elements: [Cu, Al, Ni]}}\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlffstore", "run", "r.yaml", "-w", "2"], cwd=tmp_path, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not (tmp_path / "d.zarr" / "_log" / f"{2:020d}.json").exists():
+            time.sleep(0.1)
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, text = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "what was committed is safe; run the same command again to go on" in text
+    assert "Traceback" not in text
+    assert len(ml.open(tmp_path / "d.zarr")) > 0
