@@ -28,7 +28,7 @@ def cache(
 ) -> None:
     """List the caches that training reads from.
 
-    They are decoded copies of stores and releases for `ml.TorchDataset`, built when needed; they may be removed any time.
+    Caches are decoded copies of stores and releases. `ml.TorchDataset` makes them when needed; they may be removed any time.
     """
     from mlffstore.store.describe import human_bytes
     from mlffstore.training import cache as caches

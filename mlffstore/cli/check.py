@@ -25,7 +25,7 @@ from mlffstore.cli.output import (
     say_more,
     status,
 )
-from mlffstore.cli.plugins import TeacherOptions, Weights, make_teacher, teacher_options
+from mlffstore.cli.plugins import TeacherOptions, make_teacher, teacher_options
 from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.words import counted, nearest
 
@@ -58,7 +58,10 @@ def validate(
             show_default=False,
         ),
     ] = None,
-    weights: Weights = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", "-w", help="File with the weights of the teacher.", show_default=False),
+    ] = None,
     option: TeacherOptions = None,
     store_flags: Annotated[
         str | None,
@@ -157,7 +160,7 @@ def stats(
 ) -> None:
     """Print statistics of STORE.
 
-    Sizes, elements, labels by split, energies of the elements, normalisation.
+    These are sizes, elements, labels by split, energies of the elements and the normalisation.
     """
     handle = ml.open(store)
     with judged("--version or --tag", version="--version", tag="--tag"):
@@ -219,7 +222,7 @@ def report(
 ) -> None:
     """Write a report of STORE as HTML and PDF.
 
-    One HTML file that works offline, and a PDF.
+    The HTML is one file that works offline.
     """
     from mlffstore.analysis.report import write_report
     from mlffstore.analysis.validation import load_policy

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def info(store: StorePath, show_all: ShowAll = False, as_json: AsJson = False) -> None:
     """Say what is in STORE, at a glance.
 
-    Samples, atoms, elements, teachers, splits, bytes, versions and the last commits.
+    It lists samples, atoms, elements, teachers, splits, bytes, tags and the last commits.
     """
     from mlffstore.store.describe import describe, lines
 

@@ -24,9 +24,9 @@ def label(
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Samples that the teacher is given at a time.")] = 512,
     as_json: AsJson = False,
 ) -> None:
-    """Label what lacks the labels of a teacher.
+    """Label the samples of STORE with a teacher.
 
-    Every sample of STORE without them is labelled. Run it again to go on after an interruption.
+    Samples that have its labels are left as they are. Run it again to go on after an interruption.
     """
     options = teacher_options(weights, option)
     make_teacher(teacher, options)  # says what is wrong with the options before the store is opened

@@ -104,7 +104,7 @@ teachers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def teachers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the teachers, or check one of them.
 
-    What each labels, and how to install what is missing. A teacher that breaks is listed as broken.
+    The list says what each of them labels, and how to install what is missing. A teacher that breaks is listed as broken.
     """
     if context.invoked_subcommand is not None:
         return
@@ -186,7 +186,8 @@ generators_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def generators(context: typer.Context, as_json: AsJson = False) -> None:
     """List the generators, or try a recipe.
 
-    Their options and defaults, and how to install what is missing. A generator that breaks is listed as broken.
+    The list gives their options and defaults, and says how to install what is missing. A generator that breaks is
+    listed as broken.
     """
     if context.invoked_subcommand is not None:
         return
