@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.geometry import pairs
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds

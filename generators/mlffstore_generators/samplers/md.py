@@ -10,7 +10,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import Generated
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import Ensemble
@@ -18,6 +18,7 @@ from mlffstore_generators.samplers.langevin import Ensemble
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
 #: Limits at which a trajectory stops; what came before is kept.
