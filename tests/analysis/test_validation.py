@@ -269,7 +269,7 @@ def test_flags_can_be_kept_in_the_store(tmp_path, clean):
     assert store.snapshot(version=version).to_xarray().quality.dtype == np.uint32
     with pytest.raises(ml.errors.ConflictError, match="has it already"):
         store.add_flags(found, "quality")
-    with pytest.raises(DataError, match="one row a sample"):
+    with pytest.raises(DataError, match="one row per sample"):
         store.add_column("other", np.zeros(3))
     store.add_column("mass", np.ones((before.n_atoms, 2)), unit="u")
     assert store.snapshot().to_xarray().mass.attrs["units"] == "u"

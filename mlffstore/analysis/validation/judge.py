@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.splits import SPLITS
-from mlffstore.importing.checks import StressCheck
+from mlffstore.data.stress import StressCheck
 from mlffstore.lazy.inputs import altered_message
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LEAST_SPREAD = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class DatasetProblem:
     """Something wrong with the dataset as a whole.
 
     Attributes
@@ -231,24 +231,24 @@ _NEEDS = {
 }  # fmt: skip
 
 
-def unmeasured(found: Measured, policy: Policy) -> list[Problem]:
+def unmeasured(found: Measured, policy: Policy) -> list[DatasetProblem]:
     """Return the checks that nothing could fail, because the dataset lacks variables that every store has."""
     out = []
     for check, names in _NEEDS.items():
         missing = [name for name in names if name not in found.variables]
         if missing and policy.checks[check].severity != "off":
             text = f"not measured: the dataset has no {', '.join(missing)}; keep it, or turn the check off"
-            out.append(Problem(check, policy.checks[check].severity, text))
+            out.append(DatasetProblem(check, policy.checks[check].severity, text))
     return out
 
 
-def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> list[DatasetProblem]:
     """Return what is wrong with the dataset as a whole: units and signs, lost hydrogens."""
     s, rules, out = found.samples, policy.checks, []
 
     def complain(check: str, text: str) -> None:
         if rules[check].severity != "off":
-            out.append(Problem(check, rules[check].severity, text))
+            out.append(DatasetProblem(check, rules[check].severity, text))
 
     for t, who in enumerate(teachers):
         slopes = found.work.slopes(t)
@@ -305,15 +305,17 @@ def _stiffness(found: Measured, t: int, limits: Mapping[str, float]) -> str:
     stress, volume = s["mean_stress"][:, t], s["volume"]
     with np.errstate(invalid="ignore"):
         good = np.flatnonzero(np.isfinite(stress) & (volume > 0))
-    check = StressCheck("tension", (limits["min_eV_per_angstrom3"], limits["max_eV_per_angstrom3"]))
+    check = StressCheck((limits["min_eV_per_angstrom3"], limits["max_eV_per_angstrom3"]))
     check.gather([key.tobytes() for key in s["composition"][good]], volume[good], stress[good])
-    wrong, _, evidence = check.finding()
+    finding = check.finding()
     expected = {
         "sign": "expected a stretched crystal to pull back (tension positive), got the reverse: ",
         "unit": "expected eV/angstrom^3, got a crystal too stiff (GPa or kbar taken for eV/angstrom^3?): ",
         "size": "expected eV/angstrom^3, got stresses of ",
     }
-    return f"{expected[wrong]}{evidence}. Convert the stress and import it again" if wrong else ""
+    if not finding.fault:
+        return ""
+    return f"{expected[finding.fault]}{finding.evidence}. Convert the stress and import it again"
 
 
 def split_counts(s: Mapping[str, Array]) -> dict[str, int]:

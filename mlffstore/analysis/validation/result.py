@@ -16,7 +16,7 @@ from mlffstore.analysis.validation.acceptance import Line, table
 from mlffstore.analysis.validation.judge import (
     DATASET_CHECKS,
     SAMPLE_CHECKS,
-    Problem,
+    DatasetProblem,
     judge_dataset,
     judge_samples,
     references,
@@ -108,7 +108,7 @@ class Validation:
         return failed
 
     @functools.cached_property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[DatasetProblem]:
         """What is wrong with the dataset as a whole."""
         return unmeasured(self._measured, self.policy) + judge_dataset(self._measured, self.policy, self._about)
 
