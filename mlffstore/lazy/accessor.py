@@ -55,7 +55,7 @@ class Mlff:
         sample : int, array_like of int, boolean mask or slice
             A single number gives a dataset of one sample.
         """
-        from mlffstore.lazy.engine import cut
+        from mlffstore.lazy.chunks import cut
         from mlffstore.lazy.inputs import check_atoms
 
         counts = np.asarray(self._ds["n_atoms"])

@@ -1,4 +1,4 @@
-"""What analyses accept, made into a Dataset of one form: labels along `teacher`, dimensions in the order of the store.
+"""A Dataset of samples brought into one form: labels along `teacher`, dimensions in the order of the store.
 
 A Dataset may have gone through xarray: one teacher selected, variables dropped, loaded, transposed. What such steps took
 away from the samples (their atoms, their order, a component) raises an error. `one_form` looks at names and sizes alone.
@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
 from mlffstore.data.hashing import content_hash
@@ -21,13 +20,12 @@ from mlffstore.data.schema import CODED, LABELS, STANDARD, STRUCTURE, user_colum
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
+
+    import xarray as xr
 
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -39,31 +37,6 @@ TOGETHER = (
     "atoms do not follow their samples through plain xarray: use .mlff.isel, .mlff.where, .mlff.sel or .mlff.sortby instead "
     "of isel, where, sel and sortby"
 )
-
-
-def as_dataset(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], needed: Sequence[str] = ("n_atoms",)
-) -> xr.Dataset:
-    """Return the Dataset of whatever holds samples, in one form.
-
-    Parameters
-    ----------
-    data : Dataset, Snapshot, Store, path or URL
-    needed : sequence of str, optional
-        Variables that must be there.
-
-    Raises
-    ------
-    DataError
-        If a Dataset lacks one of them, or is none of samples any more.
-    """
-    from mlffstore.store.facade import Store
-    from mlffstore.store.facade import open as open_store
-
-    if not isinstance(data, xr.Dataset):
-        source: Any = open_store(data) if not hasattr(data, "to_xarray") and not isinstance(data, Store) else data
-        data = (source.snapshot() if isinstance(source, Store) else source).to_xarray()
-    return one_form(data, needed)
 
 
 def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:

@@ -145,19 +145,19 @@ class Plots:
 
     def map(self, colour: str = "sampler", ax: Any = None, n_samples: int = 3000) -> Any:
         """Draw structures in the plane of their two main components, coloured by a coded variable."""
-        from mlffstore.analysis.statistics.embedding import embed
+        from mlffstore.lazy.embedding import embed_dataset
 
-        found = embed(self._ds, n_samples=n_samples)
-        variable = self._ds[colour].isel(sample=found["sample"].values)
-        return scatter(axes(ax, (5, 4)), found["pc"].values, words(variable), component_labels(found))
+        points = embed_dataset(self._ds, n_samples=n_samples)
+        variable = self._ds[colour].isel(sample=points["sample"].values)
+        return scatter(axes(ax, (5, 4)), points["pc"].values, words(variable), component_labels(points))
 
     def _by_teacher(self, values: Array) -> dict[str, Array]:
         return {str(who): values[:, t] for t, who in enumerate(self._ds["teacher"].values)}
 
 
-def component_labels(found: xr.Dataset) -> tuple[str, str]:
+def component_labels(points: xr.Dataset) -> tuple[str, str]:
     """Return the labels of the axes of a map."""
     first, second = (
-        f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(found["explained"].values)
+        f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(points["explained"].values)
     )
     return first, second

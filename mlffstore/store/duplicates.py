@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
 
-POLICIES = ("keep", "skip", "error")
+OnDuplicate = Literal["keep", "skip", "error"]
+#: What can be done with structures that are there already.
+POLICIES: tuple[str, ...] = get_args(OnDuplicate)
 
 
 class Clash(MlffstoreError):

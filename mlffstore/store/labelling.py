@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mlffstore.format.records import Layer, Segment
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
-    from mlffstore.store.facade import Store
     from mlffstore.store.snapshot import Snapshot
 
 
@@ -83,9 +82,9 @@ def label_columns(labels: TeacherLabels) -> dict[str, Array]:
 
 
 def add_labels(
-    store: Store,
     storage: Storage,
     log: Log,
+    snapshot: Callable[[], Snapshot],
     teacher: Teacher | str,
     *,
     options: Mapping[str, Any],
@@ -107,7 +106,7 @@ def add_labels(
     done = 0
     with contextlib.ExitStack() as stack:
         pool, width = _pool(stack, executor, workers)
-        while todo := [job for job in _jobs(store.snapshot(), info, reader) if job.segment.path not in finished]:
+        while todo := [job for job in _jobs(snapshot(), info, reader) if job.segment.path not in finished]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
             for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log, info):

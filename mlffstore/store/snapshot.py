@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, merge_codes, normalise_indices
-from mlffstore.data.masks import missing_rows
-from mlffstore.data.ragged import Ints, offsets, row_indices
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, label_key, mask_key, split_key
+from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, normalise_indices
+from mlffstore.data.ragged import Ints, offsets
+from mlffstore.data.schema import CODED, LABELS, STANDARD, Column, is_mask, label_column, label_key, split_key
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
-from mlffstore.format.records import known_column
 from mlffstore.format.segment import ChunkCache, ColumnReader
 from mlffstore.format.state import SegmentList, Totals
-from mlffstore.runtime.threads import cpu_pool
+from mlffstore.store.batches import read_batch
+from mlffstore.store.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import xarray as xr
     from ase import Atoms
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
-
-#: Reads of more bytes than this are spread over threads.
-_PARALLEL_NBYTES = 4 << 20
 
 
 class Snapshot:
@@ -87,6 +83,11 @@ class Snapshot:
     def segments(self) -> Sequence[Segment]:
         """The segments, in order. Those of a large store are parsed when they are looked at."""
         return self._segments
+
+    @property
+    def column_reader(self) -> ColumnReader:
+        """The reader of stored columns; its cache of decoded chunks is shared by everything that reads the snapshot."""
+        return self._reader
 
     @property
     def user_columns(self) -> dict[str, Column]:
@@ -256,49 +257,12 @@ class Snapshot:
             raise DataError(f"columns: expected some of {', '.join(sorted(known))}, got {sorted(wanted - known)}")
         if not len(index):
             return self._nothing(wanted)
-        if teacher is None:
-            who = None
-        else:
-            named = [teacher] if isinstance(teacher, str) else teacher
-            who = list(dict.fromkeys(choose_teacher(self.teachers, one) for one in named))
-        contiguous = len(index) > 0 and bool(np.all(np.diff(index) == 1))
-        plan = _Plan(self, index, contiguous)
-        n_atoms = self._read_sample_column("n_atoms", plan)
-        plan.set_atoms(n_atoms, self._reader)
-        keys = list(dict.fromkeys(key for part in plan.parts for key in part.segment.columns))
-        keys = [key for key in keys if key != "n_atoms" and not is_mask(key) and self._wanted(key, wanted, who)]
-        jobs = [(key, part) for key in keys for part in plan.parts if key in part.segment.columns]
-        keys += [name for name in self._user if name in (wanted or ()) and name not in keys]
-        held = {split_key(key)[1] for key in keys}
-        keys += [key for one in who or () if one not in held for key in _label_keys(one, wanted)]
-        columns = {key: self._column(key, plan) for key in keys}
-        out = {key: self._empty(key, columns[key], plan) for key in keys}
-        masks = {key: np.zeros(len(out[key]), bool) for key in keys if self._is_masked(key, columns[key], plan)}
-        vocabularies = {key: merge_codes([(np.zeros(0, np.uint16), p.segment.vocabulary.get(key, ("unknown",)))
-                        for p in plan.parts])[1] for key in (*CODED, "reason") if key in keys}  # fmt: skip
-
-        def fill(job: tuple[str, _Part]) -> None:
-            key, part = job
-            values = part.values(self._reader, key)
-            if key in vocabularies:
-                words = part.segment.vocabulary.get(key, ("unknown",))
-                lookup = np.array([vocabularies[key].index(word) for word in words], np.uint16)
-                if len(values) and int(values.max()) >= len(lookup):
-                    raise DataError(f"{part.segment.path}/{key}: a code without a meaning; the store is damaged")
-                values = lookup[values]
-            part.place(out[key], values, columns[key].axis)
-            if key in masks:
-                masked = mask_key(key) in part.segment.columns
-                part.place(masks[key], part.values(self._reader, mask_key(key)) if masked else True, columns[key].axis)
-
-        if plan.nbytes(keys) > _PARALLEL_NBYTES:
-            list(cpu_pool().map(fill, jobs))
-        else:
-            for job in jobs:
-                fill(job)
-        user = {key: columns[key] for key in keys if known_column(key) is None}
-        masks = {key: mask for key, mask in masks.items() if not mask.all()}
-        return self._assemble(out, n_atoms, vocabularies, user, masks)
+        chosen: list[str] | None = None
+        if teacher is not None:
+            names = [teacher] if isinstance(teacher, str) else teacher
+            chosen = list(dict.fromkeys(choose_teacher(self.teachers, name) for name in names))
+        request = Request(self._segments, self._starts, index, self._reader)
+        return read_batch(request, self._reader, self._columns(request.segments, wanted, chosen), self._teachers)
 
     def _nothing(self, wanted: set[str] | None) -> SampleBatch:
         """Return a batch without samples, with the columns that were asked for and without labels."""
@@ -322,59 +286,37 @@ class Snapshot:
             index = np.flatnonzero(index)
         return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), len(self))
 
-    @staticmethod
-    def _wanted(key: str, wanted: set[str] | None, who: Sequence[str] | None) -> bool:
-        name, teacher = split_key(key)
-        if teacher is not None and who is not None and teacher not in who:
-            return False
-        return wanted is None or name in wanted
+    def _columns(
+        self, segments: Sequence[Segment], wanted: set[str] | None, teachers: Sequence[str] | None
+    ) -> dict[str, Column]:
+        """Return the columns to read of some segments, by their names on disk, without `n_atoms`.
 
-    def _column(self, key: str, plan: _Plan) -> Column:
-        """Return the description of a column that is read."""
-        held = next((part.segment.columns[key] for part in plan.parts if key in part.segment.columns), None)
-        return held.column if held is not None else known_column(key) or self._user[key]
-
-    @staticmethod
-    def _empty(key: str, column: Column, plan: _Plan) -> Array:
-        """Return the output of a column, with missing values if some rows will not be filled."""
-        rows = len(plan.index) if column.axis == "sample" else plan.n_atoms
-        if all(key in part.segment.columns for part in plan.parts):
-            return np.empty((rows, *column.shape), column.dtype)
-        return missing_rows(column, rows)
-
-    @staticmethod
-    def _is_masked(key: str, column: Column, plan: _Plan) -> bool:
-        """Return whether a column may lack values that NaN does not mark."""
-        if np.dtype(column.dtype).kind == "f" or known_column(key) is not None:
-            return False
-        held = [part.segment.columns for part in plan.parts]
-        return any(key not in columns or mask_key(key) in columns for columns in held)
-
-    def _read_sample_column(self, key: str, plan: _Plan) -> Array:
-        out = np.empty(len(plan.index), STANDARD[key].dtype)
-        for part in plan.parts:
-            values = self._reader.gather(part.segment.columns[key], part.rows)
-            out[part.where] = values
-        return out
-
-    def _assemble(
-        self,
-        out: dict[str, Array],
-        n_atoms: Array,
-        vocabularies: dict[str, tuple[str, ...]],
-        user: dict[str, Column],
-        masks: dict[str, Array],
-    ) -> SampleBatch:
-        columns = {"n_atoms": n_atoms}
-        labels: dict[str, dict[str, Array]] = {}
-        for key, array in out.items():
+        Parameters
+        ----------
+        segments : sequence of Segment
+        wanted : set of str, or None
+            Names of the columns that were asked for; None for all.
+        teachers : sequence of str, or None
+            Teachers that were asked for; None for all.
+        """
+        stored: dict[str, Column] = {}
+        for segment in segments:
+            for key, column in segment.columns.items():
+                if key not in stored:
+                    stored[key] = column.column
+        columns = {}
+        for key, description in stored.items():
             name, teacher = split_key(key)
-            if teacher is not None:
-                labels.setdefault(teacher, {})[name] = array
-            else:
-                columns[key] = array
-        ordered = {who: labels[who] for who in self._teachers if who in labels}
-        return assemble(columns, ordered, user, vocabularies, masks=masks)
+            if key == "n_atoms" or is_mask(key) or (wanted is not None and name not in wanted):
+                continue
+            if teacher is None or teachers is None or teacher in teachers:
+                columns[key] = description
+        columns |= {name: self._user[name] for name in self._user if name in (wanted or ()) and name not in columns}
+        labelled = {split_key(key)[1] for key in columns}
+        for teacher in teachers or ():
+            if teacher not in labelled:
+                columns |= {label_key(name, teacher): label_column(name, teacher) for name in _label_names(wanted)}
+        return columns
 
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
@@ -386,7 +328,7 @@ class Snapshot:
         teachers : str or sequence of str, optional
             Whose labels; all by default.
         """
-        from mlffstore.lazy.engine import dataset
+        from mlffstore.lazy.dataset import dataset  # upwards: the only place where the store calls the lazy layer
 
         out = dataset(self, teachers)
         if chunks is None:
@@ -439,93 +381,9 @@ class Snapshot:
         return assign(self.roots(), settings["splits"], settings["split_seed"])
 
 
-def _label_keys(teacher: str, wanted: set[str] | None) -> list[str]:
-    """Return the label columns, all of them missing, that stand for a teacher who labelled none of some samples."""
-    names = ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
-    return [label_key(name, teacher) for name in names]
-
-
-class _Part:
-    """The share of one segment in a request."""
-
-    __slots__ = ("atom_counts", "atom_rows", "atom_span", "atom_where", "rows", "segment", "where")
-
-    def __init__(self, segment: Segment, rows: Ints, where: Ints | slice) -> None:
-        self.segment, self.rows, self.where = segment, rows, where
-        self.atom_rows: Ints | None = None
-        self.atom_span: tuple[int, int] | None = None
-        self.atom_where: Ints | slice = slice(0)
-
-    def values(self, reader: ColumnReader, key: str) -> Array:
-        """Return the rows of a column that the request wants."""
-        stored = self.segment.columns[key]
-        if stored.column.axis == "sample":
-            if isinstance(self.where, slice):
-                return self._span(reader, key, int(self.rows[0]), int(self.rows[-1]) + 1)
-            return reader.gather(stored, self.rows)
-        if self.atom_span is not None:
-            return self._span(reader, key, *self.atom_span)
-        assert self.atom_rows is not None
-        return reader.gather(stored, self.atom_rows)
-
-    def _span(self, reader: ColumnReader, key: str, start: int, stop: int) -> Array:
-        stored = self.segment.columns[key]
-        out = np.empty((stop - start, *stored.column.shape), stored.column.dtype)
-        reader.read(stored, start, stop, out)
-        return out
-
-    def place(self, out: Array, values: Array | bool, axis: str) -> None:
-        """Put the rows, or one value for all of them, where the request wants them."""
-        out[self.where if axis == "sample" else self.atom_where] = values
-
-
-class _Plan:
-    """Which rows of which segments a request needs, and where they go."""
-
-    def __init__(self, snapshot: Snapshot, index: Ints, contiguous: bool) -> None:
-        self.index, self.contiguous = index, contiguous
-        self.n_atoms = 0
-        self.parts: list[_Part] = []
-        starts = snapshot._starts
-        owner = np.searchsorted(starts, index, side="right") - 1
-        if contiguous:
-            for i in range(int(owner[0]), int(owner[-1]) + 1) if len(index) else ():
-                lo, hi = max(int(starts[i]), int(index[0])), min(int(starts[i + 1]), int(index[-1]) + 1)
-                rows = np.arange(lo, hi) - starts[i]
-                where = slice(lo - int(index[0]), hi - int(index[0]))
-                self.parts.append(_Part(snapshot._segments[i], rows, where))
-        else:
-            order = np.argsort(owner, kind="stable")
-            cuts = np.flatnonzero(np.diff(owner[order])) + 1
-            for chosen in np.split(order, cuts) if len(index) else ():
-                i = int(owner[chosen[0]])
-                self.parts.append(_Part(snapshot._segments[i], index[chosen] - starts[i], chosen))
-
-    def set_atoms(self, n_atoms: Array, reader: ColumnReader) -> None:
-        """Work out the atom rows, now that the atom counts of the samples are known."""
-        begins = offsets(n_atoms)
-        self.n_atoms = int(begins[-1])
-        for part in self.parts:
-            segment = part.segment
-            counts = np.empty(segment.n_samples, np.int32)
-            reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-            starts = offsets(counts)
-            if starts[-1] != segment.n_atoms or counts.min() < 1:
-                raise DataError(f"{segment.path}: n_atoms does not add up to what the log says; the store is damaged")
-            if isinstance(part.where, slice):
-                part.atom_span = (int(starts[part.rows[0]]), int(starts[part.rows[-1] + 1]))
-                part.atom_where = slice(int(begins[part.where.start]), int(begins[part.where.stop]))
-            else:
-                part.atom_rows = row_indices(starts[part.rows], counts[part.rows])
-                part.atom_where = row_indices(begins[part.where], counts[part.rows])
-
-    def nbytes(self, keys: Iterable[str]) -> int:
-        """Return about how many bytes the request is."""
-        rows = {"sample": len(self.index), "atom": self.n_atoms}
-        per_key: Mapping[str, Column] = {
-            key: stored.column for part in self.parts for key, stored in part.segment.columns.items()
-        }
-        return sum(rows[per_key[key].axis] * per_key[key].row_nbytes for key in keys if key in per_key)
+def _label_names(wanted: set[str] | None) -> list[str]:
+    """Return the labels, all of them missing, that stand for a teacher without labels of some samples."""
+    return ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
 
 
 class Opener(Protocol):

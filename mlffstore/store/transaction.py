@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mlffstore.format.content import Content
 from mlffstore.format.log import Attempt
 from mlffstore.format.records import Segment, segment_document
 from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.store.arguments import check_key, json_mapping
 from mlffstore.store.duplicates import Clash, HashSet, check_policy, refuse_duplicates, resolve
 from mlffstore.store.staging import Staged
 
@@ -76,11 +76,9 @@ class Transaction:
         provenance: Mapping[str, Any] | None,
         on_duplicate: str,
     ) -> None:
-        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
-            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
         check_policy(on_duplicate)
         self._storage, self._log, self._index, self._precision = storage, log, index, precision
-        self.key, self._require, self._policy = key, require, on_duplicate
+        self.key, self._require, self._policy = check_key(key), require, on_duplicate
         self._info = {who: json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
         self._provenance = json_mapping("provenance", provenance or {})
         self._parts: list[_Part] = []
@@ -331,11 +329,3 @@ def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
         batch.offsets,
         batch.masks,
     )
-
-
-def json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain JSON copy of a mapping."""
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch, concatenate, merge_user_columns
@@ -16,10 +16,40 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.store.facade import OnDuplicate, Store
+    from mlffstore.store.duplicates import OnDuplicate
     from mlffstore.store.transaction import Transaction
 
 _log = logging.getLogger(__name__)
+
+
+class TransactionSource(Protocol):
+    """What a writer needs of a store: something that begins transactions."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """dtype of the stored positions."""
+        ...
+
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` if the store is open for reading."""
+        ...
+
+    def transaction(
+        self,
+        *,
+        key: str | None = None,
+        require: Sequence[str] = ...,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> Transaction:
+        """Begin a commit."""
+        ...
 
 
 class Writer:
@@ -34,7 +64,7 @@ class Writer:
 
     def __init__(
         self,
-        store: Store,
+        store: TransactionSource,
         flush_samples: int,
         *,
         key: str | None,

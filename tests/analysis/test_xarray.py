@@ -12,7 +12,7 @@ import xarray as xr
 import mlffstore as ml
 from mlffstore.data.schema import STANDARD
 from mlffstore.errors import DataError
-from mlffstore.lazy import engine as xarray_engine
+from mlffstore.lazy import chunks
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def store(tmp_path):
 @pytest.fixture(params=["lazy", "dask", "small chunks"])
 def ds(request, store, monkeypatch):
     if request.param == "small chunks":
-        monkeypatch.setattr(xarray_engine, "TARGET_ATOMS", 20)
+        monkeypatch.setattr(chunks, "TARGET_ATOMS", 20)
     return xr.open_dataset(store.url, engine="mlffstore", chunks=None if request.param == "lazy" else {})
 
 

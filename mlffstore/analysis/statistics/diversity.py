@@ -11,7 +11,7 @@ import numpy as np
 from mlffstore.analysis.statistics.result import evenness
 from mlffstore.data.schema import STRUCTURE
 from mlffstore.errors import missing_dependency
-from mlffstore.lazy.inputs import as_dataset
+from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os

@@ -14,7 +14,8 @@ from mlffstore.analysis.statistics.references import N_ELEMENTS
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.lazy.blocks import Pass, sample_pass
-from mlffstore.lazy.inputs import altered_message, as_dataset, meanings, teachers_of
+from mlffstore.lazy.inputs import altered_message, meanings, teachers_of
+from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os

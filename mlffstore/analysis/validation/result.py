@@ -27,6 +27,7 @@ from mlffstore.analysis.validation.policy import load_policy
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
+from mlffstore.lazy.sources import as_snapshot
 
 if TYPE_CHECKING:
     import os
@@ -283,19 +284,13 @@ def validate(
     -----
     One pass over the data, in blocks of about 500,000 atoms; what is kept of a sample are some 200 bytes.
     """
-    from mlffstore.store.facade import Store
-    from mlffstore.store.facade import open as open_store
-    from mlffstore.store.snapshot import Snapshot
-
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
         raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
     recorded: dict[str, Mapping[str, Any]] = {}
     if not isinstance(data, xr.Dataset):
-        snapshot = (
-            data if isinstance(data, Snapshot) else (data if isinstance(data, Store) else open_store(data)).snapshot()
-        )
-        recorded = {who: snapshot.teacher_info(who) for who in snapshot.teachers}
+        snapshot = as_snapshot(data)
+        recorded = {name: snapshot.teacher_info(name) for name in snapshot.teachers}
         nbytes, data = snapshot.nbytes if nbytes is None else nbytes, snapshot.to_xarray()
     else:
         recorded = json.loads(data.attrs.get("teachers", "{}"))

@@ -14,6 +14,7 @@ from mlffstore.format.codec import digest, shard_name
 from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
 from mlffstore.format.root import read_root
 from mlffstore.format.segment import metadata_paths
+from mlffstore.store.arguments import check_new_place
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
         If a file of the store is damaged: it is not copied.
     """
     root = storage.read("zarr.json")
+    try:
+        read_root(target)
+    except StoreNotFoundError:
+        check_new_place(target, allowed=(LOG_FOLDER, "segments", "layers"))
+        target.make_root()
     known = _known(storage, target)
     counts = _Counts()
     for attempt in range(_TRIES):
