@@ -1,4 +1,4 @@
-"""Labelling what a store holds: the labels of a teacher become layers over the segments that lack them."""
+"""Labelling of stored samples: the labels of a teacher become layers over the segments that lack them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.records import layer_document, segment_document
 from mlffstore.format.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
 from mlffstore.runtime.processes import local_pool
-from mlffstore.store.maintenance.compaction import Unchanged
+from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.format.log import Log
     from mlffstore.format.records import Layer, Segment
-    from mlffstore.format.state import State
     from mlffstore.storage import Storage
     from mlffstore.store.snapshot import Snapshot
 
 
 @dataclass
 class LabelReport:
-    """What a label pass did.
+    """The outcome of a label pass.
 
     Attributes
     ----------
@@ -49,11 +48,11 @@ class LabelReport:
     refused : int
         Samples that the teacher refused or failed on.
     reasons : Counter of str
-        Why, counted.
+        Number of refused samples per reason.
     versions : list of int
         The commits.
     n_conflicts : int
-        Segments that somebody else labelled or merged while they were being labelled here.
+        Segments that another process labelled or merged while they were being labelled here.
     """
 
     teacher: str
@@ -156,7 +155,7 @@ def _labelled(
     log: Log,
     info: TeacherInfo,
 ) -> Iterator[tuple[_Job, SampleBatch, TeacherLabels | None]]:
-    """Yield each job with its structures and labels; None for labels if somebody else has done it meanwhile."""
+    """Yield each job with its structures and labels; None for labels if another process has labelled it meanwhile."""
     waiting: deque[tuple[_Job, SampleBatch, list[Future[TeacherLabels]]]] = deque()
     rest = iter(todo)
     more = True
@@ -179,7 +178,7 @@ def _labelled(
 
 
 def _is_done(log: Log, job: _Job, info: TeacherInfo) -> bool:
-    """Return whether the segment was labelled or merged by somebody else since the pass began."""
+    """Return whether another process labelled or merged the segment since the pass began."""
     with log.guard():
         state = log.refresh()
         i = state.segments.find(job.segment.path)
@@ -242,22 +241,21 @@ def _commit(
     report: LabelReport,
     finished: set[str],
 ) -> None:
-    """Write the labels of a segment and name them in the log, unless somebody else was faster."""
+    """Write the labels of a segment and name them in the log, unless another process was faster."""
     named = batch.with_labels(info.name, **label_columns(labels))
-    rules.check(named, ())  # a teacher of somebody's own may return anything
+    rules.check(named, ())  # a third-party teacher may return anything
     reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
     body: dict[str, Any] = {
         "teachers": {info.name: info.to_json()},
         "provenance": {"label": info.name, "labelled": int(labels.ok.sum()), "refused": dict(reasons)},
     }
-    check: Callable[[State], None]
     if job.rows is None:
         columns = [(label_column(name, info.name), named.labels[info.name][name]) for name in LABELS
                    if name in named.labels[info.name]]  # fmt: skip
         layer = write_layer(storage, job.segment, columns)
         written: Segment | Layer = layer
         operation, body = "layer", {"layers": [layer_document(layer)], **body}
-        check = _Free(job.segment.path, [column.name for column, _ in columns], info)
+        new_columns = [column.name for column, _ in columns]
     else:
         report.refused += int((~labels.ok).sum())
         report.reasons.update(reasons)
@@ -268,9 +266,12 @@ def _commit(
         written = segment
         replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
         operation, body = "replace", {"replacements": [replacement], **body}
-        check = Unchanged([job.segment])
+        new_columns = []
+    guard = CommitGuard(
+        segments=[job.segment], new_columns=new_columns, replaces=job.rows is not None, teachers=body["teachers"]
+    )
     try:
-        version = commit_staged(log, operation, body, Staged(storage, written), check)
+        version = commit_staged(log, operation, body, Staged(storage, written), guard)
     except ConflictError:
         report.n_conflicts += 1
         return
@@ -280,19 +281,6 @@ def _commit(
     if job.rows is None:
         report.refused += int((~labels.ok).sum())
         report.reasons.update(reasons)
-
-
-class _Free:
-    """Checks that a segment is there and has none of some columns yet."""
-
-    def __init__(self, path: str, names: list[str], info: TeacherInfo) -> None:
-        self.path, self.names, self.info = path, names, info
-
-    def __call__(self, state: State) -> None:
-        state.check_append({self.info.name: self.info.to_json()}, ())
-        i = state.segments.find(self.path)
-        if i is None or set(self.names) & set(state.segments[i].columns):
-            raise ConflictError(f"{self.path}: was labelled or merged by somebody else meanwhile")
 
 
 def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:

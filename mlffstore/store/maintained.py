@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlffstore.store.maintenance.backup import Backup
     from mlffstore.store.maintenance.compaction import Compaction
     from mlffstore.store.maintenance.garbage import Garbage
-    from mlffstore.store.maintenance.verify import Verification
+    from mlffstore.store.maintenance.verification import Verification
 
     Progress = Callable[[int, int], None]
 
