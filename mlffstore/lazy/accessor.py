@@ -91,10 +91,11 @@ class Mlff:
         Parameters
         ----------
         **conditions
-            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: a meaning or several; ``n_atoms=(10, 50)`` and
-            any other numeric column: a value, or lowest and highest; ``periodic=True``: in all three directions or not;
-            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"`` or several: has a label of one
-            of them, and their labels alone.
+            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: the sample has this string, or one of several.
+            ``n_atoms=(10, 50)`` and any other numeric column: the sample has this value, or one between lowest and highest.
+            ``periodic=True``: the sample is periodic in all three directions; False: it is not.
+            ``elements="Cu"`` or ``["C", "H"]``: the sample contains all of these elements.
+            ``teacher="orb-v2"`` or several: the sample has a label of one of them, and only their labels are returned.
 
         Examples
         --------
@@ -253,13 +254,13 @@ class Mlff:
         table = np.arange(_N_ELEMENTS)
         parts = []
         for z in table[1:]:  # lazily, one element after another; Dask shares the reading
-            mine = array.where(numbers == z)
+            selected = array.where(numbers == z)
             if kind == "count":
-                parts.append(mine.count("atom"))
+                parts.append(selected.count("atom"))
             elif kind == "rms":
-                parts.append((mine.astype(float) ** 2).mean("atom") ** 0.5)
+                parts.append((selected.astype(float) ** 2).mean("atom") ** 0.5)
             else:
-                parts.append(getattr(mine.astype(float), kind)("atom"))
+                parts.append(getattr(selected.astype(float), kind)("atom"))
         out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:_N_ELEMENTS]))
         out.attrs = {key: array.attrs[key] for key in ("units",) if key in array.attrs and kind != "count"}
         return out.rename(f"{array.name}_{how}")

@@ -109,7 +109,7 @@ def _only_teacher(ds: xr.Dataset) -> str:
 
 def _teachers(ds: xr.Dataset) -> list[str]:
     if "teacher" in ds.coords:
-        return [str(who) for who in ds["teacher"].values]
+        return [str(teacher) for teacher in ds["teacher"].values]
     if len(_recorded(ds)) == ds.sizes["teacher"] == 1:
         return _recorded(ds)
     raise DataError("teacher: expected the coordinate that says whose labels these are, got none; do not drop it")
@@ -117,7 +117,7 @@ def _teachers(ds: xr.Dataset) -> list[str]:
 
 def teachers_of(ds: xr.Dataset) -> list[str]:
     """Return the teachers of a Dataset of one form."""
-    return [str(who) for who in ds["teacher"].values] if any(name in ds for name in LABELS) else []
+    return [str(teacher) for teacher in ds["teacher"].values] if any(name in ds for name in LABELS) else []
 
 
 def meanings(variable: xr.DataArray) -> list[str]:
@@ -186,10 +186,10 @@ def to_batch(ds: xr.Dataset) -> SampleBatch:
     for name in (name for name in CODED if name in ds):
         columns[name] = (ds[name].values, meanings(ds[name]))
     labels: dict[str, dict[str, Array]] = {}
-    for t, who in enumerate(teachers_of(ds)):
-        mine = {name: ds[name].values[:, t] for name in LABELS if name in ds}
-        labels[who] = {name: array for name, array in mine.items() if not np.isnan(array).all()}
-    labels = {who: named for who, named in labels.items() if named}
+    for t, teacher in enumerate(teachers_of(ds)):
+        arrays = {name: ds[name].values[:, t] for name in LABELS if name in ds}
+        labels[teacher] = {name: array for name, array in arrays.items() if not np.isnan(array).all()}
+    labels = {teacher: named for teacher, named in labels.items() if named}
     return SampleBatch(**columns, labels=labels, extra=_user_columns(ds))
 
 

@@ -46,11 +46,11 @@ class HashSet:
 
     def holds(self, hashes: U64) -> npt.NDArray[np.bool_]:
         """Return which of some hashes are in the set, shape (S,)."""
-        found = np.zeros(len(hashes), bool)
+        present = np.zeros(len(hashes), bool)
         for block in self._blocks:
             place = np.searchsorted(block, hashes).clip(max=len(block) - 1)
-            found |= block[place] == hashes
-        return found
+            present |= block[place] == hashes
+        return present
 
 
 class HashIndex(HashSet):

@@ -137,9 +137,9 @@ class MaintainedStore(OpenedStore):
         StoreExistsError
             If something else is at that place.
         ConflictError
-            If the copy has commits of its own.
+            If the copy has commits that this store does not have.
         CorruptionError
-            If a file of this store is damaged; the copy holds what it held before.
+            If a file of this store is damaged; the copy stays as it was.
         """
         from mlffstore.store.maintenance.backup import backup
 

@@ -1,4 +1,4 @@
-"""`Snapshot`: a dataset as of one version. It never changes, whatever is committed meanwhile."""
+"""`Snapshot`: a dataset as of one version, which later commits never change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Snapshot:
         self._segments, self._totals = state.segments.copy(), state.totals.copy()
         self._starts = offsets(self._segments.n_samples)
         self._reader = ColumnReader(storage, ChunkCache())
-        self._teachers = {who: dict(info) for who, info in state.teachers.items()}
+        self._teachers = {teacher: dict(info) for teacher, info in state.teachers.items()}
         self._user = dict(state.user)
         self._rejected, self._rejected_totals = state.quarantine.copy(), state.rejected.copy()
         self._state_settings = dict(state.settings)
@@ -60,7 +60,7 @@ class Snapshot:
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self._opener, self.version))
 
-    # -- what is there -------------------------------------------------------------------------------------------
+    # -- description -------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -73,10 +73,10 @@ class Snapshot:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers that labelled something, in the order of their first commit."""
-        return tuple(who for who in self._teachers if self._totals.labelled.get(who))
+        return tuple(teacher for teacher in self._teachers if self._totals.labelled.get(teacher))
 
     def teacher_info(self, teacher: str) -> dict[str, Any]:
-        """Return what was recorded of a teacher: identity, licence, domain, versions; empty if nothing was."""
+        """Return what the log says of a teacher: identity, licence, domain, versions; empty if it says nothing."""
         return dict(self._teachers[choose_teacher(tuple(self._teachers), teacher)])
 
     @property
@@ -106,7 +106,7 @@ class Snapshot:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was fixed when the store was made: split fractions and seed."""
+        """The settings that were fixed when the store was created: split fractions and seed."""
         return dict(self._state_settings)
 
     @property
@@ -138,7 +138,7 @@ class Snapshot:
             "n_atoms_min": totals.n_atoms_min,
             "n_atoms_max": totals.n_atoms_max,
             "elements": {chemical_symbols[z]: n for z, n in self.elements().items()},
-            "teachers": {who: totals.labelled[who] for who in self.teachers},
+            "teachers": {teacher: totals.labelled[teacher] for teacher in self.teachers},
             "segments": len(self._segments),
             "nbytes": self.nbytes,
             "nbytes_raw": totals.nbytes_raw,
@@ -159,7 +159,7 @@ class Snapshot:
         return other
 
     def reasons(self) -> list[str]:
-        """Return why each sample was rejected (only on `quarantine`)."""
+        """Return the reason for the rejection of each sample (only on `quarantine`)."""
         out: list[str] = []
         for segment in self._segments:
             if "reason" not in segment.columns:
@@ -178,10 +178,9 @@ class Snapshot:
         return self._opener.committed(self.version)
 
     def __repr__(self) -> str:
-        who = ", ".join(self.teachers) or "no labels"
-        return (
-            f"<Snapshot of {self.url} at version {self.version}: {len(self):,} samples, {self.n_atoms:,} atoms, {who}>"
-        )
+        teachers = ", ".join(self.teachers) or "no labels"
+        sizes = f"{len(self):,} samples, {self.n_atoms:,} atoms"
+        return f"<Snapshot of {self.url} at version {self.version}: {sizes}, {teachers}>"
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -227,13 +226,15 @@ class Snapshot:
         Parameters
         ----------
         indices : array_like of int, boolean mask or slice, optional
-            In any order, duplicates allowed, negative ones from the end. Everything by default.
+            Samples to read, in any order; duplicates are allowed, negative indices count from the end. The default is all
+            samples.
         teacher : str or sequence of str, optional
-            Whose labels to read; all by default. Samples that a named teacher did not label have NaN.
+            Names of the teachers whose labels are read; all by default. Samples that a named teacher did not label have
+            NaN.
         columns : iterable of str, optional
-            Names of the columns wanted beside `n_atoms`, standard, label or user; all that these samples have by default. A
-            user column that is named is in the batch even if none of these samples has it. A batch without the structure
-            columns serves for statistics only.
+            Names of the columns to read beside `n_atoms`: standard, label or user columns. The default is every column
+            that one of these samples has. A user column that is named is in the batch even if none of these samples has
+            it. A batch without the structure columns serves for statistics only.
 
         Returns
         -------
@@ -324,9 +325,9 @@ class Snapshot:
         Parameters
         ----------
         chunks : optional
-            As in `xarray.Dataset.chunk`. By default dask chunks of whole samples; None leaves dask out.
+            As in `xarray.Dataset.chunk`. The default is dask chunks of whole samples; None gives a Dataset without dask.
         teachers : str or sequence of str, optional
-            Whose labels; all by default.
+            Names of the teachers whose labels are variables; all by default.
         """
         from mlffstore.lazy.dataset import dataset  # upwards: the only place where the store calls the lazy layer
 
@@ -346,9 +347,9 @@ class Snapshot:
         Parameters
         ----------
         split : {"train", "val", "test"} or None
-            None for all samples.
+            Name of the split; None for all samples.
         teacher : str, optional
-            Only samples that this teacher labelled.
+            Name of a teacher: only samples that it labelled are returned.
 
         Raises
         ------

@@ -55,11 +55,11 @@ class TransactionSource(Protocol):
 class Writer:
     """A buffered writer; made by `Store.writer`.
 
-    A sample is checked when it is added, so a bad one raises at once and does not spoil the others. What was added is
-    committed when enough is waiting, by `flush`, and on leaving the ``with`` block.
+    A sample is checked when it is added, so that an invalid sample raises at once and the others stay. Samples are committed
+    when enough of them are waiting, by `flush`, and at the end of the ``with`` block.
 
-    When an exception ends the block, a writer without a key still commits what is waiting. With a key it does not: the
-    program is meant to run again, and finds its whole blocks under their keys only if they are cut in the same places.
+    When an exception ends the block, a writer without a key still commits the waiting samples. With a key it does not: the
+    program is meant to be run again, and recognises its blocks by their keys only if they are cut in the same places.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Writer:
         Raises
         ------
         DataError
-            If a sample may not be stored; nothing of this call is kept.
+            If a sample may not be stored. No sample of this call is kept.
         """
         if isinstance(samples, SampleBatch):
             batch = samples
@@ -118,7 +118,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> int | None:
-        """Commit what is waiting; return the version, or None if there was nothing.
+        """Commit the waiting samples; return the version, or None if there were none.
 
         If it is unclear whether the commit took effect (`StorageError`), the next flush finds out first, so that no
         sample is committed twice.
@@ -143,7 +143,7 @@ class Writer:
         return self._commit()
 
     def _commit(self) -> int:
-        """Commit the block that was written. If it may not be committed, its samples wait as before."""
+        """Commit the block that was written. If the commit is refused, its samples wait again."""
         assert self._unclear is not None
         try:
             version = self._unclear.commit()
@@ -166,7 +166,7 @@ class Writer:
             if self._n_waiting:
                 _log.warning(
                     "%s: an exception ended the writer %r with %d samples waiting; they were not committed. Run the program "
-                    "again: what is under its keys is not written twice",
+                    "again: the blocks that were committed under its keys are not written twice",
                     self.store.url, self.key, self._n_waiting,
                 )  # fmt: skip
             self._waiting, self._n_waiting = [], 0

@@ -106,7 +106,7 @@ def diversity(
         rng = np.random.default_rng([seed, k])
         chosen = _draw(strata, counts, n, rng)
         frames = ds[[*STRUCTURE, *(name for name in ("content_hash",) if name in ds)]].mlff.isel(chosen).mlff.to_ase()
-        parts = [found[rng.permutation(len(found))[:_PER_SAMPLE]] for found in environments(frames)]
+        parts = [descriptors[rng.permutation(len(descriptors))[:_PER_SAMPLE]] for descriptors in environments(frames)]
         everything = np.concatenate(parts)[:n]
         scores.append(
             float(entropy(everything, h=BANDWIDTH) / np.log(len(everything))) if len(everything) > 1 else np.nan

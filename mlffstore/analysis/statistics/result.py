@@ -85,7 +85,7 @@ class Statistics:
             }
             if self._neighbours
             else None,
-            "teachers": {who: self._teacher(part) for who, part in zip(self.teachers, p.teachers, strict=True)},
+            "teachers": {name: self._teacher(part) for name, part in zip(self.teachers, p.teachers, strict=True)},
             "quantile_error": "exact up to 65,536 numbers, 0.1 % of the quantile beyond",
         }
 
@@ -133,11 +133,11 @@ class Statistics:
         """
         from mlffstore.data.batch import choose_teacher
 
-        who = choose_teacher(self.teachers, teacher)
-        t = self.part.teachers[self.teachers.index(who)]
+        name = choose_teacher(self.teachers, teacher)
+        t = self.part.teachers[self.teachers.index(name)]
         if not t.train.n:
             where = "of the split train" if self.splits else "of the dataset"
-            raise DataError(f"normalisation: teacher {who!r} labelled no sample {where}")
+            raise DataError(f"normalisation: teacher {name!r} labelled no sample {where}")
         fit = _fit(t.train, t.train_per_atom)
         e0, shift, scale = fit["values"], fit["residual_mean_eV_per_atom"], fit["residual_std_eV_per_atom"]
         raw = t.energy.row(0)
@@ -153,7 +153,7 @@ class Statistics:
         numbers = {str(_number(symbol)): value for symbol, value in e0.items()}
         average = near.get("5")
         return {
-            "teacher": who,
+            "teacher": name,
             "split": "train" if self.splits else None,
             "samples": int(t.labelled[0]),
             "atoms": atoms,

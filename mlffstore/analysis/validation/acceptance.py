@@ -63,7 +63,7 @@ def number(value: float) -> str:
 
 def table(
     policy: Policy,
-    found: Measured,
+    measured: Measured,
     failed: Mapping[str, Array],
     invalid: Array,
     nbytes: int | None,
@@ -74,7 +74,7 @@ def table(
     Parameters
     ----------
     policy : Policy
-    found : Measured
+    measured : Measured
     failed : mapping of str to ndarray of bool
         Check -> which samples fail it.
     invalid : ndarray of bool
@@ -84,7 +84,7 @@ def table(
     diversity : callable
         Measures the diversity score; called if a line asks for it.
     """
-    figures = _figures(policy, found, failed, invalid, nbytes)
+    figures = _figures(policy, measured, failed, invalid, nbytes)
     out = []
     for name, limits in policy.acceptance.items():
         value, note = (diversity(), "needs several environments") if name == "diversity" else figures[name]
@@ -98,16 +98,16 @@ def table(
 
 
 def _figures(
-    policy: Policy, found: Measured, failed: Mapping[str, Array], invalid: Array, nbytes: int | None
+    policy: Policy, measured: Measured, failed: Mapping[str, Array], invalid: Array, nbytes: int | None
 ) -> dict[str, Figure]:
-    s, splits = found.samples, split_counts(found.samples)
+    s, splits = measured.samples, split_counts(measured.samples)
     n_atoms, closest = s["n_atoms"], float(s["d_min"].min())
-    worst = [sketch.quantile(0.99) for sketch in found.forces if sketch.n]
+    worst = [sketch.quantile(0.99) for sketch in measured.forces if sketch.n]
     no_forces = "no sample has forces; label the samples, or leave this line out of the policy"
     no_size = "the size of a Dataset is not known; validate the store or snapshot, or pass nbytes="
     out: dict[str, Figure] = {
         "samples": (len(n_atoms), ""),
-        "elements": (len(np.unique(found.elements)), ""),
+        "elements": (len(np.unique(measured.elements)), ""),
         "n_atoms_min": (float(n_atoms.min()), ""),
         "n_atoms_max": (float(n_atoms.max()), ""),
         "periodic_fraction": (float(s["periodic"].mean()), ""),

@@ -30,7 +30,7 @@ SAMPLE_CHECKS = (
 DATASET_CHECKS = ("energy_units", "stress_units", "stress_stiffness", "force_units", "hydrogen_free", "atoms_moved")
 #: Samples of an element set below which its energies have no robust spread.
 _FEWEST = 10
-#: eV an atom: no spread of energies counts as smaller than this.
+#: eV per atom: no spread of energies counts as smaller than this.
 _LEAST_SPREAD = 0.005
 
 
@@ -43,7 +43,7 @@ class DatasetProblem:
     check : str
     severity : {"error", "warning"}
     text : str
-        What was expected, found, and what to do.
+        What was expected, what was there, and what to do.
     """
 
     check: str
@@ -51,9 +51,9 @@ class DatasetProblem:
     text: str
 
 
-def judge_samples(found: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> dict[str, Array]:
+def judge_samples(measured: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> dict[str, Array]:
     """Return for each check of single samples which of them fail it, shape (S,), bool."""
-    s, rules = found.samples, policy.checks
+    s, rules = measured.samples, policy.checks
     n = len(s["n_atoms"])
 
     def any_teacher(bad: Array) -> Array:
@@ -88,8 +88,8 @@ def judge_samples(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
             "cell_too_flat": s["too_flat"],
             "electron_parity": ~s["parity"],
             "missing_hydrogens": s["bare"],
-            "energy_outlier": _outliers(found, policy),
-            "energy_work": found.work.suspects(n, rules["energy_work"]["max_ratio"]),
+            "energy_outlier": _outliers(measured, policy),
+            "energy_work": measured.work.suspects(n, rules["energy_work"]["max_ratio"]),
         }
     out["altered"] = s["altered"]
     out |= _copies(s, rules["near_duplicate"]["tolerance"])
@@ -97,20 +97,20 @@ def judge_samples(found: Measured, policy: Policy, teachers: Mapping[str, Mappin
     return {name: out[name] for name in SAMPLE_CHECKS}
 
 
-def references(found: Measured, energy: Array) -> tuple[Array, Array]:
-    """Return the energy of each atomic number (256) by least squares of the smallest norm, and the residual an atom."""
-    owner = np.repeat(np.arange(len(energy)), found.n_elements)
-    present = np.unique(found.elements)
+def references(measured: Measured, energy: Array) -> tuple[Array, Array]:
+    """Return the energy of each atomic number (256) by least squares of the smallest norm, and the residual per atom."""
+    owner = np.repeat(np.arange(len(energy)), measured.n_elements)
+    present = np.unique(measured.elements)
     column = np.zeros(256, np.int64)
     column[present] = np.arange(len(present))
-    n_atoms = found.samples["n_atoms"]
+    n_atoms = measured.samples["n_atoms"]
     good = np.isfinite(energy)
     keep = good[owner]
     # Normal equations of energies per atom: every sample counts the same, and the sums stay small.
-    row, col, share = owner[keep], column[found.elements[keep]], found.counts[keep] / n_atoms[owner[keep]]
+    row, col, share = owner[keep], column[measured.elements[keep]], measured.counts[keep] / n_atoms[owner[keep]]
     normal, right = np.zeros((len(present),) * 2), np.zeros(len(present))
     np.add.at(right, col, share * energy[row] / n_atoms[row])
-    for k in range(int(found.n_elements.max(initial=0))):  # each element of a sample with the k-th next one
+    for k in range(int(measured.n_elements.max(initial=0))):  # each element of a sample with the k-th next one
         same = row[: len(row) - k] == row[k:]
         a, b, product = col[: len(row) - k][same], col[k:][same], share[: len(row) - k][same] * share[k:][same]
         np.add.at(normal, (a, b), product)
@@ -119,28 +119,28 @@ def references(found: Measured, energy: Array) -> tuple[Array, Array]:
     solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
     e0 = np.zeros(256)
     e0[present] = solution
-    predicted = np.bincount(owner, found.counts * e0[found.elements], minlength=len(energy))
+    predicted = np.bincount(owner, measured.counts * e0[measured.elements], minlength=len(energy))
     return e0, (energy - predicted) / n_atoms
 
 
-def _outliers(found: Measured, policy: Policy) -> Array:
+def _outliers(measured: Measured, policy: Policy) -> Array:
     """Return samples whose energy lies far from that of others with the same elements, or is impossible."""
-    rule, s = policy.checks["energy_outlier"], found.samples
+    rule, s = policy.checks["energy_outlier"], measured.samples
     n = len(s["n_atoms"])
     out = np.zeros(n, bool)
-    owner = np.repeat(np.arange(n), found.n_elements)
+    owner = np.repeat(np.arange(n), measured.n_elements)
     bits = np.zeros((n, 2), np.uint64)
-    z = found.elements.astype(np.uint64)
+    z = measured.elements.astype(np.uint64)
     for half in range(2):  # the set of elements as 128 bits
-        mine = z // np.uint64(64) == half
-        np.bitwise_or.at(bits[:, half], owner[mine], np.uint64(1) << (z[mine] % np.uint64(64)))
+        in_half = z // np.uint64(64) == half
+        np.bitwise_or.at(bits[:, half], owner[in_half], np.uint64(1) << (z[in_half] % np.uint64(64)))
     _, group = np.unique(bits, axis=0, return_inverse=True)
     for t in range(s["energy"].shape[1]):
         energy = s["energy"][:, t]
         good = np.flatnonzero(np.isfinite(energy))
         if len(good) < _FEWEST:
             continue
-        residual = references(found, energy)[1]
+        residual = references(measured, energy)[1]
         value, code = residual[good], group.ravel()[good]
         order = np.lexsort((value, code))
         centre = _group_median(value, code, order)
@@ -231,42 +231,44 @@ _NEEDS = {
 }  # fmt: skip
 
 
-def unmeasured(found: Measured, policy: Policy) -> list[DatasetProblem]:
+def unmeasured(measured: Measured, policy: Policy) -> list[DatasetProblem]:
     """Return the checks that nothing could fail, because the dataset lacks variables that every store has."""
     out = []
     for check, names in _NEEDS.items():
-        missing = [name for name in names if name not in found.variables]
+        missing = [name for name in names if name not in measured.variables]
         if missing and policy.checks[check].severity != "off":
             text = f"not measured: the dataset has no {', '.join(missing)}; keep it, or turn the check off"
             out.append(DatasetProblem(check, policy.checks[check].severity, text))
     return out
 
 
-def judge_dataset(found: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]) -> list[DatasetProblem]:
+def judge_dataset(
+    measured: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]
+) -> list[DatasetProblem]:
     """Return what is wrong with the dataset as a whole: units and signs, lost hydrogens."""
-    s, rules, out = found.samples, policy.checks, []
+    s, rules, out = measured.samples, policy.checks, []
 
     def complain(check: str, text: str) -> None:
         if rules[check].severity != "off":
             out.append(DatasetProblem(check, rules[check].severity, text))
 
-    for t, who in enumerate(teachers):
-        slopes = found.work.slopes(t)
+    for t, teacher in enumerate(teachers):
+        slopes = measured.work.slopes(t)
         for what, check in (("force", "energy_units"), ("stress", "stress_units")):
             slope, error = slopes.get(what, (1.0, 0.0))
             # Strain and rattle of clean data gave 0.57 to 1.14: the trapezoid rule is not exact. Units are further off.
             if slope + 3 * error < rules[check]["min_slope"] or slope - 3 * error > rules[check]["max_slope"]:
-                complain(check, _explain(who, what, slope, error))
+                complain(check, _explain(teacher, what, slope, error))
         force = s["force_max"][:, t]
         if np.isfinite(force).any() and float(np.nanmedian(force)) > rules["force_units"]["max_median_eV_per_angstrom"]:
             complain(
                 "force_units",
-                f"{who}: expected forces of a few eV/angstrom, got a median largest force of {np.nanmedian(force):.3g}; are "
-                "they in kcal/mol/angstrom (divide by 23.06) or hartree/bohr (multiply by 51.42)?",
+                f"{teacher}: expected forces of a few eV/angstrom, got a median largest force of {np.nanmedian(force):.3g}; "
+                "are they in kcal/mol/angstrom (divide by 23.06) or hartree/bohr (multiply by 51.42)?",
             )
-        verdict = _stiffness(found, t, rules["stress_stiffness"].limits)
+        verdict = _stiffness(measured, t, rules["stress_stiffness"].limits)
         if verdict:
-            complain("stress_stiffness", f"{who}: {verdict}")
+            complain("stress_stiffness", f"{teacher}: {verdict}")
     organic = int(s["organic"].sum())
     bald = int(s["hydrogen_free"].sum())
     if organic >= _FEWEST and bald > rules["hydrogen_free"]["max_fraction"] * organic:
@@ -290,18 +292,18 @@ _KNOWN_FACTORS = (
 )  # fmt: skip
 
 
-def _explain(who: str, what: str, slope: float, error: float) -> str:
+def _explain(teacher: str, what: str, slope: float, error: float) -> str:
     best, meaning = min(_KNOWN_FACTORS, key=lambda known: abs(known[0] - slope) / max(abs(known[0]), 0.05))
     guess = f"; this looks like {meaning}" if abs(best - slope) < max(0.3 * abs(best), 3 * error, 0.02) else ""
     return (
-        f"{who}: expected energies of one root to differ by the work of the {what}{'s' if what == 'force' else ''}, got "
+        f"{teacher}: expected energies of one root to differ by the work of the {what}{'s' if what == 'force' else ''}, got "
         f"{slope:.4g} +- {error:.2g} times that{guess}. Convert the labels and import them again"
     )
 
 
-def _stiffness(found: Measured, t: int, limits: Mapping[str, float]) -> str:
+def _stiffness(measured: Measured, t: int, limits: Mapping[str, float]) -> str:
     """Return what the slope of the mean stress with the volume says of its sign and unit; see `StressCheck`."""
-    s = found.samples
+    s = measured.samples
     stress, volume = s["mean_stress"][:, t], s["volume"]
     with np.errstate(invalid="ignore"):
         good = np.flatnonzero(np.isfinite(stress) & (volume > 0))

@@ -89,7 +89,7 @@ class Validation:
         _ = self._failed
         return self
 
-    # -- what was found ------------------------------------------------------------------------------------------
+    # -- findings ------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def _measured(self) -> Measured:
@@ -135,7 +135,7 @@ class Validation:
             for check, bad in self._failed.items()
             if bad.any()
         ]
-        return sorted(out, key=lambda found: found.severity != "error")
+        return sorted(out, key=lambda finding: finding.severity != "error")
 
     def failed(self, check: str) -> Array:
         """Return the indices of the samples that fail a check, in the order of the dataset."""
@@ -208,7 +208,7 @@ class Validation:
             "invalid": int(self.invalid.sum()),
             "acceptance": [{k: getattr(line, k) for k in line.__slots__} for line in self.acceptance],
             "problems": [{k: getattr(problem, k) for k in problem.__slots__} for problem in self.problems],
-            "findings": [{k: getattr(found, k) for k in found.__slots__} for found in self.findings],
+            "findings": [{k: getattr(finding, k) for k in finding.__slots__} for finding in self.findings],
             "policy": self.policy.to_json(),
         }
 
@@ -219,8 +219,9 @@ class Validation:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
         lines += [
-            f"{found.severity}: {found.check}: {found.n_samples:,} samples, such as {', '.join(map(str, found.examples))}"
-            for found in self.findings
+            f"{finding.severity}: {finding.check}: {finding.n_samples:,} samples, such as "
+            + ", ".join(map(str, finding.examples))
+            for finding in self.findings
         ]
         return "\n".join(lines)
 
@@ -282,7 +283,7 @@ def validate(
 
     Notes
     -----
-    One pass over the data, in blocks of about 500,000 atoms; what is kept of a sample are some 200 bytes.
+    One pass over the data, in blocks of about 500,000 atoms; about 200 bytes per sample are kept.
     """
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
@@ -295,7 +296,7 @@ def validate(
     else:
         recorded = json.loads(data.attrs.get("teachers", "{}"))
     ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
-    about = {who: recorded.get(who, {}) for who in teachers_of(ds)}
+    about = {name: recorded.get(name, {}) for name in teachers_of(ds)}
     return Validation(ds, rules, about, teacher, seed, nbytes)
 
 

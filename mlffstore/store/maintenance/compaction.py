@@ -27,7 +27,7 @@ TARGET_NBYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What `compact` did.
+    """The outcome of `compact`.
 
     Attributes
     ----------

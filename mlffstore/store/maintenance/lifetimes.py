@@ -37,14 +37,14 @@ class Lifetimes:
     def of(cls, log: Log) -> tuple[Lifetimes, State]:
         """Replay a log; return the lifetimes and the last state."""
         lifetimes, state = cls(), log.fresh()
-        for entry, own, where in log.entries():
-            lifetimes.apply(state, entry, own, where)
+        for entry, entry_digest, where in log.entries():
+            lifetimes.apply(state, entry, entry_digest, where)
         return lifetimes, state
 
-    def apply(self, state: State, entry: Entry, own: str, where: str) -> None:
+    def apply(self, state: State, entry: Entry, entry_digest: str, where: str) -> None:
         """Apply an entry to a state, as `State.apply` does, and note what it changes."""
         before = [*state.segments, *state.quarantine] if entry.operation == "replace" else []
-        state.apply(entry, own, where)  # raises if the entry is not what it should be
+        state.apply(entry, entry_digest, where)  # raises if the entry is not what it should be
         if entry.operation == "append":
             for role in ("segments", "quarantine"):
                 for document in entry.body.get(role, ()):
