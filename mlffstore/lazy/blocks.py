@@ -67,12 +67,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Pass(Generic[T]):
-    """A pass that has not run yet.
+    """A pass that was not run yet.
 
     Attributes
     ----------
     delayed : dask.delayed.Delayed
-        Gives the merged result.
+        It computes the merged result.
     n_blocks : int
     """
 
@@ -80,7 +80,7 @@ class Pass(Generic[T]):
     n_blocks: int
 
     def compute(self) -> T:
-        """Run it where Dask decides."""
+        """Run the pass; Dask decides where."""
         return self.delayed.compute()  # type: ignore[no-any-return]
 
 
@@ -92,13 +92,13 @@ def sample_pass(
     Parameters
     ----------
     ds : Dataset
-        As the engine ``mlffstore`` opens it, or with arrays in memory.
+        A Dataset of the engine ``mlffstore``, lazy or in memory.
     names : sequence of str
-        Variables that the function wants; `n_atoms` comes anyway, those that the dataset lacks are left out.
+        Variables that the function uses. `n_atoms` is always included; variables that the dataset lacks are left out.
     function : callable
-        Of a `Block`.
+        It computes the result of a `Block`.
     merge : callable
-        Of several results, in the order of the samples. Associative.
+        It merges several results in the order of the samples, and must be associative.
     """
     from dask.delayed import delayed
 

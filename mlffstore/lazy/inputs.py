@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What `altered` compares.
+#: Variables that `altered` compares.
 HASHED = (*STRUCTURE, "content_hash")
 _COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
-#: Why rows may not fit, and what to do.
+#: Reason why rows may not fit, and what to do.
 TOGETHER = (
     "atoms do not follow their samples through plain xarray: use .mlff.isel, .mlff.where, .mlff.sel or .mlff.sortby instead "
     "of isel, where, sel and sortby"
@@ -40,10 +40,22 @@ TOGETHER = (
 
 
 def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:
-    """Return a Dataset whose known variables have the dimensions, in their order, that the engine gives them.
+    """Return a Dataset whose known variables have the dimensions that the engine gives them, in the same order.
 
-    Labels without the dimension `teacher` get it; the name is that of the scalar coordinate that ``ds.sel(teacher="a")``
-    leaves, or of the only teacher in the attributes of labels (of a release's group) or of the Dataset, or "reference".
+    Labels without the dimension `teacher` get it. The name of the teacher is, in this order, the scalar coordinate that
+    ``ds.sel(teacher="a")`` leaves, the only teacher in the attributes of the labels (in a group of a release) or of the
+    Dataset, or "reference".
+
+    Parameters
+    ----------
+    ds : Dataset
+    needed : sequence of str, optional
+        Variables that must be there.
+
+    Raises
+    ------
+    DataError
+        If a variable is missing, or has dimensions or numbers that samples cannot have.
     """
     if "n_atoms" not in ds or ds["n_atoms"].dims != ("sample",):
         raise DataError(
@@ -144,7 +156,7 @@ def check_rows(columns: Mapping[str, Array], starts: Ints) -> None:
     columns : mapping of str to ndarray
         The variables of some whole samples by name.
     starts : ndarray, shape (S+1,), int64
-        Of the atoms of each sample.
+        First row of the atoms of each sample and, last, the number of atoms.
     """
     for name, column in {**STANDARD, **LABELS}.items():
         expected = int(starts[-1]) if column.axis == "atom" else len(starts) - 1

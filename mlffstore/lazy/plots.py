@@ -104,7 +104,7 @@ def _cycle(n: int) -> list[str]:
 
 
 class Plots:
-    """Plots of a Dataset; each returns matplotlib's axes and reads what it needs."""
+    """Plots of a Dataset. Each reads the variables that it needs and returns the axes of matplotlib."""
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds

@@ -1,4 +1,4 @@
-"""Reads the columns of a `Request` into one `SampleBatch`."""
+"""Reads samples into one `SampleBatch`: which columns it has, and the columns of a `Request` in memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.masks import missing_rows
-from mlffstore.data.schema import CODED, mask_key, split_key
+from mlffstore.data.schema import CODED, LABELS, STANDARD, is_mask, label_column, label_key, mask_key, split_key
 from mlffstore.format.records import known_column
 from mlffstore.runtime.threads import cpu_pool
-from mlffstore.store.request import joint_vocabulary
+from mlffstore.store.request import UNKNOWN, joint_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from mlffstore.data.schema import Array, Column
     from mlffstore.format.records import Segment
@@ -23,6 +23,70 @@ if TYPE_CHECKING:
 
 #: Reads of more bytes than this are spread over threads.
 _PARALLEL_NBYTES = 4 << 20
+
+
+def choose_columns(
+    segments: Iterable[Segment],
+    user: Mapping[str, Column],
+    wanted: Collection[str] | None,
+    teachers: Collection[str] | None,
+) -> dict[str, Column]:
+    """Return the columns to read from some segments, by their names on disk, without `n_atoms`.
+
+    Parameters
+    ----------
+    segments : iterable of Segment
+    user : mapping of str to Column
+        All user columns of the snapshot.
+    wanted : collection of str, or None
+        Names of the columns that were asked for; None for all.
+    teachers : collection of str, or None
+        Names of the teachers that were asked for; None for all.
+
+    Returns
+    -------
+    dict of str to Column
+        It contains user columns and labels that were asked for by name, even if none of the segments has them.
+    """
+    stored: dict[str, Column] = {}
+    for segment in segments:
+        for key, column in segment.columns.items():
+            if key not in stored:
+                stored[key] = column.column
+    columns = {}
+    for key, description in stored.items():
+        name, teacher = split_key(key)
+        if key == "n_atoms" or is_mask(key) or (wanted is not None and name not in wanted):
+            continue
+        if teacher is None or teachers is None or teacher in teachers:
+            columns[key] = description
+    columns |= {name: user[name] for name in user if name in (wanted or ()) and name not in columns}
+    labels = ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
+    labelled_by = {split_key(key)[1] for key in columns}
+    for teacher in teachers or ():
+        if teacher not in labelled_by:
+            columns |= {label_key(name, teacher): label_column(name, teacher) for name in labels}
+    return columns
+
+
+def empty_batch(user: Mapping[str, Column], precision: str, wanted: Collection[str] | None) -> SampleBatch:
+    """Return a batch without samples, with the columns that were asked for and without labels.
+
+    Parameters
+    ----------
+    user : mapping of str to Column
+        All user columns of the snapshot.
+    precision : str
+        dtype of the positions.
+    wanted : collection of str, or None
+        Names of the columns that were asked for; None for all.
+    """
+    specs = {**STANDARD, **user}
+    specs["positions"] = specs["positions"].with_dtype(precision)
+    names = [name for name in specs if wanted is None or name in wanted]
+    columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
+    vocabulary: dict[str, tuple[str, ...]] = {name: UNKNOWN for name in CODED if name in names}
+    return assemble(columns, {}, {name: user[name] for name in names if name in user}, vocabulary)
 
 
 def read_batch(

@@ -1,4 +1,4 @@
-"""Stores in words: the lines that `mlffstore info` prints and that a notebook shows."""
+"""Descriptions of stores: the lines that `mlffstore info` prints and that a notebook shows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def human_bytes(n: int) -> str:
 
 
 def describe(store: Describable) -> dict[str, Any]:
-    """Return everything that `mlffstore info` says of a store, as plain types."""
+    """Return the description of a store that `mlffstore info` shows, as plain types."""
     out = store.snapshot().summary()
     out["tags"] = store.tags
     out["splits"] = store.settings["splits"]

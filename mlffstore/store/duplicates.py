@@ -1,4 +1,4 @@
-"""Which structures a store holds already: an index of content hashes that grows with the log."""
+"""Structures that a store holds already: an index of content hashes that grows with the log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HashSet:
         self._blocks: tuple[U64, ...] = ()
 
     def add(self, block: U64) -> None:
-        """Add hashes, sorted and each once. An interrupt leaves the set with all of them or none."""
+        """Add sorted hashes without duplicates. After an interrupt the set has all of them or none."""
         blocks = [*self._blocks, block]
         while len(blocks) > 1 and 2 * len(blocks[-1]) >= len(blocks[-2]):
             blocks[-2:] = [np.union1d(blocks[-2], blocks[-1])]
@@ -88,7 +88,7 @@ def resolve(batch: SampleBatch, held: npt.NDArray[np.bool_], policy: str) -> Sam
     ----------
     batch : SampleBatch
     held : ndarray of bool, shape (S,)
-        Which of its structures the store has already.
+        Which structures of the batch the store has already.
     policy : {"skip", "error"}
 
     Raises

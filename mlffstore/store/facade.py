@@ -81,7 +81,7 @@ class Store(MaintainedStore):
             Idempotency key. If the log has it already, nothing is written and its version is returned, provided that it
             stands for the same samples.
         teacher : str, optional
-            Name of the teacher whose labels the frames hold (a batch names its teachers itself).
+            Name of the teacher whose labels the frames hold (a batch has the names of its teachers).
         require : sequence of {"energy", "forces", "stress"}, optional
             Labels that every sample must have. ``()`` stores structures to be labelled later.
         source, sampler : str or sequence of str, optional

@@ -7,7 +7,6 @@ import functools
 import json
 import random
 from collections import Counter, deque
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,13 @@ from mlffstore.data.schema import LABELS, STANDARD, label_column, label_key
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.records import layer_document, segment_document
 from mlffstore.format.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
-from mlffstore.runtime.processes import local_pool
+from mlffstore.store.executors import label_pool
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Executor, Future
 
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
     from mlffstore.data.batch import SampleBatch
@@ -104,7 +104,7 @@ def add_labels(
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
-        pool, width = _pool(stack, executor, workers)
+        pool, width = label_pool(stack, executor, workers)
         while todo := [job for job in _jobs(snapshot(), info, reader) if job.segment.path not in finished]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
@@ -141,7 +141,7 @@ def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterat
 
 
 def _attempted(segment: Segment, key: str) -> bool:
-    """Return whether a layer of a label pass has the column: what it lacks the teacher has refused."""
+    """Return whether a layer of a label pass has the column: the teacher refused the samples without a label."""
     return segment.columns[key].folder != segment.path
 
 
@@ -296,49 +296,6 @@ def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> 
                 values[rows if LABELS[name].axis == "sample" else atoms] = fresh[name]
             out[name] = values
     return whole.with_labels(teacher, **out)
-
-
-# -- where it runs -----------------------------------------------------------------------------------------------
-
-
-def _pool(stack: contextlib.ExitStack, executor: Executor | None, workers: int) -> tuple[Executor, int]:
-    """Return where chunks are labelled and how many should wait there."""
-    if executor is None:
-        executor = _dask_executor()
-    if executor is not None:
-        return executor, max(16, 2 * workers)
-    if workers == 1:
-        return _Here(), 1
-    return stack.enter_context(local_pool(workers)), 2 * workers
-
-
-def _dask_executor() -> Executor | None:
-    """Return an executor of the active Dask client, if there is one."""
-    import sys
-
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_client
-
-    try:
-        return get_client().get_executor()  # type: ignore[no-any-return]
-    except ValueError:  # no client
-        return None
-
-
-class _Here(Executor):
-    """Runs at once in this process."""
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run and return a future that is done."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*args, **kwargs))
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                raise
-            future.set_exception(error)
-        return future
 
 
 __all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]

@@ -5,6 +5,7 @@ Both readers of a snapshot, batches in memory and lazy variables, divide their r
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,10 +99,10 @@ def divide_rows(segments: Sequence[Segment], starts: Ints, index: Ints) -> list[
     """
     if not len(index):
         return []
+    out: list[SegmentRows] = []
     first, last = int(index[0]), int(index[-1])
     if last - first == len(index) - 1 and bool(np.all(np.diff(index) == 1)):
         begin, end = (int(i) for i in np.searchsorted(starts, (first, last), side="right"))
-        out = []
         for i in range(begin - 1, end):
             start, low, high = int(starts[i]), max(int(starts[i]), first), min(int(starts[i + 1]), last + 1)
             if high > low:
@@ -110,12 +111,12 @@ def divide_rows(segments: Sequence[Segment], starts: Ints, index: Ints) -> list[
         return out
     owner = np.searchsorted(starts, index, side="right") - 1
     order = np.argsort(owner, kind="stable")
-    cuts = np.flatnonzero(np.diff(owner[order])) + 1
-    return [
-        SegmentRows(segments[i], index[places] - starts[i], places)
-        for places in np.split(order, cuts)
-        for i in (int(owner[places[0]]),)
-    ]
+    owner = owner[order]
+    cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(order)]
+    for low, high in itertools.pairwise(cuts):
+        i, chosen = int(owner[low]), order[low:high]
+        out.append(SegmentRows(segments[i], index[chosen] - starts[i], chosen))
+    return out
 
 
 class Request:

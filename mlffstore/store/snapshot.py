@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, normalise_indices
+from mlffstore.data.batch import SampleBatch, choose_teacher, normalise_indices
 from mlffstore.data.ragged import Ints, offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Column, is_mask, label_column, label_key, split_key
+from mlffstore.data.schema import LABELS, STANDARD, Column
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
 from mlffstore.format.segment import ChunkCache, ColumnReader
 from mlffstore.format.state import SegmentList, Totals
-from mlffstore.store.batches import read_batch
+from mlffstore.store.batches import choose_columns, empty_batch, read_batch
 from mlffstore.store.request import Request
 
 if TYPE_CHECKING:
@@ -257,23 +257,14 @@ class Snapshot:
         if wanted and wanted - known:
             raise DataError(f"columns: expected some of {', '.join(sorted(known))}, got {sorted(wanted - known)}")
         if not len(index):
-            return self._nothing(wanted)
+            return empty_batch(self._user, self._precision, wanted)
         chosen: list[str] | None = None
         if teacher is not None:
             names = [teacher] if isinstance(teacher, str) else teacher
             chosen = list(dict.fromkeys(choose_teacher(self.teachers, name) for name in names))
         request = Request(self._segments, self._starts, index, self._reader)
-        return read_batch(request, self._reader, self._columns(request.segments, wanted, chosen), self._teachers)
-
-    def _nothing(self, wanted: set[str] | None) -> SampleBatch:
-        """Return a batch without samples, with the columns that were asked for and without labels."""
-        specs = STANDARD | self._user
-        specs["positions"] = specs["positions"].with_dtype(self._precision)
-        names = [name for name in specs if wanted is None or name in wanted]
-        columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
-        user = {name: self._user[name] for name in names if name in self._user}
-        vocabulary: dict[str, tuple[str, ...]] = {name: ("unknown",) for name in CODED if name in names}
-        return assemble(columns, {}, user, vocabulary)
+        descriptions = choose_columns(request.segments, self._user, wanted, chosen)
+        return read_batch(request, self._reader, descriptions, self._teachers)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
         if indices is None:
@@ -286,38 +277,6 @@ class Snapshot:
                 raise IndexError(f"boolean mask: expected shape ({len(self)},), got {index.shape}")
             index = np.flatnonzero(index)
         return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), len(self))
-
-    def _columns(
-        self, segments: Sequence[Segment], wanted: set[str] | None, teachers: Sequence[str] | None
-    ) -> dict[str, Column]:
-        """Return the columns to read of some segments, by their names on disk, without `n_atoms`.
-
-        Parameters
-        ----------
-        segments : sequence of Segment
-        wanted : set of str, or None
-            Names of the columns that were asked for; None for all.
-        teachers : sequence of str, or None
-            Teachers that were asked for; None for all.
-        """
-        stored: dict[str, Column] = {}
-        for segment in segments:
-            for key, column in segment.columns.items():
-                if key not in stored:
-                    stored[key] = column.column
-        columns = {}
-        for key, description in stored.items():
-            name, teacher = split_key(key)
-            if key == "n_atoms" or is_mask(key) or (wanted is not None and name not in wanted):
-                continue
-            if teacher is None or teachers is None or teacher in teachers:
-                columns[key] = description
-        columns |= {name: self._user[name] for name in self._user if name in (wanted or ()) and name not in columns}
-        labelled = {split_key(key)[1] for key in columns}
-        for teacher in teachers or ():
-            if teacher not in labelled:
-                columns |= {label_key(name, teacher): label_column(name, teacher) for name in _label_names(wanted)}
-        return columns
 
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
@@ -380,11 +339,6 @@ class Snapshot:
         """Return the split of every sample, an index into `mlffstore.data.splits.SPLITS`, shape (S,)."""
         settings = self._state_settings
         return assign(self.roots(), settings["splits"], settings["split_seed"])
-
-
-def _label_names(wanted: set[str] | None) -> list[str]:
-    """Return the labels, all of them missing, that stand for a teacher without labels of some samples."""
-    return ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
 
 
 class Opener(Protocol):

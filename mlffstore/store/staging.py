@@ -94,11 +94,11 @@ def commit_staged(
     ----------
     log : Log
     operation, body
-        Of the entry, see `Log.commit`.
+        Operation and body of the entry, see `Log.commit`.
     staged : Staged
         The files that the body names.
     check : callable
-        Raises if the entry may not follow a state.
+        It raises if the entry may not follow a state.
     """
     attempt = Attempt()
 

@@ -1,4 +1,4 @@
-"""What a report says, gathered before it is drawn, so that the HTML and the PDF say the same."""
+"""The contents of a report, gathered before they are drawn, so that the HTML and the PDF agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mlffstore.analysis.statistics import statistics
 from mlffstore.analysis.statistics.embedding import embed
 from mlffstore.analysis.validation import validate
-from mlffstore.analysis.validation.judge import SAMPLE_CHECKS
+from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.splits import SPLITS
 from mlffstore.lazy import plots as plotting
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.store.snapshot import Snapshot
 
-#: Structures shown.
+#: Number of structures that are shown.
 N_WORST, N_GALLERY = 10, 100
 
 
@@ -44,7 +44,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure: a title, a sentence, and what draws it into matplotlib's axes."""
+    """A figure: a name, a title, and the function that draws it into matplotlib's axes."""
 
     name: str
     title: str
@@ -79,7 +79,7 @@ def gather(
     seed: int,
     diversity: bool,
 ) -> Contents:
-    """Read a snapshot and work out what its report says."""
+    """Read a snapshot and compute the contents of its report."""
     ds = snapshot.to_xarray()
     validation = validate(snapshot, policy, teacher=teacher).compute()
     stats = statistics(ds).compute()

@@ -75,10 +75,11 @@ def diversity(
     ----------
     data : Dataset, Snapshot, Store, path or URL
     n_environments : int, optional
-        Environments of each draw; fewer if the dataset has fewer.
+        Number of environments of each draw; fewer if the dataset has fewer.
     n_seeds : int, optional
-        Draws.
+        Number of draws.
     seed : int, optional
+        Seed of the draws.
 
     Raises
     ------

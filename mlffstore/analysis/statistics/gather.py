@@ -1,4 +1,4 @@
-"""What statistics keep of a block; it merges exactly, however the samples are divided."""
+"""Statistics of a block of samples, which merge exactly for every division of the samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Angstrom: neighbours are counted within these.
 CUTOFFS = (4.0, 5.0, 6.0)
-#: Variables of the dataset that are looked at.
+#: Variables of the dataset that are read.
 COLUMNS = ("numbers", "positions", "cell", "pbc", "split", "sampler", *LABELS)
 
 

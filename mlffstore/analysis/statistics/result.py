@@ -1,4 +1,4 @@
-"""`statistics` and what it returns."""
+"""`statistics` and its result, `Statistics`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
 class Statistics:
-    """Statistics of a dataset. Nothing is read before something is asked of it; then everything, once.
+    """Statistics of a dataset. The first access to a result reads the whole dataset, once.
 
     Made by `statistics`. `to_dict` is the whole of it; `normalisation` is what trainers need.
     """
@@ -123,7 +123,7 @@ class Statistics:
         Parameters
         ----------
         teacher : str, optional
-            Needed when there are several.
+            Name of the teacher. It may be left out if there is only one.
 
         Returns
         -------
@@ -249,12 +249,12 @@ def statistics(data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], *, 
     ----------
     data : Dataset, Snapshot, Store, path or URL
     neighbours : bool, optional
-        Count neighbours within 4, 5 and 6 angstrom, over all periodic images; this takes most of the time.
+        Whether neighbours within 4, 5 and 6 angstrom are counted, over all periodic images. This takes most of the time.
 
     Returns
     -------
     Statistics
-        Nothing is read before something is asked of it. Dask decides where the pass runs.
+        The first access to a result reads the dataset. Dask decides where the pass runs.
 
     Notes
     -----

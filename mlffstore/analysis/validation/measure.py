@@ -1,4 +1,4 @@
-"""What is measured of every sample in one pass; whether a figure is good or bad is decided afterwards, by a policy."""
+"""Figures of every sample, measured in one pass; a policy decides afterwards which of them fail a check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CUTOFF = 3.2
 _BOND = 1.25
 #: Rounds of neighbours that a molecular graph is told apart by.
 _ROUNDS = 4
-#: Variables of the dataset that are looked at.
+#: Variables of the dataset that are read.
 COLUMNS = (*(name for name in STANDARD if name not in ("source",)), "split", *LABELS)
 
 
@@ -47,7 +47,7 @@ class Measured:
     forces : list of Sketch
         Norms of the forces of each teacher.
     variables : frozenset of str
-        Variables that were there.
+        Variables that the dataset has.
     """
 
     samples: dict[str, Array]

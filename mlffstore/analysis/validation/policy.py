@@ -21,7 +21,7 @@ BUILT_IN = ("default", "production")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check: how bad it is, and its limits with the unit in their names."""
+    """A check: its severity, and its limits with the unit in their names."""
 
     severity: Severity | str
     limits: Mapping[str, float]
@@ -45,13 +45,13 @@ class Policy:
     acceptance: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain types, as in the YAML."""
+        """Return the policy as plain types, as in the YAML."""
         checks = {name: {"severity": rule.severity, **rule.limits} for name, rule in self.checks.items()}
         return {"checks": checks, "acceptance": {name: dict(limits) for name, limits in self.acceptance.items()}}
 
 
 def load_policy(policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Policy:
-    """Return a policy; what it leaves out is as in the default one.
+    """Return a policy. Entries that it leaves out are those of the default policy.
 
     Parameters
     ----------

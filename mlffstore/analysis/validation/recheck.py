@@ -30,11 +30,12 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     ----------
     ds : Dataset
     teacher : Teacher
-        Its name is that of the labels.
+        The teacher; its name is the name of the labels.
     policy : Policy
-        `force_gradient`, `teacher_energy` and `teacher_stress` say how many samples and which deviations pass.
+        Its checks `force_gradient`, `teacher_energy` and `teacher_stress` set the number of samples and the deviations that
+        pass.
     seed : int
-        Of the choice of samples and of directions.
+        Seed of the choice of samples and directions.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""`validate` and what it returns."""
+"""`validate` and its result, `Validation`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,10 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.analysis.validation.acceptance import Line, table
-from mlffstore.analysis.validation.judge import (
-    DATASET_CHECKS,
-    SAMPLE_CHECKS,
-    DatasetProblem,
-    judge_dataset,
-    judge_samples,
-    references,
-    unmeasured,
-)
+from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, DatasetProblem, judge_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
+from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_samples, references
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
     from mlffstore.store.facade import Store
     from mlffstore.store.snapshot import Snapshot
 
-#: Indices of samples that a finding names.
+#: Number of samples whose indices a finding lists.
 _EXAMPLES = 5
 #: Figures of every sample, and of every sample and teacher, with their attributes.
 _OF_SAMPLES = {
@@ -66,7 +59,7 @@ class Finding:
 
 
 class Validation:
-    """The validation of a dataset. Nothing is read before something is asked of it; then everything, once.
+    """The validation of a dataset. The first access to a result reads the whole dataset, once.
 
     Made by `validate`.
     """
@@ -177,7 +170,7 @@ class Validation:
 
     @functools.cached_property
     def acceptance(self) -> list[Line]:
-        """The acceptance table: quantity, target, value, whether it passes. What was not measured does not."""
+        """The acceptance table: quantity, target, value, and whether it passes. A line without a value does not pass."""
 
         def diversity() -> float:
             from mlffstore.analysis.statistics.diversity import diversity
@@ -195,7 +188,7 @@ class Validation:
 
     @property
     def ok(self) -> bool:
-        """Whether every line of the acceptance table passes and nothing is wrong with the dataset as a whole."""
+        """Whether every line of the acceptance table passes and the dataset as a whole has no error."""
         return all(line.passed for line in self.acceptance) and not any(
             problem.severity == "error" for problem in self.problems
         )
@@ -255,29 +248,29 @@ def validate(
     Parameters
     ----------
     data : Dataset, Snapshot, Store, path or URL
-        A Dataset as the engine ``mlffstore`` opens it, of which nothing but `sample` and `atom` was cut.
+        A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
-        Which checks count how much, their limits, and the acceptance table; see ``docs/explanation/validation.md``.
+        The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
     teacher : Teacher, optional
-        The teacher of the labels: on some samples energy, forces and stress are compared with what it says, by
+        The teacher of the labels. Energy, forces and stress of some samples are compared with those of the teacher, by
         finite differences of its energies.
     nbytes : int, optional
-        Size of the dataset for the line `gigabytes` of the acceptance table; by default that of a store's columns on disk,
-        and unknown of a Dataset.
+        Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
+        disk; the size of a Dataset is not known.
     seed : int, optional
-        Of the choice of these samples.
+        Seed of the choice of these samples.
 
     Returns
     -------
     Validation
-        Nothing is read before something is asked of it. Dask decides where the pass runs.
+        The first access to a result reads the dataset. Dask decides where the pass runs.
 
     Raises
     ------
     PolicyError
         If the policy is wrong.
     DataError
-        If this is no dataset of samples.
+        If the data are not samples.
     MissingDependencyError
         If the acceptance table asks for the diversity and the package `quests` is not installed.
 

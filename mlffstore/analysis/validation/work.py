@@ -1,12 +1,12 @@
 """Energies against the work of forces and stress, from the data alone.
 
-Two structures of one root differ by displacements dx and a strain e. To second order in them, whatever the model,
+Two structures of one root differ by displacements dx and a strain e. To second order in them, for every model,
 
     E2 - E1  =  -(F1 . dx1 + F2 . dx2)/2  +  (V1 s1 : e1 + V2 s2 : e2)/2
 
 (the trapezoid rule along the line between them in fractional coordinates and cell; dx1 and e1 are displacement and strain as
 the first structure measures them, s is the stress, tension positive). One wrong unit or sign, a shuffled force array,
-energies of two samples exchanged: each of them breaks this line, and no teacher has to be at hand.
+energies of two samples exchanged: each of them violates this relation, and no teacher is needed to see it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From which version to which each segment was part of the store: what the retained versions still need."""
+"""Lifetimes of segments: the versions that contain each of them, and the segments that retained versions still need."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Lifetimes:
         Parameters
         ----------
         state : State
-            Of the last version.
+            State of the last version.
         expired : int, optional
-            As if the versions before this one had expired.
+            Versions before this one count as expired.
         """
         before = state.expired if expired is None else max(expired, state.expired)
         kept = {*state.kept, *(version for version in state.tags.values() if version >= state.expired)}
