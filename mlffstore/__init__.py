@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from mlffstore.importing import import_files
     from mlffstore.release.exporter import export_release, get_exporter
     from mlffstore.release.verify import verify_release
-    from mlffstore.store.facade import Store, create, open
+    from mlffstore.store.facade import Store
     from mlffstore.store.maintenance.verify import verify
+    from mlffstore.store.opening import create, open
     from mlffstore.store.snapshot import Snapshot
     from mlffstore.training.dataset import TorchDataset
 
@@ -36,13 +37,13 @@ _WHERE = {
     "Store": "mlffstore.store.facade",
     "TorchDataset": "mlffstore.training.dataset",
     "concatenate": "mlffstore.data.concatenation",
-    "create": "mlffstore.store.facade",
+    "create": "mlffstore.store.opening",
     "export_release": "mlffstore.release.exporter",
     "get_exporter": "mlffstore.release.exporter",
     "get_generator": "mlffstore.contracts.registry",
     "get_teacher": "mlffstore.contracts.registry",
     "import_files": "mlffstore.importing",
-    "open": "mlffstore.store.facade",
+    "open": "mlffstore.store.opening",
     "statistics": "mlffstore.analysis.statistics",
     "validate": "mlffstore.analysis.validation",
     "verify": "mlffstore.store.maintenance.verify",

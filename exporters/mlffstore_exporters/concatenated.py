@@ -106,7 +106,7 @@ def _write(
         size = max(1, min(rows[axis], CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
         options = {"chunks": (size, *inner), **filters} if rows[axis] else {}
         dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **options)
-        columns[name] = chunks.Column(dataset, filters["compression_opts"])
+        columns[name] = chunks.ChunkedDataset(dataset, filters["compression_opts"])
     for name, column in user.items():
         columns[name].dataset.attrs.update({"axis": column.axis, "units": column.unit})
         if column.name in names:

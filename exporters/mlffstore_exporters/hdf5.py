@@ -250,7 +250,7 @@ class _Split:
         self.columns = stored_columns(snapshot, who)
         _dimensions(group, rows, [column for column, _ in self.columns.values()])
         self.datasets = {
-            name: chunks.Column(_dataset(group, name, column, rows[column.axis], filters), level)
+            name: chunks.ChunkedDataset(_dataset(group, name, column, rows[column.axis], filters), level)
             for name, (column, _) in self.columns.items()
         }
         for name, (_, key) in self.columns.items():

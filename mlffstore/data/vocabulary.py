@@ -76,6 +76,8 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
     """
     if len(codes) and int(codes.max()) >= len(words):
         raise DataError(f"{where}: a code without a meaning; the store is damaged")
+    if tuple(words) == tuple(target):
+        return codes
     index = {word: code for code, word in enumerate(target)}
     return np.array([index[word] for word in words] or [0], np.uint16)[codes]
 

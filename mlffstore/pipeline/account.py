@@ -12,7 +12,7 @@ from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import MissingDependencyError
 from mlffstore.pipeline.plan import SIZES
 from mlffstore.pipeline.recipe import cut
-from mlffstore.store.facade import open as open_store
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.analysis.statistics.diversity import Diversity

@@ -23,9 +23,9 @@ from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.selection import coordinates, distance_to, fingerprints, select, spacing
 from mlffstore.runtime.processes import local_pool
-from mlffstore.store.facade import create
-from mlffstore.store.facade import open as open_store
 from mlffstore.store.labelling import label_batch
+from mlffstore.store.opening import create
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

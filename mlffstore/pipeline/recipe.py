@@ -78,7 +78,7 @@ class Checks(Strict):
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
 
-class Release(Strict):
+class ReleaseSettings(Strict):
     """The HDF5 files to cut when all tasks are done, one for each teacher."""
 
     folder: str = Field(default="release", description="Where; relative to the working folder.")
@@ -104,7 +104,7 @@ class Recipe(Strict):
     splits: Splits = Splits()
     checks: Checks = Checks()
     parts: tuple[Part, ...] = Field(min_length=1)
-    release: Release | None = None
+    release: ReleaseSettings | None = None
 
     @model_validator(mode="after")
     def _unique_parts(self) -> Recipe:

@@ -18,7 +18,7 @@ from mlffstore.errors import MlffstoreError, RecipeError
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.task import Outcome, run_task
 from mlffstore.runtime.processes import local_pool
-from mlffstore.store.facade import create
+from mlffstore.store.opening import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

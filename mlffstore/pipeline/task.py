@@ -14,8 +14,8 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.facade import open as open_store
 from mlffstore.store.labelling import label_batch
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.contracts.protocols import Generated, Generator, Teacher

@@ -26,7 +26,7 @@ from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import FormatError, MlffstoreError
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.release.reading import Release
-from mlffstore.store.maintenance.verify import Problem
+from mlffstore.store.maintenance.verification import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

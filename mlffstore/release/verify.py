@@ -21,7 +21,7 @@ from mlffstore.release.manifest import (
     load_manifest,
     name_error,
 )
-from mlffstore.store.maintenance.verify import Problem
+from mlffstore.store.maintenance.verification import Problem
 
 if TYPE_CHECKING:
     import os

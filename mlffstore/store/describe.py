@@ -1,16 +1,41 @@
-"""Stores in words: the lines that `mlffstore info` prints and that a notebook shows."""
+"""Descriptions of stores: the lines that `mlffstore info` prints and that a notebook shows."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from mlffstore.store.facade import Store
+    from mlffstore.store.history import Commit
+    from mlffstore.store.snapshot import Snapshot
+
+
+class Describable(Protocol):
+    """What a description needs of a store."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        ...
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """Tags and the versions that they name."""
+        ...
+
+    settings: dict[str, Any]
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest snapshot."""
+        ...
+
+    def history(self, last: int | None = None) -> list[Commit]:
+        """Return the commits, oldest first."""
+        ...
 
 
 def human_bytes(n: int) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes with a unit.
 
     Examples
     --------
@@ -25,8 +50,8 @@ def human_bytes(n: int) -> str:
     return f"{value:.1f} TB"
 
 
-def describe(store: Store) -> dict[str, Any]:
-    """Return everything that `mlffstore info` says of a store, as plain types."""
+def describe(store: Describable) -> dict[str, Any]:
+    """Return the description of a store that `mlffstore info` shows, as plain types."""
     out = store.snapshot().summary()
     out["tags"] = store.tags
     out["splits"] = store.settings["splits"]
@@ -44,13 +69,13 @@ def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
     elements = sorted(about["elements"], key=lambda symbol: -about["elements"][symbol])
     shown = " ".join(elements[:24]) + (f" and {len(elements) - 24} more" if len(elements) > 24 else "")
     ratio = f", {about['nbytes_raw'] / about['nbytes']:.2f} x smaller than raw" if about["nbytes"] else ""
-    sizes = f", {about['n_atoms_min']} to {about['n_atoms_max']} a sample" if n else ""
+    sizes = f", {about['n_atoms_min']} to {about['n_atoms_max']} per sample" if n else ""
     out = [
         ("samples", f"{n:,}"),
         ("atoms", f"{about['atoms']:,}{sizes}"),
         ("periodic", f"{about['periodic']:,}{share}"),
         ("elements", f"{len(elements)}: {shown}" if elements else "none yet"),
-        ("teachers", ", ".join(f"{who} ({count:,})" for who, count in about["teachers"].items()) or "none yet"),
+        ("teachers", ", ".join(f"{teacher} ({count:,})" for teacher, count in about["teachers"].items()) or "none yet"),
         ("quarantined", f"{about['quarantined']:,}"),
         ("bytes", f"{human_bytes(about['nbytes'])} in {about['segments']:,} segments{ratio}"),
         ("precision", about["precision"]),
@@ -63,7 +88,7 @@ def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
     return out
 
 
-def html_table(store: Store) -> str:
+def html_table(store: Describable) -> str:
     """Return the description of a store as an HTML table."""
     about = describe(store)
     rows = "".join(

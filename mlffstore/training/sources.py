@@ -149,7 +149,7 @@ def source(data: Any, teacher: str | None) -> Source:
     if isinstance(data, (str, os.PathLike)) and is_release(data):
         return ReleaseSource(Release(data), teacher)
     if isinstance(data, (str, os.PathLike)):
-        from mlffstore.store.facade import open as open_store
+        from mlffstore.store.opening import open as open_store
 
         data = open_store(data)
     return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
@@ -162,7 +162,7 @@ def pinned(source: Any) -> Any:
 
         if is_release(source):
             return os.path.abspath(source)
-        from mlffstore.store.facade import open as open_store
+        from mlffstore.store.opening import open as open_store
 
         source = open_store(source)
     return source.snapshot() if hasattr(source, "snapshot") else source

@@ -27,11 +27,12 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     ----------
     ds : Dataset
     teacher : Teacher
-        Its name is that of the labels.
+        The teacher; its name is the name of the labels.
     policy : Policy
-        `force_gradient`, `teacher_energy` and `teacher_stress` say how many samples and which deviations pass.
+        Its checks `force_gradient`, `teacher_energy` and `teacher_stress` set the number of samples and the deviations that
+        pass.
     seed : int
-        Of the choice of samples and of directions.
+        Seed of the choice of samples and directions.
 
     Notes
     -----
@@ -49,19 +50,19 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     chosen = np.sort(rng.permutation(has)[: int(rule["samples"])])
     part = ds.mlff.isel(chosen).compute()
     batch = SampleBatch(**{name: part[name].values for name in STRUCTURE}).astype("float64")
-    said = teacher.label(batch)
-    ok = said.ok
+    predicted = teacher.label(batch)
+    ok = predicted.ok
     bad: dict[str, Any] = {}
     energy = part["energy"].values[:, t]
     limit = policy.checks["teacher_energy"]["max_eV_per_atom"]
-    bad["teacher_energy"] = chosen[ok & ~(np.abs(said.energy - energy) <= limit * batch.n_atoms)]
+    bad["teacher_energy"] = chosen[ok & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)]
     deviation = np.zeros(len(batch))
     if "forces" in part:
         forces = part["forces"].values[:, t].astype(np.float64)
         if info.conservative:
             deviation = _against_gradient(teacher, batch, forces, rng)
         else:
-            apart = np.add.reduceat(((forces - said.forces) ** 2).sum(axis=1), batch.offsets[:-1])
+            apart = np.add.reduceat(((forces - predicted.forces) ** 2).sum(axis=1), batch.offsets[:-1])
             deviation = np.sqrt(apart / (3 * batch.n_atoms))
         has_forces = np.isfinite(np.add.reduceat(forces.sum(axis=1), batch.offsets[:-1]))
         bad["force_gradient"] = chosen[ok & has_forces & ~(deviation <= rule["max_eV_per_angstrom"])]
