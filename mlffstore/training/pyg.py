@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.errors import missing_dependency
 
 if TYPE_CHECKING:
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 #: Our name -> the field's name in PyTorch Geometric's examples and models.
 _NAMES = {"numbers": "z", "positions": "pos"}

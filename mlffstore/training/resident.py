@@ -12,7 +12,8 @@ from mlffstore.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.training.dataset import Batch, TorchDataset
+    from mlffstore.training.batch import Batch
+    from mlffstore.training.dataset import TorchDataset
 
 #: Samples that are copied to the device at a time.
 _BLOCK = 4096

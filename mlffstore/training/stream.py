@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset
 from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
+from mlffstore.training.batch import REAL, check_names
 from mlffstore.training.columns import TRAINED, Columns, in_memory
-from mlffstore.training.dataset import REAL, check_names
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
 from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
 from mlffstore.training.window import Window
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
