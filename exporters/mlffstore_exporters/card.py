@@ -14,7 +14,7 @@ from mlffstore_exporters.hdf5 import stored_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlffstore_exporters.release import About
+    from mlffstore_exporters.about import About
 
     #: Name of an HDF5 file -> its ``bytes`` and ``sha256``.
     Files = Mapping[str, Mapping[str, Any]]

@@ -18,7 +18,7 @@ It is made under another name and renamed when it is complete. A version that is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, che
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
 from mlffstore_exporters import card
+from mlffstore_exporters.about import About
 from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
-    from mlffstore.release.changes import Changes
     from mlffstore.store.snapshot import Snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -53,27 +53,6 @@ _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+
 #: Bytes of a shard, at least: smaller ones are mostly overhead.
 _SHARD_NBYTES = 1 << 20
 _SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a release says of itself; `card` turns it into documents."""
-
-    name: str
-    version: str
-    licence: str
-    authors: tuple[str, ...]
-    description: str
-    snapshot: Snapshot
-    teachers: tuple[str, ...]
-    splits: Mapping[str, Ints]
-    exact: bool
-    provenance: Sequence[dict[str, Any]]
-    statistics: Mapping[str, Any]
-    validation: Validation
-    rounding: Mapping[str, float]
-    committed: str
-    since: Changes | None = None
 
 
 def export_release(

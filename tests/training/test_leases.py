@@ -37,7 +37,7 @@ WAYS = {
     "reshaped": (lambda batch: batch["cell"].reshape(-1).unsqueeze(0), lambda kept: kept),
     "detached": (lambda batch: batch["energy"].detach(), lambda kept: kept),
     "narrow index": (lambda batch: batch["ptr"][-1:], lambda kept: kept),
-    "mask": (lambda batch: batch["pbc"][0], lambda kept: kept),
+    "scalar": (lambda batch: batch["energy"][0], lambda kept: kept),
     "numpy": (lambda batch: batch["numbers"].numpy(), lambda kept: kept),
     "numpy view": (lambda batch: batch["positions"].numpy()[2:].T[:2], lambda kept: kept),
     "numpy view of a view": (lambda batch: np.asarray(batch["positions"].numpy().view(np.ndarray))[1:], np.asarray),
