@@ -1,7 +1,7 @@
 """Compiled loops. Import this module inside functions: numba takes a third of a second.
 
 The interpreter's lock is not held in them, so that they run in Dask's threads side by side. Neighbour lists of vesin do
-not (measured: two threads no faster than one), and to count neighbours they would have to hold thirty pairs an atom.
+not (measured: two threads no faster than one), and to count neighbours they would have to hold thirty pairs per atom.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from typing import Any
 import numba
 import numpy as np
 
-#: Compiled once a machine: the result is kept beside this file.
+from mlffstore.data.sample_row import first_number
+
+#: Compiled once per machine: the result is kept beside this file.
 _compiled: Any = numba.njit(nogil=True, cache=True)
+#: Where the parts of a row begin; numba takes them for constants.
+_ENERGY, _CELL, _STRESS = first_number("energy"), first_number("cell"), first_number("stress")
+_PBC, _CHARGE, _MULTIPLICITY = first_number("pbc"), first_number("charge"), first_number("multiplicity")
 
 
 @_compiled
@@ -62,7 +67,7 @@ def _scan(
     shift: Any,
     start: int,
 ) -> int:
-    """Go through the pairs of one sample within the largest cutoff; count by cutoff, keep as many as there is room for.
+    """Go through the pairs of one sample within the largest cutoff, count them by cutoff and keep those that fit.
 
     Where `shift` has room too, it gets the vector of the cell to add to the second atom's position as it was given.
     """
@@ -222,11 +227,11 @@ def _checksum(words: Any, start: int, stop: int) -> Any:
 
 
 @_compiled
-def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, octets: Any) -> None:
+def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, as_bytes: Any) -> None:
     """Write samples as records: positions, forces if there are any, atomic numbers, one after another, then zeros.
 
-    `records` and `octets` are the same memory, as floats and as bytes; `begin` counts in floats and has one entry more than
-    there are samples.
+    `records` and `as_bytes` are the same memory, as floats and as bytes; `begin` counts in floats and has one entry more
+    than there are samples.
     """
     width = records.itemsize
     for s in range(len(starts) - 1):
@@ -237,16 +242,16 @@ def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, rec
         if len(forces):
             records[at : at + 3 * n] = forces[3 * a : 3 * b]
             at += 3 * n
-        octets[at * width : at * width + n] = numbers[a:b]
-        octets[at * width + n : begin[s + 1] * width] = 0
+        as_bytes[at * width : at * width + n] = numbers[a:b]
+        as_bytes[at * width + n : begin[s + 1] * width] = 0
 
 
 @_compiled
 def sum_records(begin: Any, width: int, words: Any, rows: Any, sums: Any) -> None:
     """Write the checksum of each sample to `sums`.
 
-    `words` is the memory of the records and `rows`, shape (S, 21), that of the rows, both as uint64; `begin` counts floats
-    of `width` bytes.
+    `words` is the memory of the records and `rows`, shape (S, 21), that of the rows (`mlffstore.data.sample_row`), both as
+    uint64; `begin` counts floats of `width` bytes.
     """
     for s in range(len(sums)):
         total = _checksum(words, begin[s] * width // 8, begin[s + 1] * width // 8)
@@ -292,7 +297,7 @@ def gather(
     begin: Any,
     n_atoms: Any,
     records: Any,
-    octets: Any,
+    as_bytes: Any,
     rows: Any,
     numbers: Any,
     positions: Any,
@@ -329,21 +334,21 @@ def gather(
         if has_forces:
             forces[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
             at += 3 * n
-        numbers[a : a + n] = octets[at * width : at * width + n]
+        numbers[a : a + n] = as_bytes[at * width : at * width + n]
         owner[a : a + n] = row
         a += n
         counts[k] = n
         ptr[which, row + 1] = a - first
-        energy[k] = rows[i, 0]
+        energy[k] = rows[i, _ENERGY]
         for c in range(9):
-            cell[k, c] = rows[i, 1 + c]
+            cell[k, c] = rows[i, _CELL + c]
         if has_stress:
             for c in range(6):
-                stress[k, c] = rows[i, 10 + c]
+                stress[k, c] = rows[i, _STRESS + c]
         for c in range(3):
-            pbc[k, c] = rows[i, 16 + c] != 0
-        charge[k] = int(rows[i, 19])
-        multiplicity[k] = int(rows[i, 20])
+            pbc[k, c] = rows[i, _PBC + c] != 0
+        charge[k] = int(rows[i, _CHARGE])
+        multiplicity[k] = int(rows[i, _MULTIPLICITY])
         # After the copy: its loads overlap better, and the checksum then finds the record in the processor's cache.
         if not checked[i]:
             total = _checksum(words, begin[i] * width // 8, begin[i + 1] * width // 8)

@@ -20,6 +20,8 @@ Precision = Literal["float32", "float64"]
 
 FORMAT_VERSION = 1
 CONVENTIONS = "CF-1.12 mlffstore-1"
+#: Names of the components along the inner dimensions that have names.
+COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 #: Sizes of the inner dimensions.
 INNER_SIZES = {"xyz": 3, "vector": 3, "voigt": 6}
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.data.schema import FORMAT_VERSION, Column
 from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
 from mlffstore.format.codec import crc32c
+from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.format.records import (
-    MAX_COUNT,
     SEGMENT,
-    Fields,
     Segment,
     column_document,
     known_column,
@@ -26,7 +25,9 @@ from mlffstore.format.records import (
     parse_segment,
     summary_document,
 )
-from mlffstore.format.state import SegmentList, State, Tables, Totals
+from mlffstore.format.segment_list import SegmentList, Tables
+from mlffstore.format.state import State
+from mlffstore.format.totals import Totals
 
 if TYPE_CHECKING:
     from mlffstore.storage import Storage

@@ -26,12 +26,11 @@ from mlffstore.data.schema import (
     split_key,
 )
 from mlffstore.errors import FormatError
+from mlffstore.format.fields import MAX_COUNT, Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Largest count that is believed of a segment: 2**40 atoms are 13 TB of positions.
-MAX_COUNT = 1 << 40
 DIGEST = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
 LAYER = re.compile(r"layers/[0-9a-f]{32}")
@@ -113,45 +112,6 @@ class Segment:
     def user(self) -> dict[str, Column]:
         """The user columns."""
         return user_columns(self.columns)
-
-
-class Fields:
-    """Checked access to the members of a JSON object."""
-
-    def __init__(self, document: Any, where: str) -> None:
-        if not isinstance(document, dict):
-            raise FormatError(f"{where}: expected a JSON object, got {type(document).__name__}")
-        self.document, self.where = document, where
-
-    def _get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
-        value = self.document.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise FormatError(f"{self.where}: {name}: expected {what}, got {str(value)[:60]!r}; the store is damaged")
-        return value
-
-    def integer(self, name: str, low: int = 0, high: int = MAX_COUNT) -> int:
-        """Return an integer within limits."""
-        value: int = self._get(name, int, "an integer")
-        if not low <= value <= high:
-            raise FormatError(f"{self.where}: {name}: expected {low} to {high}, got {value}; the store is damaged")
-        return value
-
-    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
-        """Return a string, which matches `pattern` as a whole."""
-        value: str = self._get(name, str, "a string")
-        if pattern is not None and not pattern.fullmatch(value):
-            raise FormatError(f"{self.where}: {name}: unexpected value {value[:80]!r}; the store is damaged")
-        return value
-
-    def items(self, name: str) -> list[Any]:
-        """Return a list."""
-        value: list[Any] = self._get(name, list, "a list")
-        return value
-
-    def mapping(self, name: str) -> dict[str, Any]:
-        """Return an object."""
-        value: dict[str, Any] = self._get(name, dict, "an object")
-        return value
 
 
 @functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names

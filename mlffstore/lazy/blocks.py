@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from mlffstore.data.ragged import offsets
+from mlffstore.data.ragged import cut, offsets
 from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError
 from mlffstore.lazy.inputs import HASHED, check_atoms, check_rows
@@ -127,8 +127,6 @@ def _run(function: Callable[[Block], T], first: int, columns: dict[str, Array]) 
 
 def chunked(ds: xr.Dataset) -> xr.Dataset:
     """Return the dataset with dask chunks of whole samples, one chunk along every other dimension."""
-    from mlffstore.lazy.engine import cut
-
     if "n_atoms" not in ds or "sample" not in ds.dims:
         raise DataError("expected a dataset with n_atoms along sample, as engine='mlffstore' opens it")
     if not ds.sizes["sample"]:

@@ -14,13 +14,13 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data import ragged
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Column, label_key, mask_column, mask_key
+from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, Column, label_key, mask_column, mask_key
 from mlffstore.data.splits import SPLITS, assign
-from mlffstore.errors import DataError
-from mlffstore.format.segment import flag_word
+from mlffstore.data.vocabulary import UNKNOWN_ONLY, flag_word, merge_words, translate
 from mlffstore.lazy import accessor as _accessor  # noqa: F401  registers Dataset.mlff
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.format.records import Segment
     from mlffstore.store.snapshot import Snapshot
-
-#: Atoms of one dask chunk, about: 12 MB of positions and forces.
-TARGET_ATOMS = 1 << 19
-_COORDINATES = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 
 
 class MlffstoreBackend(BackendEntrypoint):
@@ -101,8 +97,7 @@ def dataset(
             attributes["sample_dimension"] = "atom"
         words: tuple[str, ...] | None = None
         if name in CODED:
-            several = (segment.vocabulary.get(name, ("unknown",)) for segment in rows.segments)
-            words = tuple(dict.fromkeys(word for some in several for word in some))
+            words = merge_words(segment.vocabulary.get(name, UNKNOWN_ONLY) for segment in rows.segments)
             attributes |= _flags(words, np.uint16) | {"meanings": json.dumps(words)}
         if name in masks:
             attributes["ancillary_variables"] = masks[name]
@@ -119,7 +114,7 @@ def dataset(
             attributes = {"units": column.unit, "long_name": column.long_name}
             add(name, array, (column.axis, "teacher", *column.inner), attributes)
     found = {dim for variable in variables.values() for dim in variable.dims}
-    coordinates = {dim: (dim, values) for dim, values in {**_COORDINATES, "teacher": list(who)}.items() if dim in found}
+    coordinates = {dim: (dim, values) for dim, values in {**COMPONENTS, "teacher": list(who)}.items() if dim in found}
     about = {
         "title": snapshot.url,
         "store_uuid": snapshot.store_uuid,
@@ -151,40 +146,25 @@ class _Rows:
         return (_Rows, (self.snapshot,))
 
     def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return chunk sizes along samples and along atoms: whole samples, about `TARGET_ATOMS` atoms each."""
+        """Return chunk sizes along samples and along atoms: whole samples, about `ragged.TARGET_ATOMS` atoms each."""
         samples: list[int] = []
         atoms: list[int] = []
         full = True
         for segment in self.segments:
-            if segment.n_atoms <= TARGET_ATOMS:
+            if segment.n_atoms <= ragged.TARGET_ATOMS:
                 pieces = [(segment.n_samples, segment.n_atoms)]
             else:  # where to cut a large segment, only its sizes can say
                 counts = np.empty(segment.n_samples, np.int32)
                 self.snapshot._reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-                pieces = list(zip(*cut(counts), strict=True))
+                pieces = list(zip(*ragged.cut(counts), strict=True))
             for n_samples, n_atoms in pieces:
-                if full or atoms[-1] + n_atoms > TARGET_ATOMS:
+                if full or atoms[-1] + n_atoms > ragged.TARGET_ATOMS:
                     samples.append(0)
                     atoms.append(0)
                 samples[-1] += n_samples
                 atoms[-1] += n_atoms
-                full = atoms[-1] >= TARGET_ATOMS
+                full = atoms[-1] >= ragged.TARGET_ATOMS
         return tuple(samples), tuple(atoms)
-
-
-def cut(counts: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return sizes of runs of samples, and their atoms, of about `TARGET_ATOMS` atoms.
-
-    Examples
-    --------
-    >>> cut(np.array([3, 4]))
-    ((2,), (7,))
-    """
-    starts = offsets(counts)
-    edges = [0]
-    while edges[-1] < len(counts):
-        edges.append(max(int(np.searchsorted(starts, starts[edges[-1]] + TARGET_ATOMS, "right")) - 1, edges[-1] + 1))
-    return tuple(np.diff(edges).tolist()), tuple(np.diff(starts[edges]).tolist())
 
 
 class _Rows2D(BackendArray):
@@ -252,10 +232,8 @@ class _Rows2D(BackendArray):
             else:
                 values = reader.gather(stored, mine)
             if self.words is not None:
-                words = segment.vocabulary.get(key, ("unknown",))
-                if len(values) and int(values.max()) >= len(words):
-                    raise DataError(f"{segment.path}/{key}: a code without a meaning; the store is damaged")
-                values = np.array([self.words.index(word) for word in words], np.uint16)[values]
+                words = segment.vocabulary.get(key, UNKNOWN_ONLY)
+                values = translate(values, words, self.words, f"{segment.path}/{key}")
             out[where] = values
         return out
 

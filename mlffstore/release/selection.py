@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
-from mlffstore.data.labels import has_label
+from mlffstore.data.labels import choose_teacher, has_label
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS, Array, label_key
 from mlffstore.data.splits import SPLITS

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlffstore.data import rules
-from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.data.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.errors import (
     ConflictError,
@@ -21,7 +22,8 @@ from mlffstore.errors import (
     StoreExistsError,
     StoreNotFoundError,
 )
-from mlffstore.format.log import Entry, Log, entry_path, now
+from mlffstore.format.entry import Entry, entry_path, now
+from mlffstore.format.log import Log
 from mlffstore.format.root import read_root, root_document
 from mlffstore.format.state import State
 from mlffstore.storage import LocalStorage, Storage, open_storage

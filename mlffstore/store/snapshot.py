@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, merge_codes, normalise_indices
+from mlffstore.data.batch import SampleBatch, assemble
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import missing_rows
-from mlffstore.data.ragged import Ints, offsets, row_indices
+from mlffstore.data.ragged import Ints, normalise_indices, offsets, row_indices
 from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, label_key, mask_key, split_key
 from mlffstore.data.splits import SPLITS, assign
+from mlffstore.data.vocabulary import UNKNOWN_ONLY, merge_words, translate
 from mlffstore.errors import DataError
+from mlffstore.format.reader import ChunkCache, ColumnReader
 from mlffstore.format.records import known_column
-from mlffstore.format.segment import ChunkCache, ColumnReader
-from mlffstore.format.state import SegmentList, Totals
+from mlffstore.format.segment_list import SegmentList
+from mlffstore.format.totals import Totals
 from mlffstore.runtime.threads import cpu_pool
 
 if TYPE_CHECKING:
@@ -274,18 +277,18 @@ class Snapshot:
         columns = {key: self._column(key, plan) for key in keys}
         out = {key: self._empty(key, columns[key], plan) for key in keys}
         masks = {key: np.zeros(len(out[key]), bool) for key in keys if self._is_masked(key, columns[key], plan)}
-        vocabularies = {key: merge_codes([(np.zeros(0, np.uint16), p.segment.vocabulary.get(key, ("unknown",)))
-                        for p in plan.parts])[1] for key in (*CODED, "reason") if key in keys}  # fmt: skip
+        vocabularies = {
+            key: merge_words(part.segment.vocabulary.get(key, UNKNOWN_ONLY) for part in plan.parts)
+            for key in (*CODED, "reason")
+            if key in keys
+        }
 
         def fill(job: tuple[str, _Part]) -> None:
             key, part = job
             values = part.values(self._reader, key)
             if key in vocabularies:
-                words = part.segment.vocabulary.get(key, ("unknown",))
-                lookup = np.array([vocabularies[key].index(word) for word in words], np.uint16)
-                if len(values) and int(values.max()) >= len(lookup):
-                    raise DataError(f"{part.segment.path}/{key}: a code without a meaning; the store is damaged")
-                values = lookup[values]
+                words = part.segment.vocabulary.get(key, UNKNOWN_ONLY)
+                values = translate(values, words, vocabularies[key], f"{part.segment.path}/{key}")
             part.place(out[key], values, columns[key].axis)
             if key in masks:
                 masked = mask_key(key) in part.segment.columns
@@ -307,7 +310,7 @@ class Snapshot:
         names = [name for name in specs if wanted is None or name in wanted]
         columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
         user = {name: self._user[name] for name in names if name in self._user}
-        vocabulary: dict[str, tuple[str, ...]] = {name: ("unknown",) for name in CODED if name in names}
+        vocabulary = {name: UNKNOWN_ONLY for name in CODED if name in names}
         return assemble(columns, {}, user, vocabulary)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:

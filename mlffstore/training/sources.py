@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, choose_teacher
-from mlffstore.data.labels import has_any_label, has_label
+from mlffstore.data.labels import choose_teacher, has_any_label, has_label
 from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
@@ -18,6 +17,7 @@ from mlffstore.training.columns import TRAINED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
     from mlffstore.store.snapshot import Snapshot

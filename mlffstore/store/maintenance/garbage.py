@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
 from mlffstore.format import checkpoint
-from mlffstore.format.log import LOG_FOLDER
+from mlffstore.format.entry import LOG_FOLDER
 from mlffstore.format.segment import marker
 from mlffstore.storage.base import TEMPORARY
 from mlffstore.store.maintenance.lifetimes import Lifetimes

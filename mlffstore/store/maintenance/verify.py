@@ -19,18 +19,12 @@ from mlffstore.data.hashing import content_hash
 from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
 from mlffstore.format import checkpoint
 from mlffstore.format.codec import Layout, array_metadata, digest, shard_name
-from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, Log, decode_entry, entry_path
+from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
+from mlffstore.format.log import Log
+from mlffstore.format.metadata import attributes, json_bytes, metadata_paths
+from mlffstore.format.reader import ChunkCache, ColumnReader, assemble_segment, read_column
 from mlffstore.format.root import read_root
-from mlffstore.format.segment import (
-    ChunkCache,
-    ColumnReader,
-    assemble_segment,
-    attributes,
-    json_bytes,
-    metadata_paths,
-    read_column,
-    summarise,
-)
+from mlffstore.format.segment import summarise
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import cpu_pool
 from mlffstore.storage import open_storage
