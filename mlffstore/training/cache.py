@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.ragged import offsets
+from mlffstore.data.sample_row import WIDTH
 from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
-from mlffstore.training.columns import ALIGN, WIDTH, Columns, UserColumn, in_memory
+from mlffstore.training.columns import ALIGN, Columns, UserColumn, in_memory
 from mlffstore.training.folders import cache_folder, make_room, remove, unfinished
 from mlffstore.training.folders import cached as cached
 from mlffstore.training.turns import BuildTurn, lock

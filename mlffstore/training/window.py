@@ -100,7 +100,7 @@ class Window:
         c, real = self.columns, self.columns["positions"].dtype
         nothing = np.zeros(0, real)
         bad = gather(
-            index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
+            index, self.batch_size, source.begin, source.n_atoms, source.records, source.record_bytes, source.rows,
             c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
             c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
             c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
