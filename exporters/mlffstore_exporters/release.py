@@ -5,7 +5,7 @@
     NAME-VERSION/
       NAME-VERSION.h5      or NAME-VERSION-00001-of-00004.h5, ...
       statistics.yaml      of all samples; normalisation for trainers from the split train
-      validation.json      the verdict, the acceptance table, what was found
+      validation.json      the verdict, the acceptance table, the findings
       README.md            the dataset card
       croissant.json       the same for machines (mlcommons.org/croissant)
       CITATION.cff
@@ -123,24 +123,24 @@ def export_release(
     _check_names(name, version, target)
     filters_of(codec, compression_level)  # what is wrong is told before a long validation
     steps_of(rounding or {})
-    who = choose_teachers(snapshot, teacher)
-    splits = select(snapshot, who)
+    teachers = choose_teachers(snapshot, teacher)
+    splits = select(snapshot, teachers)
     if counts is not None:
         splits = exactly(snapshot, splits, counts)
     chosen = np.sort(np.concatenate(list(splits.values())))
     if not len(chosen):
-        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
+        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(teachers)}")
     shards = _shards(snapshot, splits, shard_nbytes)
-    validation, statistics = _examine(snapshot, who, chosen, policy)
+    validation, statistics = _examine(snapshot, teachers, chosen, policy)
     if not allow_failing:  # before a long export; how large the files are, only they can say
         _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
-    for one in who:
-        if document["teachers"][one]["samples_by_split"]["train"]:
-            document["normalisation"][one] = statistics.normalisation(one)
+    for teacher_name in teachers:
+        if document["teachers"][teacher_name]["samples_by_split"]["train"]:
+            document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
-        name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
+        name, version, licence, tuple(authors), description, snapshot, teachers, splits, counts is not None, provenance,
         document, validation, dict(rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
@@ -148,7 +148,7 @@ def export_release(
         for k, part in enumerate(shards):
             suffix = f"-{k + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
             export_hdf5(
-                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=who, splits=part, title=name,
+                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=teachers, splits=part, title=name,
                 version=version, codec=codec, compression_level=compression_level, rounding=rounding,
                 provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
@@ -213,11 +213,11 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
     return out
 
 
-def _examine(snapshot: Snapshot, who: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
+def _examine(snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
 
-    data = snapshot.to_xarray(teachers=list(who))
+    data = snapshot.to_xarray(teachers=list(teachers))
     if len(chosen) < len(snapshot):
         data = data.mlff.isel(sample=chosen)
     return validate(data, policy).compute(), statistics(data).compute()
@@ -271,7 +271,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
         "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
         "settings": snapshot.settings,
         "precision": snapshot.precision,
-        "teachers": {who: snapshot.teacher_info(who) for who in about.teachers},
+        "teachers": {name: snapshot.teacher_info(name) for name in about.teachers},
         "rounding": dict(about.rounding),
         "since": None if about.since is None else about.since.to_json(),
         "validation": {

@@ -160,8 +160,8 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
                 temporary.rename(folder)
                 break
             except OSError:  # another process was faster, or left a part of what it removed
-                if (theirs := _opened(folder)) is not None:
-                    return theirs
+                if (other := _opened(folder)) is not None:
+                    return other
                 remove(folder)
         return columns
 

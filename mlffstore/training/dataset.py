@@ -135,7 +135,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if self._key not in (None, key):
                 raise DataError(
                     f"{where.title()}: expected the samples that the dataset was made of, got others: what lies there was "
-                    "replaced meanwhile; make the dataset anew"
+                    "replaced meanwhile; make a new dataset"
                 )
             if self.cache == "mapped":
                 columns = mapped(where, progress)

@@ -1,4 +1,4 @@
-"""The folder of the caches: where it is, what lies in it, how much it may take, who works on what.
+"""The folder of the caches: where it is, what lies in it, how much it may take, and what processes left in it.
 
 A cache that is being built, or removed, has a name that ends in ``.tmp``. The process that builds one holds a lock on it; an
 unfinished one without a lock was left by a process that was killed, and is removed. Beside it lies a ``.lock`` file, see
@@ -40,8 +40,8 @@ def unfinished(folder: Path) -> Path:
 
 def cache_folder() -> Path:
     """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder (XDG_CACHE_HOME)."""
-    own = os.environ.get("MLFFSTORE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
+    chosen = os.environ.get("MLFFSTORE_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
 
 
 def limit() -> int:

@@ -174,7 +174,7 @@ class Loader:
             raise DataError(
                 f"load_state_dict: {'; '.join(wrong)}. The state is of {state.get('source', 'another dataset')}, and this "
                 f"loader reads {self.dataset.title}: make the dataset and the loader as they were, of a store with "
-                "TorchDataset(ml.open(...).snapshot(version=...)), or begin anew"
+                "TorchDataset(ml.open(...).snapshot(version=...)), or start from the beginning"
             )
         epoch, batches = int(state["epoch"]), int(state["batches"])
         if epoch < 0 or not 0 <= batches <= len(self):

@@ -53,7 +53,7 @@ def to_data(batch: Batch) -> list[Any]:
             if name not in ("batch", "ptr", "edge_index", "shift"):
                 fields[_NAMES.get(name, name)] = tensor[atoms] if name in atom else tensor[k : k + 1]
         if "edge_index" in batch:
-            mine = batch["batch"][batch["edge_index"][0]] == k
-            fields |= {"edge_index": batch["edge_index"][:, mine] - ends[k], "shift": batch["shift"][mine]}
+            of_sample = batch["batch"][batch["edge_index"][0]] == k
+            fields |= {"edge_index": batch["edge_index"][:, of_sample] - ends[k], "shift": batch["shift"][of_sample]}
         out.append(Data(**fields))
     return out
