@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts

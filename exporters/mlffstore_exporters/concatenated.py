@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names, user_rows
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS

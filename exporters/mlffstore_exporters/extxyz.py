@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
@@ -85,13 +85,15 @@ def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
     left_out : dict of str to str
         What could not be written is added, name -> reason.
     """
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     results = {} if frame.calc is None else frame.calc.results
     info, arrays = {}, {"pos": frame.positions}
     for name, value in results.items():
         if name == "forces":
             arrays[name] = value
         elif name == "stress":
-            info[name] = np.asarray(value)[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
+            info[name] = voigt_6_to_full_3x3_stress(value).reshape(9)
         else:
             info[name] = value
     for source, target in ((frame.info, info), (frame.arrays, arrays)):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore import __version__
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, mask_names, user_rows
 from mlffstore.data.schema import (
     CODED,
@@ -27,8 +27,8 @@ from mlffstore.data.schema import (
     mask_key,
 )
 from mlffstore.data.splits import SPLITS
+from mlffstore.data.vocabulary import flag_word, translate
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.format.segment import flag_word
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
 from mlffstore_exporters import chunks
@@ -306,7 +306,7 @@ class _Split:
 def recoded(batch: SampleBatch, name: str, words: list[str]) -> Array:
     """Return a coded column of a batch in the codes of a file whose vocabulary is `words`, which new words are added to."""
     words += [word for word in batch.vocabulary[name] if word not in words]
-    return np.array([words.index(word) for word in batch.vocabulary[name]], np.uint16)[batch.columns[name]]
+    return translate(batch.columns[name], batch.vocabulary[name], words, name)
 
 
 def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Column, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.rattle import log_uniform, rattled, strained

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import sound

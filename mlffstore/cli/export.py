@@ -13,7 +13,7 @@ import mlffstore as ml
 from mlffstore.cli.check import PolicyOption
 from mlffstore.cli.output import AsJson, StorePath, pairs, print_json, progress_bar
 from mlffstore.cli.output import out as console
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.manifest import read_manifest
 from mlffstore.release.selection import select

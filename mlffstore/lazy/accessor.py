@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from mlffstore.data.ragged import offsets, reduce_rows, row_indices
+from mlffstore.data.ragged import cut, offsets, reduce_rows, row_indices
 from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError
 from mlffstore.lazy.reductions import N_ELEMENTS, REDUCTIONS, count_elements, reduce_atoms
@@ -50,7 +50,6 @@ class Mlff:
         sample : int, array_like of int, boolean mask or slice
             A single number gives a dataset of one sample.
         """
-        from mlffstore.lazy.chunks import cut
         from mlffstore.lazy.inputs import check_atoms
 
         counts = np.asarray(self._ds["n_atoms"])

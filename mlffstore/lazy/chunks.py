@@ -1,4 +1,4 @@
-"""Dask chunks of ragged columns: whole samples, of about `TARGET_ATOMS` atoms each."""
+"""Dask chunks of ragged columns: whole samples, of about `mlffstore.data.ragged.TARGET_ATOMS` atoms each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.ragged import offsets
+from mlffstore.data import ragged
 from mlffstore.errors import DataError
 from mlffstore.lazy.inputs import check_atoms
 
@@ -15,32 +15,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from mlffstore.data.schema import Array
+    from mlffstore.format.reader import ColumnReader
     from mlffstore.format.records import Segment
-    from mlffstore.format.segment import ColumnReader
-
-#: Atoms of one dask chunk, about: 12 MB of positions and forces.
-TARGET_ATOMS = 1 << 19
-
-
-def cut(counts: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return sizes of runs of samples, and the atoms of each run, about `TARGET_ATOMS`.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (S,), int
-        Number of atoms of each sample.
-
-    Examples
-    --------
-    >>> cut(np.array([3, 4]))
-    ((2,), (7,))
-    """
-    starts = offsets(counts)
-    edges = [0]
-    while edges[-1] < len(counts):
-        edges.append(max(int(np.searchsorted(starts, starts[edges[-1]] + TARGET_ATOMS, "right")) - 1, edges[-1] + 1))
-    return tuple(np.diff(edges).tolist()), tuple(np.diff(starts[edges]).tolist())
 
 
 def segment_chunks(segments: Sequence[Segment], reader: ColumnReader) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -56,19 +32,19 @@ def segment_chunks(segments: Sequence[Segment], reader: ColumnReader) -> tuple[t
     atoms: list[int] = []
     full = True
     for segment in segments:
-        if segment.n_atoms <= TARGET_ATOMS:
+        if segment.n_atoms <= ragged.TARGET_ATOMS:
             pieces = [(segment.n_samples, segment.n_atoms)]
         else:  # only the sizes of its samples say where a large segment can be cut
             counts = np.empty(segment.n_samples, np.int32)
             reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-            pieces = list(zip(*cut(counts), strict=True))
+            pieces = list(zip(*ragged.cut(counts), strict=True))
         for n_samples, n_atoms in pieces:
-            if full or atoms[-1] + n_atoms > TARGET_ATOMS:
+            if full or atoms[-1] + n_atoms > ragged.TARGET_ATOMS:
                 samples.append(0)
                 atoms.append(0)
             samples[-1] += n_samples
             atoms[-1] += n_atoms
-            full = atoms[-1] >= TARGET_ATOMS
+            full = atoms[-1] >= ragged.TARGET_ATOMS
     return tuple(samples), tuple(atoms)
 
 
@@ -85,7 +61,7 @@ def chunked(ds: xr.Dataset) -> xr.Dataset:
         return ds.chunk(whole) if whole else ds
     counts = np.asarray(ds["n_atoms"])
     check_atoms(ds, counts)
-    samples, atoms = cut(counts)
+    samples, atoms = ragged.cut(counts)
     return ds.chunk({"sample": samples, **({"atom": atoms} if "atom" in ds.dims else {}), **whole})
 
 

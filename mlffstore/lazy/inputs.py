@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.data.batch import SampleBatch
 from mlffstore.data.hashing import content_hash
+from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.data.masks import TRUTH
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, STRUCTURE, user_column
+from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, STRUCTURE, user_column
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: Variables that `altered` compares.
 HASHED = (*STRUCTURE, "content_hash")
-_COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 #: Reason why rows may not fit, and what to do.
 TOGETHER = (
     "atoms do not follow their samples through plain xarray: use .mlff.isel, .mlff.where, .mlff.sel or .mlff.sortby instead "
@@ -68,7 +68,7 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
         raise DataError(
             f"expected the variables {', '.join(needed)}, got none of {', '.join(missing)}; do not drop them"
         )
-    for dim, components in _COMPONENTS.items():
+    for dim, components in COMPONENTS.items():
         if dim in ds.coords and ds[dim].values.tolist() != components:
             raise DataError(
                 f"{dim}: expected {' '.join(components)}, got {ds[dim].values.tolist()}; select components later"

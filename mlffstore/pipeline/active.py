@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.registry import get_generator, get_teacher, shared_teacher
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import StoreNotFoundError
 from mlffstore.pipeline.campaign import ActiveRecipe

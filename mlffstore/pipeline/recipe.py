@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
 from mlffstore.errors import RecipeError, missing_dependency, problems_message
 
 try:
@@ -70,8 +71,8 @@ def cut(part: Part, samples: int, first: int = 0) -> list[Task]:
 class Checks(Strict):
     """Limits that every labelled sample must keep; the others go to quarantine with the reason."""
 
-    d_min: float = Field(default=0.5, ge=0, description="Smallest distance of two atoms or images, angstrom.")
-    force_max: float = Field(default=50.0, gt=0, description="Largest force on an atom, eV/angstrom.")
+    d_min: float = Field(default=MIN_DISTANCE, ge=0, description="Smallest distance of two atoms or images, angstrom.")
+    force_max: float = Field(default=MAX_FORCE, gt=0, description="Largest force on an atom, eV/angstrom.")
     stress_max: float | None = Field(default=None, gt=0, description="Largest component of the stress, eV/angstrom^3.")
     n_atoms: tuple[int, int] = Field(default=(1, 1000), description="Fewest and most atoms.")
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, concatenate
+from mlffstore.data.batch import SampleBatch, assemble
+from mlffstore.data.concatenation import concatenate
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, present
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.ragged import offsets, reduce_rows
 from mlffstore.data.schema import LABELS, Array, label_key
 from mlffstore.data.splits import SPLITS

@@ -9,16 +9,17 @@ import numpy as np
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.masks import missing_rows
 from mlffstore.data.schema import CODED, LABELS, STANDARD, is_mask, label_column, label_key, mask_key, split_key
+from mlffstore.data.vocabulary import UNKNOWN_ONLY
 from mlffstore.format.records import known_column
 from mlffstore.runtime.threads import cpu_pool
-from mlffstore.store.request import UNKNOWN, joint_vocabulary
+from mlffstore.store.request import joint_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from mlffstore.data.schema import Array, Column
+    from mlffstore.format.reader import ColumnReader
     from mlffstore.format.records import Segment
-    from mlffstore.format.segment import ColumnReader
     from mlffstore.store.request import Request, SegmentRows
 
 #: Reads of more bytes than this are spread over threads.
@@ -85,7 +86,7 @@ def empty_batch(user: Mapping[str, Column], precision: str, wanted: Collection[s
     specs["positions"] = specs["positions"].with_dtype(precision)
     names = [name for name in specs if wanted is None or name in wanted]
     columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
-    vocabulary: dict[str, tuple[str, ...]] = {name: UNKNOWN for name in CODED if name in names}
+    vocabulary: dict[str, tuple[str, ...]] = {name: UNKNOWN_ONLY for name in CODED if name in names}
     return assemble(columns, {}, {name: user[name] for name in names if name in user}, vocabulary)
 
 

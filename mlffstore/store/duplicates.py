@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from mlffstore.errors import DataError, MlffstoreError
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_column
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
 
 if TYPE_CHECKING:
     import numpy.typing as npt

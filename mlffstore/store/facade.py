@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mlffstore.data import rules
-from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.errors import ConflictError, DataError, MlffstoreError
 from mlffstore.store import layers
 from mlffstore.store.arguments import check_tag, json_mapping

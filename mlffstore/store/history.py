@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlffstore.format.log import Entry
+    from mlffstore.format.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ import numpy as np
 
 from mlffstore.contracts.registry import get_teacher
 from mlffstore.data import rules
-from mlffstore.data.batch import missing_label
+from mlffstore.data.labels import missing_label
 from mlffstore.data.schema import LABELS, STANDARD, label_column, label_key
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
+from mlffstore.format.segment import write_layer, write_segment
 from mlffstore.store.executors import label_pool
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
@@ -291,7 +292,7 @@ def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> 
     atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])
     for name in LABELS:
         if name in old or name in fresh:
-            values = old.get(name, missing_label(name, whole)).copy()
+            values = old.get(name, missing_label(name, len(whole), whole.n_atoms_total)).copy()
             if name in fresh:
                 values[rows if LABELS[name].axis == "sample" else atoms] = fresh[name]
             out[name] = values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.errors import DataError, StoreExistsError, StoreNotFoundError
-from mlffstore.format.log import Entry, entry_path, now
+from mlffstore.format.entry import Entry, entry_path, now
 from mlffstore.format.root import read_root, root_document
 from mlffstore.storage import open_storage
 from mlffstore.store.arguments import check_new_place, json_mapping

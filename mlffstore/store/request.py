@@ -13,19 +13,15 @@ import numpy as np
 
 from mlffstore.data.ragged import Ints, offsets, row_indices
 from mlffstore.data.schema import mask_key
+from mlffstore.data.vocabulary import UNKNOWN_ONLY, merge_words, translate
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mlffstore.data.schema import Array, Axis
+    from mlffstore.format.reader import ColumnReader
     from mlffstore.format.records import Segment
-    from mlffstore.format.segment import ColumnReader
-
-#: Vocabulary of a coded column in a segment that has none: the only code is 0.
-UNKNOWN = ("unknown",)
-#: Most strings that codes of 16 bits can stand for.
-MAX_VOCABULARY = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +65,8 @@ class SegmentRows:
         DataError
             If a code has no meaning.
         """
-        values = self.read(reader, key)
-        strings = self.segment.vocabulary.get(key, UNKNOWN)
-        if len(values) and int(values.max()) >= len(strings):
-            raise DataError(f"{self.segment.path}/{key}: a code without a meaning; the store is damaged")
-        if strings == vocabulary:
-            return values
-        codes = {string: code for code, string in enumerate(vocabulary)}
-        return np.array([codes[string] for string in strings], np.uint16)[values]
+        words = self.segment.vocabulary.get(key, UNKNOWN_ONLY)
+        return translate(self.read(reader, key), words, vocabulary, f"{self.segment.path}/{key}")
 
     def read_mask(self, reader: ColumnReader, name: str) -> Array | bool:
         """Return which rows of a user column have a value, shape (R,), bool; one bool if all rows agree."""
@@ -180,7 +170,4 @@ def _atoms(samples: SegmentRows, begins: Ints, reader: ColumnReader) -> SegmentR
 
 def joint_vocabulary(segments: Iterable[Segment], key: str) -> tuple[str, ...]:
     """Return the strings of a coded column in all of some segments, in order of appearance."""
-    strings = tuple(dict.fromkeys(string for segment in segments for string in segment.vocabulary.get(key, UNKNOWN)))
-    if len(strings) > MAX_VOCABULARY:
-        raise DataError(f"{key}: expected at most {MAX_VOCABULARY} different strings, got {len(strings)}")
-    return strings
+    return merge_words(segment.vocabulary.get(key, UNKNOWN_ONLY) for segment in segments)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlffstore.data.batch import SampleBatch, choose_teacher, normalise_indices
-from mlffstore.data.ragged import Ints, offsets
+from mlffstore.data.labels import choose_teacher
+from mlffstore.data.ragged import Ints, normalise_indices, offsets
 from mlffstore.data.schema import LABELS, STANDARD, Column
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
-from mlffstore.format.segment import ChunkCache, ColumnReader
-from mlffstore.format.state import SegmentList, Totals
+from mlffstore.format.reader import ChunkCache, ColumnReader
+from mlffstore.format.segment_list import SegmentList
+from mlffstore.format.totals import Totals
 from mlffstore.store.batches import choose_columns, empty_batch, read_batch
 from mlffstore.store.request import Request
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from ase import Atoms
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
     from mlffstore.storage import Storage

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data import rules
-from mlffstore.data.batch import assemble, merge_codes, merge_user_columns
+from mlffstore.data.batch import assemble
+from mlffstore.data.concatenation import merge_user_columns
+from mlffstore.data.vocabulary import encode
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.content import Content
 from mlffstore.format.log import Attempt
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
 from mlffstore.format.records import Segment, segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.format.segment import write_segment
 from mlffstore.store.arguments import check_key, json_mapping
 from mlffstore.store.duplicates import Clash, HashSet, check_policy, refuse_duplicates, resolve
 from mlffstore.store.staging import Staged
@@ -321,8 +324,7 @@ class Transaction:
 
 def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
     """Return a batch with the column `reason`."""
-    words = [str(reason) for reason in reasons]
-    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
+    codes, meanings = encode([str(reason) for reason in reasons])
     return assemble(
         batch.columns | {"reason": codes},
         batch.labels,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlffstore.data import rules
-from mlffstore.data.batch import SampleBatch, concatenate, merge_user_columns
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate, merge_user_columns
 from mlffstore.errors import DataError
 from mlffstore.store.duplicates import check_policy
 

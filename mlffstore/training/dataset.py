@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore.data.batch import normalise_indices
+from mlffstore.data.ragged import normalise_indices
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.training.cache import decoded, mapped

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.schema import LABELS, label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
@@ -17,6 +17,7 @@ from mlffstore.training.columns import TRAINED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
     from mlffstore.store.snapshot import Snapshot

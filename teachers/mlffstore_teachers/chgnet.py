@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: Angles of an atom of most crystals, at most; each takes about 0.1 MB.
 _ANGLES = 128
-_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class CHGNetTeacher:
@@ -107,6 +106,7 @@ class CHGNetTeacher:
         return model.graph_converter(structure)
 
     def _call(self, graphs: dict[int, Any], group: Sequence[int]) -> list[dict[str, Any]]:
+        from ase.stress import full_3x3_to_voigt_6_stress
         from ase.units import GPa
 
         with warnings.catch_warnings():
@@ -120,7 +120,7 @@ class CHGNetTeacher:
                 {
                     "energy": float(one["e"]) * len(one["f"]),
                     "forces": one["f"],
-                    "stress": np.array([0.5 * (stress[a, b] + stress[b, a]) for a, b in _VOIGT]) * GPa,
+                    "stress": full_3x3_to_voigt_6_stress(stress) * GPa,
                 }
             )
         return results

@@ -312,6 +312,8 @@ class _Call:
 
     def __call__(self, group: Sequence[int]) -> list[dict[str, Any]]:
         """Return energy, forces and stress of each sample of a group."""
+        from ase.stress import full_3x3_to_voigt_6_stress
+
         part = self.part(group)
         output = self.member.call(self.inputs(part), periodic=self.periodic)
         forces = np.asarray(output["forces"], np.float64).reshape(-1, 3) * self.member.unit
@@ -321,7 +323,7 @@ class _Call:
             one = {"energy": float(energies[i]), "forces": forces[part.offsets[i] : part.offsets[i + 1]]}
             if self.periodic:
                 virial = np.asarray(output["virial_tensor"][i], np.float64) * self.member.unit
-                one["stress"] = _voigt(virial / abs(np.linalg.det(part.cell[i])))
+                one["stress"] = full_3x3_to_voigt_6_stress(virial / abs(np.linalg.det(part.cell[i])))
             out.append(one)
         return out
 
@@ -335,11 +337,6 @@ class _Call:
         if "system_energies" in output:
             total = total + np.asarray(output["system_energies"], np.float64)[: len(part)]
         return np.asarray(total)
-
-
-def _voigt(full: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    symmetric = 0.5 * (full + full.T)
-    return np.array([symmetric[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
 
 
 def _species(node: Any) -> list[str] | None:

@@ -11,7 +11,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StorageError, StoreNotFoundError
-from mlffstore.format.log import entry_path
+from mlffstore.format.entry import entry_path
 from tests.samples import metal_frames
 
 REFUSALS = (ConflictError, StorageError, CorruptionError)

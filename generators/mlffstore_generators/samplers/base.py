@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.geometry import pairs
+from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
 
@@ -159,7 +161,7 @@ def sound(frame: Atoms, seed: Seed, contact: float = CONTACT) -> bool:
     if len(bonds) and close.any():  # a bond is judged by its stretch
         n = len(frame)
         bonded = np.isin(found.first * n + found.second, np.concatenate([bonds @ [n, 1], bonds @ [1, n]]))
-        close &= ~bonded | (found.distance < 0.5)
+        close &= ~bonded | (found.distance < MIN_DISTANCE)
     return not close.any()
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from mlffstore.contracts.protocols import Generated
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.concatenation import concatenate
+from mlffstore.data.limits import MAX_FORCE
 from mlffstore.errors import DataError
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import Ensemble
@@ -18,10 +19,11 @@ from mlffstore_generators.samplers.langevin import Ensemble
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
-#: Limits at which a trajectory stops; what came before is kept.
-_FORCE, _HEAT = 50.0, 3.0
+#: Ratio of the temperature to the target at which a trajectory stops; the frames before are kept.
+_HEAT = 3.0
 #: Where a ramp of the temperature starts, kelvin.
 _COLD = 300.0
 #: Steps between two looks at bonds and contacts.
@@ -163,8 +165,8 @@ class MolecularDynamics(Sampler):
             limit = _HEAT * (1 + 2 * np.sqrt(2 / (3 * len(seeds[k].atoms))))
             if not finite[k]:
                 run.stop(int(k), "not finite")
-            elif largest[k] > _FORCE:
-                run.stop(int(k), "force above 50 eV/angstrom")
+            elif largest[k] > MAX_FORCE:
+                run.stop(int(k), f"force above {MAX_FORCE:g} eV/angstrom")
             elif heat[k] > limit * run.temperature[k]:
                 run.stop(int(k), "three times too hot")
             elif closely[k] and not sound(run.frame(int(k)), seeds[k]):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import Generated
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound

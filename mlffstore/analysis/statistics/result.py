@@ -131,7 +131,7 @@ class Statistics:
             ``element_energies_eV`` (least squares of the smallest norm, with rank and condition number), energy per atom raw
             and referenced, forces, stress, neighbours, and these under the names of MACE, NequIP, SevenNet and SchNetPack.
         """
-        from mlffstore.data.batch import choose_teacher
+        from mlffstore.data.labels import choose_teacher
 
         name = choose_teacher(self.teachers, teacher)
         t = self.part.teachers[self.teachers.index(name)]

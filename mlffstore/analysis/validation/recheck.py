@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.schema import STRUCTURE
+from mlffstore.data.stencil import STEP, STRAIN, derivative, displaced, strained
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -16,11 +18,6 @@ if TYPE_CHECKING:
     from mlffstore.analysis.validation.policy import Policy
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
-
-#: As in `mlffstore.contracts.conformance`: step of the five-point stencil, angstrom, and of a strain.
-_STEP, _STRAIN = 0.01, 0.005
-#: Abramowitz and Stegun, 25.3.6.
-_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
 
 def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict[str, Array]:
@@ -78,35 +75,24 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     return bad
 
 
-def _differences(teacher: Teacher, moved: list[SampleBatch]) -> Array:
-    """Return the derivative of the energies by the step number, from batches at the points of the stencil."""
-    energy = teacher.label(concatenate(moved)).energy.reshape(len(_STENCIL), -1)
-    return np.asarray(np.tensordot([weight for _, weight in _STENCIL], energy, axes=1))
-
-
 def _against_gradient(teacher: Teacher, batch: SampleBatch, forces: Array, rng: np.random.Generator) -> Array:
     direction = rng.normal(size=batch.positions.shape)
-    moved = [_with(batch, batch.positions + k * _STEP * direction, batch.cell) for k, _ in _STENCIL]
-    slope = _differences(teacher, moved) / _STEP
+    slope = derivative(_energies(teacher, displaced(batch, direction)), STEP)
     expected = -np.add.reduceat((forces * direction).sum(axis=1), batch.offsets[:-1])
     length = np.sqrt(np.add.reduceat((direction**2).sum(axis=1), batch.offsets[:-1]))
     return np.asarray(np.abs(slope - expected) / length)
 
 
 def _against_strain(teacher: Teacher, batch: SampleBatch, stress: Array, rng: np.random.Generator) -> Array:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     strain = rng.normal(size=(len(batch), 3, 3))
     strain = 0.5 * (strain + strain.swapaxes(1, 2))
     strain /= np.linalg.norm(strain, axis=(1, 2))[:, None, None]
-    owner = np.repeat(np.arange(len(batch)), batch.n_atoms)
-    moved = []
-    for k, _ in _STENCIL:
-        change = np.eye(3) + k * _STRAIN * strain
-        moved.append(_with(batch, np.einsum("ij,ijk->ik", batch.positions, change[owner]), batch.cell @ change))
-    slope = _differences(teacher, moved) / _STRAIN / np.abs(np.linalg.det(batch.cell))
-    full = stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
-    return np.asarray(np.abs(slope - (full * strain).sum(axis=(1, 2))))
+    slope = derivative(_energies(teacher, strained(batch, strain)), STRAIN) / np.abs(np.linalg.det(batch.cell))
+    return np.asarray(np.abs(slope - (voigt_6_to_full_3x3_stress(stress) * strain).sum(axis=(1, 2))))
 
 
-def _with(batch: SampleBatch, positions: Array, cell: Array) -> SampleBatch:
-    structure: dict[str, Any] = {name: batch.columns[name] for name in STRUCTURE}
-    return SampleBatch(**{**structure, "positions": positions, "cell": cell})
+def _energies(teacher: Teacher, batches: list[SampleBatch]) -> Array:
+    """Return the energies of batches of equal length, labelled together, shape (batches, S)."""
+    return np.asarray(teacher.label(concatenate(batches)).energy.reshape(len(batches), -1))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.ragged import row_indices
+from mlffstore.data.voigt import strain_to_voigt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 MAX_DISPLACEMENT = 0.5
 #: eV per atom, added to the scale by which a deviation is judged: near a minimum the work vanishes.
 FLOOR = 0.01
-_ORDER = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 #: A slope is judged by pairs in which its work is this many times larger than the other, whose error would hide it.
 DOMINANT = 2.0
 #: Pairs below which there is no slope.
@@ -168,7 +168,7 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     shift1, shift2 = (np.einsum("ij,ijk->ik", shift, cell[owner]) for cell in (cell1, cell2))
     with np.errstate(invalid="ignore"):
         far = np.maximum.reduceat(np.abs(shift1).max(axis=1), begin)
-    strain1, strain2 = (_voigt(inverse @ (cell2 - cell1)) for inverse in (inverse1, inverse2))
+    strain1, strain2 = (strain_to_voigt(inverse @ (cell2 - cell1)) for inverse in (inverse1, inverse2))
     strained = np.abs(strain1).max(axis=1)
     usable = same & ~flat & (far <= MAX_DISPLACEMENT) & (strained < 0.4)
     volume1, volume2 = np.abs(np.linalg.det(cell1)), np.abs(np.linalg.det(cell2))
@@ -193,9 +193,3 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
             )
         )  # fmt: skip
     return out
-
-
-def _voigt(full: Array) -> Array:
-    """Return the symmetric part in the order xx yy zz yz xz xy, off-diagonal components twice, shape (P, 6)."""
-    twice = full + full.swapaxes(1, 2)
-    return np.stack([twice[:, a, b] * (0.5 if a == b else 1) for a, b in _ORDER], axis=1)

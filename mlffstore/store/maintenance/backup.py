@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError, StoreNotFoundError
 from mlffstore.format.codec import digest, shard_name
-from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
+from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
+from mlffstore.format.metadata import metadata_paths
 from mlffstore.format.root import read_root
-from mlffstore.format.segment import metadata_paths
 from mlffstore.store.arguments import check_new_place
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 

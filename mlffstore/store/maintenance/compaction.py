@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
 from mlffstore.format.records import segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.format.segment import write_segment
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 

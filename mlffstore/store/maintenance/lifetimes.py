@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.format.log import Entry, Log
+    from mlffstore.format.entry import Entry
+    from mlffstore.format.log import Log
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
 

@@ -12,16 +12,9 @@ from mlffstore.data import rules
 from mlffstore.data.hashing import content_hash
 from mlffstore.errors import MlffstoreError
 from mlffstore.format.codec import Layout, array_metadata, digest, shard_name
-from mlffstore.format.segment import (
-    ChunkCache,
-    ColumnReader,
-    assemble_segment,
-    attributes,
-    json_bytes,
-    metadata_paths,
-    read_column,
-    summarise,
-)
+from mlffstore.format.metadata import attributes, json_bytes, metadata_paths
+from mlffstore.format.reader import ChunkCache, ColumnReader, assemble_segment, read_column
+from mlffstore.format.segment import summarise
 from mlffstore.store.maintenance.verification import Problem, without_place
 
 if TYPE_CHECKING:

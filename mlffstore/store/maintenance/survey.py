@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
 from mlffstore.format import checkpoint
-from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, Log, decode_entry, entry_path
+from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
+from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
 from mlffstore.storage.base import TEMPORARY
