@@ -66,12 +66,12 @@ def export_extxyz(
     positions; a row of more than one dimension is written flat. A label that a sample lacks is not written. Columns that
     ASE's reader would change (integers beyond 2^53 for each atom, names such as `Lattice`) are left out with a warning.
     """
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     left_out: dict[str, str] = {}
     with new_folder(target) as folder:
-        for split, _, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
+        for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             with (folder / f"{split}.extxyz").open("a", encoding="utf-8") as file:
-                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(who))
+                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(teacher_name))
     tell_left_out("extxyz", left_out)
     return target
 

@@ -5,7 +5,7 @@
     NAME-VERSION/
       NAME-VERSION.h5      or NAME-VERSION-00001-of-00004.h5, ...
       statistics.yaml      of all samples; normalisation for trainers from the split train
-      validation.json      the verdict, the acceptance table, what was found
+      validation.json      the verdict, the acceptance table, the findings
       README.md            the dataset card
       croissant.json       the same for machines (mlcommons.org/croissant)
       CITATION.cff
@@ -18,7 +18,7 @@ It is made under another name and renamed when it is complete. A version that is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, che
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
 from mlffstore_exporters import card
+from mlffstore_exporters.about import About
 from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
-    from mlffstore.release.changes import Changes
     from mlffstore.store.snapshot import Snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -53,27 +53,6 @@ _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+
 #: Bytes of a shard, at least: smaller ones are mostly overhead.
 _SHARD_NBYTES = 1 << 20
 _SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a release says of itself; `card` turns it into documents."""
-
-    name: str
-    version: str
-    licence: str
-    authors: tuple[str, ...]
-    description: str
-    snapshot: Snapshot
-    teachers: tuple[str, ...]
-    splits: Mapping[str, Ints]
-    exact: bool
-    provenance: Sequence[dict[str, Any]]
-    statistics: Mapping[str, Any]
-    validation: Validation
-    rounding: Mapping[str, float]
-    committed: str
-    since: Changes | None = None
 
 
 def export_release(
@@ -144,24 +123,24 @@ def export_release(
     _check_names(name, version, target)
     filters_of(codec, compression_level)  # what is wrong is told before a long validation
     steps_of(rounding or {})
-    who = choose_teachers(snapshot, teacher)
-    splits = select(snapshot, who)
+    teachers = choose_teachers(snapshot, teacher)
+    splits = select(snapshot, teachers)
     if counts is not None:
         splits = exactly(snapshot, splits, counts)
     chosen = np.sort(np.concatenate(list(splits.values())))
     if not len(chosen):
-        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
+        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(teachers)}")
     shards = _shards(snapshot, splits, shard_nbytes)
-    validation, statistics = _examine(snapshot, who, chosen, policy)
+    validation, statistics = _examine(snapshot, teachers, chosen, policy)
     if not allow_failing:  # before a long export; how large the files are, only they can say
         _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
-    for one in who:
-        if document["teachers"][one]["samples_by_split"]["train"]:
-            document["normalisation"][one] = statistics.normalisation(one)
+    for teacher_name in teachers:
+        if document["teachers"][teacher_name]["samples_by_split"]["train"]:
+            document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
-        name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
+        name, version, licence, tuple(authors), description, snapshot, teachers, splits, counts is not None, provenance,
         document, validation, dict(rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
@@ -169,7 +148,7 @@ def export_release(
         for k, part in enumerate(shards):
             suffix = f"-{k + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
             export_hdf5(
-                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=who, splits=part, title=name,
+                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=teachers, splits=part, title=name,
                 version=version, codec=codec, compression_level=compression_level, rounding=rounding,
                 provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
@@ -234,11 +213,11 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
     return out
 
 
-def _examine(snapshot: Snapshot, who: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
+def _examine(snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
 
-    data = snapshot.to_xarray(teachers=list(who))
+    data = snapshot.to_xarray(teachers=list(teachers))
     if len(chosen) < len(snapshot):
         data = data.mlff.isel(sample=chosen)
     return validate(data, policy).compute(), statistics(data).compute()
@@ -292,7 +271,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
         "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
         "settings": snapshot.settings,
         "precision": snapshot.precision,
-        "teachers": {who: snapshot.teacher_info(who) for who in about.teachers},
+        "teachers": {name: snapshot.teacher_info(name) for name in about.teachers},
         "rounding": dict(about.rounding),
         "since": None if about.since is None else about.since.to_json(),
         "validation": {

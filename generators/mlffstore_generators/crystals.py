@@ -85,10 +85,10 @@ class CrystalGenerator:
             if made >= count:
                 break
             # One stream a crystal, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                seed = crystals.draw(own)
-                frames = [self._variant(seed.atoms, own) for _ in range(min(self.frames, count - made))]
+                seed = crystals.draw(frame_rng)
+                frames = [self._variant(seed.atoms, frame_rng) for _ in range(min(self.frames, count - made))]
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue

@@ -87,9 +87,9 @@ class MoleculeGenerator:
                 break
             smiles = seeds[rng.integers(len(seeds))]
             # One stream a molecule, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                frames, temperature, root = self._sample(smiles, own)
+                frames, temperature, root = self._sample(smiles, frame_rng)
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue

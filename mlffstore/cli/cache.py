@@ -32,23 +32,24 @@ def cache(
         with progress_bar("samples") as progress:
             caches.mapped(source(build, teacher), progress)
     folder = folders.cache_folder()
-    found = folders.cached()
-    damaged = {str(one.path): text for one in found if verify and (text := caches.damage(one.path))}
+    caches_there = folders.cached()
+    damaged = {str(one.path): text for one in caches_there if verify and (text := caches.damage(one.path))}
     if clear:
         folders.clear()
     if as_json:
         entries = [
-            {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))} for one in found
+            {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))}
+            for one in caches_there
         ]
         print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear, "caches": entries})
     else:
-        total = sum(one.nbytes for one in found)
+        total = sum(one.nbytes for one in caches_there)
         verb = "removed" if clear else f"of at most {human_bytes(folders.limit())} (MLFFSTORE_CACHE_GB)"
-        out.print(f"{folder}: {len(found)} caches, {human_bytes(total)} {verb}")
-        if found and not clear:
+        out.print(f"{folder}: {len(caches_there)} caches, {human_bytes(total)} {verb}")
+        if caches_there and not clear:
             rows = [
                 [one.title, f"{one.samples:,}", human_bytes(one.nbytes), _ago(one.used), damaged.get(str(one.path), "")]
-                for one in found
+                for one in caches_there
             ]
             out.print(grid(["what", "samples", "size", "used", "damage" if verify else ""], rows))
     if damaged and not clear:

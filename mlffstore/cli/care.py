@@ -31,39 +31,39 @@ def verify(
         _verify_release(store, as_json)
         return
     with progress_bar("segments") as progress:
-        found = ml.verify(store, full=full, progress=progress)
+        result = ml.verify(store, full=full, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(found), "ok": found.ok})
+        print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:
         how = "every byte read" if full else "log and sizes of files; --full reads every byte"
         out.print(
-            f"{found.url}: version {found.version}, {found.n_entries:,} log entries, {found.n_segments:,} segments, "
-            f"{found.n_files:,} files, {human_bytes(found.nbytes)} ({how})",
+            f"{result.url}: version {result.version}, {result.n_entries:,} log entries, {result.n_segments:,} segments, "
+            f"{result.n_files:,} files, {human_bytes(result.nbytes)} ({how})",
             soft_wrap=True,
         )
-        if found.ok:
-            out.print("no damage found")
+        if result.ok:
+            out.print("no damage")
         else:
-            out.print(f"{len(found.problems)} problems:")
-            out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in found.problems]))
-    if not found.ok:
+            out.print(f"{len(result.problems)} problems:")
+            out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in result.problems]))
+    if not result.ok:
         raise typer.Exit(1)
 
 
 def _verify_release(path: str, as_json: bool) -> None:
     with progress_bar("samples") as progress:
-        found = ml.verify_release(path, progress=progress)
+        result = ml.verify_release(path, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(found), "ok": found.ok})
+        print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:
-        size = human_bytes(found.nbytes)
-        out.print(f"{found.path}: {found.n_files} files, {size}, {found.n_samples:,} samples", soft_wrap=True)
-        if found.ok:
+        size = human_bytes(result.nbytes)
+        out.print(f"{result.path}: {result.n_files} files, {size}, {result.n_samples:,} samples", soft_wrap=True)
+        if result.ok:
             out.print("it is what was published")
         else:
-            out.print(f"{len(found.problems)} problems:")
-            out.print(grid(["file", "problem"], [[problem.path, problem.text] for problem in found.problems]))
-    if not found.ok:
+            out.print(f"{len(result.problems)} problems:")
+            out.print(grid(["file", "problem"], [[problem.path, problem.text] for problem in result.problems]))
+    if not result.ok:
         raise typer.Exit(1)
 
 
@@ -88,7 +88,7 @@ def compact(
         f"{len(done.versions)} commits"
     )
     if done.n_conflicts:
-        out.print(f"{done.n_conflicts} runs were changed by somebody else meanwhile: compact again to merge them")
+        out.print(f"{done.n_conflicts} runs were changed by another process meanwhile: compact again to merge them")
     if done.versions:
         out.print("the replaced files stay for older versions; 'mlffstore gc --expire-before VERSION' frees them")
 

@@ -39,29 +39,29 @@ def validate(
     handle = ml.open(store, "a" if store_flags else "r")
     snapshot = handle.snapshot(version, tag=tag)
     model = None if teacher is None else ml.get_teacher(teacher, **({"weights": weights} if weights else {}))
-    found = ml.validate(snapshot, policy, teacher=model)
+    validation = ml.validate(snapshot, policy, teacher=model)
     with err.status(f"validating {len(snapshot):,} samples ..."):
-        document = found.to_json()
+        document = validation.to_json()
     if store_flags:
-        document["version"] = handle.add_flags(found, store_flags, snapshot=snapshot)
+        document["version"] = handle.add_flags(validation, store_flags, snapshot=snapshot)
     if as_json:
         print_json(document)
     else:
-        table = [[line.mark, line.quantity, line.target, line.figure] for line in found.acceptance]
+        table = [[line.mark, line.quantity, line.target, line.figure] for line in validation.acceptance]
         out.print(grid(["", "acceptance", "target", "found"], table))
-        for problem in found.problems:
+        for problem in validation.problems:
             out.print(f"{problem.severity}: {problem.check}: {problem.text}", soft_wrap=True)
-        if found.findings:
+        if validation.findings:
             rows = [
                 [one.severity, one.check, f"{one.n_samples:,}", ", ".join(map(str, one.examples))]
-                for one in found.findings
+                for one in validation.findings
             ]
             out.print()
             out.print(grid(["severity", "check", "samples", "such as"], rows))
         out.print()
-        verdict = "passes" if found.ok else "does NOT pass"
+        verdict = "passes" if validation.ok else "does NOT pass"
         out.print(f"{document['samples']:,} samples, {document['invalid']:,} invalid: the dataset {verdict}")
-    if not found.ok:
+    if not validation.ok:
         raise typer.Exit(1)
 
 
@@ -86,9 +86,9 @@ def stats(
 ) -> None:
     """Print statistics of STORE: sizes, elements, labels by split, energies of the elements, normalisation."""
     snapshot = ml.open(store).snapshot(version, tag=tag)
-    found = ml.statistics(snapshot, neighbours=neighbours)
+    result = ml.statistics(snapshot, neighbours=neighbours)
     with err.status(f"reading {len(snapshot):,} samples ..."):
-        document = found.to_dict()
+        document = result.to_dict()
     if diversity:
         import dataclasses
 
@@ -96,21 +96,25 @@ def stats(
 
         with err.status("measuring the diversity ..."):
             document["diversity"] = dataclasses.asdict(measure(snapshot))
-    whom = (
+    teacher_names = (
         [teacher]
         if teacher
-        else [who for who in found.teachers if document["teachers"][who]["samples_by_split"]["train"]]
+        else [
+            teacher_name
+            for teacher_name in result.teachers
+            if document["teachers"][teacher_name]["samples_by_split"]["train"]
+        ]
     )
-    document["normalisation"] = {who: found.normalisation(who) for who in whom}
+    document["normalisation"] = {teacher_name: result.normalisation(teacher_name) for teacher_name in teacher_names}
     if output is not None:
         _write(output, document)
     if as_json:
         print_json(document)
         return
     out.print(pairs(_overview(document)))
-    for who, one in document["teachers"].items():
+    for teacher_name, one in document["teachers"].items():
         out.print()
-        out.print(pairs(_labels(one, document["normalisation"].get(who)), title=who))
+        out.print(pairs(_labels(one, document["normalisation"].get(teacher_name)), title=teacher_name))
     if output is not None:
         out.print(f"\nwritten to {output}")
 

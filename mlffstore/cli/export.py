@@ -88,14 +88,20 @@ def export(
                 f"expected one teacher for {output}, got {', '.join(teacher or ())}; cut a release, or export one by one",
                 param_hint="--teacher",
             )
-        who = choose_teacher(snap.teachers, teacher[0] if teacher else None)
+        teacher_name = choose_teacher(snap.teachers, teacher[0] if teacher else None)
         options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
         with progress_bar("samples") as progress, _warnings() as notes:
             path = ml.get_exporter(kind)(
-                snap, output, teacher=who, progress=progress, **(options if kind == "hdf5" else {})
+                snap, output, teacher=teacher_name, progress=progress, **(options if kind == "hdf5" else {})
             )
-        rows = {split: len(index) for split, index in select(snap, (who,)).items()}
-        entry: dict[str, Any] = {"path": str(path), "teacher": who, "bytes": _size(path), **rows, "notes": notes}
+        rows = {split: len(index) for split, index in select(snap, (teacher_name,)).items()}
+        entry: dict[str, Any] = {
+            "path": str(path),
+            "teacher": teacher_name,
+            "bytes": _size(path),
+            **rows,
+            "notes": notes,
+        }
         written.append(entry | {"unlabelled": len(snap) - sum(rows.values())})
     else:
         chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers or (None,)]

@@ -35,6 +35,8 @@ def label(
         rows.append(("refused", f"{report.refused:,} samples stay without labels of {report.teacher}"))
         rows += [("", f"{n:,} x {reason}") for reason, n in report.reasons.most_common(10)]
     if report.n_conflicts:
-        rows.append(("conflicts", f"{report.n_conflicts} segments were done by somebody else meanwhile"))
+        rows.append(
+            ("conflicts", f"{report.n_conflicts} segments were labelled or merged by another process meanwhile")
+        )
     rows.append(("store", f"{target.url}, version {target.version}"))
     out.print(pairs(rows))

@@ -34,20 +34,20 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the teachers, what they label, and how to install what is missing; or check one of them."""
     if context.invoked_subcommand is not None:
         return
-    found: list[dict[str, Any]] = []
+    plugins: list[dict[str, Any]] = []
     for name, point in available("teacher").items():
         try:
             teacher = get_teacher(name)
             # What would have to be fetched first is not asked what it knows.
             about = {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
-            found.append({"name": name, "installed": True, "about": _first_line(point), **about})
+            plugins.append({"name": name, "installed": True, "about": _first_line(point), **about})
         except TeacherError as error:  # it needs an option, such as its weights
             needs = str(error).partition(": expected ")[2].partition(", got")[0]
-            found.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs {needs or error}."})
+            plugins.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs {needs or error}."})
         except (MlffstoreError, ImportError) as error:
-            found.append({"name": name, "installed": False, "about": str(error)})
+            plugins.append({"name": name, "installed": False, "about": str(error)})
     if as_json:
-        print_json(found)
+        print_json(plugins)
         return
     rows = [
         [
@@ -59,7 +59,7 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
             one.get("licence", ""),
             one["about"],
         ]
-        for one in found
+        for one in plugins
     ]
     out.print(grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows))
 
@@ -124,17 +124,17 @@ def generators(context: typer.Context, as_json: AsJson = False) -> None:
     """List the generators, their options and the classes of seeds; or plan what a recipe will make."""
     if context.invoked_subcommand is not None:
         return
-    found: list[dict[str, Any]] = []
+    plugins: list[dict[str, Any]] = []
     for name, point in available("generator").items():
         try:
             options = get_generator(name).provenance().get("options", {})
-            found.append({"name": name, "installed": True, "about": _first_line(point), "options": options})
+            plugins.append({"name": name, "installed": True, "about": _first_line(point), "options": options})
         except (MlffstoreError, ImportError) as error:
-            found.append({"name": name, "installed": False, "about": str(error), "options": {}})
+            plugins.append({"name": name, "installed": False, "about": str(error), "options": {}})
     if as_json:
-        print_json(found)
+        print_json(plugins)
         return
-    for one in found:
+    for one in plugins:
         out.print(f"[bold]{one['name']}[/bold]{'' if one['installed'] else ' (not installed)'}  {one['about']}")
         for option, value in one["options"].items():
             out.print(f"    {option} = {value}", markup=False)
@@ -197,16 +197,16 @@ def account(
     from mlffstore.pipeline.account import account as make_account
     from mlffstore.pipeline.recipe import load_recipe
 
-    found = make_account(load_recipe(recipe))
+    account = make_account(load_recipe(recipe))
     if as_json:
-        print_json({**dataclasses.asdict(found), "drift": found.drift})
+        print_json({**dataclasses.asdict(account), "drift": account.drift})
     else:
-        _print_account(found)
-    if found.drift:
+        _print_account(account)
+    if account.drift:
         raise typer.Exit(1)
 
 
-def _print_account(found: Account) -> None:
+def _print_account(account: Account) -> None:
     from mlffstore.pipeline.plan import SIZES
 
     rows = [
@@ -215,22 +215,22 @@ def _print_account(found: Account) -> None:
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.reasons.items())[:2]),
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.skipped.items())[:1]),
         ]
-        for one in found.parts
+        for one in account.parts
     ]  # fmt: skip
     headings = ["part", "wanted", "accepted", "rejected", "tasks", "refills", "rejected for", "draws without structure"]
     out.print(grid(headings, rows))
     out.print()
-    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, found.sizes, strict=True) if n]
+    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, account.sizes, strict=True) if n]
     out.print(
         pairs(
             [
-                ("in all", found.line),
-                ("atoms", f"{found.atoms:,}; samples by size {', '.join(sizes)}"),
-                ("samples with", ", ".join(f"{symbol} {n:,}" for symbol, n in found.elements.items())),
-                ("classes", ", ".join(f"{name} {n:,}" for name, n in found.classes.items())),
-                ("samplers", ", ".join(f"{name} {n:,}" for name, n in found.samplers.items())),
+                ("in all", account.line),
+                ("atoms", f"{account.atoms:,}; samples by size {', '.join(sizes)}"),
+                ("samples with", ", ".join(f"{symbol} {n:,}" for symbol, n in account.elements.items())),
+                ("classes", ", ".join(f"{name} {n:,}" for name, n in account.classes.items())),
+                ("samplers", ", ".join(f"{name} {n:,}" for name, n in account.samplers.items())),
             ]
         )
     )
-    for line in found.drift:
+    for line in account.drift:
         err.print(f"drift: {line}", markup=False)

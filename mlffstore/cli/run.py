@@ -49,7 +49,7 @@ def run(
         else:
             report = _run_on_dask(parsed, scheduler, progress)
     files = [] if report.failed or report.short or parsed.release is None else _release(parsed)
-    found = account(
+    progress_account = account(
         parsed, n_environments=2000 if report.accepted else 0
     )  # it takes seconds, and is the same as before
     about = describe(ml.open(parsed.store))
@@ -65,14 +65,14 @@ def run(
                 "failed": report.failed,
                 "short": report.short,
                 "warnings": report.warnings,
-                "account": dataclasses.asdict(found),
+                "account": dataclasses.asdict(progress_account),
                 "release": files,
                 "seconds": seconds,
                 "store": about,
             }
         )
     else:
-        _print(parsed, report, found, about, files, seconds)
+        _print(parsed, report, progress_account, about, files, seconds)
     if report.failed or report.short:
         raise typer.Exit(1)
 
@@ -142,27 +142,27 @@ def _release(recipe: Recipe) -> list[dict[str, Any]]:
     assert recipe.release is not None
     snap, folder = ml.open(recipe.store).snapshot(), Path(recipe.release.folder)
     files = []
-    for who in snap.teachers:
-        name, version = f"{recipe.name}-{who}", recipe.release.version
+    for teacher_name in snap.teachers:
+        name, version = f"{recipe.name}-{teacher_name}", recipe.release.version
         path = folder / f"{name}-{version}" / f"{name}-{version}.h5"
         if not is_cut_from(path.parent, snap):
             with err.status(f"cutting {path.parent} ..."):
-                path = ml.export_release(snap, folder, name=name, version=version, teacher=who)
-        files.append({"path": str(path), "teacher": who, "bytes": path.stat().st_size})
+                path = ml.export_release(snap, folder, name=name, version=version, teacher=teacher_name)
+        files.append({"path": str(path), "teacher": teacher_name, "bytes": path.stat().st_size})
     return files
 
 
 def _print(
     recipe: Recipe,
     report: RunReport,
-    found: Account,
+    progress_account: Account,
     about: dict[str, Any],
     files: list[dict[str, Any]],
     seconds: float,
 ) -> None:
     rows = lines(about)
-    if found.diversity is not None:
-        score = found.diversity
+    if progress_account.diversity is not None:
+        score = progress_account.diversity
         rows.append(("diversity", f"{score.score:.2f} of {score.n_environments:,} environments"))
     rows += [("release", f"{one['path']} ({one['teacher']}, {human_bytes(one['bytes'])})") for one in files]
     resumed = f", {report.n_done_before} of {report.n_tasks} tasks were done before" if report.n_done_before else ""

@@ -59,7 +59,7 @@ class Summary:
     n_atoms_min: int
     n_atoms_max: int
     labelled: Mapping[str, int]
-    """Teacher -> samples with an energy of that teacher."""
+    """Teacher -> samples with any label of that teacher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Layer:
     columns: Mapping[str, StoredColumn]
     metadata: str
     labelled: Mapping[str, int]
+    """Teacher of this layer -> samples of the segment with any label of that teacher, here or below."""
 
     def over(self, segment: Segment) -> Segment:
         """Return the segment with these columns."""

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.labels import has_any_label, has_label
 from mlffstore.data.schema import (
     CONVENTIONS,
+    LABELS,
     REASON,
     STANDARD,
     Array,
     Column,
     label_column,
+    label_key,
     mask_column,
     split_key,
 )
@@ -28,6 +31,7 @@ from mlffstore.format.codec import (
     shard_name,
 )
 from mlffstore.format.metadata import attributes, json_bytes, metadata_paths
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
 from mlffstore.format.records import Layer, Segment, StoredColumn, Summary
 
 if TYPE_CHECKING:
@@ -94,17 +98,31 @@ def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Colu
     """Write more columns over the rows of a segment under a fresh name, to be named by a log entry."""
     path = f"layers/{uuid.uuid4().hex}"
     columns = list(columns)
+    counts = _count_labelled(ColumnReader(storage, ChunkCache(0)), segment, columns)
     stored, metadata = write_columns(storage, path, columns, {})
-    return Layer(path, segment.path, stored, metadata, count_labels(columns))
+    return Layer(path, segment.path, stored, metadata, counts)
 
 
-def count_labels(columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:
-    """Return how many samples have an energy of each teacher."""
-    return {
-        teacher: int(np.count_nonzero(~np.isnan(array)))
-        for (name, teacher), array in ((split_key(column.name), array) for column, array in columns)
-        if teacher is not None and name == "energy"
-    }
+def _count_labelled(reader: ColumnReader, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:
+    """Return how many samples have a label of each teacher in a new layer, together with the labels below the layer."""
+    labels: dict[str, dict[str, Array]] = {}
+    for column, array in columns:
+        name, teacher = split_key(column.name)
+        if teacher is not None and name in LABELS:
+            labels.setdefault(teacher, {})[name] = array
+    counts = {}
+    for teacher, named in labels.items():
+        if any(
+            LABELS[name].axis == "sample" and has_label(name, array, np.zeros(0)).all() for name, array in named.items()
+        ):
+            counts[teacher] = segment.n_samples  # the usual case, in which nothing has to be read
+            continue
+        below = {name: read_column(reader, stored) for name in LABELS
+                 if (stored := segment.columns.get(label_key(name, teacher))) is not None}  # fmt: skip
+        n_atoms = read_column(reader, segment.columns["n_atoms"])
+        labelled = has_any_label(named, n_atoms) | has_any_label(below, n_atoms)
+        counts[teacher] = int(np.count_nonzero(labelled))
+    return counts
 
 
 def summarise(batch: SampleBatch) -> Summary:
@@ -116,9 +134,8 @@ def summarise(batch: SampleBatch) -> Summary:
         n_atoms_min=int(batch.n_atoms.min()),
         n_atoms_max=int(batch.n_atoms.max()),
         labelled={
-            teacher: int(np.count_nonzero(~np.isnan(labels["energy"])))
+            teacher: int(np.count_nonzero(has_any_label(labels, batch.n_atoms)))
             for teacher, labels in batch.labels.items()
-            if "energy" in labels
         },
     )
 

@@ -118,7 +118,7 @@ class State:
             i = self.segments.find(below.path)
             assert i is not None
             self.segments.splice(i, i + 1, [above])
-            self.totals.add_layer(layer)
+            self.totals.add_layer(layer, below)
 
     def _replace(self, fields: Fields) -> None:
         for value in fields.items("replacements"):

@@ -40,9 +40,10 @@ class Totals:
             self.nbytes += sign * stored.nbytes
             self.nbytes_raw += sign * stored.rows * stored.column.row_nbytes
 
-    def add_layer(self, layer: Layer) -> None:
-        """Count the columns of a layer."""
-        self._add(layer, layer.labelled)
+    def add_layer(self, layer: Layer, below: Segment) -> None:
+        """Count the columns of a layer over a segment."""
+        before = below.summary.labelled
+        self._add(layer, {teacher: n - before.get(teacher, 0) for teacher, n in layer.labelled.items()})
 
     def exchange(self, old: Iterable[Segment], new: Iterable[Segment]) -> None:
         """Count the same samples in other segments."""

@@ -197,9 +197,11 @@ class Ledger:
         """Return what was made so far; `n_environments` is the size of the sample for the diversity, 0 for none."""
         self.refresh()
         snapshot = self.store.snapshot()
-        found = _coverage(snapshot)
+        coverage = _coverage(snapshot)
         score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
-        return Account([self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *found, score)
+        return Account(
+            [self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *coverage, score
+        )
 
 
 def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:

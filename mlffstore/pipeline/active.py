@@ -297,8 +297,8 @@ def disagreement(batch: SampleBatch, said: Sequence[TeacherLabels]) -> Array:
 def _labelled(text: str, batch: SampleBatch) -> tuple[SampleBatch, list[str]]:
     """Label what was chosen; runs in a worker."""
     recipe = ActiveRecipe.model_validate_json(text)
-    found, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
-    return found, verdicts(found, labels, recipe.checks)
+    labelled, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
+    return labelled, verdicts(labelled, labels, recipe.checks)
 
 
 @functools.lru_cache(maxsize=16)

@@ -150,11 +150,11 @@ def run(
             _work(recipe, ledger, first, pool, report, progress)
     ledger.refresh()
     for part in recipe.parts:
-        found = ledger.part(part)
-        if found.accepted < found.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
-            reasons = Counter(found.reasons).most_common(2)
+        counts = ledger.part(part)
+        if counts.accepted < counts.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
+            reasons = Counter(counts.reasons).most_common(2)
             report.short.append(
-                f"{part.name}: {found.accepted:,} of {found.wanted:,} samples, after as many tries again; rejected were "
+                f"{part.name}: {counts.accepted:,} of {counts.wanted:,} samples, after as many tries again; rejected were "
                 + ", ".join(f"{n:,} for {reason}" for reason, n in reasons)
             )
     return report
@@ -178,10 +178,12 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
     again: Counter[str] = Counter()
     for task in tasks:
         before = made.get(recipe.key(task).rpartition("/")[0], set())
-        # A part that grows makes its last, smaller task again in full, with random numbers of its own.
+        # A part that grows makes its last, smaller task again in full, with its own random numbers.
         sizes = range(1, task.part.samples_per_task + 1)
-        own = {recipe.key(dataclasses.replace(task, count=n)).rpartition("/")[2] for n in sizes} if before else set()
-        again[task.part.name] += bool(before - own)
+        in_full = (
+            {recipe.key(dataclasses.replace(task, count=n)).rpartition("/")[2] for n in sizes} if before else set()
+        )
+        again[task.part.name] += bool(before - in_full)
     return [
         f"{name}: {n} tasks of this part ran before with other options, and their samples stay in the store; the same "
         "structures "

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseVerification:
-    """What `verify_release` found.
+    """The result of `verify_release`.
 
     Attributes
     ----------
@@ -89,8 +89,8 @@ def verify_release(
         raise StoreNotFoundError(f"{path}: there is no such release; make one with 'mlffstore export'")
     if not path.is_dir():
         apart = inspect_apart([path])
-        found = apart if apart.problems else inspect([path], None, progress)
-        return ReleaseVerification(str(path), 1, path.stat().st_size, found.n_samples, found.problems)
+        inspection = apart if apart.problems else inspect([path], None, progress)
+        return ReleaseVerification(str(path), 1, path.stat().st_size, inspection.n_samples, inspection.problems)
     listed, problems = _manifest(path)
     there = {one.name: describe_file(one) for one in sorted(path.iterdir()) if one.is_file() and not one.is_symlink()}
     damaged = list(_files(path, listed, there))

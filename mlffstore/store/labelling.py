@@ -137,8 +137,11 @@ def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterat
     for segment in snapshot.segments:
         if key not in segment.columns:
             yield _Job(segment, None)
-        elif segment.summary.labelled.get(info.name, 0) < segment.n_samples and not _attempted(segment, key):
-            yield _Job(segment, np.flatnonzero(np.isnan(read_column(reader, segment.columns[key]))))
+        elif not _attempted(segment, key):
+            # The log counts samples with any label: those that have forces and no energy are known only after reading.
+            rows = np.flatnonzero(np.isnan(read_column(reader, segment.columns[key])))
+            if len(rows):
+                yield _Job(segment, rows)
 
 
 def _attempted(segment: Segment, key: str) -> bool:

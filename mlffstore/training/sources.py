@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mlffstore.data.labels import choose_teacher
-from mlffstore.data.schema import LABELS, label_key
+from mlffstore.data.labels import choose_teacher, has_any_label, has_label
+from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.release import Release, is_release
@@ -71,7 +71,9 @@ class StoreSource:
         if name in self.labels():
             for low in range(0, len(index), 8 * _BLOCK):
                 some = slice(low, low + 8 * _BLOCK)
-                out[some] = has_label(self.snapshot.read(index[some], teacher=self.teacher, columns=[name]), name)
+                batch = self.snapshot.read(index[some], teacher=self.teacher, columns=["n_atoms", name])
+                if name in batch.labels.get(self.teacher, {}):
+                    out[some] = has_label(name, batch.labels[self.teacher][name], batch.n_atoms)
         return out
 
     def sizes(self) -> tuple[Array, Array]:
@@ -135,10 +137,8 @@ class ReleaseSource:
                 yield batch if labelled.all() else batch.take(np.flatnonzero(labelled))
 
     def _labelled(self, batch: SampleBatch) -> Array:
-        out = np.zeros(len(batch), bool)
-        for name in TRAINED:
-            out |= has_label(batch, name)
-        return out
+        labels = batch.labels.get(self.teacher, {})
+        return has_any_label({name: labels[name] for name in TRAINED if name in labels}, batch.n_atoms)
 
 
 Source = StoreSource | ReleaseSource
@@ -166,16 +166,6 @@ def pinned(source: Any) -> Any:
 
         source = open_store(source)
     return source.snapshot() if hasattr(source, "snapshot") else source
-
-
-def has_label(batch: SampleBatch, name: str) -> Array:
-    """Return which samples have a label of some teacher in the batch, shape (S,), bool."""
-    out = np.zeros(len(batch), bool)
-    for labels in batch.labels.values():
-        if name in labels and len(batch):
-            there = ~np.isnan(labels[name]).reshape(len(labels[name]), -1).any(axis=1)
-            out |= there if LABELS[name].axis == "sample" else np.logical_and.reduceat(there, batch.offsets[:-1])
-    return out
 
 
 def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dict[str, T]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 
 class Compose:

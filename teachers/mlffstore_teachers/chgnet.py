@@ -112,9 +112,9 @@ class CHGNetTeacher:
         with warnings.catch_warnings():
             # CHGNet converts volumes that require gradients; torch warns once a process.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
-            found = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
+            predictions = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
         results = []
-        for one in [found] if len(group) == 1 else found:
+        for one in [predictions] if len(group) == 1 else predictions:
             stress = np.asarray(one["s"], np.float64)
             results.append(
                 {

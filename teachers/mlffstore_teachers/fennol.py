@@ -56,7 +56,7 @@ class FeNNolTeacher:
     Ple, Adjoua, Lagardere and Piquemal, J. Chem. Phys. 161, 042502 (2024). Energies come in the unit that the model says.
     Atomic energies are summed in float64 here: the total of a large molecule has no digits to spare in float32.
 
-    Files in pickle format are refused: loading them would run code of whoever made them.
+    Files in pickle format are refused: loading them would run code that they contain.
     """
 
     def __init__(
@@ -269,12 +269,12 @@ def _with_species(state: Mapping[str, Any], species: npt.NDArray[np.int32] | Non
         if "sizes" not in layer:
             continue
         sizes = {int(z): int(size) for z, size in layer["sizes"].items()}
-        found = (
+        needed = (
             sizes
             if species is None
             else dict(zip(*(a.tolist() for a in np.unique(species, return_counts=True)), strict=True))
         )
-        short = {z: n for z, n in found.items() if species is None or n > sizes.get(z, 0)}
+        short = {z: n for z, n in needed.items() if species is None or n > sizes.get(z, 0)}
         if short:
             roomy = {z: -(-int(_HEADROOM * n + 4) // 8) * 8 for z, n in short.items()}
             layers[i] = FrozenDict({**layer, "sizes": {np.int32(z): np.int64(n) for z, n in (sizes | roomy).items()}})
@@ -342,11 +342,11 @@ class _Call:
 def _species(node: Any) -> list[str] | None:
     """Return the symbols in a model's ``species_order``, wherever its modules say so."""
     if isinstance(node, dict):
-        found = node.get("species_order")
-        if isinstance(found, (list, tuple)) and all(isinstance(symbol, str) for symbol in found):
-            return list(found)
-        if isinstance(found, str):
-            return [symbol.strip() for symbol in found.split(",")]
+        order = node.get("species_order")
+        if isinstance(order, (list, tuple)) and all(isinstance(symbol, str) for symbol in order):
+            return list(order)
+        if isinstance(order, str):
+            return [symbol.strip() for symbol in order.split(",")]
         children: Iterable[Any] = node.values()
     elif isinstance(node, (list, tuple)):
         children = node

@@ -141,11 +141,11 @@ def hessian(atoms: Atoms, teacher: Teacher) -> Any:
             frame = atoms.copy()
             frame.positions[one["number"]] += one["displacement"]
             frames.append(frame)
-        found = label(teacher, frames)
-        if not found.ok.all():
-            reason = next(text for text in found.reasons if text)
+        labels = label(teacher, frames)
+        if not labels.ok.all():
+            reason = next(text for text in labels.reasons if text)
             raise NoSeedError(f"teacher: {reason}")
-        phonon.forces = found.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
+        phonon.forces = labels.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
         phonon.produce_force_constants()
         phonon.symmetrize_force_constants()
     return phonon
@@ -154,9 +154,9 @@ def hessian(atoms: Atoms, teacher: Teacher) -> Any:
 def modes(phonon: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return frequencies, THz (imaginary ones negative), shape (M,), and mass-weighted modes, shape (M, N, 3)."""
     phonon.run_qpoints([[0, 0, 0]], with_eigenvectors=True)
-    found = phonon.qpoints
-    frequencies = np.asarray(found.frequencies[0])
-    vectors = np.asarray(found.eigenvectors[0]).real.T
+    modes = phonon.qpoints
+    frequencies = np.asarray(modes.frequencies[0])
+    vectors = np.asarray(modes.eigenvectors[0]).real.T
     return frequencies, vectors.reshape(len(frequencies), -1, 3)
 
 
@@ -177,8 +177,8 @@ def displacements(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         phonon.init_random_displacements(dist_func=statistics, cutoff_frequency=CUTOFF_THZ, max_distance=max_distance)
-        found = phonon.get_random_displacements_at_temperature(temperature, count, random_seed=seed)
-    return np.asarray(found)
+        displacements = phonon.get_random_displacements_at_temperature(temperature, count, random_seed=seed)
+    return np.asarray(displacements)
 
 
 def _ani1(phonon: Any, temperature: float, count: int, seed: int, max_distance: float | None) -> np.ndarray:

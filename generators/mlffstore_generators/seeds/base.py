@@ -1,4 +1,4 @@
-"""What a class of seeds is, and how one is found by its name."""
+"""The contract of a class of seeds, and the look-up of a class by its name."""
 
 from __future__ import annotations
 

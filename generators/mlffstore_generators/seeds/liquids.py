@@ -98,10 +98,10 @@ class Liquids:
 
 def _packmol() -> str:
     beside = Path(sys.executable).with_name("packmol")
-    found = str(beside) if beside.is_file() else shutil.which("packmol")
-    if found is None:
+    executable = str(beside) if beside.is_file() else shutil.which("packmol")
+    if executable is None:
         raise missing_dependency("packmol", "sampling", "the seeds 'liquids'")
-    return found
+    return executable
 
 
 def _pack(kinds: list[Atoms], counts: list[int], edge: float, tolerance: float, seed: int) -> np.ndarray:
