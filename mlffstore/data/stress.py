@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlffstore.data.limits import MAX_STRESS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 #: Bulk moduli of solids, eV/angstrom^3: from solid noble gases (about 1 GPa) to diamond (443 GPa), with a wide margin.
 BULK_MODULUS = (0.001, 10.0)
-#: Largest believable stress, eV/angstrom^3 (480 GPa): more than the centre of the Earth (364 GPa).
-MAX_STRESS = 3.0
 #: Groups, and samples per group, that are remembered of a data set; more would not change the verdict.
 _MAX_GROUPS, _MAX_PER_GROUP = 2000, 64
 

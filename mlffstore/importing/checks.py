@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.limits import MAX_STRESS
 from mlffstore.data.ragged import reduce_rows
-from mlffstore.data.stress import MAX_STRESS
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Dask chunks of ragged columns: whole samples, of about `TARGET_ATOMS` atoms each."""
+"""Dask chunks of ragged columns: whole samples, of about `mlffstore.data.ragged.TARGET_ATOMS` atoms each."""
 
 from __future__ import annotations
 

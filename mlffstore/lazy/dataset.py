@@ -13,7 +13,7 @@ from xarray.core import indexing
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Column, label_key, mask_column
+from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, Column, label_key, mask_column
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.data.vocabulary import flag_word
 from mlffstore.lazy import accessor as _accessor  # noqa: F401  registers Dataset.mlff
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from mlffstore.format.reader import ColumnReader
     from mlffstore.format.records import Segment
     from mlffstore.store.request import SegmentRows
-
-_COORDINATES = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 
 
 class StoredSamples(Protocol):
@@ -142,9 +140,7 @@ def dataset(
             attributes = {"units": column.unit, "long_name": column.long_name}
             add(name, array, (column.axis, "teacher", *column.inner), attributes)
     used = {dim for variable in variables.values() for dim in variable.dims}
-    coordinates = {
-        dim: (dim, values) for dim, values in {**_COORDINATES, "teacher": list(chosen)}.items() if dim in used
-    }
+    coordinates = {dim: (dim, values) for dim, values in {**COMPONENTS, "teacher": list(chosen)}.items() if dim in used}
     about = {
         "title": snapshot.url,
         "store_uuid": snapshot.store_uuid,

@@ -65,8 +65,8 @@ class SegmentRows:
         DataError
             If a code has no meaning.
         """
-        strings = self.segment.vocabulary.get(key, UNKNOWN_ONLY)
-        return translate(self.read(reader, key), strings, vocabulary, f"{self.segment.path}/{key}")
+        words = self.segment.vocabulary.get(key, UNKNOWN_ONLY)
+        return translate(self.read(reader, key), words, vocabulary, f"{self.segment.path}/{key}")
 
     def read_mask(self, reader: ColumnReader, name: str) -> Array | bool:
         """Return which rows of a user column have a value, shape (R,), bool; one bool if all rows agree."""

@@ -150,7 +150,7 @@ def _bare(block: Block, neighbours: Pairs, suspects: Array) -> Array:
         np.where(suspects, neighbours.counts, 0),
     )
     bare = hydrogens.bare_carbons(block["numbers"], block["positions"], neighbours)
-    return suspects & hydrogens.condemned(bare, block["numbers"], block.starts)
+    return suspects & hydrogens.too_many_bare(bare, block["numbers"], block.starts)
 
 
 def _compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:

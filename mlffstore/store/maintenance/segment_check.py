@@ -136,12 +136,9 @@ def _check_batch(segment: Segment, batch: SampleBatch, rejected: bool) -> Iterat
             f"{len(wrong)} samples have another hash than their structure gives, the first is sample {wrong[0]}",
         )
     logged, actual = _plain(segment.summary), _plain(summarise(batch))
-    energies = {
-        teacher: int(np.count_nonzero(~np.isnan(labels["energy"])))
-        for teacher, labels in batch.labels.items()
-        if "energy" in labels
-    }
-    if logged["labelled"] == {teacher: n for teacher, n in energies.items() if n}:  # what earlier versions counted
+    energies = {teacher: int(np.count_nonzero(~np.isnan(labels["energy"])))
+                for teacher, labels in batch.labels.items() if "energy" in labels}  # fmt: skip
+    if logged["labelled"] == {teacher: n for teacher, n in energies.items() if n}:  # earlier versions counted energies
         logged["labelled"] = actual["labelled"]
     if logged != actual:
         yield Problem(segment.path, f"the log says {json.dumps(logged)}, the data say {json.dumps(actual)}")
