@@ -16,7 +16,8 @@ from mlffstore.data.sample_row import first_number
 
 #: Compiled once per machine: the result is kept beside this file.
 _compiled: Any = numba.njit(nogil=True, cache=True)
-#: Where the parts of a row begin; numba takes them for constants.
+#: Where the parts of a row begin. numba compiles them in as constants, and discards its cache only when this file changes:
+#: after a change of `mlffstore.data.sample_row`, edit this file too.
 _ENERGY, _CELL, _STRESS = first_number("energy"), first_number("cell"), first_number("stress")
 _PBC, _CHARGE, _MULTIPLICITY = first_number("pbc"), first_number("charge"), first_number("multiplicity")
 
