@@ -38,9 +38,9 @@ def export_aselmdb(
     path : path
         A new folder.
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------

@@ -256,7 +256,7 @@ def _validation(about: About) -> str:
     findings = [f"- {one.severity}: {one.check}, {one.n_samples:,} samples" for one in verdict.findings]
     findings += [f"- {one.severity}: {one.check}: {one.text}" for one in verdict.problems]
     text = "The dataset passes." if verdict.ok else "**The dataset does NOT pass; it was published all the same.**"
-    table = "\n".join(["| quantity | target | value | |", "|---|---|---|---|", *rows])
+    table = "\n".join(["| quantity | target | found | |", "|---|---|---|---|", *rows])
     return f"{text}\n\n{table}\n\n" + "\n".join(findings)
 
 

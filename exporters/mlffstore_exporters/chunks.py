@@ -43,7 +43,7 @@ class ChunkedDataset:
     ----------
     dataset : h5py.Dataset
     level : int or None
-        Of libdeflate. With None the HDF5 library applies the dataset's filters by itself.
+        Compression level of libdeflate. With None the HDF5 library applies the dataset's filters by itself.
     """
 
     dataset: h5py.Dataset

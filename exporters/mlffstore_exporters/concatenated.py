@@ -66,11 +66,11 @@ def export_concatenated(
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     compression_level : int, optional
-        Of gzip, 1 to 9.
+        Compression level of gzip, 1 to 9.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------

@@ -74,8 +74,8 @@ def export_hdf5(
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str or sequence of str, optional
-        Whose labels; needed when there are several. Of several, the columns are named ``energy.NAME`` and so on (heads),
-        and a sample that one of them did not label has NaN there.
+        Teachers whose labels are exported; required if there are several. For several teachers, the columns are named
+        ``energy.NAME`` and so on (heads), and a sample that one of them did not label has NaN there.
     splits : mapping of str to ndarray of int, optional
         Samples of each split, written in store order; by default all that a teacher labelled, split by their root.
     title, version : str, optional
@@ -90,7 +90,7 @@ def export_hdf5(
     provenance : sequence of dict, optional
         JSON kept in the root attribute `provenance`; tasks of a recipe are added up part by part.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------

@@ -55,11 +55,11 @@ def export_mace(
     path : path
         A new folder with train/, val/, test/ and ``statistics.json`` (``--statistics_file``).
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     r_max : {4, 5, 6}, optional
         Cutoff of the average number of neighbours in the statistics, angstrom.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------

@@ -81,37 +81,38 @@ def export_release(
     ----------
     snapshot : Snapshot
     folder : path
-        Where releases lie; made if it does not exist.
+        Folder of the releases. It is made if it does not exist.
     name, version : str
-        Of the release; the version is semantic, such as ``1.0.0``.
+        Name and semantic version, such as ``1.0.0``, of the release.
     teacher : str or sequence of str, optional
-        Whose labels; needed when there are several. Several become named columns of one file (heads).
+        Teachers whose labels are exported; required if there are several. The labels of several teachers become named
+        columns of one file (heads).
     counts : mapping of str to int, optional
         Exact number of samples of splits, such as ``{"train": 100_000, "val": 10_000, "test": 10_000}``. Roots are taken
         whole in the order of their hash, but for the last one.
     policy : Policy, mapping, name or path, optional
-        Of the validation; see `mlffstore.validate`.
+        Policy of the validation; see `mlffstore.validate`.
     allow_failing : bool, optional
         Publish although the validation fails; the manifest and the card say so.
     since : path, optional
-        An older release: manifest and card say what changed.
+        An older release. The manifest and the card list the differences from it.
     shard_nbytes : int, optional
         Uncompressed bytes of an HDF5 file, about; one file by default.
     licence : str, optional
         SPDX identifier of the dataset's licence.
     authors : sequence of str, optional
-        "Family, Given".
+        Authors as "Family, Given".
     description : str, optional
-        A sentence or two for the card.
+        One or two sentences for the card.
     codec, compression_level, rounding
         See `mlffstore_exporters.hdf5.export_hdf5`.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
     Path
-        Of the HDF5 file, or of the folder if there are several.
+        Path of the HDF5 file, or of the folder if there are several files.
 
     Raises
     ------

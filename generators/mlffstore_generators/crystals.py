@@ -44,7 +44,7 @@ class CrystalGenerator:
     rattle : tuple of float, optional
         Range of the log-uniform amplitude of a Gaussian displacement of every coordinate, angstrom.
     elemental : float, optional
-        Share of crystals of one element.
+        Fraction of crystals of one element.
     elements : tuple of str, optional
         Allowed elements; all by default. Draws with others are skipped.
     """

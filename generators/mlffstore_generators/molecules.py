@@ -44,7 +44,7 @@ class MoleculeGenerator:
     timestep_fs : float, optional
         Femtoseconds. 0.5 resolves the stretch of C-H (about 11 fs).
     friction : float, optional
-        Of the thermostat, 1/fs.
+        Friction of the thermostat, 1/fs.
     rattle : tuple of float, optional
         Range of the log-uniform amplitude of a Gaussian displacement of every coordinate, angstrom.
     """

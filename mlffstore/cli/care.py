@@ -42,7 +42,7 @@ def verify(
             soft_wrap=True,
         )
         if result.ok:
-            out.print("no damage")
+            out.print("no damage found")
         else:
             out.print(f"{len(result.problems)} problems:")
             out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in result.problems]))

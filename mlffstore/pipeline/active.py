@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What became of a round.
+    """The outcome of a round.
 
     Attributes
     ----------
@@ -52,15 +52,15 @@ class Round:
     pool : int
         Candidates.
     refused : int
-        Of which a member of the committee gave no forces.
+        Candidates for which a member of the committee gave no forces.
     confident, beyond : int
-        On which the committee disagrees less, or more, than the window says.
+        Candidates on which the committee disagrees less, or more, than the window allows.
     familiar : int
-        In the window, but too close to what the store holds.
+        Candidates in the window that are too close to samples of the store.
     wanted : int
-        In the window and new.
+        Candidates in the window that are new.
     accepted, rejected : int
-        Chosen and labelled: stored, or put into quarantine.
+        Candidates that were chosen and labelled, and then stored or put into quarantine.
     median, largest : float
         Disagreement of the candidates, eV/angstrom.
     """
@@ -87,16 +87,16 @@ class Round:
 
 @dataclass(slots=True)
 class ActiveReport:
-    """What a campaign did.
+    """The outcome of a campaign.
 
     Attributes
     ----------
     rounds : list of Round
-        All that the store holds, those of earlier calls too.
+        All rounds that the store holds, including those of earlier calls.
     stopped : str
-        Why there is no further round.
+        The reason why there is no further round.
     converged : bool
-        Whether the rounds found too little that was wanted; otherwise they only came to their number.
+        Whether the last rounds had too few wanted candidates. If not, the number of rounds is reached.
     """
 
     rounds: list[Round] = field(default_factory=list)
@@ -118,13 +118,13 @@ def learn(
     ----------
     recipe : ActiveRecipe
     rounds : int, optional
-        Further rounds in this call, at most: one, to train the committee again in between.
+        Largest number of further rounds in this call. Use 1 to train the committee again in between.
     workers : int, optional
-        Processes on this machine.
+        Number of processes on this machine.
     executor : concurrent.futures.Executor, optional
-        Where to make and label instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+        Executor that makes and labels instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
     progress : callable, optional
-        Called with each round of this call.
+        It is called with each round of this call.
 
     Returns
     -------

@@ -149,7 +149,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises
     ------
     RecipeError
-        With all problems, each with its place in the file.
+        The message lists all problems, each with its place in the file.
     """
     return read_document(path, Recipe)
 

@@ -39,7 +39,7 @@ Progress = Callable[[Outcome], None]
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did."""
+    """The outcome of a run."""
 
     n_tasks: int
     n_done_before: int
@@ -113,17 +113,17 @@ def _flatten(value: Any, path: str = "") -> Iterator[str]:
 def run(
     recipe: Recipe, *, workers: int = 1, executor: Executor | None = None, progress: Progress | None = None
 ) -> RunReport:
-    """Make what the recipe says and the store does not have yet.
+    """Make what the recipe asks for and the store lacks.
 
     Parameters
     ----------
     recipe : Recipe
     workers : int, optional
-        Processes on this machine.
+        Number of processes on this machine.
     executor : concurrent.futures.Executor, optional
-        Where to run the tasks instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+        Executor that runs the tasks instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
     progress : callable, optional
-        Called with the `Outcome` of each task, in the order in which they end.
+        It is called with the `Outcome` of each task, in the order in which they end.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
     ----------
     recipe : Recipe
     tasks : sequence of Task
-        Tasks that are to run.
+        Tasks that will run.
     keys : mapping of str to int
         Idempotency keys in the log of the store.
     """

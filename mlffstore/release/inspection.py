@@ -65,9 +65,9 @@ def inspect(
     ----------
     paths : sequence of Path
     folder : Path, optional
-        With the manifest and the statistics to compare with.
+        Folder with the manifest and the statistics to compare with.
     progress : callable, optional
-        Called with the samples done so far and their number.
+        It is called with the number of samples done so far and the number of all samples.
     """
     problems: list[Problem] = []
     for path in paths:

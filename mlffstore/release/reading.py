@@ -154,9 +154,9 @@ class Release:
         split : str
         n_samples : int
         teacher : str, optional
-            Whose labels; of all by default.
+            Teacher whose labels are read. By default the labels of all teachers are read.
         everything : bool, optional
-            Also where samples come from (`source`, `sampler`) and user columns.
+            Whether to read also where samples come from (`source`, `sampler`), and user columns.
         """
         import h5py
 

@@ -66,12 +66,12 @@ def verify_release(
     path : path
         The folder, or an ``.h5`` file. A file alone has no checksum to compare it with: only its data are looked at.
     progress : callable, optional
-        Called with the samples done so far and their number.
+        It is called with the number of samples done so far and the number of all samples.
 
     Returns
     -------
     ReleaseVerification
-        With a problem for every file of the folder in which a bit was changed.
+        The result has a problem for every file of the folder in which a bit was changed.
 
     Raises
     ------

@@ -63,7 +63,8 @@ def mapped(where: Source, progress: Any = None) -> Columns:
     ----------
     where : Source
     progress : callable, optional
-        Called with the samples decoded so far and their number, also while another process decodes them.
+        It is called with the number of samples decoded so far and the number of all samples, also while another process
+        decodes them.
 
     Raises
     ------

@@ -217,7 +217,7 @@ class Columns:
         return replace(self, sums=sums, user=user, masks=masks)
 
     def digest(self, index: Array) -> str:
-        """Return what tells these samples, with their structures and labels, in this order, from all others."""
+        """Return a digest of some samples, with their structures and labels, in order."""
         return hashlib.blake2b(np.ascontiguousarray(self.sums[index]).tobytes(), digest_size=16).hexdigest()
 
     def damaged(self, sample: int) -> CorruptionError:

@@ -48,11 +48,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     split : {"train", "val", "test"} or None
         None for all samples.
     teacher : str, optional
-        Whose labels; needed when a store has several.
+        Teacher whose labels are read. It is required if there are several.
     dtype : {torch.float32, torch.float64}, optional
-        Of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
+        Dtype of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
     transform : callable, optional
-        Takes and returns a batch, see `mlffstore.training.transforms`. It runs where the batch is made.
+        It takes and returns a batch, see `mlffstore.training.transforms`. It runs where the batch is made.
     neighbours : float, optional
         Cutoff in angstrom: batches get ``edge_index`` (2, E) int64, from centre to neighbour, and ``shift`` (E, 3), the
         vector of the cell to add to the neighbour's position. Full lists, over all periodic images.
@@ -64,7 +64,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     cache : {"mapped", "memory"}, optional
         Decode once into a folder that all processes map (`mlffstore cache` lists them), or into this process's memory.
     progress : callable, optional
-        Called with the samples decoded so far and their number, when the cache is built.
+        It is called with the number of samples decoded so far and the number of all samples, while the cache is built.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         return {**self.__dict__, "_columns": None, "_index": np.zeros(0, np.int64)}
 
     def load(self) -> tuple[Columns, Array]:
-        """Return the decoded samples of all splits, and which of them these are, shape (S,), int64."""
+        """Return the decoded samples of all splits, and the indices of this dataset's samples, shape (S,), int64."""
         columns = self._load()
         return columns, self._index
 
@@ -150,7 +150,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         return self._columns
 
     def _choose(self, columns: Columns) -> None:
-        """Set which samples these are, and which labels need masks: the same ones in all splits."""
+        """Choose the samples, and the labels that need masks, which are the same in all splits."""
         wanted = np.ones(len(columns), bool)
         for name in self.require:
             there = columns.masks.get(name)
@@ -171,7 +171,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     @property
     def digest(self) -> str:
-        """What tells the samples of this dataset, with their structures and labels, in this order, from all others."""
+        """Digest of the samples of this dataset, with their structures and labels, in this order."""
         columns = self._load()
         if self._digest is None:
             self._digest = columns.digest(self._index)
@@ -179,12 +179,12 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     @property
     def content_hash(self) -> Array:
-        """Content hash of every sample, shape (S,), uint64: tells which samples these are."""
+        """Content hash of every sample, shape (S,), uint64. It identifies the samples."""
         return np.asarray(self._load().content_hash[self._index])
 
     @property
     def n_atoms(self) -> Array:
-        """Atoms of every sample, shape (S,), int32: for samplers that bound the size of a batch."""
+        """Number of atoms of every sample, shape (S,), int32, for samplers that bound the size of a batch."""
         return np.asarray(self._load().n_atoms[self._index])
 
     def batch(self, indices: Sequence[int] | Array) -> Batch:

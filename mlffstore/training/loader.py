@@ -29,8 +29,8 @@ _WINDOW = 1024
 _AHEAD = 2
 #: Windows that are kept for reuse while their batches are in use.
 _SPARE = 6
-#: What a state must have in common with the loader that goes on from it. The rank is not among them: all ranks are at the
-#: same place, and often only one of them saves it.
+#: Entries of a state that must equal those of the loader that continues from it. The rank is not one of them: all ranks are
+#: at the same place, and often only one of them saves it.
 _SAME = ("batch_size", "seed", "shuffle", "drop_last", "world_size", "samples", "digest")
 
 
@@ -57,7 +57,7 @@ class LoadableDataset(Protocol):
 
 @dataclass(slots=True)
 class _Place:
-    """Where an iteration is: the epoch, and how many batches of it were given out."""
+    """The place of an iteration: the epoch, and the number of its batches that were given out."""
 
     epoch: int = 0
     batches: int = 0
@@ -142,14 +142,14 @@ class Loader:
         self._place = self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iteration is that began last, and what the loader that goes on from there must be like.
+        """Return the place of the iteration that began last, and the settings that a loader must have to continue there.
 
         Returns
         -------
         dict
-            Of integers, booleans and strings: ``epoch`` and the ``batches`` of it that were given out; ``batch_size``,
-            ``seed``, ``shuffle``, ``drop_last``, ``world_size``; ``samples`` and their ``digest``; ``source``, to be read
-            by people.
+            Integers, booleans and strings: ``epoch`` and the number of its ``batches`` that were given out; ``batch_size``,
+            ``seed``, ``shuffle``, ``drop_last``, ``world_size``; ``samples`` and their ``digest``; ``source`` for
+            messages.
         """
         place = {"epoch": self._place.epoch, "batches": self._place.batches}
         return {**place, **self._identity(), "source": self.dataset.title}

@@ -39,11 +39,11 @@ class StoreSource:
         self._index: Ints | None = None
 
     def key(self) -> str:
-        """Return what names the content: the digest of the log up to the version, since copies of a store grow apart."""
+        """Return a string that identifies the content: the digest of the log up to the version, since copies may diverge."""
         return f"store {self.snapshot.digest} {self.teacher}"
 
     def title(self) -> str:
-        """Return what people call it."""
+        """Return the title for messages."""
         return f"{self.snapshot.url}, version {self.snapshot.version}, {self.teacher}"
 
     def labels(self) -> set[str]:
@@ -97,13 +97,13 @@ class ReleaseSource:
         self.precision = str(release.attributes.get("precision", "float32"))
 
     def key(self) -> str:
-        """Return what names the content: the checksums of the files."""
+        """Return a string that identifies the content: the checksums of the files."""
         from mlffstore.training.folders import file_checksum
 
         return f"release {' '.join(file_checksum(path) for path in self.release.paths)} {self.teacher}"
 
     def title(self) -> str:
-        """Return what people call it."""
+        """Return the title for messages."""
         return f"{self.release.path.absolute()}, {self.teacher}"
 
     def labels(self) -> set[str]:

@@ -40,7 +40,7 @@ class CHGNetTeacher:
         Bounds the memory; on a CPU more is not faster (dense crystals have a hundred neighbours within the cutoff of 6
         angstrom), on a GPU it is.
     device : str, optional
-        Of torch.
+        Device of torch.
 
     Notes
     -----

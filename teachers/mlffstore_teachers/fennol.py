@@ -45,9 +45,9 @@ class FeNNolTeacher:
     elements : iterable of int, optional
         Atomic numbers that the model knows, if its file does not say so.
     periodic : bool, optional
-        Also label crystals. Only for models that were trained on condensed phases; ANI-1x was not.
+        Whether to label crystals too. Only for models that were trained on condensed phases; ANI-1x was not.
     batch_atoms : int, optional
-        Atoms of one call, at most (a larger sample goes alone).
+        Largest number of atoms per call. A larger sample is labelled by itself.
     licence : str, optional
         SPDX identifier of the weights.
 
@@ -103,7 +103,7 @@ class FeNNolTeacher:
 
     @property
     def info(self) -> TeacherInfo:
-        """What the teacher is. The elements are those that all members know."""
+        """The description of the teacher. The elements are those that all members know."""
         if self._info.elements is None:
             known = [member.elements for member in self._loaded() if member.elements is not None]
             if known:
@@ -112,7 +112,7 @@ class FeNNolTeacher:
 
     @property
     def n_compiled(self) -> int:
-        """How often a model was compiled so far: once for each shape of its input."""
+        """Number of compilations so far: one for each shape of a model's input."""
         return sum(member.n_compiled for member in self._members or ())
 
     def label(self, batch: SampleBatch) -> TeacherLabels:

@@ -34,13 +34,13 @@ class OrbTeacher:
     model : str
         Name of a function of `orb_models.forcefield.pretrained`, such as ``"orb_v2"``.
     name : str
-        Of the label columns.
+        Name of the label columns.
     conservative : bool
         Whether forces and stress are gradients of the energy.
     weights : path, optional
         File with the state dict. By default the package downloads its own weights when they are first needed.
     device : str, optional
-        Of torch, such as ``"cuda"``.
+        Device of torch, such as ``"cuda"``.
     precision : str, optional
         As in orb-models: "float32-high", "float32-highest" or "float64".
     compile : bool, optional

@@ -71,7 +71,7 @@ class Sampler(ABC):
     def draw(
         self, rng: np.random.Generator, wanted: int, skipped: Counter[str]
     ) -> tuple[list[Seed], list[np.random.Generator]]:
-        """Return up to `wanted` seeds, each with random numbers of its own; failures are counted."""
+        """Return up to `wanted` seeds, each with its own random numbers; failures are counted."""
         seeds: list[Seed] = []
         rngs: list[np.random.Generator] = []
         for _ in range(DRAWS * wanted):

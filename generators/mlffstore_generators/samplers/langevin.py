@@ -28,7 +28,7 @@ class Ensemble:
     Parameters
     ----------
     frames : sequence of ase.Atoms
-        Where they start; velocities are drawn from Maxwell's distribution.
+        Structures at the start; velocities are drawn from Maxwell's distribution.
     rngs : sequence of numpy.random.Generator
         One for each, so that a trajectory does not depend on its companions.
     teacher : Teacher

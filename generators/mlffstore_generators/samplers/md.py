@@ -39,7 +39,7 @@ class MolecularDynamics(Sampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose forces. If the same teacher labels the part, frames keep the labels that they have.
+        Teacher that gives the forces. If the same teacher labels the part, frames keep the labels that they have.
     teacher_options : mapping, optional
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.

@@ -44,16 +44,16 @@ class NormalModes(SeedSampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose well it is; conservative, or the Hessian means nothing.
+        Teacher whose energy surface is used. Its forces must be conservative, or the Hessian is meaningless.
     teacher_options : mapping, optional
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
     scheme : {"thermal", "quantum", "ani1"}, optional
         Classical statistics (kT/2 of energy a mode), quantum statistics, or that of ANI-1 (doi:10.1039/C6SC05720A).
     fmax : float, optional
-        Of the relaxation, eV/angstrom.
+        Largest force after the relaxation, eV/angstrom.
     steps : int, optional
-        Of the relaxation, at most.
+        Largest number of steps of the relaxation.
     max_distance : float, optional
         Longer displacements of an atom are shortened to this, angstrom.
 

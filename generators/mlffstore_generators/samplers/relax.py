@@ -35,12 +35,12 @@ class RattleRelax(Sampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose forces.
+        Teacher that gives the forces.
     teacher_options : mapping, optional
     amplitude : tuple of float, optional
         Range of the log-uniform amplitude of the rattle, angstrom.
     strain : float, optional
-        Of cells, standard deviation of its six components.
+        Standard deviation of the six components of the strain of cells.
     steps : int, optional
         Downhill, after each rattle.
     parallel : int, optional

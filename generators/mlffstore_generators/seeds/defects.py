@@ -23,7 +23,7 @@ class Defects:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the perfect supercell.
+        Range of the number of atoms in the perfect supercell.
     elements : tuple of str, optional
         Allowed elements; all by default.
     """

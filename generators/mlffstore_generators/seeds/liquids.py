@@ -33,13 +33,13 @@ class Liquids:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the box.
+        Range of the number of atoms in the box.
     density : tuple of float, optional
         Range of the density, g/cm^3.
     tolerance : float, optional
         Smallest distance of atoms of two molecules when packed, angstrom.
     mixture : float, optional
-        Share of boxes with two kinds of molecules.
+        Fraction of boxes with two kinds of molecules.
 
     Notes
     -----

@@ -32,7 +32,7 @@ class RandomCrystals:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the (super)cell.
+        Range of the number of atoms in the (super)cell.
     elements : tuple of str, optional
         Allowed elements; all by default.
 
