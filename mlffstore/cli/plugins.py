@@ -171,7 +171,7 @@ def plan(
         out.print()
         out.print(
             f"{total:,} samples, {periodic:.0%} periodic, {len(elements)} elements seen in {count} of each part; about "
-            f"{hours:,.1f} hours on one process like this, {total / max(hours, 1e-9):,.0f} samples an hour"
+            f"{hours:,.1f} hours on one process like this, {total / max(hours, 1e-9):,.0f} samples per hour"
         )
     if bad:
         raise typer.Exit(1)

@@ -78,7 +78,7 @@ def remarks(batch: SampleBatch, teacher: str, path: Any, where: Sequence[str]) -
         energy = np.nan_to_num(np.abs(labels["energy"] / batch.n_atoms))
         if len(energy) and energy.max() > _MAX_ENERGY:
             worst = int(energy.argmax())
-            out.append(f"{path}, {where[worst]}: an energy of {energy[worst]:.3g} eV an atom; is it in eV?")
+            out.append(f"{path}, {where[worst]}: an energy of {energy[worst]:.3g} eV per atom; is it in eV?")
     if "forces" in labels:
         force = reduce_rows(np.maximum, np.nan_to_num(np.linalg.norm(labels["forces"], axis=1)), batch.offsets)
         if force.max() > _MAX_FORCE:
