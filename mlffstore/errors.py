@@ -18,7 +18,8 @@
     ├── PolicyError (ValueError)             a validation policy is wrong
     ├── ReleaseError (ValueError)            a release that may not be published as asked for
     │   └── GateError                        its samples fail the validation
-    ├── RegistryError (LookupError)          no plugin of that name
+    ├── RegistryError (LookupError)          no plugin of that name, or no option of that name of a plugin
+    ├── PluginError (RuntimeError)           an installed plugin cannot be imported, or fails with these options
     └── MissingDependencyError (ImportError) an optional package is not installed
 
 Each message says what was expected, what was there, where, and what to do about it.
@@ -90,7 +91,11 @@ class GateError(ReleaseError):
 
 
 class RegistryError(MlffstoreError, LookupError):
-    """No generator, teacher or exporter has that name."""
+    """No generator, teacher or exporter has that name, or none of its options has that name."""
+
+
+class PluginError(MlffstoreError, RuntimeError):
+    """An installed plugin that cannot be imported, or that fails in a way of its own."""
 
 
 class MissingDependencyError(MlffstoreError, ImportError):

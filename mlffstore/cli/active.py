@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlffstore.cli.output import AsJson, err, grid, out, print_json
+from mlffstore.cli.output import AsJson, cores, print_grid, print_json, remark, say, status
 
 if TYPE_CHECKING:
     from mlffstore.pipeline.active import Round
@@ -17,20 +16,25 @@ if TYPE_CHECKING:
 def active(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)],
     rounds: Annotated[
-        int | None, typer.Option("--rounds", "-r", min=1, help="Further rounds, at most; all by default.")
+        int | None,
+        typer.Option("--rounds", "-r", min=1, help="Further rounds, at most; all by default.", show_default=False),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-w", min=1, help="Processes; the number of cores by default.")
+        int | None,
+        typer.Option("--workers", "-w", min=1, help="Processes; the number of cores by default.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add to a store what a committee of teachers disagrees on; run it again to go on with the next round."""
+    """Add what a committee of teachers disagrees on.
+
+    Run it again to go on with the next round.
+    """
     from mlffstore.pipeline.active import learn, to_json
     from mlffstore.pipeline.campaign import load_active_recipe
 
     parsed = load_active_recipe(recipe)
-    with err.status(f"{parsed.name} ..."):
-        report = learn(parsed, rounds=rounds, workers=workers or os.cpu_count() or 1, progress=_tell)
+    with status(f"{parsed.name} ..."):
+        report = learn(parsed, rounds=rounds, workers=workers or cores(), progress=_tell)
     if as_json:
         print_json(to_json(report))
         return
@@ -44,12 +48,12 @@ def active(
         ]
         for one in report.rounds
     ]  # fmt: skip
-    out.print(grid(headings, rows, title=f"{parsed.name}: {parsed.store}"))
+    print_grid(headings, rows, title=f"{parsed.name}: {parsed.store}")
     low, high = parsed.window
-    out.print(f"\nwanted: disagreement of {low:g} to {high:g} eV/angstrom, and new to the store")
-    out.print("median, largest: disagreement of the pool, eV/angstrom")
-    out.print(f"{'converged' if report.converged else 'not converged'}: {report.stopped}", markup=False)
+    say(f"\nwanted: disagreement of {low:g} to {high:g} eV/angstrom, and new to the store")
+    say("median, largest: disagreement of the pool, eV/angstrom")
+    say(f"{'converged' if report.converged else 'not converged'}: {report.stopped}")
 
 
 def _tell(one: Round) -> None:
-    err.print(f"round {one.number}: {one.wanted:,} of {one.pool:,} wanted, {one.accepted:,} stored", markup=False)
+    remark(f"round {one.number}: {one.wanted:,} of {one.pool:,} wanted, {one.accepted:,} stored")

@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from mlffstore.cli import active, cache, care, check, export, importing, info, label, log, plugins, run, tag
+from mlffstore.cli.entry import CommandLine
 from mlffstore.runtime.version import VERSION
 
 app = typer.Typer(
     name="mlffstore",
     help="Make, keep, check and release datasets for machine-learned force fields.",
+    cls=CommandLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mlffstore.cli.output import AsJson, grid, out, print_json, progress_bar
-from mlffstore.store.describe import human_bytes
+from mlffstore.cli.output import AsJson, ShowAll, few, print_grid, print_json, progress_bar, say, say_more
+from mlffstore.runtime.words import counted
 
 
 def cache(
@@ -20,38 +20,48 @@ def cache(
     build: Annotated[
         str | None, typer.Option("--build", metavar="SOURCE", help="Decode a store or a release now, before training.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option("--teacher", "-t", help="Whose labels to decode with --build.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", "-t", help="The teacher of which --build decodes the labels.")
+    ] = None,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the decoded copies from which `ml.TorchDataset` reads; they are built when needed and may be removed any time."""
+    """List the caches that training reads from.
+
+    They are decoded copies of stores and releases for `ml.TorchDataset`, built when needed; they may be removed any time.
+    """
+    from mlffstore.store.describe import human_bytes
     from mlffstore.training import cache as caches
     from mlffstore.training import folders
     from mlffstore.training.sources import source
 
+    if teacher is not None and build is None:
+        raise typer.BadParameter("expected --build SOURCE beside it, got none", param_hint="--teacher")
     if build is not None:
         with progress_bar("samples") as progress:
             caches.mapped(source(build, teacher), progress)
     folder = folders.cache_folder()
-    caches_there = folders.cached()
-    damaged = {str(one.path): text for one in caches_there if verify and (text := caches.damage(one.path))}
+    found = folders.cached()
+    damaged = {str(one.path): text for one in found if verify and (text := caches.damage(one.path))}
     if clear:
         folders.clear()
     if as_json:
         entries = [
-            {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))}
-            for one in caches_there
+            {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))} for one in found
         ]
         print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear, "caches": entries})
     else:
-        total = sum(one.nbytes for one in caches_there)
+        total = sum(one.nbytes for one in found)
         verb = "removed" if clear else f"of at most {human_bytes(folders.limit())} (MLFFSTORE_CACHE_GB)"
-        out.print(f"{folder}: {len(caches_there)} caches, {human_bytes(total)} {verb}")
-        if caches_there and not clear:
+        say(f"{folder}: {counted(len(found), 'cache')}, {human_bytes(total)} {verb}")
+        if found and not clear:
+            shown, more = few(found, show_all)
             rows = [
                 [one.title, f"{one.samples:,}", human_bytes(one.nbytes), _ago(one.used), damaged.get(str(one.path), "")]
-                for one in caches_there
+                for one in shown
             ]
-            out.print(grid(["what", "samples", "size", "used", "damage" if verify else ""], rows))
+            print_grid(["what", "samples", "size", "used", "damage" if verify else ""], rows)
+            say_more(more, "cache")
     if damaged and not clear:
         raise typer.Exit(1)
 

@@ -1,70 +1,97 @@
-"""`mlffstore verify`, `compact` and `gc`: care of a store."""
+"""`mlffstore verify`, `compact`, `backup` and `gc`: care of a store."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, grid, out, print_json, progress_bar
-from mlffstore.release import is_release
-from mlffstore.store.describe import human_bytes
+from mlffstore.cli.output import (
+    AsJson,
+    ShowAll,
+    StorePath,
+    few,
+    judged,
+    print_grid,
+    print_json,
+    print_list,
+    progress_bar,
+    say,
+    say_more,
+)
+from mlffstore.runtime.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlffstore.store.maintenance.verification import Problem
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def verify(
-    store: Annotated[str, typer.Argument(help="Path of a store, or of a release.", metavar="STORE|RELEASE")],
+    store: Annotated[
+        str,
+        typer.Argument(help="Path of a store, or of a release.", metavar="STORE|RELEASE", show_default=False),
+    ],
     full: Annotated[
         bool, typer.Option("--full", help="Read and check every byte, not only the log and sizes.")
     ] = False,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a store or a release is whole. Exit code 1 and a list of what is damaged if it is not.
+    """Check that a store or a release is whole.
 
-    Of a release everything is read: checksums, columns, structures, splits, statistics.
+    The exit code is 1 if it is not, and what is damaged is listed. Of a release everything is read: checksums, columns,
+    structures, splits, statistics.
     """
+    from mlffstore.release import is_release
+    from mlffstore.store.describe import human_bytes
+
     if is_release(store):
-        _verify_release(store, as_json)
+        _verify_release(store, show_all, as_json)
         return
     with progress_bar("segments") as progress:
-        result = ml.verify(store, full=full, progress=progress)
+        found = ml.verify(store, full=full, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(result), "ok": result.ok})
+        print_json({**dataclasses.asdict(found), "ok": found.ok})
     else:
         how = "every byte read" if full else "log and sizes of files; --full reads every byte"
-        out.print(
-            f"{result.url}: version {result.version}, {result.n_entries:,} log entries, {result.n_segments:,} segments, "
-            f"{result.n_files:,} files, {human_bytes(result.nbytes)} ({how})",
-            soft_wrap=True,
+        say(
+            f"{found.url}: version {found.version}, {counted(found.n_entries, 'log entry')}, "
+            f"{counted(found.n_segments, 'segment')}, {counted(found.n_files, 'file')}, {human_bytes(found.nbytes)} ({how})"
         )
-        if result.ok:
-            out.print("no damage found")
-        else:
-            out.print(f"{len(result.problems)} problems:")
-            out.print(grid(["path", "problem"], [[problem.path, problem.text] for problem in result.problems]))
-    if not result.ok:
+        _say_problems("path", found.problems, "no damage found", show_all)
+    if not found.ok:
         raise typer.Exit(1)
 
 
-def _verify_release(path: str, as_json: bool) -> None:
+def _verify_release(path: str, show_all: bool, as_json: bool) -> None:
+    from mlffstore.store.describe import human_bytes
+
     with progress_bar("samples") as progress:
-        result = ml.verify_release(path, progress=progress)
+        found = ml.verify_release(path, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(result), "ok": result.ok})
+        print_json({**dataclasses.asdict(found), "ok": found.ok})
     else:
-        size = human_bytes(result.nbytes)
-        out.print(f"{result.path}: {result.n_files} files, {size}, {result.n_samples:,} samples", soft_wrap=True)
-        if result.ok:
-            out.print("it is what was published")
-        else:
-            out.print(f"{len(result.problems)} problems:")
-            out.print(grid(["file", "problem"], [[problem.path, problem.text] for problem in result.problems]))
-    if not result.ok:
+        files, samples = counted(found.n_files, "file"), counted(found.n_samples, "sample")
+        say(f"{found.path}: {files}, {human_bytes(found.nbytes)}, {samples}")
+        _say_problems("file", found.problems, "it is what was published", show_all)
+    if not found.ok:
         raise typer.Exit(1)
+
+
+def _say_problems(heading: str, problems: Sequence[Problem], none: str, show_all: bool) -> None:
+    if not problems:
+        say(none)
+        return
+    say(f"{counted(len(problems), 'problem')}:")
+    shown, more = few(problems, show_all)
+    print_grid([heading, "problem"], [[problem.path, problem.text] for problem in shown])
+    say_more(more, "problem")
 
 
 def compact(
@@ -74,40 +101,56 @@ def compact(
     ] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Merge the small segments of STORE into large ones. Others may go on writing."""
+    """Merge small segments of STORE into large ones.
+
+    Other processes may go on writing.
+    """
+    from mlffstore.store.describe import human_bytes
+
     with progress_bar("runs of segments") as progress:
         done = ml.open(store, "a").compact(target_nbytes=target << 20, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(done))
         return
     if not done.versions and not done.n_conflicts:
-        out.print(f"nothing to merge: {done.n_before:,} segments, none of which is small beside another")
+        say(f"nothing to merge: {counted(done.n_before, 'segment')}, none of which is small beside another")
         return
-    out.print(
-        f"{done.n_before:,} segments, now {done.n_after:,}; {human_bytes(done.nbytes)} written in "
-        f"{len(done.versions)} commits"
+    say(
+        f"{counted(done.n_before, 'segment')}, now {done.n_after:,}; {human_bytes(done.nbytes)} written in "
+        f"{counted(len(done.versions), 'commit')}"
     )
     if done.n_conflicts:
-        out.print(f"{done.n_conflicts} runs were changed by another process meanwhile: compact again to merge them")
+        runs, were = (
+            counted(done.n_conflicts, "run of segments", "runs of segments"),
+            "was" if done.n_conflicts == 1 else "were",
+        )
+        say(f"{runs} {were} changed by another process meanwhile: compact again to merge them")
     if done.versions:
-        out.print("the replaced files stay for older versions; 'mlffstore gc --expire-before VERSION' frees them")
+        say("the replaced files stay for older versions; 'mlffstore gc --expire-before VERSION' frees them")
 
 
 def backup(
     store: StorePath,
-    target: Annotated[str, typer.Argument(help="A new place, or that of an earlier backup.", metavar="TARGET")],
+    target: Annotated[
+        str, typer.Argument(help="A new place, or that of an earlier backup.", metavar="TARGET", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Copy STORE to TARGET, or bring an earlier copy up to date. Others may go on writing."""
+    """Copy STORE to TARGET, or update an earlier copy.
+
+    Other processes may go on writing.
+    """
+    from mlffstore.store.describe import human_bytes
+
     with progress_bar("segments") as progress:
         done = ml.open(store).backup(target, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(done))
         return
-    out.print(
-        f"{done.url}: version {done.version}; {done.n_entries:,} log entries and {done.n_files:,} files copied "
-        f"({human_bytes(done.nbytes)}), {done.n_there:,} files were there",
-        soft_wrap=True,
+    were = "was" if done.n_there == 1 else "were"
+    say(
+        f"{done.url}: version {done.version}; {counted(done.n_entries, 'log entry')} and {counted(done.n_files, 'file')} "
+        f"copied ({human_bytes(done.nbytes)}), {counted(done.n_there, 'file')} {were} there"
     )
 
 
@@ -122,23 +165,35 @@ def gc(
     ] = False,
     expire_before: Annotated[
         int | None,
-        typer.Option("--expire-before", min=0, help="Give up versions before this one, except tagged ones, for ever."),
+        typer.Option(
+            "--expire-before",
+            min=0,
+            help="Give up versions before this one, except tagged ones, for ever.",
+            show_default=False,
+        ),
     ] = None,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """List, or with --delete remove, the files of STORE that no version needs."""
-    done = ml.open(store, "a").gc(
-        dry_run=not delete, grace=_seconds(grace), short_grace=short_grace, expire_before=expire_before
-    )
+    """List or remove files of STORE that no version needs."""
+    from mlffstore.store.describe import human_bytes
+
+    seconds = _seconds(grace)
+    handle = ml.open(store, "a")
+    with judged("--grace, --short-grace or --expire-before"):
+        done = handle.gc(dry_run=not delete, grace=seconds, short_grace=short_grace, expire_before=expire_before)
     if as_json:
         print_json(dataclasses.asdict(done))
         return
-    for path in done.paths:
-        out.print(path)
+    print_list(done.paths, show_all, "place")
     verb = "would be removed; add --delete to do it" if done.dry_run else "removed"
-    out.print(f"{done.n_files:,} files, {human_bytes(done.nbytes)}, in {len(done.paths):,} places {verb}")
+    files, places = counted(done.n_files, "file"), counted(len(done.paths), "place")
+    say(f"{files}, {human_bytes(done.nbytes)}, in {places} {verb}" if done.n_files else "0 files to remove")
     if done.n_young:
-        out.print(f"{done.n_young:,} more files that nothing needs are younger than {grace} and were left alone")
+        rest = (
+            "is younger than {} and was left alone" if done.n_young == 1 else "are younger than {} and were left alone"
+        )
+        say(f"{counted(done.n_young, 'more file')} that no version needs {rest.format(grace)}")
 
 
 def _seconds(text: str) -> float:

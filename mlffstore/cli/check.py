@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, err, grid, out, pairs, print_json
+from mlffstore.cli.output import (
+    AsJson,
+    ShowAll,
+    StorePath,
+    Tag,
+    Version,
+    few,
+    judged,
+    print_grid,
+    print_json,
+    print_list,
+    print_pairs,
+    say,
+    say_more,
+    status,
+)
+from mlffstore.cli.plugins import TeacherOptions, Weights, make_teacher, teacher_options
 from mlffstore.runtime.documents import json_text
+from mlffstore.runtime.words import counted, nearest
 
-Version = Annotated[int | None, typer.Option("--version", min=0, help="Version of the store.")]
-Tag = Annotated[str | None, typer.Option("--tag", help="Tag of the store.")]
+if TYPE_CHECKING:
+    from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
+    from mlffstore.data.batch import SampleBatch
+
 PolicyOption = Annotated[
     str | None,
-    typer.Option("--policy", "-p", help="'default', 'production' or a YAML file; see docs/explanation/validation.md."),
+    typer.Option(
+        "--policy",
+        "-p",
+        help="'default', 'production' or a YAML file; see docs/explanation/validation.md.",
+        show_default=False,
+    ),
 ]
 
 
@@ -24,55 +49,100 @@ def validate(
     policy: PolicyOption = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", "-t", help="Also compare labels with those this teacher gives, on some samples."),
+        typer.Option(
+            "--teacher",
+            "-t",
+            metavar="NAME[=RECORDED]",
+            help="Also compare the labels with those that this teacher gives, on some samples. RECORDED is the name of the "
+            "labels in the store, if it is another one than that of the teacher.",
+            show_default=False,
+        ),
     ] = None,
-    weights: Annotated[str | None, typer.Option("--weights", "-w", help="Weights of that teacher.")] = None,
+    weights: Weights = None,
+    option: TeacherOptions = None,
     store_flags: Annotated[
         str | None,
-        typer.Option("--store-flags", metavar="NAME", help="Keep the flags in the store as the column NAME."),
+        typer.Option(
+            "--store-flags", metavar="NAME", help="Keep the flags in the store as the column NAME.", show_default=False
+        ),
     ] = None,
     version: Version = None,
     tag: Tag = None,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every sample of STORE against a policy. Exit code 1 if the dataset does not pass."""
+    """Check every sample of STORE against a policy.
+
+    The exit code is 1 if the dataset does not pass.
+    """
+    if teacher is None and (weights or option):
+        raise typer.BadParameter("expected --teacher NAME beside it, got none", param_hint="--weights or --option")
     handle = ml.open(store, "a" if store_flags else "r")
-    snapshot = handle.snapshot(version, tag=tag)
-    model = None if teacher is None else ml.get_teacher(teacher, **({"weights": weights} if weights else {}))
-    validation = ml.validate(snapshot, policy, teacher=model)
-    with err.status(f"validating {len(snapshot):,} samples ..."):
-        document = validation.to_json()
+    with judged("--version or --tag", version="--version", tag="--tag"):
+        snapshot = handle.snapshot(version, tag=tag)
+    model = None if teacher is None else _recorded(teacher, teacher_options(weights, option), snapshot.teachers)
+    with judged("--policy"):
+        found = ml.validate(snapshot, policy, teacher=model)
+    with status(f"validating {counted(len(snapshot), 'sample')} ..."):
+        document = found.to_json()
     if store_flags:
-        document["version"] = handle.add_flags(validation, store_flags, snapshot=snapshot)
+        with judged("--store-flags"):
+            document["version"] = handle.add_flags(found, store_flags, snapshot=snapshot)
     if as_json:
         print_json(document)
     else:
-        table = [[line.mark, line.quantity, line.target, line.figure] for line in validation.acceptance]
-        out.print(grid(["", "acceptance", "target", "found"], table))
-        for problem in validation.problems:
-            out.print(f"{problem.severity}: {problem.check}: {problem.text}", soft_wrap=True)
-        if validation.findings:
-            rows = [
-                [one.severity, one.check, f"{one.n_samples:,}", ", ".join(map(str, one.examples))]
-                for one in validation.findings
-            ]
-            out.print()
-            out.print(grid(["severity", "check", "samples", "such as"], rows))
-        out.print()
-        verdict = "passes" if validation.ok else "does NOT pass"
-        out.print(f"{document['samples']:,} samples, {document['invalid']:,} invalid: the dataset {verdict}")
-    if not validation.ok:
+        table = [[line.mark, line.quantity, line.target, line.figure] for line in found.acceptance]
+        print_grid(["", "acceptance", "target", "found"], table)
+        print_list([f"{one.severity}: {one.check}: {one.text}" for one in found.problems], show_all, "problem")
+        if found.findings:
+            shown, more = few(found.findings, show_all)
+            rows = [[one.severity, one.check, f"{one.n_samples:,}", ", ".join(map(str, one.examples))] for one in shown]
+            say()
+            print_grid(["severity", "check", "samples", "such as"], rows)
+            say_more(more, "finding")
+        say()
+        verdict = "passes" if found.ok else "does NOT pass"
+        say(f"{counted(document['samples'], 'sample')}, {document['invalid']:,} invalid: the dataset {verdict}")
+    if not found.ok:
         raise typer.Exit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Renamed:
+    """A teacher under the name that its labels have in a store."""
+
+    teacher: Teacher
+    info: TeacherInfo
+
+    def label(self, batch: SampleBatch) -> TeacherLabels:
+        return self.teacher.label(batch)
+
+
+def _recorded(text: str, options: dict[str, Any], recorded: tuple[str, ...]) -> Teacher:
+    """Return the teacher of ``NAME`` or ``NAME=RECORDED``, under the name that its labels have in the store."""
+    name, equals, label = text.rpartition("=")
+    teacher = make_teacher(name, options) if equals else make_teacher(text, options)
+    label = label if equals else teacher.info.name
+    if label not in recorded:
+        raise typer.BadParameter(
+            f"expected a teacher whose labels are in the store ({', '.join(recorded) or 'there are none'}), got {label!r}; "
+            f"write {name or text}=RECORDED if its labels have another name there",
+            param_hint="--teacher",
+        )
+    return _Renamed(teacher, dataclasses.replace(teacher.info, name=label))
 
 
 def stats(
     store: StorePath,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", "-t", help="Whose normalisation to write with --out; the only one by default."),
+        typer.Option(
+            "--teacher", "-t", help="Teacher of the normalisation; all of them by default.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write statistics and normalisation to this YAML or JSON file.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write all of it to this YAML or JSON file.", show_default=False),
     ] = None,
     neighbours: Annotated[
         bool, typer.Option("--neighbours/--no-neighbours", help="Count neighbours, which takes most of the time.")
@@ -82,41 +152,55 @@ def stats(
     ] = False,
     version: Version = None,
     tag: Tag = None,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print statistics of STORE: sizes, elements, labels by split, energies of the elements, normalisation."""
-    snapshot = ml.open(store).snapshot(version, tag=tag)
-    result = ml.statistics(snapshot, neighbours=neighbours)
-    with err.status(f"reading {len(snapshot):,} samples ..."):
-        document = result.to_dict()
-    if diversity:
-        import dataclasses
+    """Print statistics of STORE.
 
+    Sizes, elements, labels by split, energies of the elements, normalisation.
+    """
+    handle = ml.open(store)
+    with judged("--version or --tag", version="--version", tag="--tag"):
+        snapshot = handle.snapshot(version, tag=tag)
+    if teacher is not None and teacher not in snapshot.teachers:
+        known = ", ".join(snapshot.teachers) or "the store has no labels"
+        raise typer.BadParameter(
+            f"expected one of {known}, got {teacher!r}{nearest(teacher, snapshot.teachers)}", param_hint="--teacher"
+        )
+    if output is not None:
+        _check_output(output)
+    found = ml.statistics(snapshot, neighbours=neighbours)
+    with status(f"reading {counted(len(snapshot), 'sample')} ..."):
+        document = found.to_dict()
+    if diversity:
         from mlffstore.analysis.statistics.diversity import diversity as measure
 
-        with err.status("measuring the diversity ..."):
+        with status("measuring the diversity ..."):
             document["diversity"] = dataclasses.asdict(measure(snapshot))
-    teacher_names = (
+    chosen = (
         [teacher]
         if teacher
-        else [
-            teacher_name
-            for teacher_name in result.teachers
-            if document["teachers"][teacher_name]["samples_by_split"]["train"]
-        ]
+        else [name for name in found.teachers if document["teachers"][name]["samples_by_split"]["train"]]
     )
-    document["normalisation"] = {teacher_name: result.normalisation(teacher_name) for teacher_name in teacher_names}
+    document["normalisation"] = {name: found.normalisation(name) for name in chosen}
     if output is not None:
         _write(output, document)
     if as_json:
         print_json(document)
         return
-    out.print(pairs(_overview(document)))
-    for teacher_name, one in document["teachers"].items():
-        out.print()
-        out.print(pairs(_labels(one, document["normalisation"].get(teacher_name)), title=teacher_name))
+    print_pairs(_overview(document, show_all))
+    for name, one in document["teachers"].items():
+        say()
+        print_pairs(_labels(one, document["normalisation"].get(name), show_all), title=name)
     if output is not None:
-        out.print(f"\nwritten to {output}")
+        say(f"\nwritten to {output}")
+
+
+def _check_output(path: Path) -> None:
+    """Raise now, and not after the pass over the data, if a file cannot be written there."""
+    if path.is_dir() or not path.parent.is_dir():
+        there = "a folder" if path.is_dir() else "a folder that does not exist"
+        raise typer.BadParameter(f"expected a file in a folder that exists, got {there}: {path}", param_hint="--out")
 
 
 def report(
@@ -125,25 +209,36 @@ def report(
         "report"
     ),
     policy: PolicyOption = None,
-    title: Annotated[str | None, typer.Option("--title", help="Title; the name of the store by default.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title; the name of the store by default.", show_default=False)
+    ] = None,
     diversity: Annotated[bool, typer.Option("--diversity", help="Also the diversity score (about a minute).")] = False,
     version: Version = None,
     tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a report of STORE that people want to read: one HTML file that works offline, and a PDF."""
+    """Write a report of STORE as HTML and PDF.
+
+    One HTML file that works offline, and a PDF.
+    """
     from mlffstore.analysis.report import write_report
+    from mlffstore.analysis.validation import load_policy
 
     handle = ml.open(store)
-    snapshot = handle.snapshot(version, tag=tag)
-    with err.status(f"reading and drawing {len(snapshot):,} samples ..."):
+    with judged("--version or --tag", version="--version", tag="--tag"):
+        snapshot = handle.snapshot(version, tag=tag)
+    with judged("--policy"):
+        load_policy(policy)
+    if output.exists() and not output.is_dir():
+        raise typer.BadParameter(f"expected a folder, got a file: {output}", param_hint="--out")
+    with status(f"reading and drawing {counted(len(snapshot), 'sample')} ..."):
         html, pdf = write_report(
             snapshot, output, title=title, policy=policy, provenance=handle.provenance(), diversity=diversity
         )
     if as_json:
         print_json({"html": str(html), "pdf": str(pdf)})
         return
-    out.print(pairs([("html", str(html)), ("pdf", str(pdf))]))
+    print_pairs([("html", str(html)), ("pdf", str(pdf))])
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
@@ -155,18 +250,19 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _overview(d: dict[str, Any]) -> list[tuple[str, str]]:
+def _overview(d: dict[str, Any], show_all: bool) -> list[tuple[str, str]]:
     size = d["n_atoms"]
+    samplers, more = few(list(d["samplers"].items()), show_all)
     splits = ", ".join(f"{name} {one['samples']:,}" for name, one in d["splits"].items())
     lines = [
         ("samples", f"{d['samples']:,} ({splits})"),
         (
             "atoms",
-            f"{d['atoms']:,}; a sample {size['min']:.0f} to {size['max']:.0f}, median {size['quantiles']['0.5']:.0f}",
+            f"{d['atoms']:,}; {size['min']:.0f} to {size['max']:.0f} per sample, median {size['quantiles']['0.5']:.0f}",
         ),
         ("periodic", f"{d['periodic']:,} ({d['periodic'] / d['samples']:.0%})"),
         ("elements", f"{len(d['elements'])}, evenness {d['element_evenness']:.2f}"),
-        ("samplers", ", ".join(f"{k} {v:,}" for k, v in d["samplers"].items())),
+        ("samplers", ", ".join(f"{k} {v:,}" for k, v in samplers) + (f" and {more} more (--all)" if more else "")),
     ]
     if d["neighbours"]:
         text = ", ".join(f"{v:.1f} {k.replace('_', ' ')}" for k, v in d["neighbours"].items())
@@ -177,7 +273,7 @@ def _overview(d: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _labels(one: dict[str, Any], normal: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _labels(one: dict[str, Any], normal: dict[str, Any] | None, show_all: bool) -> list[tuple[str, str]]:
     energy, force, component = (
         one[k] for k in ("energy_eV_per_atom", "force_eV_per_angstrom", "force_component_eV_per_angstrom")
     )
@@ -194,8 +290,10 @@ def _labels(one: dict[str, Any], normal: dict[str, Any] | None) -> list[tuple[st
         lines.append(("stress rms, eV/A^3", text))
     if normal:
         fit = normal["element_energies_eV"]
-        few = list(fit["values"].items())
-        text = ", ".join(f"{k} {v:.3f}" for k, v in few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")
+        energies = list(fit["values"].items())
+        shown = energies if show_all else energies[:8]
+        more = f" and {len(energies) - len(shown)} more (--all)" if len(energies) > len(shown) else ""
+        text = ", ".join(f"{k} {v:.3f}" for k, v in shown) + more
         lines.append(("E0 (train), eV", f"{text}; rank {fit['rank']} of {fit['unknowns']}"))
         text = f"{fit['residual_mean_eV_per_atom']:.4f} +- {fit['residual_std_eV_per_atom']:.4f} eV/atom"
         lines.append(("referenced (train)", text))

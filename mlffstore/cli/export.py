@@ -11,17 +11,36 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.check import PolicyOption
-from mlffstore.cli.output import AsJson, StorePath, pairs, print_json, progress_bar
-from mlffstore.cli.output import out as console
-from mlffstore.data.labels import choose_teacher
-from mlffstore.data.splits import SPLITS
-from mlffstore.release.manifest import read_manifest
-from mlffstore.release.selection import select
-from mlffstore.store.describe import human_bytes
+from mlffstore.cli.output import (
+    AsJson,
+    StorePath,
+    Tag,
+    Version,
+    judged,
+    print_json,
+    print_pairs,
+    progress_bar,
+    remark,
+    say,
+)
+from mlffstore.errors import TeacherError
+from mlffstore.release.exporter import get_exporter
+from mlffstore.runtime.words import counted, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlffstore.store.snapshot import Snapshot
+
+#: As in `mlffstore.data.splits`, which imports numpy.
+SPLITS = ("train", "val", "test")
+
+#: Options by the arguments of the library that they set.
+_OPTIONS = {
+    "name": "--name", "version": "--release", "counts": "--counts", "since": "--from-release", "policy": "--policy",
+    "licence": "--licence", "codec": "--codec", "compression_level": "--level", "rounding": "--round",
+    "shard_nbytes": "--shard-gb", "exporter": "--format", "teacher": "--teacher",
+}  # fmt: skip
 #: Options that say something of a release's folder only, and of an HDF5 file too.
 _FOLDER = ("heads", "counts", "from_release", "policy", "allow_failing", "licence", "author", "description", "shard_gb")
 _HDF5 = ("name", "release", "codec", "level", "rounding")
@@ -36,26 +55,46 @@ def export(
     ] = Path("release"),
     teacher: Annotated[
         list[str] | None,
-        typer.Option("--teacher", "-t", help="Whose labels; a release for each by default. Repeat it for --heads."),
+        typer.Option(
+            "--teacher",
+            "-t",
+            help="Teacher of the labels; a release for each by default. Repeat it for --heads.",
+            show_default=False,
+        ),
     ] = None,
     heads: Annotated[
         bool, typer.Option("--heads", help="One release with the labels of all these teachers, in named columns.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the release; that of the store by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the release; that of the store by default.", show_default=False),
+    ] = None,
     release: Annotated[str, typer.Option("--release", help="Semantic version of the release.")] = "1.0.0",
     counts: Annotated[
-        str | None, typer.Option("--counts", metavar="TRAIN,VAL,TEST", help="Exact numbers of samples, split by root.")
+        str | None,
+        typer.Option(
+            "--counts", metavar="TRAIN,VAL,TEST", help="Exact numbers of samples, split by root.", show_default=False
+        ),
     ] = None,
     from_release: Annotated[
-        Path | None, typer.Option("--from-release", help="An older release: print and record what changed since.")
+        Path | None,
+        typer.Option(
+            "--from-release", help="An older release: print and record what changed since.", show_default=False
+        ),
     ] = None,
     policy: PolicyOption = None,
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Publish although the validation fails; the manifest says so.")
     ] = False,
-    licence: Annotated[str, typer.Option("--licence", help="SPDX identifier, such as CC-BY-4.0.")] = "",
-    author: Annotated[list[str] | None, typer.Option("--author", help="'Family, Given'; repeat it.")] = None,
-    description: Annotated[str, typer.Option("--description", help="A sentence or two for the card.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="SPDX identifier, such as CC-BY-4.0.", show_default=False)
+    ] = "",
+    author: Annotated[
+        list[str] | None, typer.Option("--author", help="'Family, Given'; repeat it.", show_default=False)
+    ] = None,
+    description: Annotated[
+        str, typer.Option("--description", help="A sentence or two for the card.", show_default=False)
+    ] = "",
     layout: Annotated[
         str, typer.Option("--format", "-f", help="'release', or another layout: see docs/how_to/release.md.")
     ] = "release",
@@ -63,66 +102,106 @@ def export(
     level: Annotated[int, typer.Option("--level", min=1, max=9, help="Of the compression.")] = 4,
     rounding: Annotated[
         list[str] | None,
-        typer.Option("--round", metavar="LABEL=STEP", help="Lossy: round forces or stress, such as forces=1e-4."),
+        typer.Option(
+            "--round",
+            metavar="LABEL=STEP",
+            help="Lossy: round forces or stress, such as forces=1e-4.",
+            show_default=False,
+        ),
     ] = None,
     shard_gb: Annotated[
-        float | None, typer.Option("--shard-gb", min=0.001, help="Cut into files of about so many uncompressed GB.")
+        float | None,
+        typer.Option(
+            "--shard-gb", min=0.001, help="Cut into files of about so many uncompressed GB.", show_default=False
+        ),
     ] = None,
-    version: Annotated[int | None, typer.Option("--version", min=0, help="Version of the store.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Tag of the store.")] = None,
+    version: Version = None,
+    tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a release from STORE: HDF5 with train, val and test, card, statistics, verdict, manifest with checksums."""
+    """Cut a release from STORE, or write another layout.
+
+    A release is a folder with HDF5 of train, val and test, card, statistics, verdict, and a manifest with checksums.
+    """
     handle = ml.open(store)
-    snap = handle.snapshot(version, tag=tag)
+    with judged("--version or --tag", version="--version", tag="--tag"):
+        snap = handle.snapshot(version, tag=tag)
     title = name or Path(handle.url).stem
     compression: dict[str, Any] = {"codec": codec, "compression_level": level, "rounding": _rounding(rounding or [])}
-    written: list[dict[str, Any]] = []
-    if layout != "release" or output.suffix in (".h5", ".hdf5"):
-        kind = "hdf5" if layout == "release" else layout
-        _refuse(
-            context, _FOLDER if kind == "hdf5" else (*_FOLDER, *_HDF5), f"one file or folder of the layout {kind!r}"
-        )
-        if len(teacher or ()) > 1:
-            raise typer.BadParameter(
-                f"expected one teacher for {output}, got {', '.join(teacher or ())}; cut a release, or export one by one",
-                param_hint="--teacher",
+    one_file = layout != "release" or output.suffix in (".h5", ".hdf5")
+    with judged(**_OPTIONS):
+        if one_file:
+            kind = "hdf5" if layout == "release" else layout
+            get_exporter(kind)
+            _refuse(
+                context, _FOLDER if kind == "hdf5" else (*_FOLDER, *_HDF5), f"one file or folder of the layout {kind!r}"
             )
-        teacher_name = choose_teacher(snap.teachers, teacher[0] if teacher else None)
-        options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
-        with progress_bar("samples") as progress, _warnings() as notes:
-            path = ml.get_exporter(kind)(
-                snap, output, teacher=teacher_name, progress=progress, **(options if kind == "hdf5" else {})
-            )
-        rows = {split: len(index) for split, index in select(snap, (teacher_name,)).items()}
-        entry: dict[str, Any] = {
-            "path": str(path),
-            "teacher": teacher_name,
-            "bytes": _size(path),
-            **rows,
-            "notes": notes,
-        }
-        written.append(entry | {"unlabelled": len(snap) - sum(rows.values())})
-    else:
-        chosen = [choose_teacher(snap.teachers, one) for one in teacher or snap.teachers or (None,)]
-        # A name that was given for one release is its name; otherwise the teacher tells several apart.
-        plain = heads or (name is not None and len(chosen) == 1)
-        for heads_of in [chosen] if heads else [[one] for one in chosen]:
-            with progress_bar("validating, then writing samples") as progress, _warnings() as notes:
-                path = ml.export_release(
-                    snap, output, name=title if plain else f"{title}-{heads_of[0]}", version=release,
-                    teacher=heads_of if heads else heads_of[0], counts=_counts(counts), since=from_release, policy=policy,
-                    allow_failing=allow_failing, licence=licence, authors=tuple(author or ()), description=description,
-                    shard_nbytes=None if shard_gb is None else int(shard_gb * 1e9), progress=progress, **compression,
-                )  # fmt: skip
-            entry = summary(path if path.is_dir() else path.parent)
-            left = len(snap) - sum(entry[split] for split in SPLITS)
-            written.append(entry | {"notes": notes, "unlabelled" if counts is None else "not_exported": left})
+            options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
+            written = [_one(snap, kind, output, _one_teacher(snap, teacher, output), options if kind == "hdf5" else {})]
+        else:
+            options = compression | {
+                "version": release, "counts": _counts(counts), "since": from_release, "policy": policy,
+                "allow_failing": allow_failing, "licence": licence, "authors": tuple(author or ()),
+                "description": description, "shard_nbytes": None if shard_gb is None else int(shard_gb * 1e9),
+            }  # fmt: skip
+            chosen = [_chosen(snap, one) for one in teacher or snap.teachers or (None,)]
+            # A name that was given for one release is its name; otherwise the teacher tells several apart.
+            plain = heads or (name is not None and len(chosen) == 1)
+            written = [
+                _release(snap, output, title if plain else f"{title}-{heads_of[0]}", heads_of, heads, options)
+                for heads_of in ([chosen] if heads else [[one] for one in chosen])
+            ]
     if as_json:
         print_json(written)
         return
     for entry in written:
         show(entry)
+
+
+def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Write one file or folder in a layout, and return what there is to say of it."""
+    from mlffstore.release.selection import select
+
+    with progress_bar("samples") as progress, _warnings() as notes:
+        path = get_exporter(kind)(snap, output, teacher=teacher, progress=progress, **options)
+    rows = {split: len(index) for split, index in select(snap, (teacher,)).items()}
+    entry: dict[str, Any] = {"path": str(path), "teacher": teacher, "bytes": _size(path), **rows, "notes": notes}
+    return entry | {"unlabelled": len(snap) - sum(rows.values())}
+
+
+def _release(
+    snap: Snapshot, output: Path, name: str, teachers: list[str], heads: bool, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Cut a release, and return what there is to say of it."""
+    with progress_bar("validating, then writing samples") as progress, _warnings() as notes:
+        path = ml.export_release(
+            snap, output, name=name, teacher=teachers if heads else teachers[0], progress=progress, **options
+        )
+    entry = summary(path if path.is_dir() else path.parent)
+    left = len(snap) - sum(entry[split] for split in SPLITS)
+    return entry | {"notes": notes, "unlabelled" if options["counts"] is None else "not_exported": left}
+
+
+def _one_teacher(snap: Snapshot, teacher: list[str] | None, output: Path) -> str:
+    """Return the teacher of a layout that has room for one."""
+    if len(teacher or ()) > 1 or (not teacher and len(snap.teachers) > 1):
+        raise typer.BadParameter(
+            f"expected one teacher for {output}, got {', '.join(teacher or snap.teachers)}; choose one, or cut a release",
+            param_hint="--teacher",
+        )
+    return _chosen(snap, teacher[0] if teacher else None)
+
+
+def _chosen(snap: Snapshot, teacher: str | None) -> str:
+    """Return a teacher of the store: the one that is asked for, or the only one."""
+    if teacher is not None and teacher not in snap.teachers:
+        known = ", ".join(snap.teachers) or "the store has no labels"
+        raise typer.BadParameter(
+            f"expected one of {known}, got {teacher!r}{nearest(teacher, snap.teachers)}", param_hint="--teacher"
+        )
+    if teacher is None and not snap.teachers:
+        raise TeacherError(f"{snap.url}: there are no labels here; label the samples first (mlffstore label)")
+    return teacher or snap.teachers[0]
 
 
 @contextlib.contextmanager
@@ -159,6 +238,8 @@ def _refuse(context: typer.Context, names: tuple[str, ...], what: str) -> None:
 
 def summary(folder: Path) -> dict[str, Any]:
     """Return what the command line says of a release."""
+    from mlffstore.release.manifest import read_manifest
+
     manifest = read_manifest(folder)
     return {
         "path": str(folder),
@@ -172,23 +253,33 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def show(entry: dict[str, Any]) -> None:
     """Print it."""
+    from mlffstore.store.describe import human_bytes
+
     counts = ", ".join(f"{split} {entry[split]:,}" for split in SPLITS)
     verdict = {True: "; validation passes", False: "; does NOT pass the validation", None: ""}[entry.get("valid")]
-    console.print(pairs([(entry["path"], f"{entry['teacher']}: {counts}; {human_bytes(entry['bytes'])}{verdict}")]))
-    if entry.get("unlabelled"):
-        console.print(f"{entry['unlabelled']:,} samples of the store have no label of {entry['teacher']}, not exported")
-    if entry.get("not_exported"):
-        console.print(
-            f"{entry['not_exported']:,} samples of the store are not exported: unlabelled, or beyond the counts"
+    print_pairs([(entry["path"], f"{entry['teacher']}: {counts}; {human_bytes(entry['bytes'])}{verdict}")])
+    empty = [split for split in SPLITS if not entry[split]]
+    if empty:
+        remark(
+            f"warning: {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} EMPTY: too few roots for all splits"
         )
+    if entry.get("unlabelled"):
+        n = entry["unlabelled"]
+        have = "has" if n == 1 else "have"
+        say(f"{counted(n, 'sample')} of the store {have} no label of {entry['teacher']}, not exported")
+    if entry.get("not_exported"):
+        n = entry["not_exported"]
+        are = "is" if n == 1 else "are"
+        say(f"{counted(n, 'sample')} of the store {are} not exported: unlabelled, or beyond the counts")
     for note in entry.get("notes", ()):
-        console.print(note, soft_wrap=True)
+        say(note)
     since = entry.get("since")
     if since:
         total = {what: sum(since[what].values()) for what in ("added", "removed")}
-        console.print(
-            f"since {since['name']} {since['version']}: {total['added']:,} samples added, {total['removed']:,} removed, "
-            f"{since['relabelled']:,} relabelled, {since['moved']:,} moved to another split: a {since['bump']} version"
+        say(
+            f"since {since['name']} {since['version']}: {counted(total['added'], 'sample')} added, {total['removed']:,} "
+            f"removed, {since['relabelled']:,} relabelled, {since['moved']:,} moved to another split: a {since['bump']} "
+            "version"
         )
 
 

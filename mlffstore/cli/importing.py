@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, err, out, pairs, print_json
-from mlffstore.errors import DataError, StoreNotFoundError
+from mlffstore.cli.output import AsJson, ShowAll, few, judged, print_json, print_pairs, remark, status
+from mlffstore.errors import StoreNotFoundError
+from mlffstore.runtime.words import counted
 
 
 def _pairs(option: str, items: list[str]) -> list[tuple[str, str]]:
     parsed = [item.partition("=")[::2] for item in items]
     if not all(name and value for name, value in parsed):
-        raise DataError(f"{option}: expected NAME=VALUE, got {' '.join(items)!r}")
+        raise typer.BadParameter(f"expected NAME=VALUE, got {' '.join(items)!r}", param_hint=option)
     return parsed
 
 
@@ -31,7 +32,8 @@ def _keys(items: list[str]) -> dict[str, Any]:
 
 def import_(
     paths: Annotated[
-        list[str], typer.Argument(help="Files to read, then the STORE to append to.", metavar="FILE... STORE")
+        list[str],
+        typer.Argument(help="Files to read, then the STORE to append to.", metavar="FILE... STORE", show_default=False),
     ],
     teacher: Annotated[str, typer.Option("--teacher", "-t", help="Whose labels the files hold.")] = "dft",
     format: Annotated[
@@ -89,11 +91,20 @@ def import_(
     batch_samples: Annotated[
         int, typer.Option("--batch-samples", min=1, help="Samples that are read and written as a block.")
     ] = 2048,
-    precision: Annotated[str, typer.Option("--precision", help="dtype of positions of a new store.")] = "float32",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="dtype of positions of a new store: float32 (by default) or float64.",
+            show_default=False,
+        ),
+    ] = None,
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import the samples of FILEs, with their labels, into STORE, which is made if it does not exist.
+    """Import files, with their labels, into STORE.
 
+    The store is made if it does not exist.
     Reads anything that ASE reads, SPICE HDF5, and SDF or SMILES (hydrogens are added). Every file is checked before
     anything is stored. What the files hold and the store does not take is listed.
     """
@@ -102,48 +113,73 @@ def import_(
     from mlffstore.importing.wording import Wording
 
     if len(paths) < 2:
-        raise DataError("import: expected at least one FILE and then the STORE, got one path")
+        raise typer.BadParameter(
+            "expected at least one FILE and then the STORE, got one path", param_hint="FILE... STORE"
+        )
     *files, store = paths
-    options = Options(
-        teacher=teacher,
-        format=format,
-        keys=_keys(keys or []),
-        columns={name: unit for name, _, unit in (item.partition("=") for item in columns or [])},
-        units=dict(_pairs("--units", units or [])),
-        stress_sign=stress_sign,
-        charge=charge,
-        multiplicity=multiplicity,
-        spin=spin,
-        elements=tuple(symbol.strip() for symbol in elements.split(",") if symbol.strip()),
-        root=root,
-        source=source,
-        require=() if require.strip() in ("", "none") else tuple(name.strip() for name in require.split(",")),
-        batch_samples=batch_samples,
-        add_hydrogens=add_hydrogens,
-        allow_no_hydrogen=allow_no_hydrogen,
-        check_stress=check_stress,
-        on_error=on_error,  # type: ignore[arg-type]  # checked there
-        on_duplicate=on_duplicate,  # type: ignore[arg-type]
-        wording=Wording("command line"),
-    )
+    with judged("the options"):
+        options = Options(
+            teacher=teacher,
+            format=format,
+            keys=_keys(keys or []),
+            columns=_columns(columns or []),
+            units=dict(_pairs("--units", units or [])),
+            stress_sign=stress_sign,
+            charge=charge,
+            multiplicity=multiplicity,
+            spin=spin,
+            elements=tuple(symbol.strip() for symbol in elements.split(",") if symbol.strip()),
+            root=root,
+            source=source,
+            require=() if require.strip() in ("", "none") else tuple(name.strip() for name in require.split(",")),
+            batch_samples=batch_samples,
+            add_hydrogens=add_hydrogens,
+            allow_no_hydrogen=allow_no_hydrogen,
+            check_stress=check_stress,
+            on_error=on_error,  # type: ignore[arg-type]  # checked there
+            on_duplicate=on_duplicate,  # type: ignore[arg-type]
+            wording=Wording("command line"),
+        )
+        options.reader(), options.extra()  # keys, units and columns are checked there
     target: str | ml.Store = store
     with contextlib.suppress(StoreNotFoundError):
         target = ml.open(store, mode="a")
-    new = {"precision": precision} if target is store else None
-    with err.status("importing ...") as status:
+    new = {"precision": precision or "float32"} if isinstance(target, str) else None
+    if precision not in (None, "float32", "float64"):
+        raise typer.BadParameter(f"expected float32 or float64, got {precision!r}", param_hint="--precision")
+    if precision is not None and isinstance(target, ml.Store) and precision != target.precision:
+        raise typer.BadParameter(
+            f"expected {target.precision}, which {store} has since it was made, got {precision}",
+            param_hint="--precision",
+        )
+    with status("importing ...") as change:
         report = run_import(
             [Path(file) for file in files],
             target,
             options,
             new,
-            lambda n: status.update(f"importing ... {n:,} samples"),
+            lambda n: change(f"importing ... {counted(n, 'sample')}"),
         )
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    for text in (*report.warnings, *report.reasons):
-        err.print(f"warning: {text}", markup=False)
+    shown, more = few([*report.warnings, *report.reasons], show_all)
+    for text in shown:
+        remark(f"warning: {text}")
+    if more:
+        remark(f"... and {counted(more, 'more warning')}; --all shows all of them")
     rows = report.summary()
     with contextlib.suppress(StoreNotFoundError):
         rows.append(("store", f"{store}, version {ml.open(store).version}"))
-    out.print(pairs(rows))
+    print_pairs(rows)
+
+
+def _columns(items: list[str]) -> dict[str, str]:
+    """Return the user columns and their units, which may be left out."""
+    columns: dict[str, str] = {}
+    for item in items:
+        name, _, unit = item.partition("=")
+        if not name or name in columns:
+            raise typer.BadParameter(f"expected each NAME=UNIT once, got {' '.join(items)!r}", param_hint="--column")
+        columns[name] = unit
+    return columns

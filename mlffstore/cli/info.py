@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, grid, out, pairs, print_json
-from mlffstore.store.describe import describe, lines
+from mlffstore.cli.output import AsJson, ShowAll, StorePath, print_grid, print_json, print_pairs, say
+
+if TYPE_CHECKING:
+    from mlffstore.store.snapshot import Snapshot
 
 
-def info(store: StorePath, as_json: AsJson = False) -> None:
-    """Say what is in STORE: samples, atoms, elements, teachers, bytes, versions, last commits."""
-    about = describe(ml.open(store))
+def info(store: StorePath, show_all: ShowAll = False, as_json: AsJson = False) -> None:
+    """Say what is in STORE, at a glance.
+
+    Samples, atoms, elements, teachers, splits, bytes, versions and the last commits.
+    """
+    from mlffstore.store.describe import describe, lines
+
+    handle = ml.open(store)
+    about = describe(handle)
+    counts = _samples_by_split(handle.snapshot(about["version"]))
+    about["samples_by_split"] = counts if isinstance(counts, dict) else None
     if as_json:
         print_json(about)
         return
-    out.print(pairs(lines(about), title=about["url"]))
-    rows = [
+    rows = [row for row in lines(about, show_all=show_all) if row[0] != "splits"]
+    print_pairs([*rows, ("splits", _splits(counts, about["splits"]))], title=about["url"])
+    commits = [
         [str(c["version"]), c["time"], c["operation"], f"{c['samples']:,}", c["key"] or ""]
         for c in about["last_commits"]
     ]
-    out.print()
-    out.print(grid(["version", "time", "operation", "samples", "key"], rows, title="last commits"))
+    say()
+    print_grid(["version", "time", "operation", "samples", "key"], commits, title="last commits")
+
+
+def _samples_by_split(snapshot: Snapshot) -> dict[str, int] | str:
+    """Return the samples of each split, for which the roots of all samples are read, or why they cannot be read."""
+    import numpy as np
+
+    from mlffstore.data.splits import SPLITS
+    from mlffstore.errors import StoreError
+
+    try:
+        counts = np.bincount(snapshot.split_codes(), minlength=len(SPLITS))
+    except StoreError as error:  # the rest of what there is to say comes from the log
+        return str(error)
+    return {split: int(n) for split, n in zip(SPLITS, counts, strict=False)}
+
+
+def _splits(counts: dict[str, int] | str, wanted: dict[str, float]) -> str:
+    """Return in words what the splits hold, and what was asked for."""
+    if isinstance(counts, str):
+        return f"cannot be counted: {counts}; 'mlffstore verify STORE --full' lists all damage"
+    asked = ", ".join(f"{name} {share:.4g}" for name, share in ((name, 100 * wanted.get(name, 0)) for name in counts))
+    total = sum(counts.values())
+    if not total:
+        return f"none yet; wanted, in %: {asked}"
+    shares = ", ".join(f"{name} {n:,} ({n / total:.1%})" for name, n in counts.items())
+    empty = " and ".join(name for name, n in counts.items() if not n and wanted.get(name))
+    return f"{shares}; wanted, in %: {asked}" + (f"; EMPTY: {empty}" if empty else "")

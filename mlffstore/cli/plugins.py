@@ -1,4 +1,4 @@
-"""`mlffstore teachers` and `mlffstore generators`: what is installed."""
+"""`mlffstore teachers` and `mlffstore generators`: what is installed, and whether it works."""
 
 from __future__ import annotations
 
@@ -6,24 +6,95 @@ import dataclasses
 import inspect
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlffstore.cli.output import AsJson, err, grid, out, pairs, print_json, progress_bar
-from mlffstore.contracts.registry import available, get_generator, get_teacher
-from mlffstore.errors import DataError, MlffstoreError, TeacherError
+from mlffstore.cli.output import (
+    AsJson,
+    ShowAll,
+    few,
+    judged,
+    print_grid,
+    print_json,
+    print_pairs,
+    progress_bar,
+    remark,
+    say,
+    status,
+)
+from mlffstore.contracts.registry import available, get_generator, get_teacher, load
+from mlffstore.errors import MissingDependencyError, MlffstoreError, TeacherError
+from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
+    from mlffstore.contracts.protocols import Teacher
     from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.plan import Planned
 
+Weights = Annotated[
+    str | None, typer.Option("--weights", help="File with the weights of the teacher.", show_default=False)
+]
+TeacherOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-O", metavar="NAME=VALUE", help="Option of the teacher, such as device=cuda. Repeat it.",
+        show_default=False,
+    ),
+]  # fmt: skip
 
-def _first_line(point: EntryPoint) -> str:
-    return (inspect.getdoc(point.load()) or "").split("\n")[0]
+
+def teacher_options(weights: str | None, items: list[str] | None) -> dict[str, Any]:
+    """Return the options of a teacher from the command line: values are JSON, or text where they are not."""
+    options: dict[str, Any] = {} if weights is None else {"weights": weights}
+    for item in items or []:
+        name, equals, text = item.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise typer.BadParameter(f"expected NAME=VALUE, such as device=cuda, got {item!r}", param_hint="--option")
+        if name in options:
+            given = "--weights and --option" if name == "weights" and weights is not None else "--option"
+            raise typer.BadParameter(f"expected one value of {name!r}, got several", param_hint=given)
+        try:
+            options[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            options[name] = text
+    return options
+
+
+def make_teacher(name: str, options: dict[str, Any]) -> Teacher:
+    """Return a teacher; a name or an option that does not exist is wrong usage."""
+    with judged("--teacher, --weights or --option"):
+        return get_teacher(name, **options)
+
+
+def _listed(kind: str, ask: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what there is to say of every plugin of a kind. One that breaks is listed as broken, the others are asked.
+
+    Parameters
+    ----------
+    kind : {"teacher", "generator"}
+    ask : callable
+        Returns what a plugin of that name says of itself.
+    """
+    out = []
+    for name in available(kind):
+        try:
+            about = {
+                "state": "installed",
+                "about": (inspect.getdoc(load(kind, name)) or "").split("\n")[0],
+                **ask(name),
+            }
+        except MissingDependencyError as error:
+            about = {"state": "not installed", "about": str(error)}
+        except MlffstoreError as error:
+            about = {"state": "broken", "about": str(error)}
+        except Exception as error:  # a plugin may come from anywhere, and fail in any way
+            about = {"state": "broken", "about": f"{type(error).__name__}: {error}"}
+        out.append({"name": name, "installed": about["state"] == "installed", **about})
+    return out
 
 
 teachers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -31,54 +102,60 @@ teachers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 @teachers_app.callback()
 def teachers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the teachers, what they label, and how to install what is missing; or check one of them."""
+    """List the teachers, or check one of them.
+
+    What each labels, and how to install what is missing. A teacher that breaks is listed as broken.
+    """
     if context.invoked_subcommand is not None:
         return
-    plugins: list[dict[str, Any]] = []
-    for name, point in available("teacher").items():
-        try:
-            teacher = get_teacher(name)
-            # What would have to be fetched first is not asked what it knows.
-            about = {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
-            plugins.append({"name": name, "installed": True, "about": _first_line(point), **about})
-        except TeacherError as error:  # it needs an option, such as its weights
-            needs = str(error).partition(": expected ")[2].partition(", got")[0]
-            plugins.append({"name": name, "installed": True, "about": f"{_first_line(point)} Needs {needs or error}."})
-        except (MlffstoreError, ImportError) as error:
-            plugins.append({"name": name, "installed": False, "about": str(error)})
+    found = _listed("teacher", _about_teacher)
     if as_json:
-        print_json(plugins)
+        print_json(found)
         return
     rows = [
         [
             one["name"],
-            "yes" if one["installed"] else "no",
+            {"installed": "yes", "not installed": "no"}.get(one["state"], one["state"]),
             ", ".join(one.get("domains", ())),
             ", ".join(one.get("properties", ())),
             str(len(one["elements"])) if one.get("elements") else "",
             one.get("licence", ""),
             one["about"],
         ]
-        for one in plugins
+        for one in found
     ]
-    out.print(grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows))
+    print_grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows)
+
+
+def _about_teacher(name: str) -> dict[str, Any]:
+    """Return what a teacher says of itself; one that lacks an option, such as its weights, says which."""
+    try:
+        teacher = get_teacher(name)
+    except TeacherError as error:
+        needs = str(error).partition(": expected ")[2].partition(", got")[0]
+        doc = (inspect.getdoc(load("teacher", name)) or "").split("\n")[0]
+        return {"about": f"{doc} Needs {needs or error}."}
+    # What would have to be fetched first is not asked what it knows.
+    return {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
 
 
 @teachers_app.command("check")
 def check(
     name: Annotated[str, typer.Argument(help="Name of the teacher.", metavar="NAME", show_default=False)],
-    weights: Annotated[str | None, typer.Option("--weights", help="File with the weights of the teacher.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-O", help="Option of the teacher, such as device=cuda. Repeat it.")
-    ] = None,
+    weights: Weights = None,
+    option: TeacherOptions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a teacher keeps its contract: invariances, derivatives, signs, units. Exit code 1 if it does not."""
+    """Check that a teacher keeps its contract.
+
+    Invariances, derivatives, signs and units are checked on small structures. The exit code is 1 if a check fails.
+    """
     from mlffstore.contracts.conformance import check as examine
     from mlffstore.contracts.conformance import failed
 
-    teacher = get_teacher(name, **teacher_options(weights, option))
-    with err.status(f"checking {name} ..."):
+    with judged("NAME, --weights or --option"):
+        teacher = get_teacher(name, **teacher_options(weights, option))
+    with status(f"checking {name} ..."):
         checks = examine(teacher)
     bad = failed(checks)
     if as_json:
@@ -87,9 +164,9 @@ def check(
     else:
         verdict = {True: "passed", False: "FAILED", None: ""}
         rows = [[c.name, verdict[c.passed], _text(c.figure), _text(c.limit), c.unit, c.note] for c in checks]
-        out.print(f"{teacher.info.name}: {teacher.info.fingerprint}", markup=False)
-        out.print(grid(["check", "", "figure", "limit", "unit", ""], rows))
-        out.print(f"{len(bad)} of {len(checks)} checks failed" if bad else "all checks passed")
+        say(f"{teacher.info.name}: {teacher.info.fingerprint}")
+        print_grid(["check", "", "figure", "limit", "unit", ""], rows)
+        say(f"{len(bad)} of {counted(len(checks), 'check')} failed" if bad else "all checks passed")
     if bad:
         raise typer.Exit(1)
 
@@ -102,42 +179,26 @@ def _text(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2g}"
 
 
-def teacher_options(weights: str | None, items: list[str] | None) -> dict[str, Any]:
-    """Return the options of a teacher from the command line: values are JSON, or text where they are not."""
-    options: dict[str, Any] = {} if weights is None else {"weights": weights}
-    for item in items or []:
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise DataError(f"--option: expected NAME=VALUE, got {item!r}")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
-
-
 generators_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 @generators_app.callback()
 def generators(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the generators, their options and the classes of seeds; or plan what a recipe will make."""
+    """List the generators, or try a recipe.
+
+    Their options and defaults, and how to install what is missing. A generator that breaks is listed as broken.
+    """
     if context.invoked_subcommand is not None:
         return
-    plugins: list[dict[str, Any]] = []
-    for name, point in available("generator").items():
-        try:
-            options = get_generator(name).provenance().get("options", {})
-            plugins.append({"name": name, "installed": True, "about": _first_line(point), "options": options})
-        except (MlffstoreError, ImportError) as error:
-            plugins.append({"name": name, "installed": False, "about": str(error), "options": {}})
+    found = _listed("generator", lambda name: {"options": get_generator(name).provenance().get("options", {})})
     if as_json:
-        print_json(plugins)
+        print_json([{"options": {}, **one} for one in found])
         return
-    for one in plugins:
-        out.print(f"[bold]{one['name']}[/bold]{'' if one['installed'] else ' (not installed)'}  {one['about']}")
-        for option, value in one["options"].items():
-            out.print(f"    {option} = {value}", markup=False)
+    for one in found:
+        state = "" if one["installed"] else f" ({one['state']})"
+        say(f"{one['name']}{state}  {one['about']}")
+        for option, value in one.get("options", {}).items():
+            say(f"    {option} = {value}")
 
 
 @generators_app.command("plan")
@@ -146,7 +207,10 @@ def plan(
     count: Annotated[int, typer.Option("--samples", "-n", min=1, help="Samples to try of each part.")] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Try a few samples of every part of RECIPE and say what it will make and how long that takes. Nothing is stored."""
+    """Say what RECIPE will make, and how long it takes.
+
+    A few samples of every part are made and labelled. Nothing is stored. The exit code is 1 if a part cannot be made.
+    """
     from mlffstore.pipeline.plan import plan as make_plan
     from mlffstore.pipeline.recipe import load_recipe
 
@@ -166,13 +230,15 @@ def plan(
         )  # fmt: skip
     else:
         rows = [[one.part, f"{one.samples:,}", f"{one.samples / total:.0%}", *_figures(one)] for one in parts]
-        headings = ["part", "samples", "share", "accepted", "s a sample", "hours", "elements", "atoms", "rejected"]
-        out.print(grid(headings, rows))
-        out.print()
-        out.print(
-            f"{total:,} samples, {periodic:.0%} periodic, {len(elements)} elements seen in {count} of each part; about "
-            f"{hours:,.1f} hours on one process like this, {total / max(hours, 1e-9):,.0f} samples per hour"
+        headings = ["part", "samples", "share", "accepted", "s per sample", "hours", "elements", "atoms", "rejected"]
+        print_grid(headings, rows)
+        say()
+        say(
+            f"{counted(total, 'sample')}, {periodic:.0%} periodic, {counted(len(elements), 'element')} seen in {count} of "
+            "each part"
         )
+        if hours:
+            say(f"about {hours:,.1f} hours on one process like this, {total / hours:,.0f} samples per hour")
     if bad:
         raise typer.Exit(1)
 
@@ -191,22 +257,26 @@ def _figures(one: Planned) -> list[str]:
 @generators_app.command("account")
 def account(
     recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE", show_default=False)],
+    show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what the store of RECIPE holds of it, now or afterwards. Exit code 1 if a part departs from the plan."""
+    """Say what the store of RECIPE holds of it.
+
+    The exit code is 1 if a part departs from the plan.
+    """
     from mlffstore.pipeline.account import account as make_account
     from mlffstore.pipeline.recipe import load_recipe
 
-    account = make_account(load_recipe(recipe))
+    found = make_account(load_recipe(recipe))
     if as_json:
-        print_json({**dataclasses.asdict(account), "drift": account.drift})
+        print_json({**dataclasses.asdict(found), "drift": found.drift})
     else:
-        _print_account(account)
-    if account.drift:
+        _print_account(found, show_all)
+    if found.drift:
         raise typer.Exit(1)
 
 
-def _print_account(account: Account) -> None:
+def _print_account(found: Account, show_all: bool) -> None:
     from mlffstore.pipeline.plan import SIZES
 
     rows = [
@@ -215,22 +285,26 @@ def _print_account(account: Account) -> None:
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.reasons.items())[:2]),
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.skipped.items())[:1]),
         ]
-        for one in account.parts
+        for one in found.parts
     ]  # fmt: skip
     headings = ["part", "wanted", "accepted", "rejected", "tasks", "refills", "rejected for", "draws without structure"]
-    out.print(grid(headings, rows))
-    out.print()
-    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, account.sizes, strict=True) if n]
-    out.print(
-        pairs(
-            [
-                ("in all", account.line),
-                ("atoms", f"{account.atoms:,}; samples by size {', '.join(sizes)}"),
-                ("samples with", ", ".join(f"{symbol} {n:,}" for symbol, n in account.elements.items())),
-                ("classes", ", ".join(f"{name} {n:,}" for name, n in account.classes.items())),
-                ("samplers", ", ".join(f"{name} {n:,}" for name, n in account.samplers.items())),
-            ]
-        )
+    print_grid(headings, rows)
+    say()
+    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, found.sizes, strict=True) if n]
+    print_pairs(
+        [
+            ("in all", found.line),
+            ("atoms", f"{found.atoms:,}; samples by size {', '.join(sizes)}"),
+            ("samples with", _figures_by_name(found.elements, show_all)),
+            ("classes", _figures_by_name(found.classes, show_all)),
+            ("samplers", _figures_by_name(found.samplers, show_all)),
+        ]
     )
-    for line in account.drift:
-        err.print(f"drift: {line}", markup=False)
+    for line in found.drift:
+        remark(f"drift: {line}")
+
+
+def _figures_by_name(figures: dict[str, int], show_all: bool) -> str:
+    """Return a line such as ``C 12, H 40``, cut if it is long."""
+    shown, more = few(list(figures.items()), show_all)
+    return ", ".join(f"{name} {n:,}" for name, n in shown) + (f" and {more} more (--all)" if more else "")

@@ -7,24 +7,35 @@ from typing import Annotated
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, print_json
+from mlffstore.cli.output import AsJson, StorePath, judged, print_json, say
 
 
 def tag(
     store: StorePath,
-    name: Annotated[str | None, typer.Argument(help="The tag; without it, the tags are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The tag; without it, the tags are listed.", show_default=False)
+    ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=0, help="Which version; the latest by default.")
+        int | None,
+        typer.Option("--version", min=0, help="Which version; the latest by default.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name a version of STORE. A tag never moves."""
+    """Name a version of STORE, or list the tags.
+
+    A tag never moves.
+    """
+    if name is None and version is not None:
+        raise typer.BadParameter("expected a NAME for this version, got none", param_hint="--version")
     handle = ml.open(store, mode="r" if name is None else "a")
     if name is not None:
-        handle.tag(name, version)
+        with judged("--version", tag="NAME", version="--version"):
+            handle.tag(name, version)
     tags = handle.tags if name is None else {name: handle.tags[name]}
     if as_json:
         print_json(tags)
         return
-    for one, target in tags.items():
-        typer.echo(f"{one} = version {target}")
+    for tag_name, target in tags.items():
+        say(f"{tag_name} = version {target}")
+    if not tags:
+        say("no tags yet")

@@ -5,15 +5,16 @@ What an exporter must be is `mlffstore.release.exporter`.
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import json
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
-from mlffstore.errors import RegistryError
+from mlffstore.errors import MlffstoreError, PluginError, RegistryError
+from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mlffstore.contracts.protocols import Generator, Teacher
 
@@ -34,13 +35,57 @@ def load(kind: str, name: str) -> Any:
         If there is no plugin of that name; the message lists those that are installed.
     MissingDependencyError
         If the plugin needs a package that is not installed.
+    PluginError
+        If the plugin cannot be imported for another reason. Other plugins are not affected.
     """
     known = available(kind)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise RegistryError(f"{kind}: expected one of {', '.join(known) or '(none installed)'}, got {name!r}{hint}")
-    return known[name].load()
+        raise RegistryError(
+            f"{kind}: expected one of {', '.join(known) or '(none installed)'}, got {name!r}{nearest(name, known)}"
+        )
+    point = known[name]
+    try:
+        return point.load()
+    except MlffstoreError:
+        raise
+    except Exception as error:  # a plugin may come from anywhere, and fail in any way
+        package = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
+        raise PluginError(
+            f"{kind} {name!r}{package} is broken: {point.value} cannot be imported ({type(error).__name__}: {error}); "
+            "update or remove that package"
+        ) from error
+
+
+def _check_options(kind: str, name: str, factory: Any, options: Mapping[str, Any]) -> None:
+    """Raise `RegistryError` if a plugin does not have one of these options."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # built in, without a signature
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        has = f"expected one of {', '.join(known)}" if known else "it has no options"
+        raise RegistryError(f"{kind} {name!r}: unknown option {unknown[0]!r}{nearest(unknown[0], known)} ({has})")
+
+
+def _make(kind: str, name: str, arguments: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """Return what a plugin makes of these options."""
+    factory = load(kind, name)
+    _check_options(kind, name, factory, options)
+    try:
+        return factory(*arguments, **options)
+    except (MlffstoreError, ImportError):
+        raise
+    except Exception as error:  # wrong values, which each plugin refuses in its own way
+        if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+            raise RegistryError(f"{kind} {name!r}: unknown option; {error}") from error
+        given = ", ".join([*map(repr, arguments), *(f"{option}={value!r}" for option, value in options.items())])
+        raise PluginError(
+            f"{kind} {name!r} cannot be made with {given or 'its defaults'}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def get_teacher(name: str, /, **options: Any) -> Teacher:
@@ -61,16 +106,16 @@ def get_teacher(name: str, /, **options: Any) -> Teacher:
     Raises
     ------
     RegistryError
-        If there is no teacher of that name.
+        If there is none of that name, or it does not have one of these options.
     MissingDependencyError
         If the teacher needs a package that is not installed.
     TeacherError
-        If the teacher cannot be made from these options.
+        If it cannot be made from these options.
+    PluginError
+        If it is broken, or fails with these options in a way that is not its own.
     """
     name, colon, argument = name.partition(":")
-    if colon:
-        return cast("Teacher", load("teacher", name)(argument, **options))
-    return cast("Teacher", load("teacher", name)(**options))
+    return cast("Teacher", _make("teacher", name, [argument] if colon else [], options))
 
 
 _shared: dict[tuple[str, str], Teacher] = {}
@@ -86,4 +131,4 @@ def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
 
 def get_generator(name: str, /, **options: Any) -> Generator:
     """Return a generator by name, such as ``get_generator("crystals", rattle=0.1)``."""
-    return cast("Generator", load("generator", name)(**options))
+    return cast("Generator", _make("generator", name, [], options))

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlffstore.runtime.words import counted
+
 if TYPE_CHECKING:
     from mlffstore.importing.account import KeyUse
 
@@ -55,16 +57,16 @@ class ImportReport:
 
     def summary(self) -> list[tuple[str, str]]:
         """Return the report as names and texts, one for each line: what `mlffstore import` prints."""
-        where = f"{len(self.files)} files" if len(self.files) > 1 else self.files[0]
-        rows = [("imported", f"{self.samples:,} samples, {self.atoms:,} atoms from {where}")]
+        where = self.files[0] if len(self.files) == 1 else counted(len(self.files), "file")
+        rows = [("imported", f"{counted(self.samples, 'sample')}, {counted(self.atoms, 'atom')} from {where}")]
         counts = {
-            "skipped": (self.skipped, "samples that an earlier import of these files had written"),
-            "duplicates": (self.duplicates, "samples left out, the store has their structures already"),
-            "quarantine": (self.rejected, "samples that could not be stored"),
-            "unreadable": (self.unreadable, "records without a structure"),
-            "hydrogens": (self.hydrogens_added, "added by RDKit"),
+            "skipped": (self.skipped, "sample", "written by an earlier import of these files"),
+            "duplicates": (self.duplicates, "sample", "left out, the store has the structures already"),
+            "quarantine": (self.rejected, "sample", "could not be stored"),
+            "unreadable": (self.unreadable, "record", "without a structure"),
+            "hydrogens": (self.hydrogens_added, "hydrogen", "added by RDKit"),
         }
-        rows += [(name, f"{n:,} {text}") for name, (n, text) in counts.items() if n]
+        rows += [(name, f"{counted(n, noun)} {text}") for name, (n, noun, text) in counts.items() if n]
         for fate in ("kept", "renamed", "converted", "obeyed", "left out"):
             names: Counter[str] = Counter()
             for use in self.keys:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlffstore.pipeline.recipe import Checks, Name, Splits, Strict, read_document
+from mlffstore.pipeline.document import read_document
+from mlffstore.pipeline.recipe import Checks, Name, Splits, Strict
 
 if TYPE_CHECKING:
     from pathlib import Path

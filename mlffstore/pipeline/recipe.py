@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
-from mlffstore.errors import RecipeError, missing_dependency, problems_message
+from mlffstore.pipeline.document import read_document
 
-try:
-    import yaml
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-except ImportError as _error:
-    raise missing_dependency("pydantic and pyyaml", "cli", "running a recipe") from _error
+if TYPE_CHECKING:
+    from pathlib import Path
 
-Document = TypeVar("Document", bound="Strict")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -25,6 +22,16 @@ class Strict(BaseModel):
     """A mapping whose unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any) -> Any:
+        """Refuse yes, no, true and false, which pydantic would take for 1 and 0."""
+        if isinstance(value, bool):  # no key of a recipe is a switch; the options of a plugin are mappings
+            raise ValueError(
+                f"expected a value, got {str(value).lower()} (yes, no, on and off mean true and false in YAML)"
+            )
+        return value
 
 
 class Part(Strict):
@@ -152,27 +159,3 @@ def load_recipe(path: str | Path) -> Recipe:
         The message lists all problems, each with its place in the file.
     """
     return read_document(path, Recipe)
-
-
-def read_document(path: str | Path, model: type[Document]) -> Document:
-    """Read a YAML file and check it against a model; raise `RecipeError` with all problems."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: expected YAML, got a syntax error: {error}") from error
-    if not isinstance(document, dict):
-        needed = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
-        raise RecipeError(f"{path}: expected a mapping with {needed}, got {type(document).__name__}")
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}"
-            + ("" if one["type"] == "missing" else f", got {str(one['input'])[:60]!r}")
-            for one in error.errors()
-        ]
-        raise RecipeError(problems_message(f"{path}: the recipe cannot be run:", problems)) from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.contracts.registry import get_generator, get_teacher
-from mlffstore.errors import MlffstoreError, RecipeError
+from mlffstore.errors import MlffstoreError, PluginError, RecipeError, RegistryError
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.task import Outcome, run_task
 from mlffstore.runtime.processes import local_pool
@@ -75,8 +75,8 @@ def prepare(recipe: Recipe) -> Store:
         try:
             generators[part.name] = dict(get_generator(part.generator, **part.options).provenance())
             teachers[part.name] = get_teacher(part.teacher, **part.teacher_options).info
-        except TypeError as error:
-            raise RecipeError(f"part {part.name!r}: an option that does not exist: {error}") from error
+        except (RegistryError, PluginError) as error:
+            raise RecipeError(f"part {part.name!r}: {error}") from error
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "software": software(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlffstore.runtime.words import counted
+
 if TYPE_CHECKING:
     from mlffstore.store.history import Commit
     from mlffstore.store.snapshot import Snapshot
@@ -62,13 +64,14 @@ def describe(store: Describable) -> dict[str, Any]:
     return out
 
 
-def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the description of a store as pairs of a heading and a line of text."""
+def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, str]]:
+    """Return the description of a store as pairs of a heading and a line of text; long lists are cut unless all is shown."""
     n = about["samples"]
     share = f" ({100 * about['periodic'] / n:.0f} %)" if n else ""
     elements = sorted(about["elements"], key=lambda symbol: -about["elements"][symbol])
-    shown = " ".join(elements[:24]) + (f" and {len(elements) - 24} more" if len(elements) > 24 else "")
-    ratio = f", {about['nbytes_raw'] / about['nbytes']:.2f} x smaller than raw" if about["nbytes"] else ""
+    few = len(elements) if show_all else 24
+    shown = " ".join(elements[:few]) + (f" and {len(elements) - few} more" if len(elements) > few else "")
+    raw = f"; {human_bytes(about['nbytes_raw'])} uncompressed" if about["nbytes"] else ""
     sizes = f", {about['n_atoms_min']} to {about['n_atoms_max']} per sample" if n else ""
     out = [
         ("samples", f"{n:,}"),
@@ -77,7 +80,7 @@ def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("elements", f"{len(elements)}: {shown}" if elements else "none yet"),
         ("teachers", ", ".join(f"{teacher} ({count:,})" for teacher, count in about["teachers"].items()) or "none yet"),
         ("quarantined", f"{about['quarantined']:,}"),
-        ("bytes", f"{human_bytes(about['nbytes'])} in {about['segments']:,} segments{ratio}"),
+        ("bytes", f"{human_bytes(about['nbytes'])} in {counted(about['segments'], 'segment')}{raw}"),
         ("precision", about["precision"]),
         ("version", str(about["version"])),
     ]

@@ -257,7 +257,7 @@ def test_readers_may_not(store):
 
 
 def test_command_line(store):
-    from tests.cli.test_cli import cli
+    from tests.command import cli
 
     for i in range(3):
         store.append(metal_frames(2, seed=i))

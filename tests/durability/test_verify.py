@@ -170,7 +170,7 @@ def test_it_runs_on_a_dask_client(store):
 
 
 def test_command_line(store):
-    from tests.cli.test_cli import cli
+    from tests.command import cli
 
     done = cli("verify", store, "--full")
     assert done.returncode == 0

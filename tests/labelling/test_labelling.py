@@ -197,9 +197,9 @@ def test_wrong_labels_and_other_models_change_nothing(store, tmp_path):
 
 
 def test_command_line(store):
-    from tests.cli.test_cli import cli
+    from tests.command import cli
 
     assert "20 samples by emt, in 4 commits" in cli("label", store.url, "--teacher", "emt").stdout
     assert "0 samples by emt" in cli("label", store.url, "--teacher", "emt").stdout
-    assert "did you mean" in cli("label", store.url, "--teacher", "emd", code=3).stderr
-    assert "NAME=VALUE" in cli("label", store.url, "--teacher", "emt", "-O", "x", code=3).stderr
+    assert "did you mean" in cli("label", store.url, "--teacher", "emd", code=2).stderr
+    assert "NAME=VALUE" in cli("label", store.url, "--teacher", "emt", "-O", "x", code=2).stderr

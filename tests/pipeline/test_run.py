@@ -310,7 +310,7 @@ def test_recipe_files_that_are_none(tmp_path):
 def test_options_that_do_not_exist_are_named_before_anything_is_written(tmp_path):
     document = recipe(tmp_path)
     document["parts"][0]["options"] = {"max_atom": 3}
-    with pytest.raises(RecipeError, match="part 'metals': an option that does not exist"):
+    with pytest.raises(RecipeError, match=r"part 'metals': .*unknown option 'max_atom'"):
         run(Recipe.model_validate(document))
     assert not (tmp_path / "d.zarr").exists()
 

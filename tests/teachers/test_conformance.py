@@ -128,8 +128,8 @@ def test_a_teacher_that_knows_none_of_the_structures_says_so():
 
 
 def test_command_line():
-    from tests.cli.test_cli import cli
+    from tests.command import cli
 
     done = cli("teachers", "check", "emt")
     assert "all checks passed" in done.stdout
-    assert "did you mean" in cli("teachers", "check", "emd", code=3).stderr
+    assert "did you mean" in cli("teachers", "check", "emd", code=2).stderr

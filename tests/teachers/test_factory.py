@@ -86,7 +86,7 @@ def test_what_is_wrong_is_said(path, options, message):
 
 
 def test_command_line_labels_with_it(tmp_path):
-    from tests.cli.test_cli import cli
+    from tests.command import cli
 
     store = ml.create(tmp_path / "d.zarr")
     store.append(batch("Cu", "Al").structures(), require=())
