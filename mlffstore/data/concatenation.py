@@ -89,10 +89,5 @@ def merge_user_columns(descriptions: Iterable[Mapping[str, Column]]) -> dict[str
     merged: dict[str, Column] = {}
     for columns in descriptions:
         for name, column in columns.items():
-            known = merged.setdefault(name, column)
-            if known is not column and not known.same_kind(column):
-                raise DataError(
-                    f"user column {name!r}: expected {known.dtype} {known.dims} in {known.unit!r} as in the samples before, "
-                    f"got {column.dtype} {column.dims} in {column.unit!r}; convert it or rename it"
-                )
+            merged.setdefault(name, column).require_same_kind(column)
     return merged

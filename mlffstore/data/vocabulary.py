@@ -63,6 +63,7 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
     Returns
     -------
     ndarray, shape (rows,), uint16
+        `codes` itself if `target` begins with `words`.
 
     Raises
     ------
@@ -76,6 +77,8 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
     """
     if len(codes) and int(codes.max()) >= len(words):
         raise DataError(f"{where}: a code without a meaning; the store is damaged")
+    if tuple(words) == tuple(target[: len(words)]):  # the usual case: the codes stay
+        return codes
     index = {word: code for code, word in enumerate(target)}
     return np.array([index[word] for word in words] or [0], np.uint16)[codes]
 
@@ -93,7 +96,9 @@ def merge_codes(parts: Sequence[tuple[Array, Sequence[str]]]) -> tuple[Array, Wo
     codes : ndarray, shape (all rows,), uint16
     words : tuple of str
     """
-    merged = merge_words([words for _, words in parts])
+    merged = merge_words(dict.fromkeys(tuple(words) for _, words in parts))
+    if all(tuple(words) == merged for _, words in parts):
+        return np.concatenate([codes for codes, _ in parts]), merged
     return np.concatenate([translate(codes, words, merged) for codes, words in parts]), merged
 
 

@@ -35,7 +35,7 @@ def entry_path(version: int) -> str:
 
 
 def now() -> str:
-    """Return the time as it stands in entries: UTC, ISO 8601, milliseconds."""
+    """Return the present time as entries have it: UTC, ISO 8601, milliseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -50,7 +50,7 @@ class Entry:
     store : str
         UUID of the store, so that an entry of another store is recognised.
     transaction : str
-        UUID of the attempt: tells a writer after an unclear failure whether the entry is its own.
+        UUID of the attempt: after an unclear failure, a writer sees by it whether the entry is the one that it wrote.
     parent : str or None
         `mlffstore.format.codec.digest` of the file of the entry before, which makes the log a chain.
     time : str
@@ -59,7 +59,7 @@ class Entry:
     key : str or None
         Idempotency key: a key occurs at most once in a log.
     body : dict
-        What the operation says; see docs/format.md.
+        Members of the operation; see docs/format.md.
     """
 
     version: int

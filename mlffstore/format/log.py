@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, StorageError
 from mlffstore.format import checkpoint
@@ -50,6 +50,14 @@ class Attempt:
     unclear: int | None = None
 
 
+class ReadEntry(NamedTuple):
+    """An entry as it was read: the entry, the digest of its file, and the place of the file for messages."""
+
+    entry: Entry
+    digest: str
+    where: str
+
+
 class Log:
     """The log of one store, and the state that its entries add up to as far as they were read.
 
@@ -75,8 +83,8 @@ class Log:
         """Return the state before entry 0."""
         return State(self._empty.store, self._empty.precision, self._empty.settings)
 
-    def read(self, version: int) -> tuple[Entry, str, str] | None:
-        """Return an entry, the digest of its file, and its place; None if there is no such version."""
+    def read(self, version: int) -> ReadEntry | None:
+        """Return the entry of a version; None if there is no such version."""
         path = entry_path(version)
         where = f"{self.storage.url}/{path}"
         try:
@@ -85,29 +93,29 @@ class Log:
             return None
         if len(data) > MAX_ENTRY_NBYTES:
             raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
-        return decode_entry(data, version, self._empty.store, where), digest(data), where
+        return ReadEntry(decode_entry(data, version, self._empty.store, where), digest(data), where)
 
-    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
-        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[ReadEntry]:
+        """Yield the entries from `start` up to the last one, or up to `stop`, which is not included."""
         version = start
-        while (stop is None or version < stop) and (found := self.read(version)) is not None:
-            yield found
+        while (stop is None or version < stop) and (result := self.read(version)) is not None:
+            yield result
             version += 1
 
     def replay(self, state: State, stop: int | None = None) -> State:
-        """Apply the entries after `state.version`, up to the last there is or `stop`."""
-        for entry, own, where in self.entries(state.version + 1, stop):
-            state.apply(entry, own, where)
+        """Apply the entries after `state.version` up to the last one, or up to `stop`, which is not included."""
+        for entry, entry_digest, where in self.entries(state.version + 1, stop):
+            state.apply(entry, entry_digest, where)
         return state
 
     def _start(self, at_most: int | None = None) -> State:
         """Return the state of a checkpoint that agrees with the log, or the empty one."""
         state = checkpoint.load(self.storage, self._empty, at_most)
         if state is not None:
-            found = None
-            with contextlib.suppress(FormatError, CorruptionError):  # the replay will meet the damage and say so
-                found = self.read(state.version)
-            if found is not None and found[1] == state.parent:
+            last = None
+            with contextlib.suppress(FormatError, CorruptionError):  # the replay reports the damage
+                last = self.read(state.version)
+            if last is not None and last.digest == state.parent:
                 return state
             _log.warning(
                 "%s: the checkpoint of version %d does not fit the log, ignored", self.storage.url, state.version
@@ -116,10 +124,10 @@ class Log:
 
     def entry(self, version: int) -> Entry:
         """Return the entry of a version that exists."""
-        found = self.read(version)
-        if found is None:
+        result = self.read(version)
+        if result is None:
             raise CorruptionError(f"{self.storage.url}/{entry_path(version)}: is missing; restore it from a copy")
-        return found[0]
+        return result.entry
 
     def settle(self, version: int) -> None:
         """Make sure that the entry of a version that another process may have claimed survives a power loss."""
@@ -140,7 +148,7 @@ class Log:
                 raise
 
     def at(self, version: int) -> State:
-        """Return the state as of a version that exists, not shared with anybody."""
+        """Return the state as of a version that exists; each call makes a new one."""
         return self.replay(self._start(version), version + 1)
 
     def commit(
@@ -151,7 +159,7 @@ class Log:
         check: Callable[[State], None],
         attempt: Attempt | None = None,
     ) -> tuple[int, bool]:
-        """Claim the next version for an entry; return the version that has it and whether the entry is ours.
+        """Claim the next version for an entry; return the version that has it and whether this call wrote it.
 
         `check` is called with the state that the entry would follow and raises if it may not. A lost race costs another
         small file, never the data again. The same `attempt` again finds out whether it took effect before.
@@ -237,7 +245,7 @@ class Log:
         return True
 
     def _advance(self, state: State, entry: Entry, data: bytes) -> None:
-        """Add an entry of our own to the state."""
+        """Add an entry that this log wrote to the state."""
         try:
             state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
             self._maybe_checkpoint(state)

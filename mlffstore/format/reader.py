@@ -77,7 +77,7 @@ class ColumnReader:
             data = self.storage.read(path, start, nbytes)
         except FileNotFoundError as error:
             raise CorruptionError(
-                f"{self.storage.url}/{path}: the file is missing, though the log promises it; restore it from a copy"
+                f"{self.storage.url}/{path}: the file that the log names is missing; restore it from a copy"
             ) from error
         if len(data) != nbytes:
             raise CorruptionError(
@@ -89,8 +89,8 @@ class ColumnReader:
         """Return some inner chunks of a column, decoded and checked."""
         layout = Layout(stored.rows, stored.chunk)
         where = f"{self.storage.url}/{self._shard_path(stored)}"
-        found = {i: self.cache.get((stored.folder, stored.column.name, i)) for i in wanted}
-        missing = [i for i, array in found.items() if array is None]
+        arrays = {i: self.cache.get((stored.folder, stored.column.name, i)) for i in wanted}
+        missing = [i for i, array in arrays.items() if array is None]
         if missing:
             if 2 * len(missing) >= layout.n_chunks:
                 # Most of the shard: one read, checked against the log, which also finds exchanged files.
@@ -107,10 +107,10 @@ class ColumnReader:
                 pairs = parse_index(index, layout, stored.nbytes, where)
                 pieces = [memoryview(self._read(stored, *pairs[i])) for i in missing]
             for i, piece in zip(missing, pieces, strict=True):
-                found[i] = decode_chunk(piece, stored.column, layout, where)
+                arrays[i] = decode_chunk(piece, stored.column, layout, where)
         out = []
         for i in wanted:
-            array = found[i]
+            array = arrays[i]
             assert array is not None
             self.cache.put((stored.folder, stored.column.name, i), array)
             out.append(array)

@@ -1,7 +1,7 @@
-"""What the log says of segments and layers: plain values, their JSON, and the checks that every one of them goes through.
+"""Segments and layers as the log describes them: plain values, their JSON, and the checks that each passes when read.
 
 Everything that is read from a file of the store is checked here, field by field, before anything else uses it: a store may
-come from somebody else.
+come from an unknown source.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYER = re.compile(r"layers/[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
-    """Where one column of a segment lies, and what must be found there."""
+    """Where one column of a segment is stored, and the size and digest of its file."""
 
     folder: str
     column: Column
@@ -50,7 +50,7 @@ class StoredColumn:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `info` says of a segment without reading it."""
+    """What is known of a segment without reading its columns."""
 
     elements: Mapping[int, int]
     """Atomic number -> number of atoms."""
@@ -106,7 +106,7 @@ class Segment:
     def teachers(self) -> tuple[str, ...]:
         """Teachers with labels here, in the order of the columns."""
         labels = (split_key(key)[1] for key in self.columns if not is_mask(key))
-        return tuple(dict.fromkeys(who for who in labels if who))
+        return tuple(dict.fromkeys(teacher for teacher in labels if teacher))
 
     @property
     def user(self) -> dict[str, Column]:
@@ -263,7 +263,7 @@ def _parse_summary(fields: Fields) -> Summary:
 
 def _parse_labelled(fields: Fields) -> dict[str, int]:
     labelled = Fields(fields.mapping("labelled"), f"{fields.where}: labelled")
-    return {who: labelled.integer(who) for who in labelled.document}
+    return {teacher: labelled.integer(teacher) for teacher in labelled.document}
 
 
 def layer_document(layer: Layer) -> dict[str, Any]:

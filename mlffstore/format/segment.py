@@ -1,4 +1,4 @@
-"""Segments and layers: writing a batch as one valid Zarr v3 group, and reading rows of its columns back."""
+"""Writing segments and layers: a batch, or more columns over one, as one valid Zarr v3 group."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
     for name, spec in STANDARD.items():
         array = batch.content_hash if name == "content_hash" else batch.root if name == "root" else batch.columns[name]
         out.append((spec.with_dtype(array.dtype.name) if name == "positions" else spec, array))
-    for who, named in batch.labels.items():
-        for name, array in named.items():
-            out.append((label_column(name, who), array))
+    for teacher, labels in batch.labels.items():
+        for name, array in labels.items():
+            out.append((label_column(name, teacher), array))
     for name, column in batch.user.items():
         out += user_column_arrays(column, batch.columns[name], batch.masks.get(name))
     if "reason" in batch.columns:
@@ -68,7 +68,7 @@ def user_column_arrays(column: Column, values: Array, mask: Array | None) -> lis
 
 
 def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
-    """Write a batch under a fresh name. It is durable, but nobody sees it before a log entry names it."""
+    """Write a batch under a fresh name. It is durable, and invisible until a log entry names it."""
     path = f"segments/{uuid.uuid4().hex}"
     stored, metadata = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
     return Segment(
@@ -79,7 +79,7 @@ def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
 def discard(storage: Storage, folder: str) -> None:
     """Remove a segment or layer that no log entry names, or leave it to garbage collection if that fails."""
     with contextlib.suppress(OSError, StorageError):
-        storage.delete([found.path for found in storage.list(folder)])
+        storage.delete([file.path for file in storage.list(folder)])
 
 
 def marker(folder: str) -> str:
@@ -89,9 +89,9 @@ def marker(folder: str) -> str:
 
 def files_of(part: Segment | Layer) -> list[str]:
     """Return the paths of the files of a segment or layer itself, without the layers over it."""
-    own = {key: stored for key, stored in part.columns.items() if stored.folder == part.path}
-    shards = [f"{part.path}/{key}/{shard_name(stored.column)}" for key, stored in own.items()]
-    return [*metadata_paths(part.path, own), *shards]
+    columns = {key: stored for key, stored in part.columns.items() if stored.folder == part.path}
+    shards = [f"{part.path}/{key}/{shard_name(stored.column)}" for key, stored in columns.items()]
+    return [*metadata_paths(part.path, columns), *shards]
 
 
 def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
@@ -126,7 +126,7 @@ def _count_labelled(reader: ColumnReader, segment: Segment, columns: Iterable[tu
 
 
 def summarise(batch: SampleBatch) -> Summary:
-    """Return what the log says of a batch beside its columns."""
+    """Return the summary of a batch that the log keeps beside its columns."""
     counts = np.bincount(batch.numbers)
     return Summary(
         elements={int(z): int(counts[z]) for z in np.flatnonzero(counts)},

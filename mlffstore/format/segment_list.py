@@ -48,20 +48,20 @@ class SegmentList(Sequence[Segment]):
     def __getitem__(self, item: int | slice) -> Segment | list[Segment]:
         if isinstance(item, slice):
             return [self[i] for i in range(*item.indices(len(self)))]
-        found = self._items[item]
-        if found is None:
+        segment = self._items[item]
+        if segment is None:
             line = self._lines[item]
             assert self._unpack is not None
             assert line is not None
-            found = self._unpack(line)
-            if (found.path, found.n_samples, found.n_atoms) != (
+            segment = self._unpack(line)
+            if (segment.path, segment.n_samples, segment.n_atoms) != (
                 self.paths[item],
                 self.n_samples[item],
                 self.n_atoms[item],
             ):
-                raise FormatError(f"{found.path}: the checkpoint contradicts itself; delete the folder _checkpoint")
-            self._items[item] = found
-        return found
+                raise FormatError(f"{segment.path}: the checkpoint contradicts itself; delete the folder _checkpoint")
+            self._items[item] = segment
+        return segment
 
     def lines(self, pack: Callable[[Segment], bytes]) -> list[bytes]:
         """Return the line of every segment; `pack` makes those that are not known yet."""
@@ -71,7 +71,7 @@ class SegmentList(Sequence[Segment]):
         return [line for line in self._lines if line is not None]
 
     def copy(self) -> SegmentList:
-        """Return a list of its own; the segments are shared."""
+        """Return a copy of the list; the segments are shared."""
         other = SegmentList()
         other._lines, other._items, other._unpack = list(self._lines), list(self._items), self._unpack
         other.n_samples, other.n_atoms, other.paths = list(self.n_samples), list(self.n_atoms), list(self.paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
+from mlffstore.errors import ConflictError, CorruptionError, FormatError
 from mlffstore.format.fields import Fields
 from mlffstore.format.records import SEGMENT, Layer, Segment, parse_layer, parse_segment, user_columns
 from mlffstore.format.segment_list import SegmentList, Tables
@@ -38,11 +38,11 @@ class State:
     #: Versions before this one are gone, but for those in `kept`.
     expired: int = 0
     kept: tuple[int, ...] = ()
-    #: Of the checkpoint that this state began with, and of the next one.
+    #: Shared values of the checkpoint that this state began with, and of the next one.
     tables: Tables = field(default_factory=Tables)
 
-    def apply(self, entry: Entry, own: str, where: str) -> None:
-        """Add the next entry, whose file has the digest `own`.
+    def apply(self, entry: Entry, entry_digest: str, where: str) -> None:
+        """Add the next entry, whose file has the digest `entry_digest`.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class State:
             self.expired = before
         if entry.key is not None:
             self.keys[entry.key] = entry.version
-        self.version, self.parent = entry.version, own
+        self.version, self.parent = entry.version, entry_digest
 
     def retains(self, version: int) -> bool:
         """Return whether a version may still be read."""
@@ -84,8 +84,8 @@ class State:
         for segment in segments:
             if self.segments.find(segment.path) is not None:
                 raise FormatError(f"{fields.where}: {segment.path} occurs twice; the store is damaged")
-            for who in segment.teachers:
-                self.teachers.setdefault(who, {})
+            for teacher in segment.teachers:
+                self.teachers.setdefault(teacher, {})
             self._learn_user(segment)
             self.segments.append(segment)
             self.totals.add(segment)
@@ -95,9 +95,9 @@ class State:
 
     def _learn_teachers(self, fields: Fields) -> None:
         about = fields.mapping("teachers") if "teachers" in fields.document else {}
-        for who, info in about.items():
-            if not self.teachers.get(who):  # a teacher may first be known by name alone
-                self.teachers[who] = info if isinstance(info, dict) else {}
+        for teacher, info in about.items():
+            if not self.teachers.get(teacher):  # a teacher may first be known by name alone
+                self.teachers[teacher] = info if isinstance(info, dict) else {}
 
     def _learn_user(self, part: Segment | Layer) -> None:
         for name, column in user_columns(part.columns).items():
@@ -112,8 +112,8 @@ class State:
         for value in fields.items("layers"):
             layer, below = parse_layer(value, find, fields.where)
             above = layer.over(below)
-            for who in above.teachers:
-                self.teachers.setdefault(who, {})
+            for teacher in above.teachers:
+                self.teachers.setdefault(teacher, {})
             self._learn_user(layer)
             i = self.segments.find(below.path)
             assert i is not None
@@ -127,19 +127,19 @@ class State:
             outputs = [parse_segment(document, fields.where) for document in item.items("outputs")]
             if not inputs or not all(isinstance(path, str) and SEGMENT.fullmatch(path) for path in inputs):
                 raise FormatError(f"{fields.where}: inputs: expected paths of segments; the store is damaged")
-            held = self.segments if self.segments.find(inputs[0]) is not None else self.quarantine
-            start = held.find(inputs[0])
+            target = self.segments if self.segments.find(inputs[0]) is not None else self.quarantine
+            start = target.find(inputs[0])
             stop = (start or 0) + len(inputs)
-            if start is None or held.paths[start:stop] != inputs:
+            if start is None or target.paths[start:stop] != inputs:
                 raise FormatError(f"{fields.where}: replaces segments that are not there; the store is damaged")
-            old = held[start:stop]
+            old = target[start:stop]
             if any(
                 sum(getattr(segment, name) for segment in old) != sum(getattr(segment, name) for segment in outputs)
                 for name in ("n_samples", "n_atoms")
             ):
                 raise FormatError(f"{fields.where}: replaces segments by others of another size; the store is damaged")
-            (self.totals if held is self.segments else self.rejected).exchange(old, outputs)
-            held.splice(start, stop, outputs)
+            (self.totals if target is self.segments else self.rejected).exchange(old, outputs)
+            target.splice(start, stop, outputs)
 
     def check_append(self, teachers: Mapping[str, Mapping[str, Any]], user: Iterable[Column]) -> None:
         """Raise if a batch with these teachers and user columns does not fit what the store holds.
@@ -151,17 +151,12 @@ class State:
         DataError
             If a user column has another dtype, shape, axis or unit than before.
         """
-        for who, info in teachers.items():
-            known, new = self.teachers.get(who, {}).get("fingerprint"), info.get("fingerprint")
+        for teacher, info in teachers.items():
+            known, new = self.teachers.get(teacher, {}).get("fingerprint"), info.get("fingerprint")
             if known is not None and new is not None and known != new:
                 raise ConflictError(
-                    f"teacher {who!r}: the store holds labels of {known!r}, these are of {new!r}; "
+                    f"teacher {teacher!r}: the store holds labels of {known!r}, these are of {new!r}; "
                     "store them under another teacher name, their energies must not be mixed"
                 )
         for column in user:
-            before = self.user.get(column.name)
-            if before is not None and not before.same_kind(column):
-                raise DataError(
-                    f"user column {column.name!r}: expected {before.dtype} {before.dims} in {before.unit!r} as before, "
-                    f"got {column.dtype} {column.dims} in {column.unit!r}; convert it or rename it"
-                )
+            self.user.get(column.name, column).require_same_kind(column)

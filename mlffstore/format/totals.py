@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over segments, kept up to date commit by commit, so that nobody has to walk all of them."""
+    """Sums over segments, updated by each commit, so that they are known without going through all segments."""
 
     elements: dict[int, int] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
@@ -34,8 +34,8 @@ class Totals:
         self._add(segment, summary.labelled)
 
     def _add(self, part: Segment | Layer, labelled: Mapping[str, int], sign: int = 1) -> None:
-        for who, n in labelled.items():
-            self.labelled[who] = self.labelled.get(who, 0) + sign * n
+        for teacher, n in labelled.items():
+            self.labelled[teacher] = self.labelled.get(teacher, 0) + sign * n
         for stored in part.columns.values():
             self.nbytes += sign * stored.nbytes
             self.nbytes_raw += sign * stored.rows * stored.column.row_nbytes

@@ -145,7 +145,7 @@ def _bare(block: Block, found: Pairs, suspects: Array) -> Array:
     mine = np.repeat(suspects, found.counts)
     found = Pairs(found.first[mine], found.second[mine], found.distance[mine], np.where(suspects, found.counts, 0))
     bare = hydrogens.bare_carbons(block["numbers"], block["positions"], found)
-    return suspects & hydrogens.condemned(bare, block["numbers"], block.starts)
+    return suspects & hydrogens.too_many_bare(bare, block["numbers"], block.starts)
 
 
 def _compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mlffstore.format.log import Log
     from mlffstore.format.state import State
-    from mlffstore.storage import Found, Storage
+    from mlffstore.storage import ListedObject, Storage
 
 #: Seconds that a file must be old. A writer that takes longer between its data and its commit is told to write again.
 GRACE_SECONDS = 24 * 3600.0
@@ -61,7 +61,7 @@ class _Heap:
     nbytes: int = 0
     newest: float = 0.0
 
-    def add(self, found: Found) -> None:
+    def add(self, found: ListedObject) -> None:
         self.n_files, self.nbytes = self.n_files + 1, self.nbytes + found.nbytes
         self.newest = max(self.newest, found.modified)
 
@@ -157,7 +157,7 @@ def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool
     return True
 
 
-def _candidates(storage: Storage) -> Iterator[Found]:
+def _candidates(storage: Storage) -> Iterator[ListedObject]:
     """Yield every file that might be garbage: segments, layers, temporary files, old checkpoints."""
     for folder in ("segments", "layers"):
         yield from storage.list(folder)
