@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mlffstore as ml
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore_teachers.groups import balanced_groups, groups
 
 if TYPE_CHECKING:

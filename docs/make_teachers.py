@@ -12,10 +12,14 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlffstore as ml
-from mlffstore.contracts.conformance import Check, check, failed
+from mlffstore.contracts.conformance import check, failed
+from mlffstore.contracts.structures import default_samples
+
+if TYPE_CHECKING:
+    from mlffstore.contracts.examination import Check
 
 HEAD = """# The teachers, examined
 
@@ -93,8 +97,6 @@ def seeded(folder: str, model: str) -> Path:
 
 def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
     """Return the page."""
-    from mlffstore.contracts.conformance import default_samples
-
     out = [
         HEAD,
         "| teacher | labels | of | precision | forces | licence | structures | failed |\n|---|---|---|---|---|---|---|---|",
@@ -107,7 +109,7 @@ def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
         out[-1] += (
             f"\n| {name} | {', '.join(info.properties)} | {domains} of {elements} | {info.precision} | "
             f"{'gradient' if info.conservative else 'a head of their own'} | {info.licence} | "
-            f"{len(default_samples(_Named(info)))} | {len(failed(checks))} of {len(checks)} |"
+            f"{len(default_samples(info))} | {len(failed(checks))} of {len(checks)} |"
         )
     out[-1] += "\n"
     out.append(ORB)
@@ -128,13 +130,6 @@ def page(columns: dict[str, tuple[Any, list[Check]]]) -> str:
     versions = [f"- {name}: {info.fingerprint}; {_software(info)}" for name, (info, _) in columns.items()]
     out.append("## Versions\n\n" + "\n".join(versions))
     return "\n".join(out) + "\n"
-
-
-class _Named:
-    """Stands for a teacher where only its description is asked for."""
-
-    def __init__(self, info: Any) -> None:
-        self.info = info
 
 
 def _figure(one: Check) -> str:

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from mlffstore import errors
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
-    from mlffstore.contracts.registry import export_release, get_exporter, get_generator, get_teacher
-    from mlffstore.data.batch import SampleBatch, concatenate
+    from mlffstore.contracts.registry import get_generator, get_teacher
+    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.concatenation import concatenate
     from mlffstore.importing import import_files
+    from mlffstore.release.exporter import export_release, get_exporter
     from mlffstore.release.verify import verify_release
-    from mlffstore.store.facade import Store, create, open
+    from mlffstore.store.facade import Store
     from mlffstore.store.maintenance.verify import verify
+    from mlffstore.store.opening import create, open
     from mlffstore.store.snapshot import Snapshot
     from mlffstore.training.dataset import TorchDataset
 
@@ -33,14 +36,14 @@ _WHERE = {
     "Snapshot": "mlffstore.store.snapshot",
     "Store": "mlffstore.store.facade",
     "TorchDataset": "mlffstore.training.dataset",
-    "concatenate": "mlffstore.data.batch",
-    "create": "mlffstore.store.facade",
-    "export_release": "mlffstore.contracts.registry",
-    "get_exporter": "mlffstore.contracts.registry",
+    "concatenate": "mlffstore.data.concatenation",
+    "create": "mlffstore.store.opening",
+    "export_release": "mlffstore.release.exporter",
+    "get_exporter": "mlffstore.release.exporter",
     "get_generator": "mlffstore.contracts.registry",
     "get_teacher": "mlffstore.contracts.registry",
     "import_files": "mlffstore.importing",
-    "open": "mlffstore.store.facade",
+    "open": "mlffstore.store.opening",
     "statistics": "mlffstore.analysis.statistics",
     "validate": "mlffstore.analysis.validation",
     "verify": "mlffstore.store.maintenance.verify",

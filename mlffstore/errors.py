@@ -1,4 +1,4 @@
-"""The one tree of errors that the library raises.
+"""The tree of errors that the library raises.
 
 ::
 
@@ -9,11 +9,11 @@
     │   ├── StoreNotFoundError (FileNotFoundError)
     │   ├── StoreExistsError (FileExistsError)
     │   ├── FormatError (ValueError)         not a store, or of a format version this release cannot read
-    │   ├── CorruptionError (OSError)        bytes on disk are not what the log says
+    │   ├── CorruptionError (OSError)        bytes on disk are not those that the log describes
     │   ├── ConflictError (RuntimeError)     a concurrent commit made this one impossible
     │   ├── StorageError (OSError)           the file system or object store refused
     │   └── ReadOnlyError (PermissionError)  opened for reading, or the folder cannot be written
-    ├── TeacherError (RuntimeError)          a teacher cannot be had or used
+    ├── TeacherError (RuntimeError)          a teacher cannot be loaded or used
     ├── RecipeError (ValueError)             a recipe is wrong
     ├── PolicyError (ValueError)             a validation policy is wrong
     ├── ReleaseError (ValueError)            a release that may not be published as asked for
@@ -22,7 +22,7 @@
     ├── PluginError (RuntimeError)           an installed plugin cannot be imported, or fails with these options
     └── MissingDependencyError (ImportError) an optional package is not installed
 
-Every message says what was expected, what was found, where, and what to do about it.
+Each message says what was expected, what was there, where, and what to do about it.
 """
 
 
@@ -55,7 +55,7 @@ class FormatError(StoreError, ValueError):
 
 
 class CorruptionError(StoreError, OSError):
-    """Bytes on disk are not what the log says they are."""
+    """Bytes on disk are not those that the log describes."""
 
 
 class ConflictError(StoreError, RuntimeError):
@@ -71,7 +71,7 @@ class ReadOnlyError(StoreError, PermissionError):
 
 
 class TeacherError(MlffstoreError, RuntimeError):
-    """A teacher cannot be had, or was asked for something it does not have."""
+    """A teacher that cannot be loaded, or a label that it did not give."""
 
 
 class RecipeError(MlffstoreError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts
@@ -38,9 +38,9 @@ def export_aselmdb(
     path : path
         A new folder.
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
@@ -63,14 +63,14 @@ def export_aselmdb(
         raise missing_dependency("ase-db-backends", "aselmdb", "The layout aselmdb") from error
     import numpy as np
 
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    splits = select(snapshot, (who,))
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    splits = select(snapshot, (teacher_name,))
     with new_folder(target) as folder:
-        for split, number, batch in parts(snapshot, splits, who, progress, _ROWS):
+        for split, number, batch in parts(snapshot, splits, teacher_name, progress, _ROWS):
             (folder / split).mkdir(exist_ok=True)
             file = folder / split / f"data.{number:04d}.aselmdb"
             with LMDBDatabase(file, use_lock_file=False) as database:
-                for i, frame in enumerate(batch.to_ase(who)):
+                for i, frame in enumerate(batch.to_ase(teacher_name)):
                     database.write(frame, data=_data(frame, batch, i))
         for split, index in splits.items():
             if len(index):
@@ -82,5 +82,5 @@ def export_aselmdb(
 def _data(frame: Atoms, batch: SampleBatch, i: int) -> dict[str, Any]:
     """Return what a row of the database holds beside structure and labels. fairchem makes `atoms.info` of it."""
     info = {name: value for name, value in frame.info.items() if name not in ("charge", "multiplicity")}
-    own = {name: frame.arrays[name] for name in batch.user if name in frame.arrays}
-    return {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i]), **info, **own}
+    user_arrays = {name: frame.arrays[name] for name in batch.user if name in frame.arrays}
+    return {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i]), **info, **user_arrays}

@@ -14,7 +14,7 @@ from mlffstore_exporters.hdf5 import stored_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlffstore_exporters.release import About
+    from mlffstore_exporters.about import About
 
     #: Name of an HDF5 file -> its ``bytes`` and ``sha256``.
     Files = Mapping[str, Mapping[str, Any]]
@@ -62,7 +62,7 @@ def _front(about: About) -> str:
 def _what(about: About, files: Files) -> str:
     s = about.statistics
     size, nbytes = s["n_atoms"], sum(one["bytes"] for one in files.values())
-    labels = "; ".join(f"by `{who}` with {_given(about, who)}" for who in about.teachers)
+    labels = "; ".join(f"by `{teacher_name}` with {_given(about, teacher_name)}" for teacher_name in about.teachers)
     text = f"{about.description}\n\n" if about.description else ""
     return f"""{text}{s["samples"]:,} structures ({s["periodic"]:,} of them periodic) with {s["atoms"]:,} atoms of
 {len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled {labels}. The files have
@@ -85,7 +85,7 @@ def _given(about: About, teacher: str) -> str:
 def _load(about: About, files: Files) -> str:
     first = next(iter(files))
     head = "" if len(about.teachers) == 1 else f".{about.teachers[0]}"
-    whom = "" if len(about.teachers) == 1 else f', teacher="{about.teachers[0]}"'
+    teacher_option = "" if len(about.teachers) == 1 else f', teacher="{about.teachers[0]}"'
     split = next(split for split in SPLITS if len(about.splits[split]))
     columns = stored_columns(about.snapshot, about.teachers)
     labels = [name for name in ("energy", "forces") if f"{name}{head}" in columns]
@@ -137,7 +137,7 @@ With PyTorch, shuffled batches at the speed of memory (`pip install 'mlffstore[t
 ```python
 import mlffstore as ml
 
-data = ml.TorchDataset("{first if len(files) == 1 else "."}", split="{split}"{whom})
+data = ml.TorchDataset("{first if len(files) == 1 else "."}", split="{split}"{teacher_option})
 for batch in data.loader(batch_size=32, shuffle=True):
     print(batch["positions"].shape, batch["energy"].shape)
     break
@@ -192,17 +192,17 @@ def _sampling(about: About) -> str:
 
 def _teachers(about: About) -> str:
     lines = []
-    for who in about.teachers:
-        info = about.snapshot.teacher_info(who)
-        given = _given(about, who)
+    for teacher_name in about.teachers:
+        info = about.snapshot.teacher_info(teacher_name)
+        given = _given(about, teacher_name)
         if not info:
-            lines.append(f"- `{who}`: {given}; labels were imported, nothing more is recorded.")
+            lines.append(f"- `{teacher_name}`: {given}; labels were imported, nothing more is recorded.")
             continue
         software = ", ".join(f"{k} {v}" for k, v in info.get("software", {}).items())
         gradient: dict[Any, str] = {True: "are the gradient of the energy", False: "are NOT the gradient of the energy"}
         forces = gradient.get(info.get("conservative"), "may or may not be the gradient of the energy: not recorded")
         lines.append(
-            f"- `{who}`: {given}; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces "
+            f"- `{teacher_name}`: {given}; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces "
             f"{forces}; computed in {info.get('precision', _UNKNOWN)}; "
             f"fingerprint `{info.get('fingerprint', _UNKNOWN)}`; {software}."
         )
@@ -210,9 +210,9 @@ def _teachers(about: About) -> str:
 
 
 def _elements(about: About) -> str:
-    found = about.statistics["elements"]
+    elements = about.statistics["elements"]
     lines = ["| element | atoms | samples |", "|---|---|---|"]
-    lines += [f"| {symbol} | {one['atoms']:,} | {one['samples']:,} |" for symbol, one in found.items()]
+    lines += [f"| {symbol} | {one['atoms']:,} | {one['samples']:,} |" for symbol, one in elements.items()]
     return "\n".join(lines)
 
 
@@ -253,11 +253,11 @@ sample to another split."""
 def _validation(about: About) -> str:
     verdict = about.validation
     rows = [f"| {line.quantity} | {line.target} | {line.figure} | {line.mark} |" for line in verdict.acceptance]
-    found = [f"- {one.severity}: {one.check}, {one.n_samples:,} samples" for one in verdict.findings]
-    found += [f"- {one.severity}: {one.check}: {one.text}" for one in verdict.problems]
+    findings = [f"- {one.severity}: {one.check}, {one.n_samples:,} samples" for one in verdict.findings]
+    findings += [f"- {one.severity}: {one.check}: {one.text}" for one in verdict.problems]
     text = "The dataset passes." if verdict.ok else "**The dataset does NOT pass; it was published all the same.**"
     table = "\n".join(["| quantity | target | found | |", "|---|---|---|---|", *rows])
-    return f"{text}\n\n{table}\n\n" + "\n".join(found)
+    return f"{text}\n\n{table}\n\n" + "\n".join(findings)
 
 
 def _since(about: About) -> str:
@@ -272,11 +272,11 @@ def _limits(about: About) -> str:
         "- Labels are those of models, not of experiment or of the reference method that the models were trained on.",
         f"- Structures have {s['n_atoms']['min']:.0f} to {s['n_atoms']['max']:.0f} atoms; a student has seen nothing else.",
     ]
-    for who in about.teachers:
-        info = about.snapshot.teacher_info(who)
+    for teacher_name in about.teachers:
+        info = about.snapshot.teacher_info(teacher_name)
         if info.get("conservative") is False:
             lines.append(
-                f"- Forces of `{who}` are not the gradient of its energy: do not take Hessians or run NVE on them."
+                f"- Forces of `{teacher_name}` are not the gradient of its energy: do not take Hessians or run NVE on them."
             )
     rare = [symbol for symbol, one in s["elements"].items() if one["samples"] < 10]
     if rare:
@@ -351,7 +351,7 @@ def croissant(about: About, files: Files) -> dict[str, Any]:
     s = about.statistics
     what = (
         f"{s['samples']:,} structures of {len(s['elements'])} elements. "
-        + "".join(f"Labels of {who}: {_given(about, who)}. " for who in about.teachers)
+        + "".join(f"Labels of {teacher_name}: {_given(about, teacher_name)}. " for teacher_name in about.teachers)
         + "Columns: "
         + "; ".join(
             f"{c.name} ({c.unit}): {c.long_name}" for c, _ in stored_columns(about.snapshot, about.teachers).values()

@@ -36,14 +36,14 @@ _AHEAD = 8
 
 
 @dataclass(slots=True)
-class Column:
+class ChunkedDataset:
     """A dataset that is being written: rows that do not fill a chunk yet, and the digests of the chunks before them.
 
     Attributes
     ----------
     dataset : h5py.Dataset
     level : int or None
-        Of libdeflate. With None the HDF5 library applies the dataset's filters by itself.
+        Compression level of libdeflate. With None the HDF5 library applies the dataset's filters by itself.
     """
 
     dataset: h5py.Dataset
@@ -58,9 +58,9 @@ class ChunkQueue:
     """Compresses chunks in threads and writes them in the order in which they came, so that files are reproducible."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[Column, int, Future[tuple[Any, bytes]]]] = deque()
+        self._queue: deque[tuple[ChunkedDataset, int, Future[tuple[Any, bytes]]]] = deque()
 
-    def add(self, column: Column, rows: Array) -> None:
+    def add(self, column: ChunkedDataset, rows: Array) -> None:
         """Append rows. They are not copied, and must not be changed afterwards."""
         size = column.dataset.chunks[0] if len(rows) else 0  # a dataset without rows has no chunks
         while len(rows):
@@ -70,7 +70,7 @@ class ChunkQueue:
             if column.held == size:
                 self._submit(column)
 
-    def finish(self, column: Column) -> None:
+    def finish(self, column: ChunkedDataset) -> None:
         """Write the last rows, in a chunk that is padded with the fill value."""
         if column.held:
             self._submit(column)
@@ -80,7 +80,7 @@ class ChunkQueue:
         while self._queue:
             self._write()
 
-    def _submit(self, column: Column) -> None:
+    def _submit(self, column: ChunkedDataset) -> None:
         job = cpu_pool().submit(encode, column.parts, column.dataset.chunks, column.dataset.fillvalue, column.level)
         self._queue.append((column, column.row, job))
         column.row, column.held, column.parts = column.row + column.held, 0, []

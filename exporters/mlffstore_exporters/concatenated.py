@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names, user_rows
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
@@ -66,11 +66,11 @@ def export_concatenated(
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     compression_level : int, optional
-        Of gzip, 1 to 9.
+        Compression level of gzip, 1 to 9.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
@@ -84,15 +84,20 @@ def export_concatenated(
     `columns`, with the attributes `axis` and `units`; a missing float is NaN, and of integers and booleans the mask that the
     attribute `ancillary_variables` names says where there is a value.
     """
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     _, filters = filters_of("gzip", compression_level)
     with new_hdf5(target) as file:
-        _write(file, snapshot, select(snapshot, (who,)), who, filters, progress)
+        _write(file, snapshot, select(snapshot, (teacher_name,)), teacher_name, filters, progress)
     return target
 
 
 def _write(
-    file: h5py.File, snapshot: Snapshot, splits: Mapping[str, Ints], who: str, filters: dict[str, Any], progress: Any
+    file: h5py.File,
+    snapshot: Snapshot,
+    splits: Mapping[str, Ints],
+    teacher_name: str,
+    filters: dict[str, Any],
+    progress: Any,
 ) -> None:
     n_atoms = np.concatenate([snapshot.read(index, columns=["n_atoms"]).n_atoms for index in splits.values()])
     rows = {"sample": len(n_atoms), "bound": len(n_atoms) + 1, "atom": int(n_atoms.sum(dtype=np.int64))}
@@ -106,7 +111,7 @@ def _write(
         size = max(1, min(rows[axis], CHUNK_NBYTES // (np.dtype(dtype).itemsize * int(np.prod(inner, dtype=int)))))
         options = {"chunks": (size, *inner), **filters} if rows[axis] else {}
         dataset = file.create_dataset(name, (rows[axis], *inner), dtype, track_times=False, **options)
-        columns[name] = chunks.Column(dataset, filters["compression_opts"])
+        columns[name] = chunks.ChunkedDataset(dataset, filters["compression_opts"])
     for name, column in user.items():
         columns[name].dataset.attrs.update({"axis": column.axis, "units": column.unit})
         if column.name in names:
@@ -116,7 +121,7 @@ def _write(
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
         queue.add(columns[name], zero)
     words: dict[str, list[str]] = {name: [] for name in CODED}
-    for split, _, batch in parts(snapshot, splits, who, progress):
+    for split, _, batch in parts(snapshot, splits, teacher_name, progress):
         ends = atoms + batch.offsets[1:]
         values = {
             "structures/atomic_numbers": batch.numbers, "structures/atomic_numbers_splits": ends,
@@ -126,9 +131,9 @@ def _write(
             "metadata/split": np.full(len(batch), SPLITS.index(split)), "metadata/root": batch.root,
         }  # fmt: skip
         for name, column in LABELS.items():
-            whole = present(batch, who, name)
+            whole = present(batch, teacher_name, name)
             rows_of = whole if column.axis == "sample" else np.repeat(whole, batch.n_atoms)
-            stored = batch.labels.get(who, {}).get(name, np.zeros((len(rows_of), *column.shape)))
+            stored = batch.labels.get(teacher_name, {}).get(name, np.zeros((len(rows_of), *column.shape)))
             values[f"labels/{name}"] = np.where(rows_of.reshape(-1, *(1,) * len(column.shape)), stored, 0.0)
             values[f"labels/{name}_mask"] = whole
         for name in CODED:
@@ -147,7 +152,7 @@ def _write(
         file[f"metadata/{name}"].attrs["meanings"] = json.dumps(words[name])
     file["metadata"].attrs.update(
         {
-            "teacher_model": who, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,
+            "teacher_model": teacher_name, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,
             "store_version": snapshot.version, "splits": "0 train, 1 val, 2 test",
             "units": "eV, angstrom, eV/angstrom, eV/angstrom^3; stress xx yy zz yz xz xy, tension positive; charge e",
         }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 
@@ -51,9 +51,9 @@ def export_extxyz(
     path : path
         A new folder for one file per split.
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
@@ -66,12 +66,12 @@ def export_extxyz(
     positions; a row of more than one dimension is written flat. A label that a sample lacks is not written. Columns that
     ASE's reader would change (integers beyond 2^53 for each atom, names such as `Lattice`) are left out with a warning.
     """
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     left_out: dict[str, str] = {}
     with new_folder(target) as folder:
-        for split, _, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
+        for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             with (folder / f"{split}.extxyz").open("a", encoding="utf-8") as file:
-                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(who))
+                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(teacher_name))
     tell_left_out("extxyz", left_out)
     return target
 
@@ -85,13 +85,15 @@ def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
     left_out : dict of str to str
         What could not be written is added, name -> reason.
     """
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     results = {} if frame.calc is None else frame.calc.results
     info, arrays = {}, {"pos": frame.positions}
     for name, value in results.items():
         if name == "forces":
             arrays[name] = value
         elif name == "stress":
-            info[name] = np.asarray(value)[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
+            info[name] = voigt_6_to_full_3x3_stress(value).reshape(9)
         else:
             info[name] = value
     for source, target in ((frame.info, info), (frame.arrays, arrays)):

@@ -53,7 +53,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         _fsync(temporary)
         try:
             temporary.rename(target)
-        except OSError as error:  # somebody else was faster
+        except OSError as error:  # another process was faster
             raise ReleaseError(taken) from error
         _fsync(target.parent)
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, mask_names, user_rows
 from mlffstore.data.schema import (
     CODED,
@@ -26,8 +26,8 @@ from mlffstore.data.schema import (
     mask_key,
 )
 from mlffstore.data.splits import SPLITS
+from mlffstore.data.vocabulary import flag_word, translate
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.format.segment import flag_word
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
 from mlffstore.runtime.version import VERSION
@@ -74,8 +74,8 @@ def export_hdf5(
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str or sequence of str, optional
-        Whose labels; needed when there are several. Of several, the columns are named ``energy.NAME`` and so on (heads),
-        and a sample that one of them did not label has NaN there.
+        Teachers whose labels are exported; required if there are several. For several teachers, the columns are named
+        ``energy.NAME`` and so on (heads), and a sample that one of them did not label has NaN there.
     splits : mapping of str to ndarray of int, optional
         Samples of each split, written in store order; by default all that a teacher labelled, split by their root.
     title, version : str, optional
@@ -90,7 +90,7 @@ def export_hdf5(
     provenance : sequence of dict, optional
         JSON kept in the root attribute `provenance`; tasks of a recipe are added up part by part.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
@@ -100,21 +100,21 @@ def export_hdf5(
     -----
     The file says nothing of the time of its making: the same snapshot gives the same bytes.
     """
-    who, target = choose_teachers(snapshot, teacher), Path(path)
+    teachers, target = choose_teachers(snapshot, teacher), Path(path)
     level, filters = filters_of(codec, compression_level)
     steps = steps_of(rounding or {})
-    chosen = select(snapshot, who) if splits is None else splits
+    chosen = select(snapshot, teachers) if splits is None else splits
     total, done = sum(len(index) for index in chosen.values()), 0
     with new_hdf5(target) as file:
-        file.attrs.update(_root_attributes(snapshot, who, title, version, provenance))
+        file.attrs.update(_root_attributes(snapshot, teachers, title, version, provenance))
         groups = [file.create_group(split, track_order=True) for split in SPLITS]
         writers = [
-            _Split(group, snapshot, chosen.get(split, np.zeros(0, np.int64)), who, level, filters, steps)
+            _Split(group, snapshot, chosen.get(split, np.zeros(0, np.int64)), teachers, level, filters, steps)
             for split, group in zip(SPLITS, groups, strict=True)
         ]
         queue = chunks.ChunkQueue()
-        account = Account(who)
-        for batch, owner in _blocks(snapshot, [writer.index for writer in writers], who):
+        account = Account(teachers)
+        for batch, owner in _blocks(snapshot, [writer.index for writer in writers], teachers):
             account.add(batch)
             for k, writer in enumerate(writers):
                 rows = np.flatnonzero(owner == k)
@@ -143,7 +143,7 @@ def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> 
 
 
 def filters_of(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
-    """Return the level of our own compression, or None, and what h5py is told of a dataset."""
+    """Return the level of our compression, or None, and what h5py is told of a dataset."""
     if not 1 <= level <= 9:
         raise DataError(f"compression_level: expected 1 to 9, got {level}")
     if codec == "gzip":
@@ -172,18 +172,18 @@ def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
 
 
 def _root_attributes(
-    snapshot: Snapshot, who: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
+    snapshot: Snapshot, teachers: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    info = {one: snapshot.teacher_info(one) for one in who}
-    one = {"teacher": who[0]} if len(who) == 1 else {}
+    info = {one: snapshot.teacher_info(one) for one in teachers}
+    one = {"teacher": teachers[0]} if len(teachers) == 1 else {}
     return {
         "Conventions": CONVENTIONS,
         "format": FORMAT,
         "title": title,
         "version": version,
         **one,
-        "teachers": json.dumps(list(who)),
-        "teacher_info": json.dumps(info[who[0]] if one else info, sort_keys=True),
+        "teachers": json.dumps(list(teachers)),
+        "teacher_info": json.dumps(info[teachers[0]] if one else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
         "precision": snapshot.precision,
@@ -212,7 +212,7 @@ def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _blocks(snapshot: Snapshot, splits: Sequence[Ints], who: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+def _blocks(snapshot: Snapshot, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
     """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
 
     The next block is read while one is being written.
@@ -223,11 +223,11 @@ def _blocks(snapshot: Snapshot, splits: Sequence[Ints], who: Sequence[str]) -> I
     wanted = np.flatnonzero(owner >= 0)
     parts = [wanted[low : low + _BLOCK] for low in range(0, len(wanted), _BLOCK)]
     with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-export") as pool:
-        coming = [pool.submit(snapshot.read, part, teacher=who) for part in parts[:1]]
+        coming = [pool.submit(snapshot.read, part, teacher=teachers) for part in parts[:1]]
         for k, part in enumerate(parts):
             batch = coming.pop().result()
             if k + 1 < len(parts):
-                coming.append(pool.submit(snapshot.read, parts[k + 1], teacher=who))
+                coming.append(pool.submit(snapshot.read, parts[k + 1], teacher=teachers))
             yield batch, owner[part]
 
 
@@ -239,23 +239,23 @@ class _Split:
         group: h5py.Group,
         snapshot: Snapshot,
         index: Ints,
-        who: Sequence[str],
+        teachers: Sequence[str],
         level: int | None,
         filters: dict[str, Any],
         steps: dict[str, float],
     ) -> None:
-        self.group, self.snapshot, self.index, self.who, self.steps = group, snapshot, index, who, steps
+        self.group, self.snapshot, self.index, self.teachers, self.steps = group, snapshot, index, teachers, steps
         counts = snapshot.read(np.sort(index), columns=["n_atoms"]).n_atoms
         rows = {"sample": len(index), "atom": int(counts.sum(dtype=np.int64))}
-        self.columns = stored_columns(snapshot, who)
+        self.columns = stored_columns(snapshot, teachers)
         _dimensions(group, rows, [column for column, _ in self.columns.values()])
         self.datasets = {
-            name: chunks.Column(_dataset(group, name, column, rows[column.axis], filters), level)
+            name: chunks.ChunkedDataset(_dataset(group, name, column, rows[column.axis], filters), level)
             for name, (column, _) in self.columns.items()
         }
         for name, (_, key) in self.columns.items():
             if key in LABELS:
-                self.datasets[name].dataset.attrs["teacher"] = name.partition(".")[2] or who[0]
+                self.datasets[name].dataset.attrs["teacher"] = name.partition(".")[2] or teachers[0]
             if key in steps:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
             if is_mask(key):
@@ -290,7 +290,7 @@ class _Split:
 
     def _values(self, batch: SampleBatch, name: str, key: str) -> Array | None:
         if key in LABELS:
-            teacher = name.partition(".")[2] or self.who[0]
+            teacher = name.partition(".")[2] or self.teachers[0]
             values = batch.labels.get(teacher, {}).get(key)
             if values is not None and key in self.steps:
                 step = values.dtype.type(self.steps[key])
@@ -306,10 +306,10 @@ class _Split:
 def recoded(batch: SampleBatch, name: str, words: list[str]) -> Array:
     """Return a coded column of a batch in the codes of a file whose vocabulary is `words`, which new words are added to."""
     words += [word for word in batch.vocabulary[name] if word not in words]
-    return np.array([words.index(word) for word in batch.vocabulary[name]], np.uint16)[batch.columns[name]]
+    return translate(batch.columns[name], batch.vocabulary[name], words, name)
 
 
-def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Column, str]]:
+def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:
     """Return the columns of the file by name, each with the name of what it holds.
 
     Standard columns, the labels that the teachers have, user columns with their masks.
@@ -318,10 +318,10 @@ def stored_columns(snapshot: Snapshot, who: Sequence[str]) -> dict[str, tuple[Co
         name: (column.with_dtype(snapshot.precision) if name == "positions" else column, name)
         for name, column in STANDARD.items()
     }
-    for one in who:
+    for one in teachers:
         for column in LABELS.values():
             if any(label_key(column.name, one) in segment.columns for segment in snapshot.segments):
-                out[column.name if len(who) == 1 else label_key(column.name, one)] = (column, column.name)
+                out[column.name if len(teachers) == 1 else label_key(column.name, one)] = (column, column.name)
     user = snapshot.user_columns
     masks = mask_names((segment.columns for segment in snapshot.segments), user)
     for name, column in user.items():

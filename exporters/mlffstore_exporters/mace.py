@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError
@@ -55,11 +55,11 @@ def export_mace(
     path : path
         A new folder with train/, val/, test/ and ``statistics.json`` (``--statistics_file``).
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     r_max : {4, 5, 6}, optional
         Cutoff of the average number of neighbours in the statistics, angstrom.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
@@ -79,14 +79,14 @@ def export_mace(
 
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
-    who, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    normal = statistics(snapshot).normalisation(who)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    normal = statistics(snapshot).normalisation(teacher_name)
     columns = {name: column for name, column in snapshot.user_columns.items() if name not in _MEANT_BY_MACE}
     with new_folder(target) as folder:
-        for split, number, batch in parts(snapshot, select(snapshot, (who,)), who, progress):
+        for split, number, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             (folder / split).mkdir(exist_ok=True)
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
-                _write(file, batch, who, columns)
+                _write(file, batch, teacher_name, columns)
         document = {
             "atomic_energies": str({int(z): e for z, e in normal["mace"]["E0s"].items()}),
             "avg_num_neighbors": normal["neighbours"][f"within_{r_max:g}_angstrom"],

@@ -5,7 +5,7 @@
     NAME-VERSION/
       NAME-VERSION.h5      or NAME-VERSION-00001-of-00004.h5, ...
       statistics.yaml      of all samples; normalisation for trainers from the split train
-      validation.json      the verdict, the acceptance table, what was found
+      validation.json      the verdict, the acceptance table, the findings
       README.md            the dataset card
       croissant.json       the same for machines (mlcommons.org/croissant)
       CITATION.cff
@@ -18,7 +18,7 @@ It is made under another name and renamed when it is complete. A version that is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import card
+from mlffstore_exporters.about import About
 from mlffstore_exporters.folder import new_folder
 from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
-    from mlffstore.release.changes import Changes
     from mlffstore.store.snapshot import Snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -53,27 +53,6 @@ _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+
 #: Bytes of a shard, at least: smaller ones are mostly overhead.
 _SHARD_NBYTES = 1 << 20
 _SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a release says of itself; `card` turns it into documents."""
-
-    name: str
-    version: str
-    licence: str
-    authors: tuple[str, ...]
-    description: str
-    snapshot: Snapshot
-    teachers: tuple[str, ...]
-    splits: Mapping[str, Ints]
-    exact: bool
-    provenance: Sequence[dict[str, Any]]
-    statistics: Mapping[str, Any]
-    validation: Validation
-    rounding: Mapping[str, float]
-    committed: str
-    since: Changes | None = None
 
 
 def export_release(
@@ -102,37 +81,38 @@ def export_release(
     ----------
     snapshot : Snapshot
     folder : path
-        Where releases lie; made if it does not exist.
+        Folder of the releases. It is made if it does not exist.
     name, version : str
-        Of the release; the version is semantic, such as ``1.0.0``.
+        Name and semantic version, such as ``1.0.0``, of the release.
     teacher : str or sequence of str, optional
-        Whose labels; needed when there are several. Several become named columns of one file (heads).
+        Teachers whose labels are exported; required if there are several. The labels of several teachers become named
+        columns of one file (heads).
     counts : mapping of str to int, optional
         Exact number of samples of splits, such as ``{"train": 100_000, "val": 10_000, "test": 10_000}``. Roots are taken
         whole in the order of their hash, but for the last one.
     policy : Policy, mapping, name or path, optional
-        Of the validation; see `mlffstore.validate`.
+        Policy of the validation; see `mlffstore.validate`.
     allow_failing : bool, optional
         Publish although the validation fails; the manifest and the card say so.
     since : path, optional
-        An older release: manifest and card say what changed.
+        An older release. The manifest and the card list the differences from it.
     shard_nbytes : int, optional
         Uncompressed bytes of an HDF5 file, about; one file by default.
     licence : str, optional
         SPDX identifier of the dataset's licence.
     authors : sequence of str, optional
-        "Family, Given".
+        Authors as "Family, Given".
     description : str, optional
-        A sentence or two for the card.
+        One or two sentences for the card.
     codec, compression_level, rounding
         See `mlffstore_exporters.hdf5.export_hdf5`.
     progress : callable, optional
-        Called with the number of samples written and of all.
+        It is called with the number of samples written so far and the number of all samples.
 
     Returns
     -------
     Path
-        Of the HDF5 file, or of the folder if there are several.
+        Path of the HDF5 file, or of the folder if there are several files.
 
     Raises
     ------
@@ -144,24 +124,24 @@ def export_release(
     _check_names(name, version, target)
     filters_of(codec, compression_level)  # what is wrong is told before a long validation
     steps_of(rounding or {})
-    who = choose_teachers(snapshot, teacher)
-    splits = select(snapshot, who)
+    teachers = choose_teachers(snapshot, teacher)
+    splits = select(snapshot, teachers)
     if counts is not None:
         splits = exactly(snapshot, splits, counts)
     chosen = np.sort(np.concatenate(list(splits.values())))
     if not len(chosen):
-        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(who)}")
+        raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(teachers)}")
     shards = _shards(snapshot, splits, shard_nbytes)
-    validation, statistics = _examine(snapshot, who, chosen, policy)
+    validation, statistics = _examine(snapshot, teachers, chosen, policy)
     if not allow_failing:  # before a long export; how large the files are, only they can say
         _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
-    for one in who:
-        if document["teachers"][one]["samples_by_split"]["train"]:
-            document["normalisation"][one] = statistics.normalisation(one)
+    for teacher_name in teachers:
+        if document["teachers"][teacher_name]["samples_by_split"]["train"]:
+            document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
-        name, version, licence, tuple(authors), description, snapshot, who, splits, counts is not None, provenance,
+        name, version, licence, tuple(authors), description, snapshot, teachers, splits, counts is not None, provenance,
         document, validation, dict(rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
@@ -169,7 +149,7 @@ def export_release(
         for k, part in enumerate(shards):
             suffix = f"-{k + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
             export_hdf5(
-                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=who, splits=part, title=name,
+                snapshot, temporary / f"{name}-{version}{suffix}.h5", teacher=teachers, splits=part, title=name,
                 version=version, codec=codec, compression_level=compression_level, rounding=rounding,
                 provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
@@ -234,11 +214,11 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
     return out
 
 
-def _examine(snapshot: Snapshot, who: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
+def _examine(snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
 
-    data = snapshot.to_xarray(teachers=list(who))
+    data = snapshot.to_xarray(teachers=list(teachers))
     if len(chosen) < len(snapshot):
         data = data.mlff.isel(sample=chosen)
     return validate(data, policy).compute(), statistics(data).compute()
@@ -292,7 +272,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
         "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
         "settings": snapshot.settings,
         "precision": snapshot.precision,
-        "teachers": {who: snapshot.teacher_info(who) for who in about.teachers},
+        "teachers": {name: snapshot.teacher_info(name) for name in about.teachers},
         "rounding": dict(about.rounding),
         "since": None if about.since is None else about.since.to_json(),
         "validation": {

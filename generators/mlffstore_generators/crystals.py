@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.rattle import log_uniform, rattled, strained
@@ -44,7 +44,7 @@ class CrystalGenerator:
     rattle : tuple of float, optional
         Range of the log-uniform amplitude of a Gaussian displacement of every coordinate, angstrom.
     elemental : float, optional
-        Share of crystals of one element.
+        Fraction of crystals of one element.
     elements : tuple of str, optional
         Allowed elements; all by default. Draws with others are skipped.
     """
@@ -85,10 +85,10 @@ class CrystalGenerator:
             if made >= count:
                 break
             # One stream a crystal, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                seed = crystals.draw(own)
-                frames = [self._variant(seed.atoms, own) for _ in range(min(self.frames, count - made))]
+                seed = crystals.draw(frame_rng)
+                frames = [self._variant(seed.atoms, frame_rng) for _ in range(min(self.frames, count - made))]
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue

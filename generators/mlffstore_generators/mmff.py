@@ -20,7 +20,7 @@ class MMFF(Calculator):  # type: ignore[misc]  # ASE has no types
     Parameters
     ----------
     molecule : rdkit.Chem.Mol
-        With explicit hydrogens and a conformer.
+        The molecule, with explicit hydrogens and a conformer.
     properties : rdkit MMFFMolProperties
     """
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import sound
@@ -43,7 +44,7 @@ class MoleculeGenerator:
     timestep_fs : float, optional
         Femtoseconds. 0.5 resolves the stretch of C-H (about 11 fs).
     friction : float, optional
-        Of the thermostat, 1/fs.
+        Friction of the thermostat, 1/fs.
     rattle : tuple of float, optional
         Range of the log-uniform amplitude of a Gaussian displacement of every coordinate, angstrom.
     """
@@ -86,9 +87,9 @@ class MoleculeGenerator:
                 break
             smiles = seeds[rng.integers(len(seeds))]
             # One stream a molecule, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                frames, temperature, root = self._sample(smiles, own)
+                frames, temperature, root = self._sample(smiles, frame_rng)
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue

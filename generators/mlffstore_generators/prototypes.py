@@ -46,8 +46,8 @@ def prototypes() -> tuple[tuple[str, Any], ...]:
             from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
     except ImportError as error:
         raise missing_dependency("pymatgen", "generators", "the generator 'crystals'") from error
-    found = {entry["tags"]["aflow"]: entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY}
-    return tuple((tag, found[tag]) for tag in sorted(found) if 2 <= len(found[tag].composition) <= 4)
+    structures = {entry["tags"]["aflow"]: entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY}
+    return tuple((tag, structures[tag]) for tag in sorted(structures) if 2 <= len(structures[tag].composition) <= 4)
 
 
 @functools.lru_cache(maxsize=1)

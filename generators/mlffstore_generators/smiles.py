@@ -77,9 +77,9 @@ def embed(mol: Any, seed: int) -> Any:
     Parameters
     ----------
     mol : rdkit.Chem.Mol
-        With explicit hydrogens; changed in place.
+        The molecule, with explicit hydrogens. It is changed in place.
     seed : int
-        Of the embedding, positive, below 2**31.
+        Seed of the embedding, positive, below 2**31.
 
     Raises
     ------

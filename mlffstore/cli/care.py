@@ -27,7 +27,7 @@ from mlffstore.runtime.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlffstore.store.maintenance.verify import Problem
+    from mlffstore.store.maintenance.verification import Problem
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -23,8 +23,8 @@ from mlffstore.cli.output import (
     remark,
     say,
 )
-from mlffstore.contracts.registry import get_exporter
 from mlffstore.errors import TeacherError
+from mlffstore.release.exporter import get_exporter
 from mlffstore.runtime.words import counted, nearest
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Protocols of generators and teachers, the registry that finds them, and how a teacher shows that it keeps its contract."""
+"""Protocols of generators and teachers, the registry that finds plugins, and checks that a teacher keeps its contract."""

@@ -1,4 +1,4 @@
-"""What a generator, a teacher and an exporter must be. The core calls these; plugins implement them.
+"""What a generator and a teacher must be. The core calls these; plugins implement them.
 
 Units everywhere: eV, angstrom, eV/angstrom, eV/angstrom^3; stress is xx yy zz yz xz xy, tension positive.
 """
@@ -9,45 +9,42 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
     import numpy as np
     import numpy.typing as npt
 
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.store.snapshot import Snapshot
 
 Domain = Literal["molecule", "periodic"]
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherInfo:
-    """What a teacher says of itself; kept with its labels.
+    """The description of a teacher; it is stored with the labels.
 
     Attributes
     ----------
     name : str
-        Name of its label columns.
+        Name of the label columns.
     elements : frozenset of int, or None
-        Atomic numbers that it knows; None for all.
+        Atomic numbers that the teacher knows; None for all.
     domains : frozenset of {"molecule", "periodic"}
-        Samples that are periodic nowhere, or somewhere.
+        Kinds of samples that the teacher labels: "molecule" is periodic along no direction, "periodic" along some.
     properties : tuple of {"energy", "forces", "stress"}
-        What it gives.
+        Labels that the teacher gives.
     precision : str
-        dtype in which it computes.
+        dtype in which the teacher computes.
     conservative : bool
-        Whether its forces are the gradient of its energy.
+        Whether the forces are minus the gradient of the energy.
     licence : str
         SPDX identifier of the weights or parameters.
     fingerprint : str
-        Names the model exactly. Labels of two fingerprints are never stored under one name.
+        Exact name of the model, its version and weights. Labels of two fingerprints are never stored under one name.
     software : mapping of str to str
         Versions of the packages involved.
     equivariant : bool
-        Whether its labels turn with the structure by construction. Orb learns to, nearly.
+        Whether the labels turn with the structure by construction. Those of Orb do so approximately, by training.
     """
 
     name: str
@@ -62,7 +59,7 @@ class TeacherInfo:
     equivariant: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON types, for the log and for releases."""
+        """Return the description as plain JSON types, for the log and for releases."""
         return {
             "name": self.name,
             "elements": None if self.elements is None else sorted(self.elements),
@@ -79,7 +76,7 @@ class TeacherInfo:
 
 @dataclass(frozen=True, slots=True)
 class TeacherLabels:
-    """What a teacher says of S samples with A atoms.
+    """The labels that a teacher gives to S samples with A atoms.
 
     Attributes
     ----------
@@ -91,9 +88,9 @@ class TeacherLabels:
         eV/angstrom^3, tension positive; NaN for samples that are not periodic in three directions. None if the
         teacher has no stress.
     ok : ndarray, shape (S,), bool
-        Whether the sample was labelled.
+        Whether each sample was labelled.
     reasons : tuple of str
-        Why not; empty strings where `ok`.
+        For each sample why it was not labelled; an empty string where `ok`.
     """
 
     energy: npt.NDArray[np.float64]
@@ -105,21 +102,21 @@ class TeacherLabels:
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A model that labels."""
+    """A model or method that labels samples."""
 
     @property
     def info(self) -> TeacherInfo:
-        """What it is."""
+        """The description of the teacher."""
         ...
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
-        """Label every sample of a batch; refuse single samples by `ok`, never by an exception."""
+        """Return labels of all samples of a batch. A sample is refused by `ok`, never by an exception."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What one task made.
+    """The structures that one task made.
 
     Attributes
     ----------
@@ -128,8 +125,8 @@ class Generated:
     skipped : mapping of str to int
         Seeds that gave no structure, counted by reason.
     teacher : TeacherInfo, optional
-        Whose labels the batch carries, of the positions as float32 stores them. If the same teacher labels the part, they
-        are kept; otherwise they are dropped.
+        The teacher whose labels the batch has, for positions rounded to float32. The labels are kept if the same teacher
+        labels this part of the recipe, and dropped otherwise.
     """
 
     batch: SampleBatch
@@ -139,7 +136,7 @@ class Generated:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Makes structures. All randomness comes from the generator of random numbers that it is given."""
+    """A source of structures. All randomness comes from the generator of random numbers that is passed in."""
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures, depending on nothing but the options, `rng` and `count`."""
@@ -147,19 +144,4 @@ class Generator(Protocol):
 
     def provenance(self) -> Mapping[str, Any]:
         """Return options, sources and licences of the seeds, and versions, as JSON."""
-        ...
-
-
-class Exporter(Protocol):
-    """Writes a snapshot to a file of another layout."""
-
-    def __call__(
-        self,
-        snapshot: Snapshot,
-        path: str | os.PathLike[str],
-        *,
-        teacher: str | Sequence[str] | None = None,
-        **options: Any,
-    ) -> Path:
-        """Write and return the path. A file at `path` is replaced only when the new one is complete."""
         ...

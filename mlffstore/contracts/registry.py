@@ -1,4 +1,7 @@
-"""Finds generators, teachers and exporters by name, through entry points; loads one only when it is asked for."""
+"""Finding plugins by name through entry points: generators, teachers and exporters. A plugin is loaded only when used.
+
+What an exporter must be is `mlffstore.release.exporter`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,9 @@ from mlffstore.errors import MlffstoreError, PluginError, RegistryError
 from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from mlffstore.contracts.protocols import Exporter, Generator, Teacher
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.contracts.protocols import Generator, Teacher
 
 _GROUPS = {"generator": "mlffstore.generators", "teacher": "mlffstore.teachers", "exporter": "mlffstore.exporters"}
 
@@ -32,7 +32,7 @@ def load(kind: str, name: str) -> Any:
     Raises
     ------
     RegistryError
-        If there is none; the message lists what there is.
+        If there is no plugin of that name; the message lists those that are installed.
     MissingDependencyError
         If the plugin needs a package that is not installed.
     PluginError
@@ -94,10 +94,10 @@ def get_teacher(name: str, /, **options: Any) -> Teacher:
     Parameters
     ----------
     name : str
-        Of an entry point. What follows a colon is its first argument: ``"ase:ase.calculators.emt:EMT"`` makes a teacher of
-        an ASE calculator by its import path, ``"fennol:model.fnx"`` one of a file with weights.
+        Name of an entry point. Text after a colon is the first argument of the teacher: ``"ase:ase.calculators.emt:EMT"``
+        makes a teacher of an ASE calculator by its import path, ``"fennol:model.fnx"`` of a file with weights.
     **options
-        Of the teacher; see `mlffstore teachers`.
+        Options of the teacher; `mlffstore teachers` lists them.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def get_teacher(name: str, /, **options: Any) -> Teacher:
     RegistryError
         If there is none of that name, or it does not have one of these options.
     MissingDependencyError
-        If it needs a package that is not installed.
+        If the teacher needs a package that is not installed.
     TeacherError
         If it cannot be made from these options.
     PluginError
@@ -122,7 +122,7 @@ _shared: dict[tuple[str, str], Teacher] = {}
 
 
 def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
-    """Return this process's only teacher of that name and options: loading one takes seconds, and memory."""
+    """Return the teacher of that name and options that this process shares: loading takes seconds, and memory."""
     key = (name, json.dumps(dict(options), sort_keys=True, default=repr))
     if key not in _shared:
         _shared[key] = get_teacher(name, **options)
@@ -132,45 +132,3 @@ def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
 def get_generator(name: str, /, **options: Any) -> Generator:
     """Return a generator by name, such as ``get_generator("crystals", rattle=0.1)``."""
     return cast("Generator", _make("generator", name, [], options))
-
-
-def get_exporter(name: str) -> Exporter:
-    """Return an exporter by name, such as ``get_exporter("hdf5")``."""
-    return cast("Exporter", load("exporter", name))
-
-
-def export_release(
-    snapshot: Snapshot,
-    folder: str | os.PathLike[str],
-    *,
-    name: str,
-    version: str = "1.0.0",
-    teacher: str | Sequence[str] | None = None,
-    **options: Any,
-) -> Path:
-    """Write the release ``folder/NAME-VERSION/`` of a snapshot: HDF5, card, statistics, verdict and manifest.
-
-    Parameters
-    ----------
-    snapshot : Snapshot
-    folder : path
-        Where releases lie; made if it does not exist.
-    name, version : str
-        Of the release.
-    teacher : str or sequence of str, optional
-        Whose labels; needed when there are several. Several become named columns of one file (heads).
-    **options
-        ``counts``, ``policy``, ``allow_failing``, ``shard_nbytes``, ``licence``, ``authors``, ``description``, ``codec``,
-        ``compression_level``, ``rounding``; see `mlffstore_exporters.release.export_release`.
-
-    Returns
-    -------
-    Path
-        Of the HDF5 file ``folder/NAME-VERSION/NAME-VERSION.h5``, or of the folder if there are several.
-
-    Raises
-    ------
-    ReleaseError
-        If that version exists, the validation fails, or there are too few samples.
-    """
-    return get_exporter("release")(snapshot, folder, name=name, version=version, teacher=teacher, **options)

@@ -1,4 +1,7 @@
-"""Between lists of ASE frames and flat columns. ASE hands out frames one by one, so this is the one place that loops."""
+"""Conversion between lists of ASE frames and flat columns.
+
+An ASE frame is one Python object, so this module loops over frames; no other code of the core does.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data import electrons
-from mlffstore.data.batch import choose_teacher
+from mlffstore.data.electrons import lowest_multiplicity
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
+from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, LABELS, Array
+from mlffstore.data.vocabulary import UNKNOWN
 from mlffstore.errors import DataError, TeacherError, problems_message
 
 if TYPE_CHECKING:
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.columns import SampleColumns
     from mlffstore.data.schema import Column
 
 
@@ -30,7 +36,20 @@ def gather(
 ) -> dict[str, Any]:
     """Return the keyword arguments of `SampleBatch` for these frames. See `SampleBatch.from_ase`.
 
-    `states` are charge and multiplicity of each frame, None for what is not known, instead of what `info` says.
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+    teacher : str
+        Name of the teacher that made the labels.
+    labels : sequence of mapping, optional
+        Labels of each frame by name, instead of the results of its calculator.
+    states : sequence of (int or None, int or None), optional
+        Charge and multiplicity of each frame, None for what is not known, instead of those in its `info`.
+
+    Raises
+    ------
+    DataError
+        If a frame is not an `ase.Atoms`, has no atoms, or has labels of the wrong shape; every problem is listed.
     """
     from ase import Atoms
 
@@ -41,7 +60,7 @@ def gather(
         if not (isinstance(frame, Atoms) and len(frame))
     ]
     if labels is not None and len(labels) != len(frames):
-        problems.append(f"labels: expected one mapping a frame ({len(frames)}), got {len(labels)}")
+        problems.append(f"labels: expected one mapping per frame ({len(frames)}), got {len(labels)}")
     if problems or not frames:
         raise DataError(problems_message("these frames cannot be stored:", problems or ["expected frames, got none"]))
     n_atoms = np.array([len(frame) for frame in frames])
@@ -58,20 +77,23 @@ def gather(
         "positions": np.concatenate([frame.positions for frame in frames]),
         "cell": np.stack([np.asarray(frame.cell) for frame in frames]),
         "pbc": np.stack([frame.pbc for frame in frames]),
-        "labels": {teacher: found} if (found := {k: v for k, v in columns.items() if v is not None}) else None,
+        "labels": {teacher: given} if (given := {k: v for k, v in columns.items() if v is not None}) else None,
     }
+    known_charge = [value or 0 for value in charge]
     if any(value is not None for value in charge):
-        arguments["charge"] = [value or 0 for value in charge]
+        arguments["charge"] = known_charge
     if any(value is not None for value in multiplicity):
-        parity = (1 + (int(f.numbers.sum()) - (q or 0)) % 2 for f, q in zip(frames, charge, strict=True))
+        lowest = lowest_multiplicity(arguments["numbers"], np.array(known_charge), offsets(n_atoms)).tolist()
         arguments["multiplicity"] = [
-            lowest if given is None else given for given, lowest in zip(multiplicity, parity, strict=True)
+            least if value is None else value for value, least in zip(multiplicity, lowest, strict=True)
         ]
     return arguments
 
 
 def _label(name: str, results: Sequence[Mapping[str, Any]], n_atoms: Array, problems: list[str]) -> Array | None:
     """Return one label of all frames, NaN where a frame has none; None if no frame has it."""
+    from ase.stress import full_3x3_to_voigt_6_stress
+
     if not any(result.get(name) is not None for result in results):
         return None
     spec = LABELS[name]
@@ -84,7 +106,7 @@ def _label(name: str, results: Sequence[Mapping[str, Any]], n_atoms: Array, prob
             continue
         array = np.asarray(value, dtype=np.float64)
         if name == "stress" and array.shape == (3, 3):
-            array = 0.5 * (array + array.T).ravel()[[0, 4, 8, 5, 2, 1]]
+            array = full_3x3_to_voigt_6_stress(array)
         if array.size != np.prod(shape) or array.shape not in (shape, shape[1:]):
             wanted = shape if spec.axis == "atom" else shape[1:]
             problems.append(f"sample {i}: expected {name} of shape {wanted}, got {array.shape}")
@@ -106,7 +128,7 @@ def _electrons(frames: Sequence[Atoms], problems: list[str]) -> list[tuple[int |
     return states
 
 
-def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
+def scatter(batch: SampleColumns, teacher: str | None) -> list[Atoms]:
     """Return a batch as ASE frames. See `SampleBatch.to_ase`."""
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
@@ -129,35 +151,35 @@ def scatter(batch: SampleBatch, teacher: str | None) -> list[Atoms]:
         for column, values, mask in user:
             rows = atoms_slice if column.axis == "atom" else slice(i, i + 1)
             _put(atoms, column, values[rows], mask[rows])
-        found = {}
-        for who in candidates:
-            results = _results(batch, who, i, atoms_slice)
+        by_teacher = {}
+        for name in candidates:
+            results = _results(batch, name, i, atoms_slice)
             if results:
-                found[who] = results
-        if len(found) > 1:
+                by_teacher[name] = results
+        if len(by_teacher) > 1:
             raise TeacherError(
-                f"sample {i} has labels of several teachers ({', '.join(found)}), and their energies have different "
+                f"sample {i} has labels of several teachers ({', '.join(by_teacher)}), and their energies have different "
                 "zeros: choose one with teacher=..."
             )
-        for who, results in found.items():
-            atoms.info["teacher"] = who
+        for name, results in by_teacher.items():
+            atoms.info["teacher"] = name
             atoms.calc = SinglePointCalculator(atoms, **results)
-            atoms.calc.name = who
+            atoms.calc.name = name
         frames.append(atoms)
     return frames
 
 
-def _origin(batch: SampleBatch, i: int) -> dict[str, str]:
-    """Return root, source and sampler of a sample, those that are known."""
+def _origin(batch: SampleColumns, i: int) -> dict[str, str]:
+    """Return those of root, source and sampler of a sample that are known."""
     out = {name: batch.vocabulary[name][int(batch.columns[name][i])] for name in CODED if name in batch.columns}
-    out = {name: word for name, word in out.items() if word != "unknown"}
+    out = {name: word for name, word in out.items() if word != UNKNOWN}
     if "root" in batch.columns:  # with a letter in front: sixteen digits could pass for a number
         out["root"] = f"x{int(batch.columns['root'][i]):016x}"
     return out
 
 
 def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
-    """Give a frame its rows of a user column. What is missing is absent."""
+    """Set a user column in a frame, unless the sample has no value there."""
     rows = without_mask(column.name, values, mask)
     if rows is None:
         return
@@ -167,10 +189,10 @@ def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
         atoms.info[column.name] = rows[0].copy() if rows.ndim > 1 else rows[0].item()
 
 
-def _results(batch: SampleBatch, who: str, i: int, atoms_slice: slice) -> dict[str, Any]:
-    """Return the labels of one sample that are there, as ASE's results."""
+def _results(batch: SampleColumns, teacher: str, i: int, atoms_slice: slice) -> dict[str, Any]:
+    """Return the labels that one sample has, as results of an ASE calculator."""
     out: dict[str, Any] = {}
-    for name, array in batch.labels[who].items():
+    for name, array in batch.labels[teacher].items():
         value = array[atoms_slice] if LABELS[name].axis == "atom" else array[i]
         if not np.isnan(value).all():
             out[name] = float(value) if name == "energy" else value.astype(np.float64)

@@ -10,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
+
 Role = Literal["charge", "multiplicity", "unpaired"]
 #: Names in use, without case and separators: ASE, MACE (`total_charge`, `total_spin`), fairchem (`charge`, `spin`),
 #: AIMNet, NequIP, xtb (`uhf`). All of them name the total of a sample; per-atom `charges` are another quantity.
@@ -76,7 +79,7 @@ def resolve(
     ValueError
         If a value is not a whole number, two names disagree, or a multiplicity is below 1.
     """
-    found: dict[str, tuple[str, int]] = {}
+    resolved: dict[str, tuple[str, int]] = {}
     for name, value in named:
         what, number = role(name), whole(name, value)
         if number is None or what is None:
@@ -91,11 +94,33 @@ def resolve(
             )
         if what == "multiplicity" and number < 1:
             raise ValueError(f"expected a multiplicity of at least 1 as {name}, got {value}")
-        first = found.setdefault(what, (name, number))
+        first = resolved.setdefault(what, (name, number))
         if first[1] != number:
             raise ValueError(f"expected one {what}, got {first[1]} as {first[0]} and {number} as {name}")
-    charge, multiplicity = found.get("charge"), found.get("multiplicity")
+    charge, multiplicity = resolved.get("charge"), resolved.get("multiplicity")
     return (charge[1] if charge else None), (multiplicity[1] if multiplicity else None)
+
+
+def lowest_multiplicity(numbers: Array, charge: Array, starts: Ints) -> Array:
+    """Return the lowest multiplicity that the number of electrons allows: 1 if it is even and 2 if it is odd.
+
+    Parameters
+    ----------
+    numbers : ndarray, shape (A,)
+        Atomic numbers.
+    charge : ndarray, shape (S,)
+        Total charges, e.
+    starts : ndarray, shape (S+1,), int64
+        Start of each sample in the atom axis.
+
+    Returns
+    -------
+    ndarray, shape (S,), int16
+    """
+    if len(starts) == 1:
+        return np.zeros(0, np.int16)
+    electrons = np.add.reduceat(numbers.astype(np.int64), starts[:-1]) - charge
+    return (1 + electrons % 2).astype(np.int16)
 
 
 def forbidden(n_protons: int, charge: int, multiplicity: int) -> str:

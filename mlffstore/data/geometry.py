@@ -141,5 +141,5 @@ def smallest_distances(batch: SampleBatch, cutoff: float) -> Array:
     ndarray, shape (S,), float64
         Angstrom; infinity where no pair is closer than `cutoff`.
     """
-    found = pairs(batch.offsets, batch.positions, batch.cell, batch.pbc, cutoff)
-    return reduce_pairs(found.distance, found.counts, np.inf)
+    close = pairs(batch.offsets, batch.positions, batch.cell, batch.pbc, cutoff)
+    return reduce_pairs(close.distance, close.counts, np.inf)

@@ -48,9 +48,9 @@ def lacks_hydrogen(batch: SampleBatch, *, periodic: bool = False) -> Array:
     out = np.zeros(len(batch), bool)
     if len(suspects):
         part = batch.take(suspects)
-        found = pairs(part.offsets, part.positions, part.cell, part.pbc, bond_cutoff(part.numbers))
-        bare = bare_carbons(part.numbers, part.positions, found)
-        out[suspects] = condemned(bare, part.numbers, part.offsets)
+        neighbours = pairs(part.offsets, part.positions, part.cell, part.pbc, bond_cutoff(part.numbers))
+        bare = bare_carbons(part.numbers, part.positions, neighbours)
+        out[suspects] = too_many_bare(bare, part.numbers, part.offsets)
     if periodic:
         crystals = _without_hydrogen(batch.numbers, batch.offsets) & batch.pbc.any(axis=1)
         for i in np.flatnonzero(crystals).tolist():
@@ -90,8 +90,8 @@ def _without_hydrogen(numbers: Array, starts: Ints) -> Array:
     return np.asarray(carbon & ~hydrogen & (np.diff(starts) > 1))
 
 
-def condemned(bare: Array, numbers: Array, starts: Ints) -> Array:
-    """Return in which samples enough carbons are bare."""
+def too_many_bare(bare: Array, numbers: Array, starts: Ints) -> Array:
+    """Return which samples have so many bare carbons that hydrogens must be missing, shape (S,), bool."""
     carbon = numbers == 6
     n_bare = np.add.reduceat(bare.astype(np.int64), starts[:-1])
     n_carbon = np.add.reduceat(carbon.astype(np.int64), starts[:-1])
@@ -99,10 +99,13 @@ def condemned(bare: Array, numbers: Array, starts: Ints) -> Array:
     return np.asarray((share * n_bare >= n_carbon) & (n_carbon > 0))
 
 
-def bare_carbons(numbers: Array, positions: Array, found: Pairs) -> Array:
+def bare_carbons(numbers: Array, positions: Array, neighbours: Pairs) -> Array:
     """Return which atoms are bare carbons, shape (A,), bool; see `lacks_hydrogen`. Not for periodic samples."""
-    first, second = np.concatenate([found.first, found.second]), np.concatenate([found.second, found.first])
-    distance = np.concatenate([found.distance, found.distance])
+    first, second = (
+        np.concatenate([neighbours.first, neighbours.second]),
+        np.concatenate([neighbours.second, neighbours.first]),
+    )
+    distance = np.concatenate([neighbours.distance, neighbours.distance])
     return _bare(numbers, first, second, distance, positions[second].astype(np.float64) - positions[first])
 
 

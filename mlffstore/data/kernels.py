@@ -1,7 +1,7 @@
 """Compiled loops. Import this module inside functions: numba takes a third of a second.
 
 The interpreter's lock is not held in them, so that they run in Dask's threads side by side. Neighbour lists of vesin do
-not (measured: two threads no faster than one), and to count neighbours they would have to hold thirty pairs an atom.
+not (measured: two threads no faster than one), and to count neighbours they would have to hold thirty pairs per atom.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from typing import Any
 import numba
 import numpy as np
 
-#: Compiled once a machine: the result is kept beside this file.
+from mlffstore.data.sample_row import first_number
+
+#: Compiled once per machine: the result is kept beside this file.
 _compiled: Any = numba.njit(nogil=True, cache=True)
+#: Where the parts of a row begin. numba compiles them in as constants, and discards its cache only when this file changes:
+#: after a change of `mlffstore.data.sample_row`, edit this file too.
+_ENERGY, _CELL, _STRESS = first_number("energy"), first_number("cell"), first_number("stress")
+_PBC, _CHARGE, _MULTIPLICITY = first_number("pbc"), first_number("charge"), first_number("multiplicity")
 
 
 @_compiled
-def _frame(cell: Any, pbc: Any, cutoff: float) -> Any:
+def invertible_cell(cell: Any, pbc: Any, cutoff: float) -> Any:
     """Return an invertible cell, its inverse, and for each vector the cutoff in units of the height along it."""
     box = np.eye(3)
     for k in range(3):
@@ -62,11 +68,11 @@ def _scan(
     shift: Any,
     start: int,
 ) -> int:
-    """Go through the pairs of one sample within the largest cutoff; count by cutoff, keep as many as there is room for.
+    """Go through the pairs of one sample within the largest cutoff, count them by cutoff and keep those that fit.
 
     Where `shift` has room too, it gets the vector of the cell to add to the second atom's position as it was given.
     """
-    n, room, found = len(x), len(first), 0
+    n, room, n_pairs = len(x), len(first), 0
     largest = cutoffs.max()
     limit = largest * largest
     periodic = pbc[0] or pbc[1] or pbc[2]
@@ -75,16 +81,16 @@ def _scan(
             for j in range(i + 1, n):
                 d2 = (x[i, 0] - x[j, 0]) ** 2 + (x[i, 1] - x[j, 1]) ** 2 + (x[i, 2] - x[j, 2]) ** 2
                 if d2 < limit:
-                    if found < room:
-                        first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                    if n_pairs < room:
+                        first[n_pairs], second[n_pairs], distance[n_pairs] = start + i, start + j, math.sqrt(d2)
                         if len(shift) > 0:
-                            shift[found] = 0.0
-                    found += 1
+                            shift[n_pairs] = 0.0
+                    n_pairs += 1
                     for c in range(len(cutoffs)):
                         if d2 < cutoffs[c] * cutoffs[c]:
                             counts[c] += 1
-        return found
-    box, inverse, reach = _frame(cell, pbc, largest)
+        return n_pairs
+    box, inverse, reach = invertible_cell(cell, pbc, largest)
     f = x @ inverse
     wrapped = np.zeros((n, 3))
     for i in range(n):
@@ -117,19 +123,19 @@ def _scan(
                         dz = u * box[0, 2] + v * box[1, 2] + w * box[2, 2]
                         d2 = dx * dx + dy * dy + dz * dz
                         if d2 < limit:
-                            if found < room:
-                                first[found], second[found], distance[found] = start + i, start + j, math.sqrt(d2)
+                            if n_pairs < room:
+                                first[n_pairs], second[n_pairs], distance[n_pairs] = start + i, start + j, math.sqrt(d2)
                                 if len(shift) > 0:
                                     na = a - wrapped[j, 0] + wrapped[i, 0]
                                     nb = b - wrapped[j, 1] + wrapped[i, 1]
                                     nc = c - wrapped[j, 2] + wrapped[i, 2]
                                     for m in range(3):
-                                        shift[found, m] = na * box[0, m] + nb * box[1, m] + nc * box[2, m]
-                            found += 1
+                                        shift[n_pairs, m] = na * box[0, m] + nb * box[1, m] + nc * box[2, m]
+                            n_pairs += 1
                             for m in range(len(cutoffs)):
                                 if d2 < cutoffs[m] * cutoffs[m]:
                                     counts[m] += 1
-    return found
+    return n_pairs
 
 
 @_compiled
@@ -155,17 +161,17 @@ def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cut
         if not sound[s]:
             continue
         x = positions[starts[s] : starts[s + 1]].astype(np.float64)
-        found = _scan(
+        n_pairs = _scan(
             x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], flat, starts[s]
         )
-        if used + found > room:  # larger arrays, and the sample again
-            room = 2 * (used + found)
+        if used + n_pairs > room:  # larger arrays, and the sample again
+            room = 2 * (used + n_pairs)
             new_first, new_second, new_distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
             new_first[:used], new_second[:used], new_distance[:used] = first[:used], second[:used], distance[:used]
             first, second, distance = new_first, new_second, new_distance
             counts[s] = 0
             _scan(x, cell[s], pbc[s], cutoff, counts[s], first[used:], second[used:], distance[used:], flat, starts[s])
-        used += found
+        used += n_pairs
     return first[:used].copy(), second[:used].copy(), distance[:used].copy(), counts[:, 0].copy()
 
 
@@ -182,16 +188,16 @@ def find_edges(starts: Any, positions: Any, cell: Any, pbc: Any, cutoff: Any) ->
     for s in range(len(starts) - 1):
         x = positions[starts[s] : starts[s + 1]].astype(np.float64)
         box = cell[s].astype(np.float64)
-        found = _scan(
+        n_pairs = _scan(
             x, box, pbc[s], cutoff, counts, first[used:], second[used:], distance[used:], shift[used:], starts[s]
         )
-        if used + found > room:  # larger arrays, and the sample again
-            room = 2 * (used + found)
+        if used + n_pairs > room:  # larger arrays, and the sample again
+            room = 2 * (used + n_pairs)
             new_first, new_second, new_shift = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((room, 3))
             new_first[:used], new_second[:used], new_shift[:used] = first[:used], second[:used], shift[:used]
             first, second, shift, distance = new_first, new_second, new_shift, np.empty(room)
             _scan(x, box, pbc[s], cutoff, counts, first[used:], second[used:], distance[used:], shift[used:], starts[s])
-        used += found
+        used += n_pairs
     index, vector = np.empty((2, 2 * used), np.int64), np.empty((2 * used, 3), positions.dtype)
     for k in range(used):
         index[0, 2 * k], index[1, 2 * k] = first[k], second[k]
@@ -222,11 +228,11 @@ def _checksum(words: Any, start: int, stop: int) -> Any:
 
 
 @_compiled
-def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, octets: Any) -> None:
+def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, as_bytes: Any) -> None:
     """Write samples as records: positions, forces if there are any, atomic numbers, one after another, then zeros.
 
-    `records` and `octets` are the same memory, as floats and as bytes; `begin` counts in floats and has one entry more than
-    there are samples.
+    `records` and `as_bytes` are the same memory, as floats and as bytes; `begin` counts in floats and has one entry more
+    than there are samples.
     """
     width = records.itemsize
     for s in range(len(starts) - 1):
@@ -237,16 +243,16 @@ def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, rec
         if len(forces):
             records[at : at + 3 * n] = forces[3 * a : 3 * b]
             at += 3 * n
-        octets[at * width : at * width + n] = numbers[a:b]
-        octets[at * width + n : begin[s + 1] * width] = 0
+        as_bytes[at * width : at * width + n] = numbers[a:b]
+        as_bytes[at * width + n : begin[s + 1] * width] = 0
 
 
 @_compiled
 def sum_records(begin: Any, width: int, words: Any, rows: Any, sums: Any) -> None:
     """Write the checksum of each sample to `sums`.
 
-    `words` is the memory of the records and `rows`, shape (S, 21), that of the rows, both as uint64; `begin` counts floats
-    of `width` bytes.
+    `words` is the memory of the records and `rows`, shape (S, 21), that of the rows (`mlffstore.data.sample_row`), both as
+    uint64; `begin` counts floats of `width` bytes.
     """
     for s in range(len(sums)):
         total = _checksum(words, begin[s] * width // 8, begin[s + 1] * width // 8)
@@ -292,7 +298,7 @@ def gather(
     begin: Any,
     n_atoms: Any,
     records: Any,
-    octets: Any,
+    as_bytes: Any,
     rows: Any,
     numbers: Any,
     positions: Any,
@@ -329,21 +335,21 @@ def gather(
         if has_forces:
             forces[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
             at += 3 * n
-        numbers[a : a + n] = octets[at * width : at * width + n]
+        numbers[a : a + n] = as_bytes[at * width : at * width + n]
         owner[a : a + n] = row
         a += n
         counts[k] = n
         ptr[which, row + 1] = a - first
-        energy[k] = rows[i, 0]
+        energy[k] = rows[i, _ENERGY]
         for c in range(9):
-            cell[k, c] = rows[i, 1 + c]
+            cell[k, c] = rows[i, _CELL + c]
         if has_stress:
             for c in range(6):
-                stress[k, c] = rows[i, 10 + c]
+                stress[k, c] = rows[i, _STRESS + c]
         for c in range(3):
-            pbc[k, c] = rows[i, 16 + c] != 0
-        charge[k] = int(rows[i, 19])
-        multiplicity[k] = int(rows[i, 20])
+            pbc[k, c] = rows[i, _PBC + c] != 0
+        charge[k] = int(rows[i, _CHARGE])
+        multiplicity[k] = int(rows[i, _MULTIPLICITY])
         # After the copy: its loads overlap better, and the checksum then finds the record in the processor's cache.
         if not checked[i]:
             total = _checksum(words, begin[i] * width // 8, begin[i + 1] * width // 8)

@@ -17,7 +17,7 @@ from mlffstore.errors import DataError, problems_message
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.columns import SampleColumns
     from mlffstore.data.schema import Array, Column
 
 #: CF attribute `flag_meanings` of booleans in files that keep them as numbers.
@@ -77,9 +77,9 @@ def join_masks(column: Column, parts: Sequence[tuple[int, bool, Mask | None]]) -
     parts : sequence of (int, bool, ndarray or None)
         For each part its rows, whether it has the column at all, and its mask.
     """
-    if np.dtype(column.dtype).kind == "f" or all(held and mask is None for _, held, mask in parts):
+    if np.dtype(column.dtype).kind == "f" or all(has_column and mask is None for _, has_column, mask in parts):
         return None
-    return present(np.concatenate([np.full(n, held) if mask is None else mask for n, held, mask in parts]))
+    return present(np.concatenate([np.full(n, has_column) if mask is None else mask for n, has_column, mask in parts]))
 
 
 def check_masks(masks: Mapping[str, Mask], user: Mapping[str, Column], rows: Mapping[str, int]) -> None:
@@ -125,7 +125,7 @@ def mask_names(segments: Iterable[Mapping[str, object]], user: Mapping[str, Colu
     out = {}
     for name, column in user.items():
         key = mask_key(name)
-        if np.dtype(column.dtype).kind != "f" and any(name not in held or key in held for held in columns):
+        if np.dtype(column.dtype).kind != "f" and any(name not in segment or key in segment for segment in columns):
             mask = f"{name}_mask"
             while mask in user:
                 mask += "_"
@@ -133,7 +133,7 @@ def mask_names(segments: Iterable[Mapping[str, object]], user: Mapping[str, Colu
     return out
 
 
-def user_rows(batch: SampleBatch, column: Column) -> tuple[Array, Mask]:
+def user_rows(batch: SampleColumns, column: Column) -> tuple[Array, Mask]:
     """Return a user column of a batch, whether or not the batch has it, and which rows have a value."""
     n = len(batch) if column.axis == "sample" else batch.n_atoms_total
     if column.name not in batch.user:
@@ -145,7 +145,7 @@ def user_rows(batch: SampleBatch, column: Column) -> tuple[Array, Mask]:
 
 
 def without_mask(name: str, values: Array, mask: Mask) -> Array | None:
-    """Return the rows of one sample for a place that knows no masks.
+    """Return the rows of one sample for a format that has no masks.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def without_mask(name: str, values: Array, mask: Mask) -> Array | None:
     Raises
     ------
     DataError
-        If there are integers among them that float64 does not hold.
+        If only some atoms have a value and there are integers that float64 cannot hold.
     """
     if not mask.any():
         return None
@@ -171,8 +171,8 @@ def without_mask(name: str, values: Array, mask: Mask) -> Array | None:
     out = values.astype(np.float64)
     if values.dtype.kind != "b" and (np.abs(out[mask]) > _EXACT).any():
         raise DataError(
-            f"{name}: some atoms of a sample have no value, and others integers beyond 2^53, which no float64 holds; leave "
-            "the column out, or give all atoms of a sample a value"
+            f"{name}: some atoms of a sample have no value and others have integers beyond 2^53, which float64 cannot hold; "
+            "leave the column out, or give all atoms of a sample a value"
         )
     out[~mask] = np.nan
     return out

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+#: Atoms of one chunk of samples, about: 12 MB of positions and forces.
+TARGET_ATOMS = 1 << 19
 
 
 def offsets(counts: npt.ArrayLike) -> Ints:
-    """Return the start of every row and, last, the total: shape (S+1,), int64.
+    """Return the start of each row and, last, the total: shape (S+1,), int64.
 
     Examples
     --------
@@ -40,15 +42,40 @@ def row_indices(starts: npt.ArrayLike, counts: npt.ArrayLike) -> Ints:
     return indices
 
 
+def cut(counts: npt.ArrayLike) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cut a range of samples into chunks of whole samples with about `TARGET_ATOMS` atoms each.
+
+    Parameters
+    ----------
+    counts : array_like, shape (S,)
+        Number of atoms of each sample.
+
+    Returns
+    -------
+    samples, atoms : tuple of int
+        Samples and atoms of each chunk, in order. A chunk has more than `TARGET_ATOMS` atoms only if it is a single sample.
+
+    Examples
+    --------
+    >>> cut([3, 4])
+    ((2,), (7,))
+    """
+    starts = offsets(counts)
+    edges = [0]
+    while edges[-1] < len(starts) - 1:
+        edges.append(max(int(np.searchsorted(starts, starts[edges[-1]] + TARGET_ATOMS, "right")) - 1, edges[-1] + 1))
+    return tuple(np.diff(edges).tolist()), tuple(np.diff(starts[edges]).tolist())
+
+
 def reduce_rows(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
-    """Reduce the atoms of every sample with `ufunc`.
+    """Reduce the rows of the atoms of each sample with `ufunc`.
 
     Parameters
     ----------
     ufunc : numpy.ufunc
         Such as ``np.add`` or ``np.maximum``.
     values : ndarray, shape (A, ...)
-        One row an atom.
+        One row per atom.
     starts : ndarray, shape (S+1,), int64
         As `offsets` returns them; no sample may be empty (``reduceat`` is wrong for empty spans, and
         a sample has at least one atom).
@@ -56,3 +83,33 @@ def reduce_rows(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.
     if np.any(np.diff(starts) < 1):
         raise ValueError("expected at least one atom in every sample; got an empty one")
     return np.asarray(ufunc.reduceat(values, starts[:-1], axis=0))
+
+
+def normalise_indices(index: npt.NDArray[Any], n: int) -> Ints:
+    """Return indices of samples with negative ones counted from the end.
+
+    Parameters
+    ----------
+    index : ndarray, shape (k,)
+        Integers from -n to n - 1.
+    n : int
+        Number of samples.
+
+    Returns
+    -------
+    ndarray, shape (k,), int64
+
+    Raises
+    ------
+    IndexError
+        If an index is not an integer or outside the samples.
+    """
+    if index.ndim != 1:
+        raise IndexError(f"indices: expected one dimension, got shape {index.shape}")
+    if len(index) and index.dtype.kind not in "iu":
+        raise IndexError(f"indices: expected integers, got {index.dtype}")
+    index = index.astype(np.int64)
+    if len(index) and (index.min() < -n or index.max() >= n):
+        bad = int(index[(index < -n) | (index >= n)][0])
+        raise IndexError(f"index {bad} is outside the {n} samples")
+    return np.where(index < 0, index + n, index)

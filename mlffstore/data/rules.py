@@ -67,11 +67,11 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
     unknown = set(require) - set(LABELS)
     if unknown:
         raise DataError(f"require: expected labels among {', '.join(LABELS)}, got {', '.join(sorted(unknown))}")
-    found: list[tuple[str, Array]] = []
+    violated: list[tuple[str, Array]] = []
 
     def complain(bad: Array, text: str) -> None:
         if bad.any():
-            found.append((text, bad))
+            violated.append((text, bad))
 
     def per_sample(atoms: Array) -> Array:
         return reduce_rows(np.logical_or, atoms, batch.offsets) if atoms.any() else np.zeros(len(batch), bool)
@@ -108,7 +108,7 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
             )
 
     present = {name: np.zeros(len(batch), bool) for name in LABELS}
-    for who, named in batch.labels.items():
+    for teacher, named in batch.labels.items():
         for name, array in named.items():
             atom_wise = LABELS[name].axis == "atom"
             flat = array.reshape(len(array), -1)
@@ -122,8 +122,8 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
                 infinite = per_sample(infinite)
                 some = reduce_rows(np.logical_or, some, batch.offsets)
                 every = reduce_rows(np.logical_and, every, batch.offsets)
-            complain(infinite, f"expected finite {name} of {who!r}, got infinity")
-            complain(some & ~every, f"expected finite {name} of {who!r}, got NaN for part of it")
+            complain(infinite, f"expected finite {name} of {teacher!r}, got infinity")
+            complain(some & ~every, f"expected finite {name} of {teacher!r}, got NaN for part of it")
             present[name] |= ~some
     for name in require:
         complain(
@@ -131,4 +131,4 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
             f"has no {name}; give it (attach calculator results, or pass labels=), or say what is needed with "
             "require=(...): require=() stores structures to be labelled later",
         )
-    return found
+    return violated

@@ -1,4 +1,4 @@
-"""The columns of a dataset: names, dimensions, dtypes, units. The one place that knows them.
+"""The columns of a dataset: names, dimensions, dtypes, units. They are defined here only.
 
 It does not hold data (`mlffstore.data.batch`) and does not know how columns lie on disk (`mlffstore.format.segment`).
 """
@@ -20,6 +20,8 @@ Precision = Literal["float32", "float64"]
 
 FORMAT_VERSION = 1
 CONVENTIONS = "CF-1.12 mlffstore-1"
+#: Names of the components along the inner dimensions that have names.
+COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 #: Sizes of the inner dimensions.
 INNER_SIZES = {"xyz": 3, "vector": 3, "voigt": 6}
 
@@ -31,9 +33,9 @@ class Column:
     Attributes
     ----------
     name : str
-        Standard name, or a user's own.
+        Standard name, or name of a user column.
     axis : {"sample", "atom"}
-        One row a sample, or one row an atom.
+        One row per sample, or one row per atom.
     inner : tuple of str
         Names of the dimensions after the first.
     shape : tuple of int
@@ -43,7 +45,7 @@ class Column:
     unit : str
         Unit in UDUNITS spelling, "1" for none.
     long_name : str
-        One line for people.
+        Description in one line.
     """
 
     name: str
@@ -65,8 +67,16 @@ class Column:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
     def same_kind(self, other: Column) -> bool:
-        """Return whether two columns differ in nothing but their line for people."""
+        """Return whether two columns differ in their descriptions at most."""
         return replace(self, long_name="") == replace(other, long_name="")
+
+    def require_same_kind(self, other: Column) -> None:
+        """Raise `DataError` if a user column of this name, `other`, is of another kind than this one."""
+        if other is not self and not self.same_kind(other):
+            raise DataError(
+                f"user column {self.name!r}: expected {self.dtype} {self.dims} in {self.unit!r} as in the samples before, "
+                f"got {other.dtype} {other.dims} in {other.unit!r}; convert it or rename it"
+            )
 
     def with_dtype(self, dtype: str) -> Column:
         """Return the same column with another dtype."""
@@ -165,7 +175,7 @@ def split_key(key: str) -> tuple[str, str | None]:
 
 
 def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str = "") -> Column:
-    """Describe a user's own column.
+    """Return the description of a user column.
 
     Parameters
     ----------
@@ -176,9 +186,9 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     unit : str
         Unit; "1" for none.
     axis : {"sample", "atom"}
-        What a row of `array` stands for.
+        Whether there is one row per sample or one row per atom.
     long_name : str, optional
-        One line for people.
+        Description in one line.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Checkpoints: the state as of a version in one file, so that opening does not read the whole log.
 
-They are a help, never the truth: any may be missing, and one that does not fit the log is ignored. A checkpoint is a JSON
+They only save time: any may be missing, and one that does not fit the log is ignored. A checkpoint is a JSON
 document with one line for each segment, so that a line is parsed only when its segment is looked at. The names, types and
 units of columns repeat in every segment and are kept once.
 """
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.data.schema import FORMAT_VERSION, Column
 from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
 from mlffstore.format.codec import crc32c
+from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.format.records import (
-    MAX_COUNT,
     SEGMENT,
-    Fields,
     Segment,
     column_document,
     known_column,
@@ -26,7 +25,9 @@ from mlffstore.format.records import (
     parse_segment,
     summary_document,
 )
-from mlffstore.format.state import SegmentList, State, Tables, Totals
+from mlffstore.format.segment_list import SegmentList, Tables
+from mlffstore.format.state import State
+from mlffstore.format.totals import Totals
 
 if TYPE_CHECKING:
     from mlffstore.storage import Storage
@@ -55,9 +56,9 @@ def path_of(version: int) -> str:
 
 
 def save(storage: Storage, state: State) -> None:
-    """Write the checkpoint of a state, point the hint at it, and remove one that nobody needs any more."""
+    """Write the checkpoint of a state, point the hint at it, and remove one that is not needed any more."""
     storage.replace(path_of(state.version), encode(state))
-    storage.replace(HINT, _sealed({"version": state.version}))
+    storage.replace(HINT, _seal({"version": state.version}))
     old = state.version - 2 * EVERY
     if old >= 0 and not wanted(old, state.version):
         storage.delete([path_of(old)])
@@ -66,13 +67,13 @@ def save(storage: Storage, state: State) -> None:
 def newest(storage: Storage) -> int:
     """Return the version of the newest checkpoint according to the hint. Raise if there is none or it is damaged."""
     try:
-        return Fields(_opened(storage.read(HINT, 0, 4096), HINT), HINT).integer("version")
+        return Fields(_unseal(storage.read(HINT, 0, 4096), HINT), HINT).integer("version")
     except ValueError as error:
         raise CorruptionError(f"{HINT}: not a JSON document; it may be deleted, the log has everything") from error
 
 
 def load(storage: Storage, empty: State, at_most: int | None = None) -> State | None:
-    """Return the newest checkpoint that can be found, not newer than `at_most`, or None."""
+    """Return the state of the newest readable checkpoint that is not newer than `at_most`, or None."""
     try:
         version = newest(storage)
         if at_most is not None and version > at_most:
@@ -85,21 +86,21 @@ def load(storage: Storage, empty: State, at_most: int | None = None) -> State | 
         return None
 
 
-def _sealed(document: dict[str, Any]) -> bytes:
-    """Return JSON whose last member is the CRC-32C of what stands before it, as in the log."""
+def _seal(document: dict[str, Any]) -> bytes:
+    """Return JSON whose last member is the CRC-32C of the bytes before it, as in the log."""
     text = json.dumps(document, separators=(",", ":"))[:-1].encode()
     return text + b',"crc32c":%d}\n' % crc32c(text)
 
 
-def _opened(data: bytes, where: str) -> dict[str, Any]:
-    """Return the document of `_sealed` after checking it."""
-    document = json.loads(_checked(data, where) + b"}")
+def _unseal(data: bytes, where: str) -> dict[str, Any]:
+    """Return the document that `_seal` sealed, after checking it."""
+    document = json.loads(_checked_bytes(data, where) + b"}")
     if not isinstance(document, dict):
         raise FormatError(f"{where}: expected a JSON object")
     return document
 
 
-def _checked(data: bytes, where: str) -> bytes:
+def _checked_bytes(data: bytes, where: str) -> bytes:
     head, comma, tail = data.rpartition(b',"crc32c":')
     if not comma or tail != b"%d}\n" % crc32c(head):
         raise CorruptionError(f"{where}: the checkpoint is damaged; it may be deleted, the log has everything")
@@ -157,7 +158,7 @@ def _user_document(column: Column) -> dict[str, Any]:
 
 
 def _line(segment: Segment, *, tables: Tables) -> bytes:
-    """Return a segment as a line of JSON: path, what is its own, and the numbers of what it shares."""
+    """Return a segment as a line of JSON: its path, the values of this segment, and the numbers of the shared values."""
     folders = {folder: i for i, folder in enumerate(segment.metadata)}
     kinds, values = [], []
     for key, stored in segment.columns.items():
@@ -191,7 +192,7 @@ def decode(data: bytes, version: int, empty: State, where: str) -> State:
         If it is damaged, of another store or version, or not a checkpoint.
     """
     try:
-        head = _checked(data, where)
+        head = _checked_bytes(data, where)
         if not head.endswith(b"\n]"):
             raise FormatError(f"{where}: not a checkpoint")
         text, _, rest = head.partition(b',"segments":[\n')
@@ -253,10 +254,10 @@ def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
         path, n_samples, n_atoms, summary, metadata, kinds, values, vocabulary = json.loads(line)
         rows = {"sample": n_samples, "atom": n_atoms}
         folders: list[dict[str, Any]] = [{} for _ in metadata]
-        for (key, folder, kind), (chunk, nbytes, own) in zip(tables.rows[kinds], values, strict=True):
+        for (key, folder, kind), (chunk, nbytes, column_digest) in zip(tables.rows[kinds], values, strict=True):
             axis = kind["axis"] if "axis" in kind else _axis(key)
             folders[folder][key] = {
-                **kind, "shape": [rows[axis], *kind["shape"]], "chunk": chunk, "nbytes": nbytes, "digest": own,
+                **kind, "shape": [rows[axis], *kind["shape"]], "chunk": chunk, "nbytes": nbytes, "digest": column_digest,
             }  # fmt: skip
         segment = parse_segment(
             {
@@ -270,8 +271,14 @@ def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
             },
             where,
         )
-        for (folder, own), columns in zip(metadata[1:], folders[1:], strict=True):
-            document = {"path": folder, "segment": path, "columns": columns, "labelled": {}, "metadata": own}
+        for (folder, metadata_digest), columns in zip(metadata[1:], folders[1:], strict=True):
+            document = {
+                "path": folder,
+                "segment": path,
+                "columns": columns,
+                "labelled": {},
+                "metadata": metadata_digest,
+            }
             layer, below = parse_layer(document, lambda _, below=segment: below, where)  # type: ignore[misc]
             segment = layer.over(below)
         return segment
@@ -291,7 +298,7 @@ def _axis(key: str) -> str:
 def _parse_totals(value: dict[str, Any]) -> Totals:
     return Totals(
         elements={int(z): int(n) for z, n in value["elements"].items()},
-        labelled={str(who): int(n) for who, n in value["labelled"].items()},
+        labelled={str(teacher): int(n) for teacher, n in value["labelled"].items()},
         **{name: int(value[name]) for name in _TOTALS},
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.schema import label_key, mask_key
 from mlffstore.format.codec import digest, extend_crc32c
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 class Content:
     """A running digest of structures, labels and user columns.
 
-    It depends on the samples and their order, and not on how they are cut into batches. CRC-32C tells honest mistakes
-    apart at the speed of memory; it is no protection against forgery.
+    It depends on the samples and their order, and not on how they are cut into batches. CRC-32C detects mistakes
+    at the speed of memory; it does not protect against forgery.
     """
 
     def __init__(self) -> None:
@@ -30,15 +31,15 @@ class Content:
         ----------
         batch : SampleBatch
         role : {"segments", "quarantine"}, optional
-            Where they go.
+            Where the samples are stored.
         """
         columns = {"content_hash": batch.content_hash}
-        for who, labels in batch.labels.items():
-            columns |= {f"{name}.{who}": array for name, array in labels.items()}
+        for teacher, labels in batch.labels.items():
+            columns |= {label_key(name, teacher): array for name, array in labels.items()}
         for name in batch.user:
             columns[name] = batch.columns[name]
             if name in batch.masks:
-                columns[f"mask.{name}"] = batch.masks[name]
+                columns[mask_key(name)] = batch.masks[name]
         for name, array in columns.items():
             key = f"{role}/{name}"
             self._sums[key] = extend_crc32c(self._sums.get(key, 0), np.ascontiguousarray(array))

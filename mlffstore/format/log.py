@@ -1,28 +1,25 @@
 """The log: numbered JSON entries, each created only if absent, that together say what a store holds.
 
-`Entry` is one commit. `Log` reads entries, claims the next one, and keeps the state that they add up to.
+`Log` reads entries, claims the next one, and keeps the state that they add up to. One entry is a
+`mlffstore.format.entry.Entry`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import logging
 import os
 import random
-import re
 import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlffstore.data.schema import FORMAT_VERSION
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, StorageError
 from mlffstore.format import checkpoint
-from mlffstore.format.codec import crc32c, digest
-from mlffstore.format.records import DIGEST, Fields
+from mlffstore.format.codec import digest
+from mlffstore.format.entry import MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path, now
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import NotDurableError
@@ -33,117 +30,8 @@ if TYPE_CHECKING:
     from mlffstore.storage import Storage
 
 _log = logging.getLogger(__name__)
-LOG_FOLDER = "_log"
-OPERATIONS = ("create", "append", "layer", "replace", "tag", "expire")
-#: No honest entry comes near this; a larger file is not read into memory.
-MAX_ENTRY_NBYTES = 64 << 20
 #: Waits between attempts at a version, seconds: doubled each time, with jitter (Brooker, "Exponential backoff and jitter").
 _BACKOFF, _BACKOFF_MAX = 0.001, 0.25
-
-
-def entry_path(version: int) -> str:
-    """Return the path of the entry of a version."""
-    return f"{LOG_FOLDER}/{version:020d}.json"
-
-
-def now() -> str:
-    """Return the time as it stands in entries: UTC, ISO 8601, milliseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One commit.
-
-    Attributes
-    ----------
-    version : int
-        Its number; the first is 0.
-    store : str
-        UUID of the store, so that an entry of another store is recognised.
-    transaction : str
-        UUID of the attempt: tells a writer after an unclear failure whether the entry is its own.
-    parent : str or None
-        `mlffstore.format.codec.digest` of the file of the entry before, which makes the log a chain.
-    time : str
-        UTC, ISO 8601; for people, never for order.
-    operation : {"create", "append", "layer", "replace", "tag", "expire"}
-    key : str or None
-        Idempotency key: a key occurs at most once in a log.
-    body : dict
-        What the operation says; see docs/format.md.
-    """
-
-    version: int
-    store: str
-    transaction: str
-    parent: str | None
-    time: str
-    operation: str
-    key: str | None = None
-    body: Mapping[str, Any] = field(default_factory=dict)
-
-    def encode(self) -> bytes:
-        """Return the bytes of the file. The last member is the CRC-32C of everything before it."""
-        document = {
-            "format": FORMAT_VERSION,
-            "version": self.version,
-            "store": self.store,
-            "transaction": self.transaction,
-            "parent": self.parent,
-            "time": self.time,
-            "operation": self.operation,
-            "key": self.key,
-            **self.body,
-        }
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False)[:-1]
-        return f'{text},"crc32c":{crc32c(text.encode())}}}\n'.encode()
-
-
-_ENVELOPE = ("format", "version", "store", "transaction", "parent", "time", "operation", "key", "crc32c")
-
-
-def decode_entry(data: bytes, version: int, store: str | None, where: str) -> Entry:
-    """Parse and check the envelope of an entry.
-
-    Raises
-    ------
-    CorruptionError
-        If the bytes are not what was written.
-    FormatError
-        If it is of a newer format, another store, or not an entry at all.
-    """
-    head, comma, tail = data.rpartition(b',"crc32c":')
-    if not comma or not re.fullmatch(rb"\d{1,10}\}\n", tail) or int(tail[:-2]) != crc32c(head):
-        raise CorruptionError(f"{where}: the log entry is damaged or was edited; restore it from a copy")
-    try:
-        document = json.loads(head + b"}")
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: expected a JSON object, got something else ({error})") from error
-    fields = Fields(document, where)
-    if fields.integer("format") > FORMAT_VERSION:
-        raise FormatError(
-            f"{where}: written in format version {document['format']}, this release reads up to {FORMAT_VERSION}; "
-            "upgrade mlffstore"
-        )
-    parent = document.get("parent")
-    entry = Entry(
-        version=fields.integer("version"),
-        store=fields.text("store"),
-        transaction=fields.text("transaction"),
-        parent=None if parent is None else fields.text("parent", DIGEST),
-        time=fields.text("time"),
-        operation=fields.text("operation"),
-        key=None if document.get("key") is None else fields.text("key"),
-        body={k: v for k, v in document.items() if k not in _ENVELOPE},
-    )
-    if entry.version != version:
-        raise CorruptionError(f"{where}: expected version {version}, got {entry.version}; the file was moved or copied")
-    if store is not None and entry.store != store:
-        raise CorruptionError(f"{where}: belongs to another store ({entry.store}, not {store}); restore the right file")
-    if entry.operation not in OPERATIONS:
-        raise FormatError(f"{where}: unknown operation {entry.operation!r}; upgrade mlffstore")
-    return entry
 
 
 @dataclass(slots=True)
@@ -160,6 +48,14 @@ class Attempt:
 
     transaction: str = field(default_factory=lambda: uuid.uuid4().hex)
     unclear: int | None = None
+
+
+class ReadEntry(NamedTuple):
+    """An entry as it was read: the entry, the digest of its file, and the place of the file for messages."""
+
+    entry: Entry
+    digest: str
+    where: str
 
 
 class Log:
@@ -187,8 +83,8 @@ class Log:
         """Return the state before entry 0."""
         return State(self._empty.store, self._empty.precision, self._empty.settings)
 
-    def read(self, version: int) -> tuple[Entry, str, str] | None:
-        """Return an entry, the digest of its file, and its place; None if there is no such version."""
+    def read(self, version: int) -> ReadEntry | None:
+        """Return the entry of a version; None if there is no such version."""
         path = entry_path(version)
         where = f"{self.storage.url}/{path}"
         try:
@@ -197,29 +93,29 @@ class Log:
             return None
         if len(data) > MAX_ENTRY_NBYTES:
             raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
-        return decode_entry(data, version, self._empty.store, where), digest(data), where
+        return ReadEntry(decode_entry(data, version, self._empty.store, where), digest(data), where)
 
-    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Entry, str, str]]:
-        """Yield the entries from `start`, with their digests and places, up to the last there is or `stop`."""
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[ReadEntry]:
+        """Yield the entries from `start` up to the last one, or up to `stop`, which is not included."""
         version = start
-        while (stop is None or version < stop) and (found := self.read(version)) is not None:
-            yield found
+        while (stop is None or version < stop) and (result := self.read(version)) is not None:
+            yield result
             version += 1
 
     def replay(self, state: State, stop: int | None = None) -> State:
-        """Apply the entries after `state.version`, up to the last there is or `stop`."""
-        for entry, own, where in self.entries(state.version + 1, stop):
-            state.apply(entry, own, where)
+        """Apply the entries after `state.version` up to the last one, or up to `stop`, which is not included."""
+        for entry, entry_digest, where in self.entries(state.version + 1, stop):
+            state.apply(entry, entry_digest, where)
         return state
 
     def _start(self, at_most: int | None = None) -> State:
         """Return the state of a checkpoint that agrees with the log, or the empty one."""
         state = checkpoint.load(self.storage, self._empty, at_most)
         if state is not None:
-            found = None
-            with contextlib.suppress(FormatError, CorruptionError):  # the replay will meet the damage and say so
-                found = self.read(state.version)
-            if found is not None and found[1] == state.parent:
+            last = None
+            with contextlib.suppress(FormatError, CorruptionError):  # the replay reports the damage
+                last = self.read(state.version)
+            if last is not None and last.digest == state.parent:
                 return state
             _log.warning(
                 "%s: the checkpoint of version %d does not fit the log, ignored", self.storage.url, state.version
@@ -228,10 +124,10 @@ class Log:
 
     def entry(self, version: int) -> Entry:
         """Return the entry of a version that exists."""
-        found = self.read(version)
-        if found is None:
+        result = self.read(version)
+        if result is None:
             raise CorruptionError(f"{self.storage.url}/{entry_path(version)}: is missing; restore it from a copy")
-        return found[0]
+        return result.entry
 
     def settle(self, version: int) -> None:
         """Make sure that the entry of a version that another process may have claimed survives a power loss."""
@@ -252,7 +148,7 @@ class Log:
                 raise
 
     def at(self, version: int) -> State:
-        """Return the state as of a version that exists, not shared with anybody."""
+        """Return the state as of a version that exists; each call makes a new one."""
         return self.replay(self._start(version), version + 1)
 
     def commit(
@@ -263,7 +159,7 @@ class Log:
         check: Callable[[State], None],
         attempt: Attempt | None = None,
     ) -> tuple[int, bool]:
-        """Claim the next version for an entry; return the version that has it and whether the entry is ours.
+        """Claim the next version for an entry; return the version that has it and whether this call wrote it.
 
         `check` is called with the state that the entry would follow and raises if it may not. A lost race costs another
         small file, never the data again. The same `attempt` again finds out whether it took effect before.
@@ -349,7 +245,7 @@ class Log:
         return True
 
     def _advance(self, state: State, entry: Entry, data: bytes) -> None:
-        """Add an entry of our own to the state."""
+        """Add an entry that this log wrote to the state."""
         try:
             state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
             self._maybe_checkpoint(state)

@@ -1,7 +1,7 @@
-"""What the log says of segments and layers: plain values, their JSON, and the checks that every one of them goes through.
+"""Segments and layers as the log describes them: plain values, their JSON, and the checks that each passes when read.
 
 Everything that is read from a file of the store is checked here, field by field, before anything else uses it: a store may
-come from somebody else.
+come from an unknown source.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from mlffstore.data.schema import (
     split_key,
 )
 from mlffstore.errors import FormatError
+from mlffstore.format.fields import MAX_COUNT, Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Largest count that is believed of a segment: 2**40 atoms are 13 TB of positions.
-MAX_COUNT = 1 << 40
 DIGEST = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
 LAYER = re.compile(r"layers/[0-9a-f]{32}")
@@ -39,7 +38,7 @@ LAYER = re.compile(r"layers/[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
-    """Where one column of a segment lies, and what must be found there."""
+    """Where one column of a segment is stored, and the size and digest of its file."""
 
     folder: str
     column: Column
@@ -51,7 +50,7 @@ class StoredColumn:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `info` says of a segment without reading it."""
+    """What is known of a segment without reading its columns."""
 
     elements: Mapping[int, int]
     """Atomic number -> number of atoms."""
@@ -60,7 +59,7 @@ class Summary:
     n_atoms_min: int
     n_atoms_max: int
     labelled: Mapping[str, int]
-    """Teacher -> samples with an energy of that teacher."""
+    """Teacher -> samples with any label of that teacher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class Layer:
     columns: Mapping[str, StoredColumn]
     metadata: str
     labelled: Mapping[str, int]
+    """Teacher of this layer -> samples of the segment with any label of that teacher, here or below."""
 
     def over(self, segment: Segment) -> Segment:
         """Return the segment with these columns."""
@@ -106,51 +106,12 @@ class Segment:
     def teachers(self) -> tuple[str, ...]:
         """Teachers with labels here, in the order of the columns."""
         labels = (split_key(key)[1] for key in self.columns if not is_mask(key))
-        return tuple(dict.fromkeys(who for who in labels if who))
+        return tuple(dict.fromkeys(teacher for teacher in labels if teacher))
 
     @property
     def user(self) -> dict[str, Column]:
         """The user columns."""
         return user_columns(self.columns)
-
-
-class Fields:
-    """Checked access to the members of a JSON object."""
-
-    def __init__(self, document: Any, where: str) -> None:
-        if not isinstance(document, dict):
-            raise FormatError(f"{where}: expected a JSON object, got {type(document).__name__}")
-        self.document, self.where = document, where
-
-    def _get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
-        value = self.document.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise FormatError(f"{self.where}: {name}: expected {what}, got {str(value)[:60]!r}; the store is damaged")
-        return value
-
-    def integer(self, name: str, low: int = 0, high: int = MAX_COUNT) -> int:
-        """Return an integer within limits."""
-        value: int = self._get(name, int, "an integer")
-        if not low <= value <= high:
-            raise FormatError(f"{self.where}: {name}: expected {low} to {high}, got {value}; the store is damaged")
-        return value
-
-    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
-        """Return a string, which matches `pattern` as a whole."""
-        value: str = self._get(name, str, "a string")
-        if pattern is not None and not pattern.fullmatch(value):
-            raise FormatError(f"{self.where}: {name}: unexpected value {value[:80]!r}; the store is damaged")
-        return value
-
-    def items(self, name: str) -> list[Any]:
-        """Return a list."""
-        value: list[Any] = self._get(name, list, "a list")
-        return value
-
-    def mapping(self, name: str) -> dict[str, Any]:
-        """Return an object."""
-        value: dict[str, Any] = self._get(name, dict, "an object")
-        return value
 
 
 @functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names
@@ -302,7 +263,7 @@ def _parse_summary(fields: Fields) -> Summary:
 
 def _parse_labelled(fields: Fields) -> dict[str, int]:
     labelled = Fields(fields.mapping("labelled"), f"{fields.where}: labelled")
-    return {who: labelled.integer(who) for who in labelled.document}
+    return {teacher: labelled.integer(teacher) for teacher in labelled.document}
 
 
 def layer_document(layer: Layer) -> dict[str, Any]:

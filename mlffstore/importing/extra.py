@@ -73,10 +73,10 @@ class ExtraColumns:
         """Return place and numbers of each key that a record has; what are not numbers is a problem."""
         out = {}
         for name in self.units:
-            found = record.find(name)
-            if found is None:
+            field = record.find(name)
+            if field is None:
                 continue
-            place, value = found
+            place, value = field
             array = np.asarray(value)
             if array.dtype.kind not in "biuf" or not array.size:
                 problems.append(
@@ -89,7 +89,7 @@ class ExtraColumns:
 
     def gather(
         self,
-        found: Sequence[Mapping[str, tuple[str, Any]]],
+        samples: Sequence[Mapping[str, tuple[str, Any]]],
         n_atoms: Any,
         problems: Sequence[list[str]],
         account: Account,
@@ -98,7 +98,7 @@ class ExtraColumns:
 
         Parameters
         ----------
-        found : sequence of mapping
+        samples : sequence of mapping
             What `read` returned for each sample.
         n_atoms : array_like of int, shape (S,)
         problems : sequence of list of str
@@ -107,7 +107,7 @@ class ExtraColumns:
         """
         columns = {}
         for name, unit in self.units.items():
-            values = [sample.get(name) for sample in found]
+            values = [sample.get(name) for sample in samples]
             present = [i for i, value in enumerate(values) if value is not None]
             if not present:
                 continue

@@ -124,11 +124,11 @@ def _scan(path: Path, format: str) -> OutputFacts:
     with _lines(path) as file:
         for line in file:
             for name, pattern in patterns.items():
-                found = pattern.search(line)
-                if found and name == "unconverged":
+                match = pattern.search(line)
+                if match and name == "unconverged":
                     failures += 1
-                elif found:
-                    values[name].add(found[1])
+                elif match:
+                    values[name].add(match[1])
     problems, numbers = [], {}
     for name, texts in values.items():
         given = sorted({float(text) for text in texts})
@@ -249,16 +249,16 @@ def _outcar(path: Path) -> OutputFacts:
                 if "not reached" in line or "unconverged" in line or (limit and last >= limit):
                     unconverged.add(n_loops)
                 n_loops += 1
-            elif found := re.search(r"Iteration +\d+\( *(\d+)\)", line):
-                last = int(found[1])
-            elif found := re.search(r"^ *NELM *= *(\d+)", line):
-                limit = int(found[1])
-            elif found := re.search(r"^ *NELECT *= *([\d.]+)", line):
-                electrons = float(found[1])
-            elif found := re.search(r"; *ZVAL *= *([\d.]+)", line):
-                valences.append(float(found[1]))
-            elif found := re.search(r"ions per type = +([\d ]+)", line):
-                counts = [int(word) for word in found[1].split()]
+            elif match := re.search(r"Iteration +\d+\( *(\d+)\)", line):
+                last = int(match[1])
+            elif match := re.search(r"^ *NELM *= *(\d+)", line):
+                limit = int(match[1])
+            elif match := re.search(r"^ *NELECT *= *([\d.]+)", line):
+                electrons = float(match[1])
+            elif match := re.search(r"; *ZVAL *= *([\d.]+)", line):
+                valences.append(float(match[1]))
+            elif match := re.search(r"ions per type = +([\d ]+)", line):
+                counts = [int(word) for word in match[1].split()]
     charge: int | None = None
     problems: tuple[str, ...] = ()
     if electrons is not None and counts and len(valences) >= len(counts):
@@ -273,8 +273,8 @@ def _espresso(path: Path) -> OutputFacts:
     electrons, valences, total, table, sites = None, {}, 0.0, "", 0
     with _lines(path) as file:
         for line in file:
-            if found := re.search(r"number of electrons += +([\d.]+)", line):
-                electrons = float(found[1])
+            if match := re.search(r"number of electrons += +([\d.]+)", line):
+                electrons = float(match[1])
             elif line.split()[:2] == ["atomic", "species"]:
                 table = "species"
             elif "site n." in line and not sites:

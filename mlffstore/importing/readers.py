@@ -44,16 +44,16 @@ def choose_format(path: Path, format: str | None) -> str:
     name = plain_name(path)
     if is_packed(path) and (name.suffix.lower() in _UNPACKED_SUFFIXES or format in _UNPACKED_ONLY):
         raise DataError(f"{path}: expected an unpacked file, got a compressed one; unpack it first")
-    found = format or _OWN.get(name.suffix.lower())
-    if found is None:
+    kind = format or _OWN.get(name.suffix.lower())
+    if kind is None:
         try:
-            found = filetype(str(path))
+            kind = filetype(str(path))
         except (UnknownFileTypeError, OSError, EOFError) as error:
             raise DataError(
                 f"{path}: expected a format that ASE knows, SPICE's HDF5, SDF or SMILES, got another ({error}); name the "
                 "format if it has one of these"
             ) from error
-    return _ALIASES.get(found, found)
+    return _ALIASES.get(kind, kind)
 
 
 def read_records(

@@ -46,11 +46,11 @@ class Roots:
         if self.how == "file":
             return "file"
         key = self.how.removeprefix("info:")
-        found = record.find(key)
-        if found is None:
+        field = record.find(key)
+        if field is None:
             known = ", ".join(dict.fromkeys(name for _, name, _ in record.fields())) or "nothing"
             raise ValueError(f"expected info[{key!r}] to name the root, got {known}")
-        return f"{key}={found[1]}|{record.atoms.get_chemical_formula()}"
+        return f"{key}={field[1]}|{record.atoms.get_chemical_formula()}"
 
     def of(self, names: Sequence[str | None], batch: SampleBatch) -> U64:
         """Return the roots of samples, shape (S,), uint64.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlffstore.data import rules
+from mlffstore.data.stress import StressCheck
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.account import Account
 from mlffstore.importing.block import BlockMaker
-from mlffstore.importing.checks import StressCheck, remarks
+from mlffstore.importing.checks import remarks, stress_warnings
 from mlffstore.importing.options import OnError, Options
 from mlffstore.importing.problems import Problems
 from mlffstore.importing.readers import UNLABELLED, choose_format, read_records
@@ -116,7 +117,7 @@ def import_files(
         Accept molecules and molecular crystals that look as if their hydrogens were lost, see
         `mlffstore.data.hydrogens.lacks_hydrogen`.
     check_stress : bool, optional
-        Refuse a stress whose sign or unit cannot be right, see `mlffstore.importing.checks.StressCheck`.
+        Refuse a stress whose sign or unit cannot be right, see `mlffstore.data.stress.StressCheck`.
     on_error : {"refuse", "quarantine"}, optional
         What to do with samples that cannot be stored: refuse the import, or put them into quarantine with the reason and
         keep the others.
@@ -190,7 +191,7 @@ class _Import:
     ) -> None:
         self.paths, self.target, self.options, self.spool, self.progress = paths, target, options, spool, progress
         self.reader, self.extra = options.reader(), options.extra()
-        self.stress = StressCheck(options.stress_sign) if options.check_stress else None
+        self.stress = StressCheck() if options.check_stress else None
         self.account, self.problems = Account(), Problems()
         self.warnings: list[str] = []
         self.read_samples = self.skipped = self.unreadable = self.hydrogens = 0
@@ -262,7 +263,7 @@ class _Import:
                 if self.stress is not None:
                     self.stress.add(made.accepted, options.teacher, path, places)
                     try:
-                        self._warn(self.stress.verdict(options.wording))
+                        self._warn(stress_warnings(self.stress, options.stress_sign, options.wording))
                     except DataError as error:
                         raise DataError(f"{path}, up to {places[-1]}: {error}") from None
                 accepted += len(made.accepted)

@@ -64,10 +64,10 @@ def unit_for(name: str) -> str | None:
     >>> unit_for("energy_unit"), unit_for("units"), unit_for("forces-units"), unit_for("community")
     ('energy', 'all', 'forces', None)
     """
-    found = _UNIT.fullmatch(name)
-    if found is None:
+    match = _UNIT.fullmatch(name)
+    if match is None:
         return None
-    what = found["what"] or found["what2"]
+    what = match["what"] or match["what2"]
     if name.lower().endswith("cell"):  # "unit_cell" is a cell
         return None
     return "all" if what is None else _COLUMNS.get(what.lower())

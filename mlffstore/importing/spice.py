@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.data.units import convert
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.record import Record
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _KNOWN = ("conformations", "atomic_numbers", "smiles", "dft_total_energy", "dft_total_gradient")
 _UNITS = {"nanometers": "nm", "nanometer": "nm", "angstroms": "angstrom", "hartree/bohr": "hartree/bohr"}
 #: Closest two atoms of any molecule, angstrom. With hydrogen the largest is H-I, 1.61; H-H, 0.74, is the least.
-_CLOSEST = (0.5, 1.75)
+_CLOSEST = (MIN_DISTANCE, 1.75)
 
 
 def read_spice(path: Path) -> Iterator[Record]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.errors import DataError, StoreNotFoundError
-from mlffstore.store.facade import Store, create
-from mlffstore.store.facade import open as open_store
+from mlffstore.store.facade import Store
+from mlffstore.store.opening import create
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     import os

@@ -31,6 +31,6 @@ def shaped(label: str, array: Any, n_atoms: int) -> Any:
 
 def voigt(stress: Any) -> Any:
     """Return a stress as six numbers xx yy zz yz xz xy, the mean of both halves of a matrix."""
-    if stress.shape == (6,):
-        return stress
-    return 0.5 * (stress + stress.T).ravel()[[0, 4, 8, 5, 2, 1]]
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    return stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)

@@ -1,4 +1,4 @@
-"""``Dataset.mlff``: what plain xarray cannot do with ragged columns, because atoms have to follow their samples."""
+"""``Dataset.mlff``: operations on ragged columns, in which atoms follow their samples, unlike in plain xarray."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from mlffstore.data.ragged import offsets, reduce_rows, row_indices
+from mlffstore.data.ragged import cut, offsets, reduce_rows, row_indices
 from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError
+from mlffstore.lazy.reductions import N_ELEMENTS, REDUCTIONS, count_elements, reduce_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
     from mlffstore.lazy.plots import Plots
-
-#: Atomic numbers 0 to 118.
-_N_ELEMENTS = 119
-_UFUNCS = {"max": np.maximum, "min": np.minimum, "sum": np.add, "mean": np.add, "rms": np.add}
-#: What `Mlff.reduce` can do; with ``norm_`` before it, to the Euclidean norm of the last dimension.
-REDUCTIONS = (*_UFUNCS, *(f"norm_{how}" for how in _UFUNCS))
 
 
 @xr.register_dataset_accessor("mlff")  # type: ignore[no-untyped-call]
@@ -55,7 +50,6 @@ class Mlff:
         sample : int, array_like of int, boolean mask or slice
             A single number gives a dataset of one sample.
         """
-        from mlffstore.lazy.engine import cut
         from mlffstore.lazy.inputs import check_atoms
 
         counts = np.asarray(self._ds["n_atoms"])
@@ -91,10 +85,11 @@ class Mlff:
         Parameters
         ----------
         **conditions
-            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: a meaning or several; ``n_atoms=(10, 50)`` and
-            any other numeric column: a value, or lowest and highest; ``periodic=True``: in all three directions or not;
-            ``elements="Cu"`` or ``["C", "H"]``: contains all of these; ``teacher="orb-v2"`` or several: has a label of one
-            of them, and their labels alone.
+            ``split="train"``, ``source="nci"``, ``sampler=["rattle", "md"]``: the sample has this string, or one of several.
+            ``n_atoms=(10, 50)`` and any other numeric column: the sample has this value, or one between lowest and highest.
+            ``periodic=True``: the sample is periodic in all three directions; False: it is not.
+            ``elements="Cu"`` or ``["C", "H"]``: the sample contains all of these elements.
+            ``teacher="orb-v2"`` or several: the sample has a label of one of them, and only their labels are returned.
 
         Examples
         --------
@@ -169,7 +164,7 @@ class Mlff:
         dtype = np.dtype("float64") if array.dtype.kind == "f" or how.endswith(("mean", "rms")) or norm else array.dtype
         if how.endswith("sum") and dtype.kind in "ui":
             dtype = np.dtype("int64")
-        data = self._blocks(lambda counts, values: _reduce(values, counts, how, dtype), array, dtype, norm)
+        data = self._blocks(lambda counts, values: reduce_atoms(values, counts, how, dtype), array, dtype, norm)
         attributes = {name: array.attrs[name] for name in ("units",) if name in array.attrs}
         coordinates = {dim: array.coords[dim] for dim in inner if dim in array.coords}
         return xr.DataArray(data, coordinates, ("sample", *inner), f"{array.name}_{how}", attributes)
@@ -223,15 +218,15 @@ class Mlff:
 
         numbers, counts = self._ds["numbers"], self._ds["n_atoms"]
         if not numbers.chunks and not counts.chunks:
-            values: Any = _composition(counts.values, numbers.values)
+            values: Any = count_elements(counts.values, numbers.values)
         else:
             import dask.array as da
 
             values = da.blockwise(
-                _composition, (0, 1), counts.data, (0,), numbers.data, (0,), align_arrays=False, concatenate=True,
-                new_axes={1: _N_ELEMENTS}, dtype=np.int32, meta=np.empty((0, 0), np.int32),
+                count_elements, (0, 1), counts.data, (0,), numbers.data, (0,), align_arrays=False, concatenate=True,
+                new_axes={1: N_ELEMENTS}, dtype=np.int32, meta=np.empty((0, 0), np.int32),
             )  # fmt: skip
-        coordinates = {"element": list(chemical_symbols[:_N_ELEMENTS])}
+        coordinates = {"element": list(chemical_symbols[:N_ELEMENTS])}
         return xr.DataArray(values, coordinates, ("sample", "element"), "composition", {"units": "1"})
 
     def per_element(self, name: str | xr.DataArray, how: str = "rms") -> xr.DataArray:
@@ -250,17 +245,17 @@ class Mlff:
         if kind != how:
             array = (array.astype(float) ** 2).sum(array.dims[-1:], skipna=False) ** 0.5
         numbers = self._ds["numbers"]
-        table = np.arange(_N_ELEMENTS)
+        table = np.arange(N_ELEMENTS)
         parts = []
         for z in table[1:]:  # lazily, one element after another; Dask shares the reading
-            mine = array.where(numbers == z)
+            selected = array.where(numbers == z)
             if kind == "count":
-                parts.append(mine.count("atom"))
+                parts.append(selected.count("atom"))
             elif kind == "rms":
-                parts.append((mine.astype(float) ** 2).mean("atom") ** 0.5)
+                parts.append((selected.astype(float) ** 2).mean("atom") ** 0.5)
             else:
-                parts.append(getattr(mine.astype(float), kind)("atom"))
-        out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:_N_ELEMENTS]))
+                parts.append(getattr(selected.astype(float), kind)("atom"))
+        out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:N_ELEMENTS]))
         out.attrs = {key: array.attrs[key] for key in ("units",) if key in array.attrs and kind != "count"}
         return out.rename(f"{array.name}_{how}")
 
@@ -271,7 +266,7 @@ class Mlff:
         ----------
         name : str or DataArray
         bins : int or array_like, optional
-            Their number, between the smallest and the largest value (which are computed), or their edges.
+            Number of bins between the smallest and the largest value (which are computed), or the edges of the bins.
         """
         array = self._ds[name] if isinstance(name, str) else name
         if np.ndim(bins) == 0:
@@ -321,11 +316,11 @@ class Mlff:
         return xr.Dataset({"force_max": self.reduce(spread, "max"), "force_mean": self.reduce(spread, "mean")})
 
     def to_ase(self, teacher: str | None = None) -> list[Atoms]:
-        """Return the samples as ASE frames with the labels of a teacher. Reads them."""
+        """Read the samples and return them as ASE frames with the labels of a teacher."""
         return self.to_batch().to_ase(teacher)
 
     def to_batch(self) -> SampleBatch:
-        """Return the samples as one batch of columns. Reads them.
+        """Read the samples and return them as one batch of columns.
 
         User columns come along: variables of numbers along ``sample`` or ``atom``, alone or with dimensions of their own.
         Others that are not the store's, such as one with the dimension ``teacher``, are left out, and a warning is logged.
@@ -353,30 +348,3 @@ def _labelled_by(teachers: list[str], ds: xr.Dataset) -> tuple[xr.Dataset, Array
         finite = np.isfinite(np.asarray(ds[name])).all(axis=tuple(range(2, ds[name].ndim))).any(axis=1)
         has |= finite if LABELS[name].axis == "sample" else reduce_rows(np.logical_or, finite, offsets(ds["n_atoms"]))
     return ds, has
-
-
-def _composition(counts: Array, numbers: Array) -> Array:
-    if not len(counts):
-        return np.zeros((0, _N_ELEMENTS), np.int32)
-    key = np.repeat(np.arange(len(counts)), counts) * _N_ELEMENTS + numbers
-    return np.bincount(key, minlength=len(counts) * _N_ELEMENTS).reshape(-1, _N_ELEMENTS).astype(np.int32)
-
-
-def _reduce(values: Array, counts: Array, how: str, dtype: Any) -> Array:
-    starts = offsets(counts)
-    if starts[-1] != len(values):
-        raise DataError(
-            f"reduce: {starts[-1]} atoms by n_atoms, but {len(values)} rows; plain isel was used: use .mlff.isel"
-        )
-    kind = how.removeprefix("norm_")
-    values = values.astype(dtype, copy=False)
-    if how != kind:
-        values = np.sqrt((values**2).sum(axis=-1))
-    if not len(counts):
-        return values[:0]
-    if kind == "rms":
-        values = values**2
-    out = reduce_rows(_UFUNCS[kind], values, starts)
-    if kind in ("mean", "rms"):
-        out = out / counts.reshape(-1, *(1,) * (out.ndim - 1))
-    return np.asarray(np.sqrt(out) if kind == "rms" else out, dtype)

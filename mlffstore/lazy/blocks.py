@@ -13,8 +13,8 @@ import numpy as np
 
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS
-from mlffstore.errors import DataError
-from mlffstore.lazy.inputs import HASHED, check_atoms, check_rows
+from mlffstore.lazy.chunks import chunked
+from mlffstore.lazy.inputs import HASHED, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,12 +67,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Pass(Generic[T]):
-    """A pass that has not run yet.
+    """A pass that was not run yet.
 
     Attributes
     ----------
     delayed : dask.delayed.Delayed
-        Gives the merged result.
+        It computes the merged result.
     n_blocks : int
     """
 
@@ -80,7 +80,7 @@ class Pass(Generic[T]):
     n_blocks: int
 
     def compute(self) -> T:
-        """Run it where Dask decides."""
+        """Run the pass; Dask decides where."""
         return self.delayed.compute()  # type: ignore[no-any-return]
 
 
@@ -92,13 +92,13 @@ def sample_pass(
     Parameters
     ----------
     ds : Dataset
-        As the engine ``mlffstore`` opens it, or with arrays in memory.
+        A Dataset of the engine ``mlffstore``, lazy or in memory.
     names : sequence of str
-        Variables that the function wants; `n_atoms` comes anyway, those that the dataset lacks are left out.
+        Variables that the function uses. `n_atoms` is always included; variables that the dataset lacks are left out.
     function : callable
-        Of a `Block`.
+        It computes the result of a `Block`.
     merge : callable
-        Of several results, in the order of the samples. Associative.
+        It merges several results in the order of the samples, and must be associative.
     """
     from dask.delayed import delayed
 
@@ -123,32 +123,3 @@ def _run(function: Callable[[Block], T], first: int, columns: dict[str, Array]) 
     starts = offsets(columns["n_atoms"])
     check_rows(columns, starts)
     return function(Block(first, columns, starts))
-
-
-def chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with dask chunks of whole samples, one chunk along every other dimension."""
-    from mlffstore.lazy.engine import cut
-
-    if "n_atoms" not in ds or "sample" not in ds.dims:
-        raise DataError("expected a dataset with n_atoms along sample, as engine='mlffstore' opens it")
-    if not ds.sizes["sample"]:
-        raise DataError("expected at least one sample, got an empty dataset")
-    whole = {dim: -1 for dim in ds.dims if dim not in ("sample", "atom")}
-    sample, atom = ds["n_atoms"].chunks, next((v.chunks for v in ds.variables.values() if "atom" in v.dims), None)
-    lazy = all(v.chunks is not None for name, v in ds.variables.items() if name in ds.data_vars)
-    if lazy and sample is not None and (atom is None or _fits(ds, sample[0], atom[0])):
-        return ds.chunk(whole) if whole else ds
-    counts = np.asarray(ds["n_atoms"])
-    check_atoms(ds, counts)
-    samples, atoms = cut(counts)
-    return ds.chunk({"sample": samples, **({"atom": atoms} if "atom" in ds.dims else {}), **whole})
-
-
-def _fits(ds: xr.Dataset, samples: tuple[int, ...], atoms: tuple[int, ...]) -> bool:
-    """Return whether chunks of atoms and samples pair off. Whether each pair fits, each block checks when it runs."""
-    return len(samples) == len(atoms) and all(
-        v.chunks is None
-        or ("atom" in v.dims and v.chunks[0] == atoms)
-        or ("sample" in v.dims and v.chunks[0] == samples)
-        for v in ds.variables.values()
-    )

@@ -1,4 +1,4 @@
-"""What analyses accept, made into a Dataset of one form: labels along `teacher`, dimensions in the order of the store.
+"""A Dataset of samples brought into one form: labels along `teacher`, dimensions in the order of the store.
 
 A Dataset may have gone through xarray: one teacher selected, variables dropped, loaded, transposed. What such steps took
 away from the samples (their atoms, their order, a component) raises an error. `one_form` looks at names and sizes alone.
@@ -11,66 +11,51 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from mlffstore.data.batch import DEFAULT_TEACHER, SampleBatch
+from mlffstore.data.batch import SampleBatch
 from mlffstore.data.hashing import content_hash
+from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.data.masks import TRUTH
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, STRUCTURE, user_column
+from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, STRUCTURE, user_column
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
+
+    import xarray as xr
 
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-#: What `altered` compares.
+#: Variables that `altered` compares.
 HASHED = (*STRUCTURE, "content_hash")
-_COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
-#: Why rows may not fit, and what to do.
+#: Reason why rows may not fit, and what to do.
 TOGETHER = (
     "atoms do not follow their samples through plain xarray: use .mlff.isel, .mlff.where, .mlff.sel or .mlff.sortby instead "
     "of isel, where, sel and sortby"
 )
 
 
-def as_dataset(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], needed: Sequence[str] = ("n_atoms",)
-) -> xr.Dataset:
-    """Return the Dataset of whatever holds samples, in one form.
+def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:
+    """Return a Dataset whose known variables have the dimensions that the engine gives them, in the same order.
+
+    Labels without the dimension `teacher` get it. The name of the teacher is, in this order, the scalar coordinate that
+    ``ds.sel(teacher="a")`` leaves, the only teacher in the attributes of the labels (in a group of a release) or of the
+    Dataset, or "reference".
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    ds : Dataset
     needed : sequence of str, optional
         Variables that must be there.
 
     Raises
     ------
     DataError
-        If a Dataset lacks one of them, or is none of samples any more.
-    """
-    from mlffstore.store.facade import Store
-    from mlffstore.store.facade import open as open_store
-
-    if not isinstance(data, xr.Dataset):
-        source: Any = open_store(data) if not hasattr(data, "to_xarray") and not isinstance(data, Store) else data
-        data = (source.snapshot() if isinstance(source, Store) else source).to_xarray()
-    return one_form(data, needed)
-
-
-def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:
-    """Return a Dataset whose known variables have the dimensions, in their order, that the engine gives them.
-
-    Labels without the dimension `teacher` get it; the name is that of the scalar coordinate that ``ds.sel(teacher="a")``
-    leaves, or of the only teacher in the attributes of labels (of a release's group) or of the Dataset, or "reference".
+        If a variable is missing, or has dimensions or numbers that samples cannot have.
     """
     if "n_atoms" not in ds or ds["n_atoms"].dims != ("sample",):
         raise DataError(
@@ -83,7 +68,7 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
         raise DataError(
             f"expected the variables {', '.join(needed)}, got none of {', '.join(missing)}; do not drop them"
         )
-    for dim, components in _COMPONENTS.items():
+    for dim, components in COMPONENTS.items():
         if dim in ds.coords and ds[dim].values.tolist() != components:
             raise DataError(
                 f"{dim}: expected {' '.join(components)}, got {ds[dim].values.tolist()}; select components later"
@@ -136,7 +121,7 @@ def _only_teacher(ds: xr.Dataset) -> str:
 
 def _teachers(ds: xr.Dataset) -> list[str]:
     if "teacher" in ds.coords:
-        return [str(who) for who in ds["teacher"].values]
+        return [str(teacher) for teacher in ds["teacher"].values]
     if len(_recorded(ds)) == ds.sizes["teacher"] == 1:
         return _recorded(ds)
     raise DataError("teacher: expected the coordinate that says whose labels these are, got none; do not drop it")
@@ -144,7 +129,7 @@ def _teachers(ds: xr.Dataset) -> list[str]:
 
 def teachers_of(ds: xr.Dataset) -> list[str]:
     """Return the teachers of a Dataset of one form."""
-    return [str(who) for who in ds["teacher"].values] if any(name in ds for name in LABELS) else []
+    return [str(teacher) for teacher in ds["teacher"].values] if any(name in ds for name in LABELS) else []
 
 
 def meanings(variable: xr.DataArray) -> list[str]:
@@ -171,7 +156,7 @@ def check_rows(columns: Mapping[str, Array], starts: Ints) -> None:
     columns : mapping of str to ndarray
         The variables of some whole samples by name.
     starts : ndarray, shape (S+1,), int64
-        Of the atoms of each sample.
+        First row of the atoms of each sample and, last, the number of atoms.
     """
     for name, column in {**STANDARD, **LABELS}.items():
         expected = int(starts[-1]) if column.axis == "atom" else len(starts) - 1
@@ -213,10 +198,10 @@ def to_batch(ds: xr.Dataset) -> SampleBatch:
     for name in (name for name in CODED if name in ds):
         columns[name] = (ds[name].values, meanings(ds[name]))
     labels: dict[str, dict[str, Array]] = {}
-    for t, who in enumerate(teachers_of(ds)):
-        mine = {name: ds[name].values[:, t] for name in LABELS if name in ds}
-        labels[who] = {name: array for name, array in mine.items() if not np.isnan(array).all()}
-    labels = {who: named for who, named in labels.items() if named}
+    for t, teacher in enumerate(teachers_of(ds)):
+        arrays = {name: ds[name].values[:, t] for name in LABELS if name in ds}
+        labels[teacher] = {name: array for name, array in arrays.items() if not np.isnan(array).all()}
+    labels = {teacher: named for teacher, named in labels.items() if named}
     return SampleBatch(**columns, labels=labels, extra=_user_columns(ds))
 
 

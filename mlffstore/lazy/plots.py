@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Array
 
-#: Okabe and Ito's colours, which the colour-blind can tell apart.
+#: Colours of Okabe and Ito, which are distinct for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933", "#882255")
-#: What is not among the most frequent, or has no value.
+#: Colour of groups that are not among the most frequent.
 OTHER = "#999999"
 
 
 def axes(ax: Any = None, size: tuple[float, float] = (5.0, 3.2)) -> Any:
-    """Return the axes, or new ones."""
+    """Return the axes, or new axes if there are none."""
     if ax is not None:
         return ax
     try:
@@ -34,7 +34,7 @@ def axes(ax: Any = None, size: tuple[float, float] = (5.0, 3.2)) -> Any:
 
 
 def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = False) -> Any:
-    """Draw one line a group over shared bins, the counts on a logarithmic axis."""
+    """Draw one line per group over shared bins, the counts on a logarithmic axis."""
     groups = {name: finite for name, values in groups.items() if len(finite := values[np.isfinite(values)])}
     everything = np.concatenate([*groups.values(), np.zeros(0)])
     if log:
@@ -74,7 +74,7 @@ def scatter(ax: Any, points: Array, groups: Mapping[str, Array], labels: tuple[s
 
 
 def parity(ax: Any, x: Array, y: Array, labels: tuple[str, str], unit: str) -> Any:
-    """Draw one against the other with the diagonal, and say how far they are apart."""
+    """Draw two arrays against each other with the diagonal, and their mean and root mean square difference."""
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
     ax.scatter(x, y, s=2, color=COLOURS[0], linewidths=0, alpha=0.4, rasterized=True)
@@ -104,22 +104,22 @@ def _cycle(n: int) -> list[str]:
 
 
 class Plots:
-    """Plots of a Dataset; each returns matplotlib's axes and reads what it needs."""
+    """Plots of a Dataset. Each reads the variables that it needs and returns the axes of matplotlib."""
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
     def size(self, ax: Any = None) -> Any:
         """Draw the numbers of atoms of the samples."""
-        return histogram(axes(ax), {"n_atoms": np.asarray(self._ds["n_atoms"]).astype(float)}, "atoms of a sample")
+        return histogram(axes(ax), {"n_atoms": np.asarray(self._ds["n_atoms"]).astype(float)}, "atoms per sample")
 
     def energy(self, ax: Any = None) -> Any:
-        """Draw the energies per atom, one line a teacher."""
+        """Draw the energies per atom, one line per teacher."""
         energy = np.asarray(self._ds["energy"]) / np.asarray(self._ds["n_atoms"])[:, None]
         return histogram(axes(ax), self._by_teacher(energy), "energy per atom (eV)")
 
     def force(self, ax: Any = None) -> Any:
-        """Draw the largest forces of the samples, one line a teacher."""
+        """Draw the largest forces of the samples, one line per teacher."""
         force = np.asarray(self._ds.mlff.reduce("forces", "norm_max"))
         return histogram(axes(ax), self._by_teacher(force), "largest force (eV/Å)", log=True)
 
@@ -137,27 +137,27 @@ class Plots:
     def parity(self, first: str, second: str, ax: Any = None) -> Any:
         """Draw force components of two teachers against each other. Energies have different zeros and are never compared."""
         forces = self._ds["forces"]
-        known = [str(who) for who in self._ds["teacher"].values]
+        known = [str(teacher) for teacher in self._ds["teacher"].values]
         if first not in known or second not in known:
             raise DataError(f"parity: expected two of {', '.join(known)}, got {first!r} and {second!r}")
-        x, y = (np.asarray(forces.sel(teacher=who)).ravel() for who in (first, second))
+        x, y = (np.asarray(forces.sel(teacher=teacher)).ravel() for teacher in (first, second))
         return parity(axes(ax, (4, 4)), x, y, (first, second), "eV/Å")
 
     def map(self, colour: str = "sampler", ax: Any = None, n_samples: int = 3000) -> Any:
         """Draw structures in the plane of their two main components, coloured by a coded variable."""
-        from mlffstore.analysis.statistics.embedding import embed
+        from mlffstore.lazy.embedding import embed_dataset
 
-        found = embed(self._ds, n_samples=n_samples)
-        variable = self._ds[colour].isel(sample=found["sample"].values)
-        return scatter(axes(ax, (5, 4)), found["pc"].values, words(variable), component_labels(found))
+        points = embed_dataset(self._ds, n_samples=n_samples)
+        variable = self._ds[colour].isel(sample=points["sample"].values)
+        return scatter(axes(ax, (5, 4)), points["pc"].values, words(variable), component_labels(points))
 
     def _by_teacher(self, values: Array) -> dict[str, Array]:
-        return {str(who): values[:, t] for t, who in enumerate(self._ds["teacher"].values)}
+        return {str(teacher): values[:, t] for t, teacher in enumerate(self._ds["teacher"].values)}
 
 
-def component_labels(found: xr.Dataset) -> tuple[str, str]:
+def component_labels(points: xr.Dataset) -> tuple[str, str]:
     """Return the labels of the axes of a map."""
     first, second = (
-        f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(found["explained"].values)
+        f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(points["explained"].values)
     )
     return first, second

@@ -12,7 +12,7 @@ from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import MissingDependencyError
 from mlffstore.pipeline.plan import SIZES
 from mlffstore.pipeline.recipe import cut
-from mlffstore.store.facade import open as open_store
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.analysis.statistics.diversity import Diversity
@@ -42,9 +42,9 @@ class PartAccount:
     tasks, refills : int
         Tasks that are done, and how many of them make up for rejected samples.
     reasons : dict of str to int
-        Of rejected samples.
+        Reasons of rejected samples, counted.
     skipped : dict of str to int
-        Of draws that gave no structure.
+        Reasons of draws that gave no structure, counted.
     """
 
     part: str
@@ -77,7 +77,7 @@ class Account:
     ----------
     parts : list of PartAccount
     samples, atoms, periodic : int
-        Of the store; `periodic` are samples.
+        Counts of the store; `periodic` counts samples.
     elements, classes, samplers : dict of str to int
         Samples with an element, of a class of seeds (`source` up to its colon), of a sampler.
     sizes : tuple of int
@@ -197,9 +197,11 @@ class Ledger:
         """Return what was made so far; `n_environments` is the size of the sample for the diversity, 0 for none."""
         self.refresh()
         snapshot = self.store.snapshot()
-        found = _coverage(snapshot)
+        coverage = _coverage(snapshot)
         score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
-        return Account([self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *found, score)
+        return Account(
+            [self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *coverage, score
+        )
 
 
 def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
@@ -209,7 +211,7 @@ def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
     ----------
     recipe : Recipe
     n_environments : int, optional
-        Of the sample on which the diversity is found; 0 for none.
+        Size of the random subset for which the diversity is computed; 0 for none.
 
     Raises
     ------

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.registry import get_generator, get_teacher, shared_teacher
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import StoreNotFoundError
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.selection import coordinates, distance_to, fingerprints, select, spacing
 from mlffstore.runtime.processes import local_pool
-from mlffstore.store.facade import create
-from mlffstore.store.facade import open as open_store
 from mlffstore.store.labelling import label_batch
+from mlffstore.store.opening import create
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What became of a round.
+    """The outcome of a round.
 
     Attributes
     ----------
@@ -52,15 +52,15 @@ class Round:
     pool : int
         Candidates.
     refused : int
-        Of which a member of the committee gave no forces.
+        Candidates for which a member of the committee gave no forces.
     confident, beyond : int
-        On which the committee disagrees less, or more, than the window says.
+        Candidates on which the committee disagrees less, or more, than the window allows.
     familiar : int
-        In the window, but too close to what the store holds.
+        Candidates in the window that are too close to samples of the store.
     wanted : int
-        In the window and new.
+        Candidates in the window that are new.
     accepted, rejected : int
-        Chosen and labelled: stored, or put into quarantine.
+        Candidates that were chosen and labelled, and then stored or put into quarantine.
     median, largest : float
         Disagreement of the candidates, eV/angstrom.
     """
@@ -87,16 +87,16 @@ class Round:
 
 @dataclass(slots=True)
 class ActiveReport:
-    """What a campaign did.
+    """The outcome of a campaign.
 
     Attributes
     ----------
     rounds : list of Round
-        All that the store holds, those of earlier calls too.
+        All rounds that the store holds, including those of earlier calls.
     stopped : str
-        Why there is no further round.
+        The reason why there is no further round.
     converged : bool
-        Whether the rounds found too little that was wanted; otherwise they only came to their number.
+        Whether the last rounds had too few wanted candidates. If not, the number of rounds is reached.
     """
 
     rounds: list[Round] = field(default_factory=list)
@@ -118,13 +118,13 @@ def learn(
     ----------
     recipe : ActiveRecipe
     rounds : int, optional
-        Further rounds in this call, at most: one, to train the committee again in between.
+        Largest number of further rounds in this call. Use 1 to train the committee again in between.
     workers : int, optional
-        Processes on this machine.
+        Number of processes on this machine.
     executor : concurrent.futures.Executor, optional
-        Where to make and label instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+        Executor that makes and labels instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
     progress : callable, optional
-        Called with each round of this call.
+        It is called with each round of this call.
 
     Returns
     -------
@@ -297,8 +297,8 @@ def disagreement(batch: SampleBatch, said: Sequence[TeacherLabels]) -> Array:
 def _labelled(text: str, batch: SampleBatch) -> tuple[SampleBatch, list[str]]:
     """Label what was chosen; runs in a worker."""
     recipe = ActiveRecipe.model_validate_json(text)
-    found, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
-    return found, verdicts(found, labels, recipe.checks)
+    labelled, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
+    return labelled, verdicts(labelled, labels, recipe.checks)
 
 
 @functools.lru_cache(maxsize=16)

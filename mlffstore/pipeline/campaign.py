@@ -63,6 +63,6 @@ def load_active_recipe(path: str | Path) -> ActiveRecipe:
     Raises
     ------
     RecipeError
-        With all problems, each with its place in the file.
+        The message lists all problems, each with its place in the file.
     """
     return read_document(path, ActiveRecipe)

@@ -1,4 +1,4 @@
-"""What a recipe will make, before any time is spent: a few samples of each part are made and labelled, none is stored."""
+"""A preview of a recipe: a few samples of each part are made and labelled, and none is stored."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ SIZES = (1, 10, 20, 40, 80, 160, 320, 640)
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a few samples of a part say of all of it.
+    """An estimate for a part of a recipe, from a few samples.
 
     Attributes
     ----------
     part : str
     samples : int
-        That the recipe asks for.
+        Samples that the recipe asks for.
     tried : int
-        That were made here.
+        Samples that were made here.
     accepted : float
-        Share that keeps the limits of the recipe.
+        Fraction of samples that keep the limits of the recipe.
     seconds : float
         A sample, generated and labelled by one process; loading the teacher is not counted.
     hours : float
-        Of the whole part, on one process.
+        Estimate for the whole part, on one process.
     periodic : float
-        Share that is periodic.
+        Fraction of samples that are periodic.
     elements : tuple of str
     sizes : tuple of int
-        How many of those tried lie between the edges `SIZES`.
+        Number of the samples tried between the edges `SIZES`.
     reasons : dict of str to int
-        Of rejected samples and of seeds without a structure.
+        Reasons of rejected samples and of seeds without a structure, counted.
     problem : str
-        Why nothing could be made, or nothing.
+        The reason why nothing could be made; empty otherwise.
     """
 
     part: str
@@ -74,7 +74,7 @@ def plan(recipe: Recipe, *, count: int = 8, progress: Callable[[int, int], objec
     count : int, optional
         Samples of each part. They are those of a task that the recipe does not have, so that a run makes others.
     progress : callable, optional
-        Called with the parts done so far and their number.
+        It is called with the number of parts done so far and the number of all parts.
     """
     out = []
     for k, part in enumerate(recipe.parts):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
 from mlffstore.pipeline.document import read_document
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ def cut(part: Part, samples: int, first: int = 0) -> list[Task]:
 class Checks(Strict):
     """Limits that every labelled sample must keep; the others go to quarantine with the reason."""
 
-    d_min: float = Field(default=0.5, ge=0, description="Smallest distance of two atoms or images, angstrom.")
-    force_max: float = Field(default=50.0, gt=0, description="Largest force on an atom, eV/angstrom.")
+    d_min: float = Field(default=MIN_DISTANCE, ge=0, description="Smallest distance of two atoms or images, angstrom.")
+    force_max: float = Field(default=MAX_FORCE, gt=0, description="Largest force on an atom, eV/angstrom.")
     stress_max: float | None = Field(default=None, gt=0, description="Largest component of the stress, eV/angstrom^3.")
     n_atoms: tuple[int, int] = Field(default=(1, 1000), description="Fewest and most atoms.")
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
 
-class Release(Strict):
+class ReleaseSettings(Strict):
     """The HDF5 files to cut when all tasks are done, one for each teacher."""
 
     folder: str = Field(default="release", description="Where; relative to the working folder.")
@@ -110,7 +111,7 @@ class Recipe(Strict):
     splits: Splits = Splits()
     checks: Checks = Checks()
     parts: tuple[Part, ...] = Field(min_length=1)
-    release: Release | None = None
+    release: ReleaseSettings | None = None
 
     @model_validator(mode="after")
     def _unique_parts(self) -> Recipe:
@@ -155,6 +156,6 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises
     ------
     RecipeError
-        With all problems, each with its place in the file.
+        The message lists all problems, each with its place in the file.
     """
     return read_document(path, Recipe)

@@ -18,7 +18,7 @@ from mlffstore.errors import MlffstoreError, PluginError, RecipeError, RegistryE
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.task import Outcome, run_task
 from mlffstore.runtime.processes import local_pool
-from mlffstore.store.facade import create
+from mlffstore.store.opening import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ Progress = Callable[[Outcome], None]
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did."""
+    """The outcome of a run."""
 
     n_tasks: int
     n_done_before: int
@@ -113,17 +113,17 @@ def _flatten(value: Any, path: str = "") -> Iterator[str]:
 def run(
     recipe: Recipe, *, workers: int = 1, executor: Executor | None = None, progress: Progress | None = None
 ) -> RunReport:
-    """Make what the recipe says and the store does not have yet.
+    """Make what the recipe asks for and the store lacks.
 
     Parameters
     ----------
     recipe : Recipe
     workers : int, optional
-        Processes on this machine.
+        Number of processes on this machine.
     executor : concurrent.futures.Executor, optional
-        Where to run the tasks instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+        Executor that runs the tasks instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
     progress : callable, optional
-        Called with the `Outcome` of each task, in the order in which they end.
+        It is called with the `Outcome` of each task, in the order in which they end.
 
     Returns
     -------
@@ -150,11 +150,11 @@ def run(
             _work(recipe, ledger, first, pool, report, progress)
     ledger.refresh()
     for part in recipe.parts:
-        found = ledger.part(part)
-        if found.accepted < found.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
-            reasons = Counter(found.reasons).most_common(2)
+        counts = ledger.part(part)
+        if counts.accepted < counts.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
+            reasons = Counter(counts.reasons).most_common(2)
             report.short.append(
-                f"{part.name}: {found.accepted:,} of {found.wanted:,} samples, after as many tries again; rejected were "
+                f"{part.name}: {counts.accepted:,} of {counts.wanted:,} samples, after as many tries again; rejected were "
                 + ", ".join(f"{n:,} for {reason}" for reason, n in reasons)
             )
     return report
@@ -167,7 +167,7 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
     ----------
     recipe : Recipe
     tasks : sequence of Task
-        Tasks that are to run.
+        Tasks that will run.
     keys : mapping of str to int
         Idempotency keys in the log of the store.
     """
@@ -178,10 +178,12 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
     again: Counter[str] = Counter()
     for task in tasks:
         before = made.get(recipe.key(task).rpartition("/")[0], set())
-        # A part that grows makes its last, smaller task again in full, with random numbers of its own.
+        # A part that grows makes its last, smaller task again in full, with its own random numbers.
         sizes = range(1, task.part.samples_per_task + 1)
-        own = {recipe.key(dataclasses.replace(task, count=n)).rpartition("/")[2] for n in sizes} if before else set()
-        again[task.part.name] += bool(before - own)
+        in_full = (
+            {recipe.key(dataclasses.replace(task, count=n)).rpartition("/")[2] for n in sizes} if before else set()
+        )
+        again[task.part.name] += bool(before - in_full)
     return [
         f"{name}: {n} tasks of this part ran before with other options, and their samples stay in the store; the same "
         "structures "

@@ -26,8 +26,8 @@ def fingerprints(batch: SampleBatch) -> Array:
     Mean and standard deviation over the atoms of the QUESTS descriptor of their environments (arXiv:2404.12367), which sees
     distances, and the square roots of the fractions of the elements, whose distance is Hellinger's.
     """
-    found = environments(batch.structures().to_ase())
-    geometry = np.array([np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in found], np.float64)
+    descriptors = environments(batch.structures().to_ase())
+    geometry = np.array([np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in descriptors], np.float64)
     fractions = np.zeros((len(batch), _ELEMENTS))
     np.add.at(fractions, (np.repeat(np.arange(len(batch)), batch.n_atoms), batch.numbers), 1.0)
     return np.concatenate([geometry.reshape(len(batch), -1), np.sqrt(fractions / batch.n_atoms[:, None])], axis=1)
@@ -46,8 +46,8 @@ def coordinates(candidates: Array, known: Array) -> tuple[Array, Array]:
     scaled = [block / max(float(np.sqrt(block.var(axis=0).sum())), 1e-6) for block in blocks]
     if len(both) < 2:
         return np.zeros((len(candidates), 1)), np.zeros((len(known), 1))
-    found = PCA(n_components=0.99, svd_solver="full").fit_transform(np.concatenate(scaled, axis=1))
-    return found[: len(candidates)], found[len(candidates) :]
+    coordinates = PCA(n_components=0.99, svd_solver="full").fit_transform(np.concatenate(scaled, axis=1))
+    return coordinates[: len(candidates)], coordinates[len(candidates) :]
 
 
 def distance_to(points: Array, known: Array) -> Array:
@@ -111,15 +111,15 @@ def direct(points: Array, known: Array, count: int) -> Array:
     while True:
         birch.set_params(n_clusters=min(n_clusters, most)).partial_fit()
         group = birch.predict(both)
-        own, others = group[: len(points)], group[len(points) :]
-        share = {g: np.count_nonzero(others == g) / np.count_nonzero(group == g) for g in np.unique(own)}
-        size = {g: np.count_nonzero(own == g) for g in share}
+        groups, others = group[: len(points)], group[len(points) :]
+        share = {g: np.count_nonzero(others == g) / np.count_nonzero(group == g) for g in np.unique(groups)}
+        size = {g: np.count_nonzero(groups == g) for g in share}
         if n_clusters >= most or sum(part == 0 for part in share.values()) >= count:
             break
         n_clusters = int(1.3 * n_clusters) + 1
     queues = []
     for g in sorted(share, key=lambda g: (share[g], -size[g], g)):
-        members = np.flatnonzero(own == g)
+        members = np.flatnonzero(groups == g)
         centre = both[group == g].mean(axis=0)
         queues.append(members[np.argsort(np.linalg.norm(points[members] - centre, axis=1), kind="stable")].tolist())
     chosen: list[int] = []

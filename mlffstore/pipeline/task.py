@@ -14,8 +14,8 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.facade import open as open_store
 from mlffstore.store.labelling import label_batch
+from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.contracts.protocols import Generated, Generator, Teacher
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     part: str
     task: int
@@ -41,7 +41,7 @@ class Outcome:
 def rng_of(recipe: Recipe, task: Task) -> np.random.Generator:
     """Return the random numbers of a task: they depend on the recipe's seed, the part's name and the task alone."""
     name = int.from_bytes(task.part.name.encode(), "big")
-    # A smaller task has numbers of its own: were the part to grow, the full task of the same number would repeat them.
+    # A smaller task has its own random numbers: if the part grew, the full task of the same number would repeat them.
     size = () if task.count == task.part.samples_per_task else (task.count,)
     return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size)))
 
@@ -89,10 +89,10 @@ def labelled(teacher: Teacher, generated: Generated, precision: str) -> tuple[Sa
     if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint):
         # Label what is stored: the teacher sees the positions after rounding.
         return label_batch(teacher, batch.structures())
-    own = batch.labels[info.name]
-    finite = np.isfinite(own["energy"])
+    named = batch.labels[info.name]
+    finite = np.isfinite(named["energy"])
     reasons = tuple("" if good else "label is not finite" for good in finite)
-    return batch, TeacherLabels(own["energy"], own["forces"], own.get("stress"), finite, reasons)
+    return batch, TeacherLabels(named["energy"], named["forces"], named.get("stress"), finite, reasons)
 
 
 @functools.lru_cache(maxsize=4)

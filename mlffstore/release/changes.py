@@ -70,7 +70,7 @@ class Changes:
 
 def changes(old: Release, new: Release) -> Changes:
     """Compare two releases; memory holds some 40 bytes of each sample."""
-    common = [who for who in old.teachers if who in new.teachers]
+    common = [teacher for teacher in old.teachers if teacher in new.teachers]
     before, after = _digest(old, common), _digest(new, common)
     kept, i, j = np.intersect1d(before.hashes, after.hashes, return_indices=True)
     del kept
@@ -87,8 +87,8 @@ def changes(old: Release, new: Release) -> Changes:
         {split: int(np.count_nonzero(before.splits[gone] == k)) for k, split in enumerate(SPLITS)},
         int(np.count_nonzero(before.splits[i] != after.splits[j])),
         int(np.count_nonzero(~same)),
-        tuple(who for who in new.teachers if who not in old.teachers),
-        tuple(who for who in old.teachers if who not in new.teachers),
+        tuple(teacher for teacher in new.teachers if teacher not in old.teachers),
+        tuple(teacher for teacher in old.teachers if teacher not in new.teachers),
     )
 
 
@@ -108,8 +108,8 @@ def _digest(release: Release, teachers: list[str]) -> _Digest:
             hashes.append(batch.content_hash)
             splits.append(np.full(len(batch), SPLITS.index(split), np.uint8))
             columns = []
-            for who in teachers:
-                named = batch.labels[who]
+            for teacher in teachers:
+                named = batch.labels[teacher]
                 columns.append(named.get("energy", np.full(len(batch), np.nan)))
                 forces = named.get("forces")
                 # A weighted sum, so that forces which only changed places are seen as well.

@@ -1,7 +1,7 @@
 """The gate of release files: one of any origin is refused before a row is read, unless it has the layout of a release.
 
 Links that leave the group, storage outside the file, types that are no plain numbers, shapes for which the file holds no
-data: all of these would make a reader read elsewhere, run out of memory, or fail somewhere inside.
+data: all of these would make a reader read elsewhere, run out of memory, or fail with an unrelated error.
 """
 
 from __future__ import annotations

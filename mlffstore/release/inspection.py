@@ -26,7 +26,7 @@ from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import FormatError, MlffstoreError
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.release.reading import Release
-from mlffstore.store.maintenance.verify import Problem
+from mlffstore.store.maintenance.verification import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,9 +65,9 @@ def inspect(
     ----------
     paths : sequence of Path
     folder : Path, optional
-        With the manifest and the statistics to compare with.
+        Folder with the manifest and the statistics to compare with.
     progress : callable, optional
-        Called with the samples done so far and their number.
+        It is called with the number of samples done so far and the number of all samples.
     """
     problems: list[Problem] = []
     for path in paths:
@@ -189,7 +189,7 @@ class _Content:
         self.release, self.progress = release, progress
         self.elements = np.zeros(256, np.int64)
         self.atoms = dict.fromkeys(SPLITS, 0)
-        self.sums = {who: _Sums() for who in release.teachers}
+        self.sums = {teacher: _Sums() for teacher in release.teachers}
         self.hashes: dict[str, Array] = {}
         self.roots: dict[str, Array] = {}
 
@@ -210,16 +210,16 @@ class _Content:
         yield from self._splits(name)
 
     def _batch(self, name: str, split: str, batch: SampleBatch) -> Iterator[Problem]:
-        own = content_hash(
+        hashes = content_hash(
             batch.n_atoms, batch.numbers, batch.positions, batch.cell, batch.pbc, batch.charge, batch.multiplicity
         )
-        wrong = np.flatnonzero(own != batch.content_hash)
+        wrong = np.flatnonzero(hashes != batch.content_hash)
         if len(wrong):
             yield Problem(name, f"{split}: {len(wrong):,} structures are not what their content_hash says")
         self.atoms[split] += batch.n_atoms_total
         self.elements += np.bincount(batch.numbers, minlength=256)
-        for who, sums in self.sums.items():
-            labels = batch.labels.get(who, {})
+        for teacher, sums in self.sums.items():
+            labels = batch.labels.get(teacher, {})
             sums.add(batch, labels)
 
     def _splits(self, name: str) -> Iterator[Problem]:
@@ -242,9 +242,9 @@ class _Content:
         attributes = self.release.attributes
         listed = _mapping(manifest.get("splits"))
         for split, n in self.release.counts.items():
-            found, expected = {"samples": n, "atoms": self.atoms[split]}, listed.get(split)
-            if found != expected:
-                yield Problem(MANIFEST, f"{split}: the files hold {found}, the manifest says {expected}")
+            measured, expected = {"samples": n, "atoms": self.atoms[split]}, listed.get(split)
+            if measured != expected:
+                yield Problem(MANIFEST, f"{split}: the files hold {measured}, the manifest says {expected}")
         store = _mapping(manifest.get("store"))
         if (store.get("uuid"), store.get("version")) != (attributes["store_uuid"], int(attributes["store_version"])):
             yield Problem(MANIFEST, "names another store or version than the files")
@@ -262,21 +262,21 @@ class _Content:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         expected = {"samples": document["samples"], "atoms": document["atoms"]}
         expected |= {f"atoms of {k}": v["atoms"] for k, v in document["elements"].items()}
-        for who in self.sums:
-            one = document["teachers"][who]
-            expected[f"{who}: samples"] = one["samples"]
+        for teacher in self.sums:
+            one = document["teachers"][teacher]
+            expected[f"{teacher}: samples"] = one["samples"]
             for what, key in (("energy", "energy_eV_per_atom"), ("forces", "force_component_eV_per_angstrom")):
                 for moment in ("mean", "std"):
                     if one[key].get("n"):
-                        expected[f"{who}: {moment} of {what}"] = one[key][moment]
-        found: dict[str, float] = {"samples": len(self.release), "atoms": sum(self.atoms.values())}
-        found |= {f"atoms of {chemical_symbols[z]}": int(self.elements[z]) for z in np.flatnonzero(self.elements)}
-        for who, sums in self.sums.items():
-            found |= {f"{who}: {key}": value for key, value in sums.results().items()}
+                        expected[f"{teacher}: {moment} of {what}"] = one[key][moment]
+        measured: dict[str, float] = {"samples": len(self.release), "atoms": sum(self.atoms.values())}
+        measured |= {f"atoms of {chemical_symbols[z]}": int(self.elements[z]) for z in np.flatnonzero(self.elements)}
+        for teacher, sums in self.sums.items():
+            measured |= {f"{teacher}: {key}": value for key, value in sums.results().items()}
         for key, value in expected.items():
-            other = found.get(key, float("nan"))
+            other = measured.get(key, float("nan"))
             # A standard deviation of a mean far from zero loses digits: compare on the scale of both.
-            scale = max(abs(value), abs(found.get(key.replace("std", "mean"), 0.0)), 1e-12)
+            scale = max(abs(value), abs(measured.get(key.replace("std", "mean"), 0.0)), 1e-12)
             # Lossy rounding came after the statistics.
             lost = rounding.get("forces", 0.0) if key.endswith("forces") else 0.0
             if not abs(other - value) <= max(_TOLERANCE * scale, 1e-12, lost):
@@ -322,10 +322,10 @@ def _main(folder: str, *paths: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    found = inspect([Path(path) for path in paths], Path(folder) if folder else None)
+    inspection = inspect([Path(path) for path in paths], Path(folder) if folder else None)
     document = {
-        "n_samples": found.n_samples,
-        "problems": [{"path": one.path, "text": one.text} for one in found.problems],
+        "n_samples": inspection.n_samples,
+        "problems": [{"path": one.path, "text": one.text} for one in inspection.problems],
     }
     sys.stdout.write(json.dumps(document))
 

@@ -42,9 +42,9 @@ def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: expected JSON, got something else ({error}); restore the file") from error
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != MANIFEST_FORMAT:
-        raise FormatError(f"{path}: expected the format {MANIFEST_FORMAT!r}, got {found!r}; upgrade mlffstore")
+    file_format = document.get("format") if isinstance(document, dict) else None
+    if file_format != MANIFEST_FORMAT:
+        raise FormatError(f"{path}: expected the format {MANIFEST_FORMAT!r}, got {file_format!r}; upgrade mlffstore")
     files = document.get("files")
     if not isinstance(files, dict):
         raise FormatError(f"{path}: expected the member 'files', got {type(files).__name__}; restore the file")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, concatenate
+from mlffstore.data.batch import SampleBatch, assemble
+from mlffstore.data.concatenation import concatenate
+from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, present
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
@@ -36,7 +38,7 @@ _REMEDY = "make one with 'mlffstore export'"
 class Release:
     """A release file, or the folder of a release with its files.
 
-    Files are opened anew for every read, so that no handle crosses a fork.
+    Files are opened for every read, so that no handle crosses a fork.
 
     Parameters
     ----------
@@ -78,11 +80,11 @@ class Release:
 
     def _read(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        found = [_open(one) for one in self.paths]
-        if not found:
+        contents = [_open(path) for path in self.paths]
+        if not contents:
             raise FormatError(f"{self.path}: expected HDF5 files in the manifest, got none; {_REMEDY}")
-        self.attributes: dict[str, Any] = found[0][0]
-        self._counts = [counts for _, counts in found]
+        self.attributes: dict[str, Any] = contents[0][0]
+        self._counts = [counts for _, counts in contents]
         self.counts = {split: sum(counts.get(split, 0) for counts in self._counts) for split in SPLITS}
         self.counts = {split: n for split, n in self.counts.items() if any(split in one for one in self._counts)}
         listed = self.attributes.get("teachers")
@@ -101,10 +103,10 @@ class Release:
     def key(self) -> str:
         """Return what names the content: the digests that the files carry, or else those of the files.
 
-        With their sizes and times of change, so that a file that somebody edited is not taken for what it was.
+        Sizes and times of change are part of it, so that a file that was edited has another key.
         """
-        found = [(path, path.stat()) for path in self.paths]
-        return " ".join(f"{_digest(path)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
+        files = [(path, path.stat()) for path in self.paths]
+        return " ".join(f"{_digest(path)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
 
     def n_atoms(self, split: str) -> Array:
         """Return the atoms of each sample of a split, shape (S,), int32."""
@@ -135,11 +137,11 @@ class Release:
         """Return the names of the labels that the files hold of a teacher."""
         import h5py
 
-        who = choose_teacher(self.teachers, teacher)
+        teacher_name = choose_teacher(self.teachers, teacher)
         out = set()
         for path in self.paths:
             with h5py.File(path, "r") as file:
-                out |= {name for name in LABELS for split in file if self._stored(name, who) in file[split]}
+                out |= {name for name in LABELS for split in file if self._stored(name, teacher_name) in file[split]}
         return out
 
     def blocks(
@@ -152,13 +154,13 @@ class Release:
         split : str
         n_samples : int
         teacher : str, optional
-            Whose labels; of all by default.
+            Teacher whose labels are read. By default the labels of all teachers are read.
         everything : bool, optional
-            Also where samples come from (`source`, `sampler`) and user columns.
+            Whether to read also where samples come from (`source`, `sampler`), and user columns.
         """
         import h5py
 
-        who = self.teachers if teacher is None else (choose_teacher(self.teachers, teacher),)
+        teacher_names = self.teachers if teacher is None else (choose_teacher(self.teachers, teacher),)
         for path, counts in zip(self.paths, self._counts, strict=True):
             if not counts.get(split):
                 continue
@@ -168,7 +170,7 @@ class Release:
                 for low in range(0, counts[split], n_samples):
                     high = min(low + n_samples, counts[split])
                     rows = {"sample": slice(low, high), "atom": slice(int(starts[low]), int(starts[high]))}
-                    yield self._batch(group, rows, who, everything)
+                    yield self._batch(group, rows, teacher_names, everything)
 
     def read(self, split: str | None, teacher: str | None = None) -> SampleBatch:
         """Return all samples of a split (of all splits for None), in the order of the files."""
@@ -181,7 +183,9 @@ class Release:
     def _stored(self, name: str, teacher: str) -> str:
         return name if len(self.teachers) == 1 else label_key(name, teacher)
 
-    def _batch(self, group: h5py.Group, rows: dict[str, slice], who: tuple[str, ...], everything: bool) -> SampleBatch:
+    def _batch(
+        self, group: h5py.Group, rows: dict[str, slice], teacher_names: tuple[str, ...], everything: bool
+    ) -> SampleBatch:
         columns: dict[str, Array] = {}
         user: dict[str, Column] = {}
         vocabulary: dict[str, tuple[str, ...]] = {}
@@ -210,12 +214,12 @@ class Release:
         if missing:
             raise DataError(f"{group.name}: expected the columns {', '.join(missing)}, got none; the file is damaged")
         labels = {
-            one: {
+            teacher_name: {
                 name: group[stored][rows[column.axis]]
                 for name, column in LABELS.items()
-                if (stored := self._stored(name, one)) in group
+                if (stored := self._stored(name, teacher_name)) in group
             }
-            for one in who
+            for teacher_name in teacher_names
         }
         return assemble(columns, labels, user, vocabulary, masks=masks)
 
@@ -229,16 +233,16 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
-            found = str(attributes.get("format", ""))
-            wrong = list(gate.problems(file)) if found == FORMAT else []
-            counts = {} if wrong or found != FORMAT else {s: len(file[s]["n_atoms"]) for s in SPLITS if s in file}
+            file_format = str(attributes.get("format", ""))
+            wrong = list(gate.problems(file)) if file_format == FORMAT else []
+            counts = {} if wrong or file_format != FORMAT else {s: len(file[s]["n_atoms"]) for s in SPLITS if s in file}
     except (
         Exception
     ) as error:  # the HDF5 library and h5py raise whatever a file that they did not expect makes them raise
         raise FormatError(f"{path}: expected an HDF5 release of mlffstore, got something else ({error})") from error
-    if found != FORMAT:
-        remedy = "upgrade mlffstore" if found.startswith("mlffstore-release") else _REMEDY
-        raise FormatError(f"{path}: expected the format {FORMAT!r}, got {found[:60]!r}; {remedy}")
+    if file_format != FORMAT:
+        remedy = "upgrade mlffstore" if file_format.startswith("mlffstore-release") else _REMEDY
+        raise FormatError(f"{path}: expected the format {FORMAT!r}, got {file_format[:60]!r}; {remedy}")
     if wrong:
         raise FormatError(problems_message(f"{path}: this is not the layout of a release; get the file again:", wrong))
     return attributes, counts

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.batch import choose_teacher
-from mlffstore.data.ragged import offsets, reduce_rows
+from mlffstore.data.labels import choose_teacher, has_label
+from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS, Array, label_key
 from mlffstore.data.splits import SPLITS
 
@@ -25,10 +25,7 @@ _BLOCK = 4096
 def present(batch: SampleBatch, teacher: str, name: str) -> Array:
     """Return which samples have a label of a teacher, shape (S,), bool. A label with a NaN in it is missing."""
     values = batch.labels.get(teacher, {}).get(name)
-    if values is None or not len(batch):
-        return np.zeros(len(batch), bool)
-    whole = np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    return whole if LABELS[name].axis == "sample" else reduce_rows(np.logical_and, whole, batch.offsets)
+    return np.zeros(len(batch), bool) if values is None else has_label(name, values, batch.n_atoms)
 
 
 def labelled(snapshot: Snapshot, teacher: str) -> Array:

@@ -21,7 +21,7 @@ from mlffstore.release.manifest import (
     load_manifest,
     name_error,
 )
-from mlffstore.store.maintenance.verify import Problem
+from mlffstore.store.maintenance.verification import Problem
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseVerification:
-    """What `verify_release` found.
+    """The result of `verify_release`.
 
     Attributes
     ----------
@@ -66,12 +66,12 @@ def verify_release(
     path : path
         The folder, or an ``.h5`` file. A file alone has no checksum to compare it with: only its data are looked at.
     progress : callable, optional
-        Called with the samples done so far and their number.
+        It is called with the number of samples done so far and the number of all samples.
 
     Returns
     -------
     ReleaseVerification
-        With a problem for every file of the folder in which a bit was changed.
+        The result has a problem for every file of the folder in which a bit was changed.
 
     Raises
     ------
@@ -89,8 +89,8 @@ def verify_release(
         raise StoreNotFoundError(f"{path}: there is no such release; make one with 'mlffstore export'")
     if not path.is_dir():
         apart = inspect_apart([path])
-        found = apart if apart.problems else inspect([path], None, progress)
-        return ReleaseVerification(str(path), 1, path.stat().st_size, found.n_samples, found.problems)
+        inspection = apart if apart.problems else inspect([path], None, progress)
+        return ReleaseVerification(str(path), 1, path.stat().st_size, inspection.n_samples, inspection.problems)
     listed, problems = _manifest(path)
     there = {one.name: describe_file(one) for one in sorted(path.iterdir()) if one.is_file() and not one.is_symlink()}
     damaged = list(_files(path, listed, there))

@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import StorageError
-from mlffstore.storage.base import Content, Found, Storage, check_path
+from mlffstore.storage.base import Content, ListedObject, Storage, check_path
 from mlffstore.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Content", "Found", "LocalStorage", "Storage", "check_path", "open_storage"]
+__all__ = ["Content", "ListedObject", "LocalStorage", "Storage", "check_path", "open_storage"]
 #: Schemes of object stores that can create an object only if it is absent.
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
 
@@ -31,7 +31,7 @@ def open_storage(
         For object stores: what `obstore.store.from_url` takes, such as ``region``, ``endpoint``, ``access_key_id``,
         ``client_options`` and ``retry_config``. They are never logged nor written.
     single_writer : bool, optional
-        Use an object store that ignores conditional writes; the caller promises that nobody else writes.
+        Use an object store that ignores conditional writes; the caller makes sure that no other process writes.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def open_storage(
         If the package for object stores is not installed.
     """
     text = os.fspath(url)
-    scheme, found, _ = text.partition("://")
-    if found and scheme in OBJECT_SCHEMES:
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme in OBJECT_SCHEMES:
         from mlffstore.storage.object import ObjectStorage
 
         return ObjectStorage(text, options or {}, single_writer=single_writer)
     if options:
         raise StorageError(f"{text}: storage_options are for object stores such as s3://..., a local path has none")
-    if found and scheme != "file":
+    if separator and scheme != "file":
         known = ", ".join(f"{name}://" for name in ("file", *OBJECT_SCHEMES))
         raise StorageError(f"{text}: expected a local path or one of {known}, got the scheme {scheme!r}")
     return LocalStorage(text.removeprefix("file://"))

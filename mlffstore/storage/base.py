@@ -25,8 +25,8 @@ class NotDurableError(StorageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An object that a listing found."""
+class ListedObject:
+    """One object of a listing."""
 
     path: str
     nbytes: int
@@ -60,7 +60,7 @@ class Storage(Protocol):
         ...
 
     def write(self, files: Mapping[str, Content]) -> None:
-        """Write new objects that nobody else writes; when this returns they survive a power loss."""
+        """Write new objects under names that no other process writes; when this returns they survive a power loss."""
         ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
@@ -72,7 +72,7 @@ class Storage(Protocol):
         ...
 
     def settle(self, path: str) -> None:
-        """Make sure that an object that is there survives a power loss, whoever made it."""
+        """Make sure that an existing object survives a power loss, also if another process made it."""
         ...
 
     def touch(self, path: str) -> None:
@@ -83,11 +83,11 @@ class Storage(Protocol):
         """Create or replace an object atomically; not durable. For hints that may be lost."""
         ...
 
-    def list(self, prefix: str) -> Iterator[Found]:
+    def list(self, prefix: str) -> Iterator[ListedObject]:
         """Yield all objects below a folder, temporary ones too. For garbage collection only."""
         ...
 
-    def list_top(self) -> Iterator[Found]:
+    def list_top(self) -> Iterator[ListedObject]:
         """Yield the objects of the store's own folder, not those below. For garbage collection only."""
         ...
 

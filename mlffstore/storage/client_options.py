@@ -1,4 +1,4 @@
-"""What goes wrong with the options of an object store's client, said without their values: these may be credentials."""
+"""Messages about wrong options of an object store's client, without the values, which may be credentials."""
 
 from __future__ import annotations
 

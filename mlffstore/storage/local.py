@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
 from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import TEMPORARY, Content, Found, NotDurableError, check_path
+from mlffstore.storage.base import TEMPORARY, Content, ListedObject, NotDurableError, check_path
 from mlffstore.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-#: What `link` says where there are no hard links (some FUSE, SMB and FAT mounts).
+#: Errors of `link` where there are no hard links (some FUSE, SMB and FAT mounts).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 #: Folders known to be where they seem to be, at most.
 _MAX_CHECKED = 100_000
@@ -65,7 +65,7 @@ class LocalStorage:
         return full
 
     def _check_folder(self, folder: str) -> None:
-        """Raise `FormatError` if a folder is not where it seems to be. What is found good is not looked at again."""
+        """Raise `FormatError` if a folder is not where it seems to be. A folder that passed is not checked again."""
         if folder in self._checked or not self.root.exists():
             return
         real = os.path.realpath(self.root)
@@ -145,7 +145,7 @@ class LocalStorage:
             return os.stat(self._path(path), follow_symlinks=False).st_size
 
     def write(self, files: Mapping[str, Content]) -> None:
-        """Write files that nobody else writes, and fsync them, their folders, and the folders above."""
+        """Write files under names that no other process writes, and fsync them, their folders, and the folders above."""
         with _translated(self.url):
             made: set[str] = set()
             for folder in {os.path.dirname(path) for path in files}:
@@ -244,7 +244,7 @@ class LocalStorage:
                 raise
 
     def clock(self) -> float:
-        """Return the time that the file system gives a change now: a server's clock need not be ours.
+        """Return the time that the file system gives a change now: the clock of a server may differ from the local one.
 
         It is the store's own folder that is touched, since a full disk may have no room for another file.
         """
@@ -253,9 +253,9 @@ class LocalStorage:
             return os.stat(self.root).st_mtime
 
     def check_claims(self) -> None:
-        """Do nothing: `link` says so itself where it cannot be had."""
+        """Do nothing: `link` reports by itself where it is not supported."""
 
-    def list(self, prefix: str) -> Iterator[Found]:
+    def list(self, prefix: str) -> Iterator[ListedObject]:
         """Yield all files below a folder, temporary ones too. Links are not followed."""
         base = self._folder(prefix)
         for folder, _, names in os.walk(base, followlinks=False):
@@ -264,7 +264,7 @@ class LocalStorage:
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     status = os.stat(os.path.join(folder, name), follow_symlinks=False)
                     path = name if relative == "." else f"{relative}/{name}"
-                    yield Found(path, status.st_size, status.st_mtime)
+                    yield ListedObject(path, status.st_size, status.st_mtime)
 
     def _folder(self, prefix: str) -> str:
         """Return the absolute path of a folder, after making sure, now, that no link leads out of the store."""
@@ -272,14 +272,14 @@ class LocalStorage:
         self._check_folder(prefix)
         return os.path.join(self.root, prefix)
 
-    def list_top(self) -> Iterator[Found]:
+    def list_top(self) -> Iterator[ListedObject]:
         """Yield the files of the folder itself."""
         with os.scandir(self.root) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
-                        yield Found(entry.name, status.st_size, status.st_mtime)
+                        yield ListedObject(entry.name, status.st_size, status.st_mtime)
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files, and folders below the first level that this leaves empty."""
@@ -381,7 +381,7 @@ def _fsync(path: str) -> None:
 
 @contextlib.contextmanager
 def _translated(url: str, *, reading: bool = False) -> Iterator[None]:
-    """Turn errors of the operating system into ours, with what to do. That a file is absent is no such error."""
+    """Turn errors of the operating system into those of mlffstore, with what to do, except that a file is absent."""
     try:
         yield
     except OSError as error:
@@ -392,14 +392,14 @@ def _translated(url: str, *, reading: bool = False) -> Iterator[None]:
 
 
 def _ours(error: OSError, url: str, *, reading: bool) -> MlffstoreError:
-    """Return the error of ours for one of the operating system."""
+    """Return the error of mlffstore for one of the operating system."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         expected = "a file that can be read" if reading else "a folder that can be written"
         return ReadOnlyError(
             f"{url}: expected {expected}, got {error.strerror!r} for {error.filename}; check its owner and permissions"
             + ("" if reading else ", or write to another place")
         )
-    if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
+    if error.errno == errno.ELOOP:  # O_NOFOLLOW met a link
         return _link_error(str(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(error.errno, f"{url}: no space left; nothing was committed. Free space and append again")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import ReadOnlyError, StorageError, missing_dependency
 from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import TEMPORARY, Content, Found, check_path
+from mlffstore.storage.base import TEMPORARY, Content, ListedObject, check_path
 from mlffstore.storage.client_options import is_panic, refused_options, without_values
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class ObjectStorage:
     Notes
     -----
     Claims are PUTs with ``If-None-Match: *``. After an unclear failure (timeout, 409, 5xx) the object is read back: each
-    claim holds a fresh transaction id, so equal bytes are ours. Putting the same bytes again is safe, since a request that
-    arrives late finds the name taken.
+    claim holds a fresh transaction id, so equal bytes mean success. Putting the same bytes again is safe, since a
+    request that arrives late finds the name taken.
 
     The client's threads do not survive a fork: use spawn or forkserver with object stores.
     """
@@ -62,7 +62,7 @@ class ObjectStorage:
             what = ", ".join(places) or f"the URL or its options ({self._text(error)})"
         else:
             return
-        raise StorageError(  # outside of the handler: what the client says may hold the values of options
+        raise StorageError(  # outside of the handler: the message of the client may hold the values of options
             f"{url}: the object store's client refused {what}. Expected what obstore.store.from_url takes; options of its "
             "HTTP client, such as allow_http and timeout, belong into storage_options['client_options'], those of retries "
             "into storage_options['retry_config']"
@@ -106,7 +106,7 @@ class ObjectStorage:
             return int(self._api.head(self._store, check_path(path))["size"])
 
     def write(self, files: Mapping[str, Content]) -> None:
-        """Put objects that nobody else writes, several at a time. An acknowledged PUT is durable."""
+        """Put objects under names that no other process writes, several at a time. An acknowledged PUT is durable."""
 
         def write_one(path: str) -> None:
             content = files[path]
@@ -122,10 +122,10 @@ class ObjectStorage:
         """Create an object with `data` unless there is one."""
         check_path(path)
         if self._single_writer:
-            found = self._peek(path)
-            if found is None:
+            existing = self._peek(path)
+            if existing is None:
                 self.replace(path, data)
-            return found is None or found == data
+            return existing is None or existing == data
         for wait in (*_WAITS, None):
             try:
                 self._api.put(self._store, path, data, mode="create", use_multipart=False)
@@ -139,9 +139,9 @@ class ObjectStorage:
                 if refused is not None:
                     raise refused from self._cause(error)
                 with contextlib.suppress(StorageError):
-                    found = self._peek(path)
-                    if found is not None:
-                        return found == data
+                    existing = self._peek(path)
+                    if existing is not None:
+                        return existing == data
                 if wait is None:
                     raise StorageError(
                         f"{self._url}/{path}: whether the commit took effect is unknown ({self._text(error)}); open the "
@@ -169,18 +169,18 @@ class ObjectStorage:
         with self._translated(path, writing=True):
             self._api.put(self._store, check_path(path), data, use_multipart=False)
 
-    def list(self, prefix: str) -> Iterator[Found]:
+    def list(self, prefix: str) -> Iterator[ListedObject]:
         """Yield all objects below a prefix."""
         with self._translated(prefix):
             for page in self._api.list(self._store, prefix or None):
-                for found in page:
-                    yield Found(found["path"], int(found["size"]), found["last_modified"].timestamp())
+                for item in page:
+                    yield ListedObject(item["path"], int(item["size"]), item["last_modified"].timestamp())
 
-    def list_top(self) -> Iterator[Found]:
+    def list_top(self) -> Iterator[ListedObject]:
         """Yield the objects of the prefix itself."""
         with self._translated(""):
-            for found in self._api.list_with_delimiter(self._store)["objects"]:
-                yield Found(found["path"], int(found["size"]), found["last_modified"].timestamp())
+            for item in self._api.list_with_delimiter(self._store)["objects"]:
+                yield ListedObject(item["path"], int(item["size"]), item["last_modified"].timestamp())
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects."""
@@ -241,7 +241,7 @@ class ObjectStorage:
         return without_values(_first_line(error), self._options)
 
     def _cause(self, error: BaseException) -> BaseException | None:
-        """Return an error to be shown as the cause of ours, or None if it holds the value of an option."""
+        """Return an error to be shown as the cause, or None if its message holds the value of an option."""
         return error if without_values(str(error), self._options) == str(error) else None
 
     def _no_bucket(self) -> StorageError:
@@ -249,7 +249,7 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def _translated(self, path: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn the client's errors into ours, with what to do."""
+        """Turn errors of the client into those of mlffstore, with what to do."""
         try:
             yield
         except (FileNotFoundError, self._api.exceptions.NotFoundError) as error:

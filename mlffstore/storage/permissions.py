@@ -17,7 +17,7 @@ class Permissions:
     """Mode and group of new files and folders: those of ``zarr.json`` and of the folder that it lies in.
 
     The process's umask decides when a store is made, and never again: a colleague whose umask is 077 would otherwise
-    leave segments that nobody else can read.
+    leave segments that no one else can read.
 
     Attributes
     ----------

@@ -1,18 +1,43 @@
-"""Stores in words: the lines that `mlffstore info` prints and that a notebook shows."""
+"""Descriptions of stores: the lines that `mlffstore info` prints and that a notebook shows."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
-    from mlffstore.store.facade import Store
+    from mlffstore.store.history import Commit
+    from mlffstore.store.snapshot import Snapshot
+
+
+class Describable(Protocol):
+    """What a description needs of a store."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        ...
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """Tags and the versions that they name."""
+        ...
+
+    settings: dict[str, Any]
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest snapshot."""
+        ...
+
+    def history(self, last: int | None = None) -> list[Commit]:
+        """Return the commits, oldest first."""
+        ...
 
 
 def human_bytes(n: int) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes with a unit.
 
     Examples
     --------
@@ -27,8 +52,8 @@ def human_bytes(n: int) -> str:
     return f"{value:.1f} TB"
 
 
-def describe(store: Store) -> dict[str, Any]:
-    """Return everything that `mlffstore info` says of a store, as plain types."""
+def describe(store: Describable) -> dict[str, Any]:
+    """Return the description of a store that `mlffstore info` shows, as plain types."""
     out = store.snapshot().summary()
     out["tags"] = store.tags
     out["splits"] = store.settings["splits"]
@@ -53,7 +78,7 @@ def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, s
         ("atoms", f"{about['atoms']:,}{sizes}"),
         ("periodic", f"{about['periodic']:,}{share}"),
         ("elements", f"{len(elements)}: {shown}" if elements else "none yet"),
-        ("teachers", ", ".join(f"{who} ({count:,})" for who, count in about["teachers"].items()) or "none yet"),
+        ("teachers", ", ".join(f"{teacher} ({count:,})" for teacher, count in about["teachers"].items()) or "none yet"),
         ("quarantined", f"{about['quarantined']:,}"),
         ("bytes", f"{human_bytes(about['nbytes'])} in {counted(about['segments'], 'segment')}{raw}"),
         ("precision", about["precision"]),
@@ -66,7 +91,7 @@ def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, s
     return out
 
 
-def html_table(store: Store) -> str:
+def html_table(store: Describable) -> str:
     """Return the description of a store as an HTML table."""
     about = describe(store)
     rows = "".join(

@@ -1,13 +1,13 @@
-"""Which structures a store holds already: an index of content hashes that grows with the log."""
+"""Structures that a store holds already: an index of content hashes that grows with the log."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from mlffstore.errors import DataError, MlffstoreError
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_column
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
 
-POLICIES = ("keep", "skip", "error")
+OnDuplicate = Literal["keep", "skip", "error"]
+#: What can be done with structures that are there already.
+POLICIES: tuple[str, ...] = get_args(OnDuplicate)
 
 
 class Clash(MlffstoreError):
@@ -36,7 +38,7 @@ class HashSet:
         self._blocks: tuple[U64, ...] = ()
 
     def add(self, block: U64) -> None:
-        """Add hashes, sorted and each once. An interrupt leaves the set with all of them or none."""
+        """Add sorted hashes without duplicates. After an interrupt the set has all of them or none."""
         blocks = [*self._blocks, block]
         while len(blocks) > 1 and 2 * len(blocks[-1]) >= len(blocks[-2]):
             blocks[-2:] = [np.union1d(blocks[-2], blocks[-1])]
@@ -44,11 +46,11 @@ class HashSet:
 
     def holds(self, hashes: U64) -> npt.NDArray[np.bool_]:
         """Return which of some hashes are in the set, shape (S,)."""
-        found = np.zeros(len(hashes), bool)
+        present = np.zeros(len(hashes), bool)
         for block in self._blocks:
             place = np.searchsorted(block, hashes).clip(max=len(block) - 1)
-            found |= block[place] == hashes
-        return found
+            present |= block[place] == hashes
+        return present
 
 
 class HashIndex(HashSet):
@@ -86,7 +88,7 @@ def resolve(batch: SampleBatch, held: npt.NDArray[np.bool_], policy: str) -> Sam
     ----------
     batch : SampleBatch
     held : ndarray of bool, shape (S,)
-        Which of its structures the store has already.
+        Which structures of the batch the store has already.
     policy : {"skip", "error"}
 
     Raises

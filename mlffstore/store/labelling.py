@@ -1,4 +1,4 @@
-"""Labelling what a store holds: the labels of a teacher become layers over the segments that lack them."""
+"""Labelling of stored samples: the labels of a teacher become layers over the segments that lack them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import json
 import random
 from collections import Counter, deque
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,32 +14,32 @@ import numpy as np
 
 from mlffstore.contracts.registry import get_teacher
 from mlffstore.data import rules
-from mlffstore.data.batch import missing_label
+from mlffstore.data.labels import missing_label
 from mlffstore.data.schema import LABELS, STANDARD, label_column, label_key
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_column, read_segment, write_layer, write_segment
-from mlffstore.runtime.processes import local_pool
-from mlffstore.store.maintenance.compaction import Unchanged
+from mlffstore.format.segment import write_layer, write_segment
+from mlffstore.store.executors import label_pool
+from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Executor, Future
 
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
     from mlffstore.format.log import Log
     from mlffstore.format.records import Layer, Segment
-    from mlffstore.format.state import State
     from mlffstore.storage import Storage
-    from mlffstore.store.facade import Store
     from mlffstore.store.snapshot import Snapshot
 
 
 @dataclass
 class LabelReport:
-    """What a label pass did.
+    """The outcome of a label pass.
 
     Attributes
     ----------
@@ -50,11 +49,11 @@ class LabelReport:
     refused : int
         Samples that the teacher refused or failed on.
     reasons : Counter of str
-        Why, counted.
+        Number of refused samples per reason.
     versions : list of int
         The commits.
     n_conflicts : int
-        Segments that somebody else labelled or merged while they were being labelled here.
+        Segments that another process labelled or merged while they were being labelled here.
     """
 
     teacher: str
@@ -83,9 +82,9 @@ def label_columns(labels: TeacherLabels) -> dict[str, Array]:
 
 
 def add_labels(
-    store: Store,
     storage: Storage,
     log: Log,
+    snapshot: Callable[[], Snapshot],
     teacher: Teacher | str,
     *,
     options: Mapping[str, Any],
@@ -106,8 +105,8 @@ def add_labels(
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
-        pool, width = _pool(stack, executor, workers)
-        while todo := [job for job in _jobs(store.snapshot(), info, reader) if job.segment.path not in finished]:
+        pool, width = label_pool(stack, executor, workers)
+        while todo := [job for job in _jobs(snapshot(), info, reader) if job.segment.path not in finished]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
             for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log, info):
@@ -138,12 +137,15 @@ def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterat
     for segment in snapshot.segments:
         if key not in segment.columns:
             yield _Job(segment, None)
-        elif segment.summary.labelled.get(info.name, 0) < segment.n_samples and not _attempted(segment, key):
-            yield _Job(segment, np.flatnonzero(np.isnan(read_column(reader, segment.columns[key]))))
+        elif not _attempted(segment, key):
+            # The log counts samples with any label: those that have forces and no energy are known only after reading.
+            rows = np.flatnonzero(np.isnan(read_column(reader, segment.columns[key])))
+            if len(rows):
+                yield _Job(segment, rows)
 
 
 def _attempted(segment: Segment, key: str) -> bool:
-    """Return whether a layer of a label pass has the column: what it lacks the teacher has refused."""
+    """Return whether a layer of a label pass has the column: the teacher refused the samples without a label."""
     return segment.columns[key].folder != segment.path
 
 
@@ -157,7 +159,7 @@ def _labelled(
     log: Log,
     info: TeacherInfo,
 ) -> Iterator[tuple[_Job, SampleBatch, TeacherLabels | None]]:
-    """Yield each job with its structures and labels; None for labels if somebody else has done it meanwhile."""
+    """Yield each job with its structures and labels; None for labels if another process has labelled it meanwhile."""
     waiting: deque[tuple[_Job, SampleBatch, list[Future[TeacherLabels]]]] = deque()
     rest = iter(todo)
     more = True
@@ -180,7 +182,7 @@ def _labelled(
 
 
 def _is_done(log: Log, job: _Job, info: TeacherInfo) -> bool:
-    """Return whether the segment was labelled or merged by somebody else since the pass began."""
+    """Return whether another process labelled or merged the segment since the pass began."""
     with log.guard():
         state = log.refresh()
         i = state.segments.find(job.segment.path)
@@ -243,22 +245,21 @@ def _commit(
     report: LabelReport,
     finished: set[str],
 ) -> None:
-    """Write the labels of a segment and name them in the log, unless somebody else was faster."""
+    """Write the labels of a segment and name them in the log, unless another process was faster."""
     named = batch.with_labels(info.name, **label_columns(labels))
-    rules.check(named, ())  # a teacher of somebody's own may return anything
+    rules.check(named, ())  # a third-party teacher may return anything
     reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
     body: dict[str, Any] = {
         "teachers": {info.name: info.to_json()},
         "provenance": {"label": info.name, "labelled": int(labels.ok.sum()), "refused": dict(reasons)},
     }
-    check: Callable[[State], None]
     if job.rows is None:
         columns = [(label_column(name, info.name), named.labels[info.name][name]) for name in LABELS
                    if name in named.labels[info.name]]  # fmt: skip
         layer = write_layer(storage, job.segment, columns)
         written: Segment | Layer = layer
         operation, body = "layer", {"layers": [layer_document(layer)], **body}
-        check = _Free(job.segment.path, [column.name for column, _ in columns], info)
+        new_columns = [column.name for column, _ in columns]
     else:
         report.refused += int((~labels.ok).sum())
         report.reasons.update(reasons)
@@ -269,9 +270,12 @@ def _commit(
         written = segment
         replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
         operation, body = "replace", {"replacements": [replacement], **body}
-        check = Unchanged([job.segment])
+        new_columns = []
+    guard = CommitGuard(
+        segments=[job.segment], new_columns=new_columns, replaces=job.rows is not None, teachers=body["teachers"]
+    )
     try:
-        version = commit_staged(log, operation, body, Staged(storage, written), check)
+        version = commit_staged(log, operation, body, Staged(storage, written), guard)
     except ConflictError:
         report.n_conflicts += 1
         return
@@ -283,19 +287,6 @@ def _commit(
         report.reasons.update(reasons)
 
 
-class _Free:
-    """Checks that a segment is there and has none of some columns yet."""
-
-    def __init__(self, path: str, names: list[str], info: TeacherInfo) -> None:
-        self.path, self.names, self.info = path, names, info
-
-    def __call__(self, state: State) -> None:
-        state.check_append({self.info.name: self.info.to_json()}, ())
-        i = state.segments.find(self.path)
-        if i is None or set(self.names) & set(state.segments[i].columns):
-            raise ConflictError(f"{self.path}: was labelled or merged by somebody else meanwhile")
-
-
 def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:
     """Return a segment's samples with the labels of some of them filled in."""
     old = whole.labels[teacher]
@@ -304,54 +295,11 @@ def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> 
     atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])
     for name in LABELS:
         if name in old or name in fresh:
-            values = old.get(name, missing_label(name, whole)).copy()
+            values = old.get(name, missing_label(name, len(whole), whole.n_atoms_total)).copy()
             if name in fresh:
                 values[rows if LABELS[name].axis == "sample" else atoms] = fresh[name]
             out[name] = values
     return whole.with_labels(teacher, **out)
-
-
-# -- where it runs -----------------------------------------------------------------------------------------------
-
-
-def _pool(stack: contextlib.ExitStack, executor: Executor | None, workers: int) -> tuple[Executor, int]:
-    """Return where chunks are labelled and how many should wait there."""
-    if executor is None:
-        executor = _dask_executor()
-    if executor is not None:
-        return executor, max(16, 2 * workers)
-    if workers == 1:
-        return _Here(), 1
-    return stack.enter_context(local_pool(workers)), 2 * workers
-
-
-def _dask_executor() -> Executor | None:
-    """Return an executor of the active Dask client, if there is one."""
-    import sys
-
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_client
-
-    try:
-        return get_client().get_executor()  # type: ignore[no-any-return]
-    except ValueError:  # no client
-        return None
-
-
-class _Here(Executor):
-    """Runs at once in this process."""
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run and return a future that is done."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*args, **kwargs))
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                raise
-            future.set_exception(error)
-        return future
 
 
 __all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]

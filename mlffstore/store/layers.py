@@ -1,4 +1,4 @@
-"""A user's column over samples that are in a store already: one layer a segment, all in one commit."""
+"""A user column over samples that are stored already: one layer per segment, all in one commit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from mlffstore.data.masks import present, unmask
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import user_column
-from mlffstore.errors import ConflictError, DataError
+from mlffstore.errors import DataError
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import user_column_arrays, write_layer
+from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mlffstore.data.schema import Array, Axis, Column
+    from mlffstore.data.schema import Array, Axis
     from mlffstore.format.log import Log
-    from mlffstore.format.state import State
     from mlffstore.storage import Storage
     from mlffstore.store.snapshot import Snapshot
 
@@ -47,17 +47,18 @@ def add_column(
     rows: dict[Axis, int] = {"sample": n_samples, "atom": n_atoms}
     if axis not in (None, *rows):
         raise DataError(f"axis: expected 'sample' or 'atom', got {axis!r}")
-    fitting = [one for one in rows if axis in (None, one) and array.ndim and len(array) == rows[one]]
+    allowed: list[Axis] = [name for name in rows if axis in (None, name)]
+    fitting = [name for name in allowed if array.ndim and len(array) == rows[name]]
     if not fitting:
-        expected = " or ".join(f"one row per {one} ({rows[one]})" for one in rows if axis in (None, one))
+        expected = " or ".join(f"one row per {name} ({rows[name]})" for name in allowed)
         raise DataError(f"column {name!r}: expected {expected}, got shape {array.shape}")
     axis = fitting[0]
     column = user_column(name, array, unit, axis, long_name)
     segments = list(snapshot.segments)
-    starts = offsets([one.n_samples if axis == "sample" else one.n_atoms for one in segments]).tolist()
-    check = _Free([segment.path for segment in segments], column)
+    starts = offsets([segment.n_samples if axis == "sample" else segment.n_atoms for segment in segments]).tolist()
+    guard = CommitGuard(segments=segments, new_columns=(column.name,), user_columns=(column,))
     with log.guard():
-        check(log.refresh())  # before any byte is written
+        guard(log.refresh())  # before any byte is written
     layers, staged = [], Staged(storage)
     try:
         for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True):
@@ -68,27 +69,9 @@ def add_column(
         staged.discard()
         raise
     body = {"layers": [layer_document(layer) for layer in layers], "provenance": {"column": name, **provenance}}
-    return commit_staged(log, "layer", body, staged, check)
+    return commit_staged(log, "layer", body, staged, guard)
 
 
 def _part(mask: Array | None, start: int, stop: int) -> Array | None:
     """Return the mask of some rows; None if all of them have a value."""
     return None if mask is None else present(mask[start:stop])
-
-
-class _Free:
-    """Checks that segments are there and have no such column yet."""
-
-    def __init__(self, paths: list[str], column: Column) -> None:
-        self.paths, self.column = paths, column
-
-    def __call__(self, state: State) -> None:
-        state.check_append({}, [self.column])
-        for path in self.paths:
-            i = state.segments.find(path)
-            if i is None:
-                raise ConflictError(f"{path}: was merged by somebody else meanwhile; take a new snapshot and try again")
-            if self.column.name in state.segments[i].columns:
-                raise ConflictError(
-                    f"column {self.column.name!r}: {path} has it already, and columns never change; choose another name"
-                )

@@ -1,4 +1,4 @@
-"""`Snapshot`: a dataset as of one version. It never changes, whatever is committed meanwhile."""
+"""`Snapshot`: a dataset as of one version, which later commits never change."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlffstore.data.batch import SampleBatch, assemble, choose_teacher, merge_codes, normalise_indices
-from mlffstore.data.masks import missing_rows
-from mlffstore.data.ragged import Ints, offsets, row_indices
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Column, is_mask, label_key, mask_key, split_key
+from mlffstore.data.labels import choose_teacher
+from mlffstore.data.ragged import Ints, normalise_indices, offsets
+from mlffstore.data.schema import LABELS, STANDARD, Column
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
-from mlffstore.format.records import known_column
-from mlffstore.format.segment import ChunkCache, ColumnReader
-from mlffstore.format.state import SegmentList, Totals
-from mlffstore.runtime.threads import cpu_pool
+from mlffstore.format.reader import ChunkCache, ColumnReader
+from mlffstore.format.segment_list import SegmentList
+from mlffstore.format.totals import Totals
+from mlffstore.store.batches import choose_columns, empty_batch, read_batch
+from mlffstore.store.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import xarray as xr
     from ase import Atoms
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
-
-#: Reads of more bytes than this are spread over threads.
-_PARALLEL_NBYTES = 4 << 20
 
 
 class Snapshot:
@@ -50,7 +48,7 @@ class Snapshot:
         self._segments, self._totals = state.segments.copy(), state.totals.copy()
         self._starts = offsets(self._segments.n_samples)
         self._reader = ColumnReader(storage, ChunkCache())
-        self._teachers = {who: dict(info) for who, info in state.teachers.items()}
+        self._teachers = {teacher: dict(info) for teacher, info in state.teachers.items()}
         self._user = dict(state.user)
         self._rejected, self._rejected_totals = state.quarantine.copy(), state.rejected.copy()
         self._state_settings = dict(state.settings)
@@ -64,7 +62,7 @@ class Snapshot:
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self._opener, self.version))
 
-    # -- what is there -------------------------------------------------------------------------------------------
+    # -- description -------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -77,16 +75,21 @@ class Snapshot:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers that labelled something, in the order of their first commit."""
-        return tuple(who for who in self._teachers if self._totals.labelled.get(who))
+        return tuple(teacher for teacher in self._teachers if self._totals.labelled.get(teacher))
 
     def teacher_info(self, teacher: str) -> dict[str, Any]:
-        """Return what was recorded of a teacher: identity, licence, domain, versions; empty if nothing was."""
+        """Return what the log says of a teacher: identity, licence, domain, versions; empty if it says nothing."""
         return dict(self._teachers[choose_teacher(tuple(self._teachers), teacher)])
 
     @property
     def segments(self) -> Sequence[Segment]:
         """The segments, in order. Those of a large store are parsed when they are looked at."""
         return self._segments
+
+    @property
+    def column_reader(self) -> ColumnReader:
+        """The reader of stored columns; its cache of decoded chunks is shared by everything that reads the snapshot."""
+        return self._reader
 
     @property
     def user_columns(self) -> dict[str, Column]:
@@ -105,7 +108,7 @@ class Snapshot:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was fixed when the store was made: split fractions and seed."""
+        """The settings that were fixed when the store was created: split fractions and seed."""
         return dict(self._state_settings)
 
     @property
@@ -137,7 +140,7 @@ class Snapshot:
             "n_atoms_min": totals.n_atoms_min,
             "n_atoms_max": totals.n_atoms_max,
             "elements": {chemical_symbols[z]: n for z, n in self.elements().items()},
-            "teachers": {who: totals.labelled[who] for who in self.teachers},
+            "teachers": {teacher: totals.labelled[teacher] for teacher in self.teachers},
             "segments": len(self._segments),
             "nbytes": self.nbytes,
             "nbytes_raw": totals.nbytes_raw,
@@ -158,7 +161,7 @@ class Snapshot:
         return other
 
     def reasons(self) -> list[str]:
-        """Return why each sample was rejected (only on `quarantine`)."""
+        """Return the reason for the rejection of each sample (only on `quarantine`)."""
         out: list[str] = []
         for segment in self._segments:
             if "reason" not in segment.columns:
@@ -177,10 +180,9 @@ class Snapshot:
         return self._opener.committed(self.version)
 
     def __repr__(self) -> str:
-        who = ", ".join(self.teachers) or "no labels"
-        return (
-            f"<Snapshot of {self.url} at version {self.version}: {len(self):,} samples, {self.n_atoms:,} atoms, {who}>"
-        )
+        teachers = ", ".join(self.teachers) or "no labels"
+        sizes = f"{len(self):,} samples, {self.n_atoms:,} atoms"
+        return f"<Snapshot of {self.url} at version {self.version}: {sizes}, {teachers}>"
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -226,13 +228,15 @@ class Snapshot:
         Parameters
         ----------
         indices : array_like of int, boolean mask or slice, optional
-            In any order, duplicates allowed, negative ones from the end. Everything by default.
+            Samples to read, in any order; duplicates are allowed, negative indices count from the end. The default is all
+            samples.
         teacher : str or sequence of str, optional
-            Whose labels to read; all by default. Samples that a named teacher did not label have NaN.
+            Names of the teachers whose labels are read; all by default. Samples that a named teacher did not label have
+            NaN.
         columns : iterable of str, optional
-            Names of the columns wanted beside `n_atoms`, standard, label or user; all that these samples have by default. A
-            user column that is named is in the batch even if none of these samples has it. A batch without the structure
-            columns serves for statistics only.
+            Names of the columns to read beside `n_atoms`: standard, label or user columns. The default is every column
+            that one of these samples has. A user column that is named is in the batch even if none of these samples has
+            it. A batch without the structure columns serves for statistics only.
 
         Returns
         -------
@@ -255,60 +259,14 @@ class Snapshot:
         if wanted and wanted - known:
             raise DataError(f"columns: expected some of {', '.join(sorted(known))}, got {sorted(wanted - known)}")
         if not len(index):
-            return self._nothing(wanted)
-        if teacher is None:
-            who = None
-        else:
-            named = [teacher] if isinstance(teacher, str) else teacher
-            who = list(dict.fromkeys(choose_teacher(self.teachers, one) for one in named))
-        contiguous = len(index) > 0 and bool(np.all(np.diff(index) == 1))
-        plan = _Plan(self, index, contiguous)
-        n_atoms = self._read_sample_column("n_atoms", plan)
-        plan.set_atoms(n_atoms, self._reader)
-        keys = list(dict.fromkeys(key for part in plan.parts for key in part.segment.columns))
-        keys = [key for key in keys if key != "n_atoms" and not is_mask(key) and self._wanted(key, wanted, who)]
-        jobs = [(key, part) for key in keys for part in plan.parts if key in part.segment.columns]
-        keys += [name for name in self._user if name in (wanted or ()) and name not in keys]
-        held = {split_key(key)[1] for key in keys}
-        keys += [key for one in who or () if one not in held for key in _label_keys(one, wanted)]
-        columns = {key: self._column(key, plan) for key in keys}
-        out = {key: self._empty(key, columns[key], plan) for key in keys}
-        masks = {key: np.zeros(len(out[key]), bool) for key in keys if self._is_masked(key, columns[key], plan)}
-        vocabularies = {key: merge_codes([(np.zeros(0, np.uint16), p.segment.vocabulary.get(key, ("unknown",)))
-                        for p in plan.parts])[1] for key in (*CODED, "reason") if key in keys}  # fmt: skip
-
-        def fill(job: tuple[str, _Part]) -> None:
-            key, part = job
-            values = part.values(self._reader, key)
-            if key in vocabularies:
-                words = part.segment.vocabulary.get(key, ("unknown",))
-                lookup = np.array([vocabularies[key].index(word) for word in words], np.uint16)
-                if len(values) and int(values.max()) >= len(lookup):
-                    raise DataError(f"{part.segment.path}/{key}: a code without a meaning; the store is damaged")
-                values = lookup[values]
-            part.place(out[key], values, columns[key].axis)
-            if key in masks:
-                masked = mask_key(key) in part.segment.columns
-                part.place(masks[key], part.values(self._reader, mask_key(key)) if masked else True, columns[key].axis)
-
-        if plan.nbytes(keys) > _PARALLEL_NBYTES:
-            list(cpu_pool().map(fill, jobs))
-        else:
-            for job in jobs:
-                fill(job)
-        user = {key: columns[key] for key in keys if known_column(key) is None}
-        masks = {key: mask for key, mask in masks.items() if not mask.all()}
-        return self._assemble(out, n_atoms, vocabularies, user, masks)
-
-    def _nothing(self, wanted: set[str] | None) -> SampleBatch:
-        """Return a batch without samples, with the columns that were asked for and without labels."""
-        specs = STANDARD | self._user
-        specs["positions"] = specs["positions"].with_dtype(self._precision)
-        names = [name for name in specs if wanted is None or name in wanted]
-        columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
-        user = {name: self._user[name] for name in names if name in self._user}
-        vocabulary: dict[str, tuple[str, ...]] = {name: ("unknown",) for name in CODED if name in names}
-        return assemble(columns, {}, user, vocabulary)
+            return empty_batch(self._user, self._precision, wanted)
+        chosen: list[str] | None = None
+        if teacher is not None:
+            names = [teacher] if isinstance(teacher, str) else teacher
+            chosen = list(dict.fromkeys(choose_teacher(self.teachers, name) for name in names))
+        request = Request(self._segments, self._starts, index, self._reader)
+        descriptions = choose_columns(request.segments, self._user, wanted, chosen)
+        return read_batch(request, self._reader, descriptions, self._teachers)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
         if indices is None:
@@ -322,71 +280,17 @@ class Snapshot:
             index = np.flatnonzero(index)
         return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), len(self))
 
-    @staticmethod
-    def _wanted(key: str, wanted: set[str] | None, who: Sequence[str] | None) -> bool:
-        name, teacher = split_key(key)
-        if teacher is not None and who is not None and teacher not in who:
-            return False
-        return wanted is None or name in wanted
-
-    def _column(self, key: str, plan: _Plan) -> Column:
-        """Return the description of a column that is read."""
-        held = next((part.segment.columns[key] for part in plan.parts if key in part.segment.columns), None)
-        return held.column if held is not None else known_column(key) or self._user[key]
-
-    @staticmethod
-    def _empty(key: str, column: Column, plan: _Plan) -> Array:
-        """Return the output of a column, with missing values if some rows will not be filled."""
-        rows = len(plan.index) if column.axis == "sample" else plan.n_atoms
-        if all(key in part.segment.columns for part in plan.parts):
-            return np.empty((rows, *column.shape), column.dtype)
-        return missing_rows(column, rows)
-
-    @staticmethod
-    def _is_masked(key: str, column: Column, plan: _Plan) -> bool:
-        """Return whether a column may lack values that NaN does not mark."""
-        if np.dtype(column.dtype).kind == "f" or known_column(key) is not None:
-            return False
-        held = [part.segment.columns for part in plan.parts]
-        return any(key not in columns or mask_key(key) in columns for columns in held)
-
-    def _read_sample_column(self, key: str, plan: _Plan) -> Array:
-        out = np.empty(len(plan.index), STANDARD[key].dtype)
-        for part in plan.parts:
-            values = self._reader.gather(part.segment.columns[key], part.rows)
-            out[part.where] = values
-        return out
-
-    def _assemble(
-        self,
-        out: dict[str, Array],
-        n_atoms: Array,
-        vocabularies: dict[str, tuple[str, ...]],
-        user: dict[str, Column],
-        masks: dict[str, Array],
-    ) -> SampleBatch:
-        columns = {"n_atoms": n_atoms}
-        labels: dict[str, dict[str, Array]] = {}
-        for key, array in out.items():
-            name, teacher = split_key(key)
-            if teacher is not None:
-                labels.setdefault(teacher, {})[name] = array
-            else:
-                columns[key] = array
-        ordered = {who: labels[who] for who in self._teachers if who in labels}
-        return assemble(columns, ordered, user, vocabularies, masks=masks)
-
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
 
         Parameters
         ----------
         chunks : optional
-            As in `xarray.Dataset.chunk`. By default dask chunks of whole samples; None leaves dask out.
+            As in `xarray.Dataset.chunk`. The default is dask chunks of whole samples; None gives a Dataset without dask.
         teachers : str or sequence of str, optional
-            Whose labels; all by default.
+            Names of the teachers whose labels are variables; all by default.
         """
-        from mlffstore.lazy.engine import dataset
+        from mlffstore.lazy.dataset import dataset  # upwards: the only place where the store calls the lazy layer
 
         out = dataset(self, teachers)
         if chunks is None:
@@ -404,9 +308,9 @@ class Snapshot:
         Parameters
         ----------
         split : {"train", "val", "test"} or None
-            None for all samples.
+            Name of the split; None for all samples.
         teacher : str, optional
-            Only samples that this teacher labelled.
+            Name of a teacher: only samples that it labelled are returned.
 
         Raises
         ------
@@ -437,95 +341,6 @@ class Snapshot:
         """Return the split of every sample, an index into `mlffstore.data.splits.SPLITS`, shape (S,)."""
         settings = self._state_settings
         return assign(self.roots(), settings["splits"], settings["split_seed"])
-
-
-def _label_keys(teacher: str, wanted: set[str] | None) -> list[str]:
-    """Return the label columns, all of them missing, that stand for a teacher who labelled none of some samples."""
-    names = ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
-    return [label_key(name, teacher) for name in names]
-
-
-class _Part:
-    """The share of one segment in a request."""
-
-    __slots__ = ("atom_counts", "atom_rows", "atom_span", "atom_where", "rows", "segment", "where")
-
-    def __init__(self, segment: Segment, rows: Ints, where: Ints | slice) -> None:
-        self.segment, self.rows, self.where = segment, rows, where
-        self.atom_rows: Ints | None = None
-        self.atom_span: tuple[int, int] | None = None
-        self.atom_where: Ints | slice = slice(0)
-
-    def values(self, reader: ColumnReader, key: str) -> Array:
-        """Return the rows of a column that the request wants."""
-        stored = self.segment.columns[key]
-        if stored.column.axis == "sample":
-            if isinstance(self.where, slice):
-                return self._span(reader, key, int(self.rows[0]), int(self.rows[-1]) + 1)
-            return reader.gather(stored, self.rows)
-        if self.atom_span is not None:
-            return self._span(reader, key, *self.atom_span)
-        assert self.atom_rows is not None
-        return reader.gather(stored, self.atom_rows)
-
-    def _span(self, reader: ColumnReader, key: str, start: int, stop: int) -> Array:
-        stored = self.segment.columns[key]
-        out = np.empty((stop - start, *stored.column.shape), stored.column.dtype)
-        reader.read(stored, start, stop, out)
-        return out
-
-    def place(self, out: Array, values: Array | bool, axis: str) -> None:
-        """Put the rows, or one value for all of them, where the request wants them."""
-        out[self.where if axis == "sample" else self.atom_where] = values
-
-
-class _Plan:
-    """Which rows of which segments a request needs, and where they go."""
-
-    def __init__(self, snapshot: Snapshot, index: Ints, contiguous: bool) -> None:
-        self.index, self.contiguous = index, contiguous
-        self.n_atoms = 0
-        self.parts: list[_Part] = []
-        starts = snapshot._starts
-        owner = np.searchsorted(starts, index, side="right") - 1
-        if contiguous:
-            for i in range(int(owner[0]), int(owner[-1]) + 1) if len(index) else ():
-                lo, hi = max(int(starts[i]), int(index[0])), min(int(starts[i + 1]), int(index[-1]) + 1)
-                rows = np.arange(lo, hi) - starts[i]
-                where = slice(lo - int(index[0]), hi - int(index[0]))
-                self.parts.append(_Part(snapshot._segments[i], rows, where))
-        else:
-            order = np.argsort(owner, kind="stable")
-            cuts = np.flatnonzero(np.diff(owner[order])) + 1
-            for chosen in np.split(order, cuts) if len(index) else ():
-                i = int(owner[chosen[0]])
-                self.parts.append(_Part(snapshot._segments[i], index[chosen] - starts[i], chosen))
-
-    def set_atoms(self, n_atoms: Array, reader: ColumnReader) -> None:
-        """Work out the atom rows, now that the atom counts of the samples are known."""
-        begins = offsets(n_atoms)
-        self.n_atoms = int(begins[-1])
-        for part in self.parts:
-            segment = part.segment
-            counts = np.empty(segment.n_samples, np.int32)
-            reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-            starts = offsets(counts)
-            if starts[-1] != segment.n_atoms or counts.min() < 1:
-                raise DataError(f"{segment.path}: n_atoms does not add up to what the log says; the store is damaged")
-            if isinstance(part.where, slice):
-                part.atom_span = (int(starts[part.rows[0]]), int(starts[part.rows[-1] + 1]))
-                part.atom_where = slice(int(begins[part.where.start]), int(begins[part.where.stop]))
-            else:
-                part.atom_rows = row_indices(starts[part.rows], counts[part.rows])
-                part.atom_where = row_indices(begins[part.where], counts[part.rows])
-
-    def nbytes(self, keys: Iterable[str]) -> int:
-        """Return about how many bytes the request is."""
-        rows = {"sample": len(self.index), "atom": self.n_atoms}
-        per_key: Mapping[str, Column] = {
-            key: stored.column for part in self.parts for key, stored in part.segment.columns.items()
-        }
-        return sum(rows[per_key[key].axis] * per_key[key].row_nbytes for key in keys if key in per_key)
 
 
 class Opener(Protocol):

@@ -1,7 +1,7 @@
 """`Staged`: segments and layers that were written and wait for the log entry that names them.
 
-Nothing names such files yet, so garbage collection may take them once they are older than its grace period. Everything
-that commits files asks `Staged.check` just before it claims a version, most of it through `commit_staged`.
+The log does not name such files yet, so garbage collection may remove them once they are older than its grace period.
+Every commit of files calls `Staged.check` just before it claims a version, mostly through `commit_staged`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def clock() -> float:
 
 
 class Staged:
-    """Files of one commit to be.
+    """Files that wait for their commit.
 
     Parameters
     ----------
     storage : Storage
     parts : Segment or Layer
-        What was written just now.
+        Segments and layers that were written just now.
     """
 
     def __init__(self, storage: Storage, *parts: Segment | Layer) -> None:
@@ -61,12 +61,12 @@ class Staged:
             self._parts.pop(name, None)
 
     def check(self) -> None:
-        """Make the files young again, so that garbage collection spares them until they are named.
+        """Renew the times of the files, so that garbage collection spares them until the log names them.
 
         Raises
         ------
         StorageError
-            If garbage collection took some of them already.
+            If garbage collection removed some of them already.
         """
         remote = self._storage.remote
         if remote and clock() - self._since < SURELY_THERE_SECONDS:
@@ -75,12 +75,12 @@ class Staged:
             try:
                 # Garbage collection removes the marker of a folder before anything else.
                 self._storage.touch(marker(path))
-                if remote and not set(files_of(part)) <= {found.path for found in self._storage.list(path)}:
+                if remote and not set(files_of(part)) <= {file.path for file in self._storage.list(path)}:
                     raise FileNotFoundError(path)
             except FileNotFoundError as error:
                 raise StorageError(
                     f"{self._storage.url}/{path}: written too long before its commit, and garbage collection removed it; "
-                    "nothing was committed. Do it again"
+                    "nothing was committed. Write the data again"
                 ) from error
         self._since = clock()
 
@@ -94,11 +94,11 @@ def commit_staged(
     ----------
     log : Log
     operation, body
-        Of the entry, see `Log.commit`.
+        Operation and body of the entry, see `Log.commit`.
     staged : Staged
         The files that the body names.
     check : callable
-        Raises if the entry may not follow a state.
+        It raises if the entry may not follow a state.
     """
     attempt = Attempt()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.data import rules
-from mlffstore.data.batch import assemble, merge_codes, merge_user_columns
+from mlffstore.data.batch import assemble
+from mlffstore.data.concatenation import merge_user_columns
+from mlffstore.data.vocabulary import encode
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.content import Content
 from mlffstore.format.log import Attempt
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
 from mlffstore.format.records import Segment, segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.format.segment import write_segment
+from mlffstore.store.arguments import check_key, json_mapping
 from mlffstore.store.duplicates import Clash, HashSet, check_policy, refuse_duplicates, resolve
 from mlffstore.store.staging import Staged
 
@@ -45,8 +48,8 @@ class Transaction:
     """Samples that appear in one commit; made by `Store.transaction`.
 
     Each `add` checks its samples and writes them durably at once, but no reader sees them before `commit` names all of
-    them in one log entry. So memory holds one batch at a time, however large the commit. Leaving the ``with`` block
-    without `commit` removes what was written.
+    them in one log entry. Memory holds one batch at a time, independent of the size of the commit. Leaving the ``with``
+    block without `commit` removes what was written.
 
     Examples
     --------
@@ -76,20 +79,20 @@ class Transaction:
         provenance: Mapping[str, Any] | None,
         on_duplicate: str,
     ) -> None:
-        if key is not None and (not isinstance(key, str) or not key or len(key) > 1024):
-            raise DataError(f"key: expected a string of 1 to 1024 characters, got {key!r}")
         check_policy(on_duplicate)
         self._storage, self._log, self._index, self._precision = storage, log, index, precision
-        self.key, self._require, self._policy = key, require, on_duplicate
-        self._info = {who: json_mapping(f"teachers[{who!r}]", about) for who, about in (teachers or {}).items()}
+        self.key, self._require, self._policy = check_key(key), require, on_duplicate
+        self._info = {
+            teacher: json_mapping(f"teachers[{teacher!r}]", about) for teacher, about in (teachers or {}).items()
+        }
         self._provenance = json_mapping("provenance", provenance or {})
         self._parts: list[_Part] = []
-        self._staged, self._own = Staged(storage), HashSet()
+        self._staged, self._added = Staged(storage), HashSet()
         self._user: dict[str, Column] = {}
         self._labelled_by: dict[str, None] = {}
         self._content, self._attempt = Content(), Attempt()
         self._known: int | None = None
-        #: Whether it ended, by a commit, a discard, or a commit that may not be made.
+        #: Whether the transaction ended, by a commit, a discard, or a commit that was refused.
         self.closed = False
         #: Samples that the commit will hold, without rejected ones.
         self.n_samples = 0
@@ -99,23 +102,23 @@ class Transaction:
     # -- adding --------------------------------------------------------------------------------------------------
 
     def add(self, batch: SampleBatch | None, rejected: SampleBatch | None = None, reasons: Sequence[str] = ()) -> None:
-        """Check samples and write them, to be seen after `commit`.
+        """Check samples and write them; `commit` makes them visible.
 
         If the key is in the log already, nothing is written; `commit` then compares the contents.
 
         Parameters
         ----------
         batch : SampleBatch or None
-            What to append.
+            Samples to append.
         rejected : SampleBatch, optional
-            What to put into quarantine; its values are not checked.
+            Samples to put into quarantine; their values are not checked.
         reasons : sequence of str, optional
-            Why, one for each rejected sample.
+            Reason for the rejection of each rejected sample.
 
         Raises
         ------
         DataError
-            If the samples may not be stored; nothing of this call is kept, and the transaction can go on.
+            If the samples may not be stored. No sample of this call is kept, and the transaction can go on.
         ConflictError
             If labels of another model are on record under the same teacher name.
         """
@@ -154,7 +157,7 @@ class Transaction:
             self._parts += parts
             for part in parts:
                 if part.hashes is not None:
-                    self._own.add(part.hashes)
+                    self._added.add(part.hashes)
             if batch is not None and new is not None:
                 self.n_samples += len(new)
                 self.n_duplicates += len(batch) - len(new)
@@ -168,7 +171,7 @@ class Transaction:
         """Return the samples that neither the store nor this transaction has."""
         index = self._index()
         index.update(state)
-        return resolve(batch, index.holds(batch.content_hash) | self._own.holds(batch.content_hash), self._policy)
+        return resolve(batch, index.holds(batch.content_hash) | self._added.holds(batch.content_hash), self._policy)
 
     def _write_all(self, batches: Sequence[tuple[SampleBatch | None, bool]]) -> list[_Part]:
         """Write batches, all or none, each with whether it holds rejected samples."""
@@ -184,19 +187,19 @@ class Transaction:
         return parts
 
     def _write(self, batch: SampleBatch, rejected: bool) -> _Part:
-        """Write a segment that nothing names yet."""
+        """Write a segment that no log entry names yet."""
         segment = write_segment(self._storage, batch)
         self._staged.add(segment)
         strict = self._policy != "keep" and not rejected
         return _Part(segment, rejected, np.unique(batch.content_hash) if strict else None)
 
     def _check_fit(self, state: State, labelled_by: Iterable[str], user: Mapping[str, Column]) -> None:
-        state.check_append({who: self._info.get(who, {}) for who in labelled_by}, user.values())
+        state.check_append({teacher: self._info.get(teacher, {}) for teacher in labelled_by}, user.values())
 
     # -- ending --------------------------------------------------------------------------------------------------
 
     def commit(self, provenance: Mapping[str, Any] | None = None) -> int:
-        """Let everything that was added appear at once.
+        """Make everything that was added visible at once.
 
         If it is unclear whether the commit took effect (`StorageError`), it may be called again: samples are never
         committed twice.
@@ -204,7 +207,7 @@ class Transaction:
         Parameters
         ----------
         provenance : mapping, optional
-            JSON kept in the log entry beside that of the transaction.
+            JSON that the log entry keeps beside that of the transaction.
 
         Returns
         -------
@@ -220,7 +223,7 @@ class Transaction:
             If another writer committed some of the structures meanwhile and duplicates are an error, or the log entry
             would be too large. Like after `ConflictError`, what was written is removed.
         StorageError
-            If the storage fails, or garbage collection took the files because the transaction was open for too long.
+            If the storage fails, or garbage collection removed the files because the transaction was open for too long.
         """
         self._check_open()
         notes = self._provenance | json_mapping("provenance", provenance or {})
@@ -246,7 +249,7 @@ class Transaction:
             return version
 
     def _body(self, notes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the log entry says beside its envelope."""
+        """Return the body of the log entry."""
         body: dict[str, Any] = {
             "segments": [segment_document(part.segment) for part in self._parts if not part.rejected]
         }
@@ -287,11 +290,11 @@ class Transaction:
             self.n_duplicates += len(batch) - len(rest)
 
     def _settle_known(self, version: int) -> int:
-        """Return the version that has the key, after comparing what it was given with what this transaction was given."""
+        """Return the version that has the key, after comparing its contents with those of this transaction."""
         self.closed = True
         entry = self._log.entry(version)
-        said = entry.body.get("content")
-        if said is not None and said != self._content.digest():
+        recorded = entry.body.get("content")
+        if recorded is not None and recorded != self._content.digest():
             raise ConflictError(
                 f"key {self.key!r}: version {version} holds other samples under this key, so nothing was written. Use a key "
                 "that follows from the samples, or append them under another key"
@@ -300,7 +303,7 @@ class Transaction:
         return version
 
     def discard(self) -> None:
-        """Remove what was written, unless the commit took effect or may have. Does nothing after `commit`."""
+        """Remove the files, unless the commit took effect or may have taken effect. After `commit` this does nothing."""
         if not self.closed:
             self.closed = True
             if not self._attempt.unclear:
@@ -321,8 +324,7 @@ class Transaction:
 
 def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
     """Return a batch with the column `reason`."""
-    words = [str(reason) for reason in reasons]
-    codes, meanings = merge_codes([(np.zeros(1, np.uint16), (word,)) for word in words])
+    codes, meanings = encode([str(reason) for reason in reasons])
     return assemble(
         batch.columns | {"reason": codes},
         batch.labels,
@@ -331,11 +333,3 @@ def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
         batch.offsets,
         batch.masks,
     )
-
-
-def json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain JSON copy of a mapping."""
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error

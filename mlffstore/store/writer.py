@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlffstore.data import rules
-from mlffstore.data.batch import SampleBatch, concatenate, merge_user_columns
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate, merge_user_columns
 from mlffstore.errors import DataError
 from mlffstore.store.duplicates import check_policy
 
@@ -16,25 +17,55 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.store.facade import OnDuplicate, Store
+    from mlffstore.store.duplicates import OnDuplicate
     from mlffstore.store.transaction import Transaction
 
 _log = logging.getLogger(__name__)
 
 
+class TransactionSource(Protocol):
+    """What a writer needs of a store: something that begins transactions."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """dtype of the stored positions."""
+        ...
+
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` if the store is open for reading."""
+        ...
+
+    def transaction(
+        self,
+        *,
+        key: str | None = None,
+        require: Sequence[str] = ...,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> Transaction:
+        """Begin a commit."""
+        ...
+
+
 class Writer:
     """A buffered writer; made by `Store.writer`.
 
-    A sample is checked when it is added, so a bad one raises at once and does not spoil the others. What was added is
-    committed when enough is waiting, by `flush`, and on leaving the ``with`` block.
+    A sample is checked when it is added, so that an invalid sample raises at once and the others stay. Samples are committed
+    when enough of them are waiting, by `flush`, and at the end of the ``with`` block.
 
-    When an exception ends the block, a writer without a key still commits what is waiting. With a key it does not: the
-    program is meant to run again, and finds its whole blocks under their keys only if they are cut in the same places.
+    When an exception ends the block, a writer without a key still commits the waiting samples. With a key it does not: the
+    program is meant to be run again, and recognises its blocks by their keys only if they are cut in the same places.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: TransactionSource,
         flush_samples: int,
         *,
         key: str | None,
@@ -72,7 +103,7 @@ class Writer:
         Raises
         ------
         DataError
-            If a sample may not be stored; nothing of this call is kept.
+            If a sample may not be stored. No sample of this call is kept.
         """
         if isinstance(samples, SampleBatch):
             batch = samples
@@ -88,7 +119,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> int | None:
-        """Commit what is waiting; return the version, or None if there was nothing.
+        """Commit the waiting samples; return the version, or None if there were none.
 
         If it is unclear whether the commit took effect (`StorageError`), the next flush finds out first, so that no
         sample is committed twice.
@@ -113,7 +144,7 @@ class Writer:
         return self._commit()
 
     def _commit(self) -> int:
-        """Commit the block that was written. If it may not be committed, its samples wait as before."""
+        """Commit the block that was written. If the commit is refused, its samples wait again."""
         assert self._unclear is not None
         try:
             version = self._unclear.commit()
@@ -136,7 +167,7 @@ class Writer:
             if self._n_waiting:
                 _log.warning(
                     "%s: an exception ended the writer %r with %d samples waiting; they were not committed. Run the program "
-                    "again: what is under its keys is not written twice",
+                    "again: the blocks that were committed under its keys are not written twice",
                     self.store.url, self.key, self._n_waiting,
                 )  # fmt: skip
             self._waiting, self._n_waiting = [], 0

@@ -10,8 +10,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.ragged import offsets
+from mlffstore.data.sample_row import WIDTH
 from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
-from mlffstore.training.columns import ALIGN, WIDTH, Columns, UserColumn, in_memory
-from mlffstore.training.folders import cache_folder, lock, make_room, remove, unfinished
+from mlffstore.training.columns import ALIGN, Columns, UserColumn, in_memory
+from mlffstore.training.folders import cache_folder, make_room, remove, unfinished
 from mlffstore.training.folders import cached as cached
+from mlffstore.training.turns import BuildTurn, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +35,12 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array, Column
     from mlffstore.training.sources import Source
 
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at a cache that another process is building.
+_POLL = 0.2
+#: Seconds before the first line that says so, and between the next ones.
+_FIRST_LINE, _LINE = 2.0, 60.0
 #: Changes when the layout does.
 _LAYOUT = 2
 
@@ -46,6 +56,16 @@ def decoded(where: Source, user: Mapping[str, Column], progress: Any = None) -> 
 def mapped(where: Source, progress: Any = None) -> Columns:
     """Return the samples, with all user columns, mapped from the cache; decode them into it first if they are not there.
 
+    Of several processes that need the same cache one builds it. The others wait, and one of them takes over if it ends
+    without a cache.
+
+    Parameters
+    ----------
+    where : Source
+    progress : callable, optional
+        It is called with the number of samples decoded so far and the number of all samples, also while another process
+        decodes them.
+
     Raises
     ------
     CorruptionError
@@ -57,7 +77,35 @@ def mapped(where: Source, progress: Any = None) -> Columns:
     """
     folder = cache_folder() / hashlib.sha256(f"{_LAYOUT} {where.key()}".encode()).hexdigest()[:32]
     columns = _opened(folder)
-    return _build(where, folder, progress) if columns is None else columns
+    if columns is not None:
+        return columns
+    turn = BuildTurn(folder)
+    waited, next_line = 0.0, _FIRST_LINE
+    while not turn.take():
+        reported = turn.reported()
+        if waited >= next_line:
+            next_line, so_far = (
+                waited + _LINE,
+                "" if reported is None else f", {reported[0]:,} of {reported[1]:,} samples",
+            )
+            logger.warning("%s: waiting for the process that is building the cache%s", where.title(), so_far)
+        if reported is not None and progress is not None:
+            progress(*reported)
+        time.sleep(_POLL)
+        waited += _POLL
+        if (columns := _opened(folder)) is not None:
+            return columns
+    try:
+
+        def report(done: int, total: int) -> None:
+            turn.report(done, total)
+            if progress is not None:
+                progress(done, total)
+
+        columns = _opened(folder)  # another process may have had the turn since
+        return _build(where, folder, report) if columns is None else columns
+    finally:
+        turn.release()
 
 
 def _fill(where: Source, out: Columns, progress: Any) -> None:
@@ -113,8 +161,8 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
                 temporary.rename(folder)
                 break
             except OSError:  # another process was faster, or left a part of what it removed
-                if (theirs := _opened(folder)) is not None:
-                    return theirs
+                if (other := _opened(folder)) is not None:
+                    return other
                 remove(folder)
         return columns
 

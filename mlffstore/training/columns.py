@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.ragged import offsets, reduce_rows, row_indices
+from mlffstore.data.labels import has_label
+from mlffstore.data.ragged import offsets, row_indices
+from mlffstore.data.sample_row import SAMPLE_ROW, WIDTH
 from mlffstore.errors import CorruptionError, DataError
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 ALIGN = 64
 #: Labels that batches can have.
 TRAINED = ("energy", "forces", "stress")
-#: What a row of `Columns.rows` holds: energy, cell (9), stress (6), pbc (3), charge, multiplicity.
-WIDTH = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class UserColumn:
         if array is None:
             self.values[rows], self.mask[rows] = 0, False
             return
-        there = batch.masks.get(name, np.ones(len(array), bool))
+        present = batch.masks.get(name, np.ones(len(array), bool))
         if array.dtype.kind == "f":
             lacking = np.isnan(array)
-            there = ~np.any(lacking.reshape(len(array), -1), axis=1)
+            present = ~np.any(lacking.reshape(len(array), -1), axis=1)
             array = np.where(lacking, 0, array)
-        self.values[rows], self.mask[rows] = array, there
+        self.values[rows], self.mask[rows] = array, present
 
     def words(self) -> tuple[Array, int]:
         """Return the values as unsigned integers in one dimension, and how many are in a row."""
@@ -88,8 +88,8 @@ class Columns:
         The first atom of each sample in user columns with the axis atom.
     n_atoms : ndarray, shape (S,), int32
     records : ndarray, float32 or float64
-    rows : ndarray, shape (S, 21), float64
-        Energy, cell, stress, pbc, charge, multiplicity.
+    rows : ndarray, shape (S, WIDTH), float64
+        Numbers per sample, in the layout of `mlffstore.data.sample_row`.
     content_hash : ndarray, shape (S,), uint64
     split : ndarray, shape (S,), uint8
     sums : ndarray, shape (S,), uint64
@@ -123,8 +123,8 @@ class Columns:
         return len(self.n_atoms)
 
     @property
-    def octets(self) -> Array:
-        """The records as bytes."""
+    def record_bytes(self) -> Array:
+        """The records as bytes, uint8."""
         return self.records.view(np.uint8)
 
     @property
@@ -150,7 +150,7 @@ class Columns:
         user : mapping of str to Column
             User columns wanted.
         room : callable
-            Makes an array of a name, dtype and shape.
+            It makes an array of a name, dtype and shape.
         """
         n, names = len(n_atoms), set(labels)
         begin, starts = plan(n_atoms, "forces" in names, precision), offsets(n_atoms)
@@ -178,22 +178,20 @@ class Columns:
         if self.has_forces:
             forces = np.zeros((batch.n_atoms_total, 3), real)
             if "forces" in labels:
-                there = ~np.isnan(labels["forces"])
-                self.masks["forces"][first:last] = reduce_rows(np.logical_and, there, batch.offsets).all(axis=1)
-                rows = np.repeat(self.masks["forces"][first:last], batch.n_atoms)
-                forces[rows] = labels["forces"][rows]
+                present = self.masks["forces"][first:last] = has_label("forces", labels["forces"], batch.n_atoms)
+                atoms = np.repeat(present, batch.n_atoms)
+                forces[atoms] = labels["forces"][atoms]
         positions = np.ascontiguousarray(batch.positions, real).reshape(-1)
         begin = self.begin[first : last + 1]
-        pack(begin, batch.offsets, positions, forces.reshape(-1), batch.numbers, self.records, self.octets)
-        rows = self.rows[first:last]
-        rows[:] = 0
-        for name, place in (("energy", slice(0, 1)), ("stress", slice(10, 16))):
+        pack(begin, batch.offsets, positions, forces.reshape(-1), batch.numbers, self.records, self.record_bytes)
+        rows = self.rows[first:last].view(SAMPLE_ROW)[:, 0]
+        for name in ("energy", "stress"):
+            rows[name] = 0
             if name in labels and name in self.masks:
-                values = labels[name].reshape(len(batch), -1)
-                self.masks[name][first:last] = ~np.isnan(values).any(axis=1)
-                rows[:, place] = np.where(self.masks[name][first:last, None], values, 0)
-        rows[:, 1:10] = batch.cell.reshape(-1, 9)
-        rows[:, 16:19], rows[:, 19], rows[:, 20] = batch.pbc, batch.charge, batch.multiplicity
+                present = self.masks[name][first:last] = has_label(name, labels[name], batch.n_atoms)
+                rows[name][present] = labels[name][present]
+        for name in ("cell", "pbc", "charge", "multiplicity"):
+            rows[name] = batch.columns[name]
         if "content_hash" in batch.columns:
             self.content_hash[first:last] = batch.content_hash
         for name, column in self.user.items():
@@ -211,15 +209,15 @@ class Columns:
         for name, column in self.user.items():
             words, width = column.words()
             starts = self.starts if column.axis == "atom" else np.zeros(0, np.int64)
-            own = np.empty(len(self), np.uint64)
-            sum_rows(starts, width, words, own)
+            column_sums = np.empty(len(self), np.uint64)
+            sum_rows(starts, width, words, column_sums)
             assert column.mask is not None
-            user[name] = replace(column, sums=own, mask=None if column.mask.all() else column.mask)
+            user[name] = replace(column, sums=column_sums, mask=None if column.mask.all() else column.mask)
         masks = {name: mask for name, mask in self.masks.items() if not mask.all()}
         return replace(self, sums=sums, user=user, masks=masks)
 
     def digest(self, index: Array) -> str:
-        """Return what tells these samples, with their structures and labels, in this order, from all others."""
+        """Return a digest of some samples, with their structures and labels, in order."""
         return hashlib.blake2b(np.ascontiguousarray(self.sums[index]).tobytes(), digest_size=16).hexdigest()
 
     def damaged(self, sample: int) -> CorruptionError:

@@ -12,32 +12,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore.data.batch import normalise_indices
+from mlffstore.data.ragged import normalise_indices
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.training.cache import decoded, mapped
-from mlffstore.training.columns import TRAINED
-from mlffstore.training.sources import choose_user, pinned, source
-from mlffstore.training.window import RESERVED, Window
 
 try:
     import torch
     from torch.utils.data import Dataset
-    from torch.utils.data._utils.collate import default_collate_fn_map
 except ImportError as _error:
     raise missing_dependency("torch", "torch", "TorchDataset") from _error
 
+from mlffstore.training.batch import REAL, Batch, check_names, join, joinable
+from mlffstore.training.cache import decoded, mapped
+from mlffstore.training.columns import TRAINED
+from mlffstore.training.edges import edges
+from mlffstore.training.loader import Loader
+from mlffstore.training.sources import choose_user, pinned, source
+from mlffstore.training.stream import Stream
+from mlffstore.training.window import Window
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from mlffstore.data.schema import Array
     from mlffstore.training.columns import Columns
-    from mlffstore.training.loader import Loader
-    from mlffstore.training.stream import Stream
-
-Batch = dict[str, torch.Tensor]
-Transform = "Callable[[Batch], Batch]"
-REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class TorchDataset(Dataset):  # type: ignore[type-arg]
@@ -50,11 +48,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     split : {"train", "val", "test"} or None
         None for all samples.
     teacher : str, optional
-        Whose labels; needed when a store has several.
+        Teacher whose labels are read. It is required if there are several.
     dtype : {torch.float32, torch.float64}, optional
-        Of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
+        Dtype of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
     transform : callable, optional
-        Takes and returns a batch, see `mlffstore.training.transforms`. It runs where the batch is made.
+        It takes and returns a batch, see `mlffstore.training.transforms`. It runs where the batch is made.
     neighbours : float, optional
         Cutoff in angstrom: batches get ``edge_index`` (2, E) int64, from centre to neighbour, and ``shift`` (E, 3), the
         vector of the cell to add to the neighbour's position. Full lists, over all periodic images.
@@ -66,7 +64,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     cache : {"mapped", "memory"}, optional
         Decode once into a folder that all processes map (`mlffstore cache` lists them), or into this process's memory.
     progress : callable, optional
-        Called with the samples decoded so far and their number, when the cache is built.
+        It is called with the number of samples decoded so far and the number of all samples, while the cache is built.
 
     Examples
     --------
@@ -126,7 +124,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         return {**self.__dict__, "_columns": None, "_index": np.zeros(0, np.int64)}
 
     def load(self) -> tuple[Columns, Array]:
-        """Return the decoded samples of all splits, and which of them these are, shape (S,), int64."""
+        """Return the decoded samples of all splits, and the indices of this dataset's samples, shape (S,), int64."""
         columns = self._load()
         return columns, self._index
 
@@ -137,7 +135,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if self._key not in (None, key):
                 raise DataError(
                     f"{where.title()}: expected the samples that the dataset was made of, got others: what lies there was "
-                    "replaced meanwhile; make the dataset anew"
+                    "replaced meanwhile; make a new dataset"
                 )
             if self.cache == "mapped":
                 columns = mapped(where, progress)
@@ -152,7 +150,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         return self._columns
 
     def _choose(self, columns: Columns) -> None:
-        """Set which samples these are, and which labels need masks: the same ones in all splits."""
+        """Choose the samples, and the labels that need masks, which are the same in all splits."""
         wanted = np.ones(len(columns), bool)
         for name in self.require:
             there = columns.masks.get(name)
@@ -173,7 +171,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     @property
     def digest(self) -> str:
-        """What tells the samples of this dataset, with their structures and labels, in this order, from all others."""
+        """Digest of the samples of this dataset, with their structures and labels, in this order."""
         columns = self._load()
         if self._digest is None:
             self._digest = columns.digest(self._index)
@@ -181,12 +179,12 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     @property
     def content_hash(self) -> Array:
-        """Content hash of every sample, shape (S,), uint64: tells which samples these are."""
+        """Content hash of every sample, shape (S,), uint64. It identifies the samples."""
         return np.asarray(self._load().content_hash[self._index])
 
     @property
     def n_atoms(self) -> Array:
-        """Atoms of every sample, shape (S,), int32: for samplers that bound the size of a batch."""
+        """Number of atoms of every sample, shape (S,), int32, for samplers that bound the size of a batch."""
         return np.asarray(self._load().n_atoms[self._index])
 
     def batch(self, indices: Sequence[int] | Array) -> Batch:
@@ -226,34 +224,22 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     def joined(self, batch: Batch) -> Batch:
         """Return a gathered batch with its neighbours, if they are wanted."""
         if self.neighbours is not None:
-            from mlffstore.training.edges import edges
-
             batch["edge_index"], batch["shift"] = edges(batch, self.neighbours)
         return batch
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""
-        batch: Batch = _joinable(self.batch([int(index)]))
+        batch: Batch = joinable(self.batch([int(index)]))
         return batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         """Return a list with one collated batch: torch's loader calls this with all indices of a batch."""
-        return [_joinable(self.batch(indices))]
+        return [joinable(self.batch(indices))]
 
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
         """Join batches into one. Torch's DataLoader does it by itself; other loaders may want it as `collate_fn`."""
-        if len(items) == 1:
-            return items[0]
-        counts = torch.cat([item["n_atoms"] for item in items])
-        special = {"batch", "ptr", "edge_index"}
-        out = {name: torch.cat([item[name] for item in items]) for name in items[0] if name not in special}
-        out["batch"] = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        out["ptr"] = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
-        if "edge_index" in items[0]:
-            sizes = torch.tensor([0, *(len(item["numbers"]) for item in items[:-1])]).cumsum(0)
-            out["edge_index"] = torch.cat([item["edge_index"] + n for item, n in zip(items, sizes, strict=True)], dim=1)
-        return out
+        return join(items)
 
     def loader(
         self,
@@ -269,8 +255,6 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         device: torch.device | str | None = None,
     ) -> Loader:
         """Return an iterable over batches, in another order in each epoch; see `mlffstore.training.loader.Loader`."""
-        from mlffstore.training.loader import Loader
-
         return Loader(
             self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, threads=threads, rank=rank,
             world_size=world_size, pin_memory=pin_memory, device=device,
@@ -296,37 +280,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         columns: Sequence[str] | None = None,
     ) -> Stream:
         """Return an iterable over batches in bounded memory, without a cache; see `mlffstore.training.stream.Stream`."""
-        from mlffstore.training.stream import Stream
-
         return Stream(
             source, split, teacher, batch_size=batch_size, block_samples=block_samples, blocks=blocks, shuffle=shuffle,
             seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype, transform=transform,
             require=require, columns=columns,
         )  # fmt: skip
-
-
-def check_names(user: Iterable[str]) -> None:
-    """Raise `DataError` if user columns have names that batches need."""
-    names = set(user)
-    taken = names & (RESERVED | {f"{name}_mask" for name in names})
-    if taken:
-        raise DataError(
-            f"columns: the user columns {', '.join(sorted(taken))} have names that batches give to something else; choose "
-            "other ones with columns=(...), or columns=()"
-        )
-
-
-class Joinable(dict[str, torch.Tensor]):
-    """A batch that torch's own collation joins with others, where it would stack the tensors of a plain dictionary."""
-
-
-def _joinable(batch: Any) -> Any:
-    return Joinable(batch) if type(batch) is dict else batch  # a transform can return anything
-
-
-def _collate(items: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:
-    return TorchDataset.collate(items)
-
-
-# torch's documented way to make its collation know a type.
-default_collate_fn_map[Joinable] = _collate

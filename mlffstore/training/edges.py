@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 
 def edges(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,8 @@
-"""The folder of the caches: where it is, what lies in it, how much it may take, who works on what.
+"""The folder of the caches: where it is, what lies in it, how much it may take, and what processes left in it.
 
 A cache that is being built, or removed, has a name that ends in ``.tmp``. The process that builds one holds a lock on it; an
-unfinished one without a lock was left by a process that was killed, and is removed. What is in a cache is not known here.
+unfinished one without a lock was left by a process that was killed, and is removed. Beside it lies a ``.lock`` file, see
+`mlffstore.training.turns`. What is in a cache is not known here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlffstore.errors import DataError
+from mlffstore.training.turns import SUFFIX, lock, remove_unused
 
 #: Bytes that all caches together may take, unless MLFFSTORE_CACHE_GB says otherwise.
 _LIMIT = 50_000_000_000
@@ -38,8 +40,8 @@ def unfinished(folder: Path) -> Path:
 
 def cache_folder() -> Path:
     """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder (XDG_CACHE_HOME)."""
-    own = os.environ.get("MLFFSTORE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
+    chosen = os.environ.get("MLFFSTORE_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
 
 
 def limit() -> int:
@@ -101,35 +103,15 @@ def make_room(nbytes: int) -> list[Cached]:
     return removed
 
 
-def lock(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder until the file descriptor that is returned is closed. None where there are no locks.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process has it and `wait` is False.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def sweep() -> None:
     """Remove what processes left that were killed while they built or removed a cache."""
     for folder in _folders(finished=False):
         if _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for path in cache_folder().glob(f"*{SUFFIX}"):
+            if _NAME.fullmatch(path.name.removesuffix(SUFFIX)):
+                remove_unused(path)
 
 
 def clear() -> None:

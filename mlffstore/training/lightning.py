@@ -26,11 +26,11 @@ class DataModule(LightningDataModule):  # type: ignore[misc]
         A store, or a release.
     batch_size : int, optional
     teacher : str, optional
-        Whose labels; needed when there are several.
+        Teacher whose labels are used. It is required if there are several.
     seed : int, optional
-        Of the order of the split train.
+        Seed of the order of the split train.
     **options
-        Of `TorchDataset`: ``dtype``, ``transform``, ``neighbours``, ``require``, ``columns``, ``cache``.
+        Options of `TorchDataset`: ``dtype``, ``transform``, ``neighbours``, ``require``, ``columns``, ``cache``.
 
     Notes
     -----

@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from mlffstore.errors import DataError
-from mlffstore.training.dataset import REAL
+from mlffstore.training.batch import REAL
 from mlffstore.training.shares import check_rank, n_batches, share
-from mlffstore.training.window import Window
+from mlffstore.training.window import Window, WindowPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.training.dataset import Batch, TorchDataset
+    from mlffstore.training.batch import Batch
+    from mlffstore.training.columns import Columns
 
 #: Samples gathered in one call, about: enough to hide the cost of a call, few enough for the processor's cache.
 _WINDOW = 1024
 #: Windows gathered beyond those that the threads work on.
 _AHEAD = 2
-#: Windows kept for reuse: fresh memory costs a page fault for every 4 KiB.
+#: Windows that are kept for reuse while their batches are in use.
 _SPARE = 6
-#: What a state must have in common with the loader that goes on from it. The rank is not among them: all ranks are at the
-#: same place, and often only one of them saves it.
+#: Entries of a state that must equal those of the loader that continues from it. The rank is not one of them: all ranks are
+#: at the same place, and often only one of them saves it.
 _SAME = ("batch_size", "seed", "shuffle", "drop_last", "world_size", "samples", "digest")
+
+
+class LoadableDataset(Protocol):
+    """What a `Loader` needs of a dataset. `TorchDataset` has it; see there for what the members mean."""
+
+    dtype: torch.dtype
+    transform: Callable[[Batch], Batch] | None
+    neighbours: float | None
+    title: str
+
+    def __len__(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of the samples, in order."""
+
+    def load(self) -> tuple[Columns, Array]:
+        """Return the decoded samples of all splits, and which of them are the dataset's."""
+
+    def joined(self, batch: Batch) -> Batch:
+        """Return a gathered batch with its neighbours."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where an iteration is: the epoch, and how many batches of it were given out."""
+    """The place of an iteration: the epoch, and the number of its batches that were given out."""
 
     epoch: int = 0
     batches: int = 0
@@ -81,7 +102,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: TorchDataset,
+        dataset: LoadableDataset,
         batch_size: int = 32,
         *,
         shuffle: bool = True,
@@ -102,7 +123,7 @@ class Loader:
         self.drop_last, self.threads, self.rank, self.world_size = drop_last, threads, rank, world_size
         self.pin_memory, self.device = pin_memory, device
         self._next = self._place = _Place()
-        self._spare: list[Window] = []
+        self._pool = WindowPool(_SPARE)
 
     def __len__(self) -> int:
         return n_batches(len(self.dataset), self.batch_size, self.world_size, drop_last=self.drop_last)
@@ -121,14 +142,14 @@ class Loader:
         self._place = self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iteration is that began last, and what the loader that goes on from there must be like.
+        """Return the place of the iteration that began last, and the settings that a loader must have to continue there.
 
         Returns
         -------
         dict
-            Of integers, booleans and strings: ``epoch`` and the ``batches`` of it that were given out; ``batch_size``,
-            ``seed``, ``shuffle``, ``drop_last``, ``world_size``; ``samples`` and their ``digest``; ``source``, to be read
-            by people.
+            Integers, booleans and strings: ``epoch`` and the number of its ``batches`` that were given out; ``batch_size``,
+            ``seed``, ``shuffle``, ``drop_last``, ``world_size``; ``samples`` and their ``digest``; ``source`` for
+            messages.
         """
         place = {"epoch": self._place.epoch, "batches": self._place.batches}
         return {**place, **self._identity(), "source": self.dataset.title}
@@ -153,7 +174,7 @@ class Loader:
             raise DataError(
                 f"load_state_dict: {'; '.join(wrong)}. The state is of {state.get('source', 'another dataset')}, and this "
                 f"loader reads {self.dataset.title}: make the dataset and the loader as they were, of a store with "
-                "TorchDataset(ml.open(...).snapshot(version=...)), or begin anew"
+                "TorchDataset(ml.open(...).snapshot(version=...)), or start from the beginning"
             )
         epoch, batches = int(state["epoch"]), int(state["batches"])
         if epoch < 0 or not 0 <= batches <= len(self):
@@ -247,7 +268,7 @@ class Loader:
                     place.batches += 1
                     # Transforms run here, one after another, so that their random numbers come in one order.
                     yield batch if plain else self._ready(batch if transform is None else transform(batch))
-                self._spare.append(window)
+                self._pool.put(window)
                 del window
                 if last:
                     self._ended(place, endless=endless)
@@ -277,24 +298,13 @@ class Loader:
         return window, []
 
     def _take(self, n: int, atoms: int) -> Window:
-        """Return a window of which no view is held any more, or a new one."""
-        for _ in range(len(self._spare)):
-            try:
-                window = self._spare.pop(0)
-            except IndexError:  # another thread took it
-                break
-            # The dictionary and getrefcount's argument; a tensor that is a view would be one more.
-            free = all(sys.getrefcount(array) <= 3 for array in window.columns.values())
-            fits = window.room >= atoms and len(window.columns["n_atoms"]) >= n and window.batch_size == self.batch_size
-            if free and fits:
-                window.n, window.atoms = n, atoms
-                return window
-            if not free and len(self._spare) < _SPARE:
-                self._spare.append(window)
-        columns, real = self.dataset.load()[0], REAL[self.dataset.dtype]
-        room = max(n, self.batch_size * self._batches_per_window)
-        window = Window.empty(room, self.batch_size, atoms, columns, real, atoms + atoms // 4)
-        window.n = n
+        """Return a window for `n` samples and so many atoms: one that nothing uses any more, or a new one."""
+        window = self._pool.take(n, atoms, self.batch_size)
+        if window is None:
+            columns, real = self.dataset.load()[0], REAL[self.dataset.dtype]
+            room = max(n, self.batch_size * self._batches_per_window)
+            window = Window.empty(room, self.batch_size, atoms, columns, real, atoms + atoms // 4)
+            window.n = n
         return window
 
     def _views(self, window: Window) -> Iterator[Batch]:
@@ -304,7 +314,7 @@ class Loader:
         ends = window.columns["ptr"]
         sizes = ends[:full, size].tolist() + ([int(ends[full, rest])] if rest else [])
         columns = {}
-        for name, array in window.columns.items():
+        for name, array in window.lend().items():
             tensor = torch.from_numpy(array)
             if name == "ptr":
                 rows = list(tensor[: len(sizes)].unbind(0))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.errors import missing_dependency
 
 if TYPE_CHECKING:
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 #: Our name -> the field's name in PyTorch Geometric's examples and models.
 _NAMES = {"numbers": "z", "positions": "pos"}
@@ -53,7 +53,7 @@ def to_data(batch: Batch) -> list[Any]:
             if name not in ("batch", "ptr", "edge_index", "shift"):
                 fields[_NAMES.get(name, name)] = tensor[atoms] if name in atom else tensor[k : k + 1]
         if "edge_index" in batch:
-            mine = batch["batch"][batch["edge_index"][0]] == k
-            fields |= {"edge_index": batch["edge_index"][:, mine] - ends[k], "shift": batch["shift"][mine]}
+            of_sample = batch["batch"][batch["edge_index"][0]] == k
+            fields |= {"edge_index": batch["edge_index"][:, of_sample] - ends[k], "shift": batch["shift"][of_sample]}
         out.append(Data(**fields))
     return out

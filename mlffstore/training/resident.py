@@ -12,7 +12,8 @@ from mlffstore.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.training.dataset import Batch, TorchDataset
+    from mlffstore.training.batch import Batch
+    from mlffstore.training.dataset import TorchDataset
 
 #: Samples that are copied to the device at a time.
 _BLOCK = 4096
@@ -40,8 +41,8 @@ class Resident:
 
     Notes
     -----
-    Takes 32 bytes an atom with forces, and some 100 a sample: 120,000 samples of 120 atoms are 0.5 GB. Batches have the same
-    keys and values as those of `TorchDataset.batch`.
+    The columns take 32 bytes per atom with forces, and about 100 per sample: 120,000 samples of 120 atoms are 0.5 GB.
+    Batches have the same keys and values as those of `TorchDataset.batch`.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, choose_teacher
-from mlffstore.data.schema import LABELS, label_key
+from mlffstore.data.labels import choose_teacher, has_any_label, has_label
+from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.release import Release, is_release
@@ -17,6 +17,7 @@ from mlffstore.training.columns import TRAINED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
     from mlffstore.store.snapshot import Snapshot
@@ -38,11 +39,11 @@ class StoreSource:
         self._index: Ints | None = None
 
     def key(self) -> str:
-        """Return what names the content: the digest of the log up to the version, since copies of a store grow apart."""
+        """Return a string that identifies the content: the digest of the log up to the version, since copies may diverge."""
         return f"store {self.snapshot.digest} {self.teacher}"
 
     def title(self) -> str:
-        """Return what people call it."""
+        """Return the title for messages."""
         return f"{self.snapshot.url}, version {self.snapshot.version}, {self.teacher}"
 
     def labels(self) -> set[str]:
@@ -70,7 +71,9 @@ class StoreSource:
         if name in self.labels():
             for low in range(0, len(index), 8 * _BLOCK):
                 some = slice(low, low + 8 * _BLOCK)
-                out[some] = has_label(self.snapshot.read(index[some], teacher=self.teacher, columns=[name]), name)
+                batch = self.snapshot.read(index[some], teacher=self.teacher, columns=["n_atoms", name])
+                if name in batch.labels.get(self.teacher, {}):
+                    out[some] = has_label(name, batch.labels[self.teacher][name], batch.n_atoms)
         return out
 
     def sizes(self) -> tuple[Array, Array]:
@@ -94,13 +97,13 @@ class ReleaseSource:
         self.precision = str(release.attributes.get("precision", "float32"))
 
     def key(self) -> str:
-        """Return what names the content: the checksums of the files."""
+        """Return a string that identifies the content: the checksums of the files."""
         from mlffstore.training.folders import file_checksum
 
         return f"release {' '.join(file_checksum(path) for path in self.release.paths)} {self.teacher}"
 
     def title(self) -> str:
-        """Return what people call it."""
+        """Return the title for messages."""
         return f"{self.release.path.absolute()}, {self.teacher}"
 
     def labels(self) -> set[str]:
@@ -134,10 +137,8 @@ class ReleaseSource:
                 yield batch if labelled.all() else batch.take(np.flatnonzero(labelled))
 
     def _labelled(self, batch: SampleBatch) -> Array:
-        out = np.zeros(len(batch), bool)
-        for name in TRAINED:
-            out |= has_label(batch, name)
-        return out
+        labels = batch.labels.get(self.teacher, {})
+        return has_any_label({name: labels[name] for name in TRAINED if name in labels}, batch.n_atoms)
 
 
 Source = StoreSource | ReleaseSource
@@ -148,7 +149,7 @@ def source(data: Any, teacher: str | None) -> Source:
     if isinstance(data, (str, os.PathLike)) and is_release(data):
         return ReleaseSource(Release(data), teacher)
     if isinstance(data, (str, os.PathLike)):
-        from mlffstore.store.facade import open as open_store
+        from mlffstore.store.opening import open as open_store
 
         data = open_store(data)
     return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
@@ -161,20 +162,10 @@ def pinned(source: Any) -> Any:
 
         if is_release(source):
             return os.path.abspath(source)
-        from mlffstore.store.facade import open as open_store
+        from mlffstore.store.opening import open as open_store
 
         source = open_store(source)
     return source.snapshot() if hasattr(source, "snapshot") else source
-
-
-def has_label(batch: SampleBatch, name: str) -> Array:
-    """Return which samples have a label of some teacher in the batch, shape (S,), bool."""
-    out = np.zeros(len(batch), bool)
-    for labels in batch.labels.values():
-        if name in labels and len(batch):
-            there = ~np.isnan(labels[name]).reshape(len(labels[name]), -1).any(axis=1)
-            out |= there if LABELS[name].axis == "sample" else np.logical_and.reduceat(there, batch.offsets[:-1])
-    return out
 
 
 def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dict[str, T]:

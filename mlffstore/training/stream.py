@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset
 from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
+from mlffstore.training.batch import REAL, check_names
 from mlffstore.training.columns import TRAINED, Columns, in_memory
-from mlffstore.training.dataset import REAL, check_names
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
 from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
 from mlffstore.training.window import Window
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
@@ -60,7 +60,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     torch, as torch's own shuffling does, since workers do not know of each other's passes. Blocks are divided among the
     ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike, or none.
 
-    Which samples there are is read when the stream is made: some 8 bytes a sample. Labels that are required are read too.
+    Which samples there are is read when the stream is made: about 8 bytes per sample. Labels that are required are read too.
     Since it does not read ahead, batches always have masks: one for each label that is not required, and one for each user
     column.
     """
@@ -148,12 +148,12 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         if where.key() != self._key:
             raise DataError(
                 f"{where.title()}: expected the samples that the stream was made of, got others: what lies there was "
-                "replaced meanwhile; make the stream anew"
+                "replaced meanwhile; make a new stream"
             )
         sizes = self._sizes(self.rank)
         parts = self._mixed(self._of_rank(base), rng)
         chosen = np.array_split(np.arange(len(sizes)), n_workers)[worker]
-        own = np.random.default_rng([*rng.integers(0, 1 << 32, 4).tolist(), worker])
+        rng_of_worker = np.random.default_rng([*rng.integers(0, 1 << 32, 4).tolist(), worker])
         step, ends = max(1, self.blocks * self.block_samples // self.batch_size), offsets(sizes)
         groups = [sizes[some] for some in np.split(chosen, range(step, len(chosen), step)) if len(some)]
         at = int(ends[chosen[0]]) if len(chosen) else 0
@@ -169,7 +169,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
                 if job is None:
                     continue
                 columns, index = job.result()
-                order = index[own.permutation(len(index))] if self.shuffle else index
+                order = index[rng_of_worker.permutation(len(index))] if self.shuffle else index
                 start = 0
                 for size in groups[k - 1].tolist():
                     yield self._batch(columns, order[start : start + size])

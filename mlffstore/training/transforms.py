@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from mlffstore.data.voigt import IN_MATRIX, IN_VOIGT
 from mlffstore.errors import DataError
 from mlffstore.training.window import RESERVED
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    from mlffstore.training.dataset import Batch
+    from mlffstore.training.batch import Batch
 
 
 class Compose:
@@ -77,8 +78,8 @@ class RandomRotation:
                 out[name] = torch.einsum("ai,aji->aj", batch[name], atom)
         out["cell"] = torch.einsum("bvi,bji->bvj", batch["cell"], turn)
         if "stress" in batch:
-            full = batch["stress"][:, _FULL].reshape(-1, 3, 3)
-            out["stress"] = (turn @ full @ turn.transpose(1, 2)).reshape(-1, 9)[:, _VOIGT]
+            full = batch["stress"][:, IN_VOIGT].reshape(-1, 3, 3)
+            out["stress"] = (turn @ full @ turn.transpose(1, 2)).reshape(-1, 9)[:, IN_MATRIX]
         if "shift" in batch:
             out["shift"] = torch.einsum("ei,eji->ej", batch["shift"], turn[batch["batch"][batch["edge_index"][0]]])
         for name, tensor in batch.items():
@@ -102,11 +103,6 @@ class RandomRotation:
         if kind == "vector":
             return torch.einsum("n...i,nji->n...j", tensor, turn)
         return torch.einsum("nji,n...ik,nlk->n...jl", turn, tensor, turn) if kind == "tensor" else tensor
-
-
-#: Where the components of xx yy zz yz xz xy stand in the 3 x 3 matrix, and the other way round.
-_FULL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
-_VOIGT = [0, 4, 8, 5, 2, 1]
 
 
 def rotations(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -189,7 +185,7 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
     """
     import yaml
 
-    from mlffstore.data.batch import choose_teacher
+    from mlffstore.data.labels import choose_teacher
 
     document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     normal = document["normalisation"]

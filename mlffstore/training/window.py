@@ -1,7 +1,13 @@
-"""`Window`: the arrays of one or several batches, filled in one call of a kernel. Torch is not needed here."""
+"""`Window`: the arrays of one or several batches, filled in one call of a kernel. Torch is not needed here.
+
+The memory of a window can serve again. Whether it may is decided by leases, see `Window.lend`: what a user keeps of a batch,
+for however long, is never overwritten.
+"""
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +29,22 @@ class Window:
     """Columns of one or several batches, filled in one call of a kernel.
 
     Its arrays can be larger than what is used, so that they serve again.
+
+    Attributes
+    ----------
+    columns : dict of str to ndarray
+        The memory. Only `fill` and `lend` use it: a view of these arrays is no lease.
+    atom : frozenset of str
+        Names of the columns with a row per atom.
+    batch_size : int
+        Samples per batch.
+    n, atoms : int
+        Samples and atoms that are used.
+    room : int
+        Atoms for which there is memory.
     """
 
-    __slots__ = ("atom", "atoms", "batch_size", "columns", "n", "room")
+    __slots__ = ("_leases", "_memory", "atom", "atoms", "batch_size", "columns", "n", "room")
 
     def __init__(
         self, columns: dict[str, Array], atom: frozenset[str], batch_size: int, n: int, atoms: int, room: int
@@ -33,6 +52,8 @@ class Window:
         self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
             columns, atom, batch_size, n, atoms, room
         )  # fmt: skip
+        self._memory = {name: array.data for name, array in columns.items()}
+        self._leases: list[weakref.ref[Array]] = []
 
     @classmethod
     def empty(cls, n: int, batch_size: int, atoms: int, like: Columns, real: Any, room: int | None = None) -> Window:
@@ -79,7 +100,7 @@ class Window:
         c, real = self.columns, self.columns["positions"].dtype
         nothing = np.zeros(0, real)
         bad = gather(
-            index, self.batch_size, source.begin, source.n_atoms, source.records, source.octets, source.rows,
+            index, self.batch_size, source.begin, source.n_atoms, source.records, source.record_bytes, source.rows,
             c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
             c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
             c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
@@ -91,3 +112,65 @@ class Window:
             np.take(mask, index, out=c[f"{name}_mask"][: len(index)], mode="clip")
         if source.user:
             source.take_user(index, c["n_atoms"][: len(index)], c)
+
+    def lend(self) -> dict[str, Array]:
+        """Return the columns as new arrays over the same memory, which is lent as long as anything uses one of them.
+
+        A tensor that `torch.from_numpy` makes of such an array keeps the array alive with its storage, which all views of
+        the tensor share.
+        """
+        # NumPy makes the base of a view the last array that is no view itself. Over a buffer that is the lease: over an
+        # array it would be that array, and the lease would end before the views of it do.
+        leases = {name: np.frombuffer(self._memory[name], array.dtype) for name, array in self.columns.items()}
+        self._leases = [weakref.ref(lease) for lease in leases.values()]
+        return {name: lease.reshape(self.columns[name].shape) for name, lease in leases.items()}
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether an array that the last `lend` returned, or anything made of it, is still in use."""
+        return any(lease() is not None for lease in self._leases)
+
+
+class WindowPool:
+    """Windows to be filled again: fresh memory costs a page fault for every 4 KiB.
+
+    Several threads may use it without a lock, since each step is one atomic operation on a deque.
+
+    Parameters
+    ----------
+    size : int
+        Windows that are kept while they are lent; more are left to those that use them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._windows: deque[Window] = deque()
+
+    def __reduce__(self) -> tuple[type[WindowPool], tuple[int]]:
+        """Copy and pickle the pool without its windows."""
+        return WindowPool, (self.size,)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def put(self, window: Window) -> None:
+        """Keep a window, which may be lent."""
+        self._windows.append(window)
+
+    def take(self, n: int, atoms: int, batch_size: int) -> Window | None:
+        """Return a window that is not lent, for `n` samples and so many atoms, or None.
+
+        Windows that are too small are removed.
+        """
+        for _ in range(len(self._windows)):
+            try:
+                window = self._windows.popleft()
+            except IndexError:  # another thread took it
+                return None
+            if window.is_lent:
+                if len(self._windows) < self.size:
+                    self._windows.append(window)
+            elif window.room >= atoms and len(window.columns["n_atoms"]) >= n and window.batch_size == batch_size:
+                window.n, window.atoms = n, atoms
+                return window
+        return None

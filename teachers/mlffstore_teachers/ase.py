@@ -25,7 +25,7 @@ class ASETeacher:
     info : TeacherInfo
         What the calculator is.
     make : callable
-        Takes the `ase.Atoms` to label, returns the calculator for it; called for every sample, so that nothing of one
+        It takes the `ase.Atoms` to label and returns a calculator. It is called for every sample, so that nothing of one
         sample (a density, a neighbour list) can leak into the next.
     charged : bool, optional
         Whether `make` respects ``atoms.info["charge"]`` and ``["multiplicity"]``.

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: Angles of an atom of most crystals, at most; each takes about 0.1 MB.
 _ANGLES = 128
-_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class CHGNetTeacher:
@@ -41,7 +40,7 @@ class CHGNetTeacher:
         Bounds the memory; on a CPU more is not faster (dense crystals have a hundred neighbours within the cutoff of 6
         angstrom), on a GPU it is.
     device : str, optional
-        Of torch.
+        Device of torch.
 
     Notes
     -----
@@ -107,20 +106,21 @@ class CHGNetTeacher:
         return model.graph_converter(structure)
 
     def _call(self, graphs: dict[int, Any], group: Sequence[int]) -> list[dict[str, Any]]:
+        from ase.stress import full_3x3_to_voigt_6_stress
         from ase.units import GPa
 
         with warnings.catch_warnings():
             # CHGNet converts volumes that require gradients; torch warns once a process.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
-            found = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
+            predictions = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
         results = []
-        for one in [found] if len(group) == 1 else found:
+        for one in [predictions] if len(group) == 1 else predictions:
             stress = np.asarray(one["s"], np.float64)
             results.append(
                 {
                     "energy": float(one["e"]) * len(one["f"]),
                     "forces": one["f"],
-                    "stress": np.array([0.5 * (stress[a, b] + stress[b, a]) for a, b in _VOIGT]) * GPa,
+                    "stress": full_3x3_to_voigt_6_stress(stress) * GPa,
                 }
             )
         return results

@@ -33,13 +33,13 @@ def collect(
     Parameters
     ----------
     name : str
-        Of the teacher.
+        Name of the teacher.
     batch : SampleBatch
     results : sequence of dict or None
         "energy" (eV), "forces" (N, 3) (eV/angstrom) and, if `stress`, "stress" (6,) (eV/angstrom^3, tension positive)
         of every sample; None where there are none.
     reasons : sequence of str
-        Why there are none.
+        The reason why a sample has no labels.
     stress : bool
         Whether the teacher has a stress.
     """

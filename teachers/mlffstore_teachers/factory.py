@@ -215,13 +215,13 @@ class _Spec:
 def _calculator(spec: _Spec) -> Calculator:
     module, _, attribute = spec.factory.partition(":")
     try:
-        found: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        factory: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise TeacherError(
             f"ase: cannot import {spec.factory} ({type(error).__name__}: {error}); check the path"
         ) from None
     try:
-        made = found(**json.loads(spec.options))
+        made = factory(**json.loads(spec.options))
     except Exception as error:  # a factory may raise anything
         raise TeacherError(f"ase: {spec.factory}(**{spec.options}) failed: {type(error).__name__}: {error}") from None
     if not (hasattr(made, "get_potential_energy") and hasattr(made, "get_forces")):
@@ -268,11 +268,11 @@ def _describe(spec: _Spec) -> TeacherInfo:
 
 def _digests(options: dict[str, Any]) -> list[str]:
     """Return the checksums of the files that options name."""
-    found = []
+    digests = []
     for name, value in sorted(options.items()):
         if isinstance(value, str) and 0 < len(value) < 4096 and Path(value).is_file():
-            found.append(f"{name} sha256:{hashlib.sha256(Path(value).read_bytes()).hexdigest()}")
-    return found
+            digests.append(f"{name} sha256:{hashlib.sha256(Path(value).read_bytes()).hexdigest()}")
+    return digests
 
 
 def _software(module: str) -> dict[str, str]:

@@ -45,9 +45,9 @@ class FeNNolTeacher:
     elements : iterable of int, optional
         Atomic numbers that the model knows, if its file does not say so.
     periodic : bool, optional
-        Also label crystals. Only for models that were trained on condensed phases; ANI-1x was not.
+        Whether to label crystals too. Only for models that were trained on condensed phases; ANI-1x was not.
     batch_atoms : int, optional
-        Atoms of one call, at most (a larger sample goes alone).
+        Largest number of atoms per call. A larger sample is labelled by itself.
     licence : str, optional
         SPDX identifier of the weights.
 
@@ -56,7 +56,7 @@ class FeNNolTeacher:
     Ple, Adjoua, Lagardere and Piquemal, J. Chem. Phys. 161, 042502 (2024). Energies come in the unit that the model says.
     Atomic energies are summed in float64 here: the total of a large molecule has no digits to spare in float32.
 
-    Files in pickle format are refused: loading them would run code of whoever made them.
+    Files in pickle format are refused: loading them would run code that they contain.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class FeNNolTeacher:
 
     @property
     def info(self) -> TeacherInfo:
-        """What the teacher is. The elements are those that all members know."""
+        """The description of the teacher. The elements are those that all members know."""
         if self._info.elements is None:
             known = [member.elements for member in self._loaded() if member.elements is not None]
             if known:
@@ -112,7 +112,7 @@ class FeNNolTeacher:
 
     @property
     def n_compiled(self) -> int:
-        """How often a model was compiled so far: once for each shape of its input."""
+        """Number of compilations so far: one for each shape of a model's input."""
         return sum(member.n_compiled for member in self._members or ())
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
@@ -269,12 +269,12 @@ def _with_species(state: Mapping[str, Any], species: npt.NDArray[np.int32] | Non
         if "sizes" not in layer:
             continue
         sizes = {int(z): int(size) for z, size in layer["sizes"].items()}
-        found = (
+        needed = (
             sizes
             if species is None
             else dict(zip(*(a.tolist() for a in np.unique(species, return_counts=True)), strict=True))
         )
-        short = {z: n for z, n in found.items() if species is None or n > sizes.get(z, 0)}
+        short = {z: n for z, n in needed.items() if species is None or n > sizes.get(z, 0)}
         if short:
             roomy = {z: -(-int(_HEADROOM * n + 4) // 8) * 8 for z, n in short.items()}
             layers[i] = FrozenDict({**layer, "sizes": {np.int32(z): np.int64(n) for z, n in (sizes | roomy).items()}})
@@ -312,6 +312,8 @@ class _Call:
 
     def __call__(self, group: Sequence[int]) -> list[dict[str, Any]]:
         """Return energy, forces and stress of each sample of a group."""
+        from ase.stress import full_3x3_to_voigt_6_stress
+
         part = self.part(group)
         output = self.member.call(self.inputs(part), periodic=self.periodic)
         forces = np.asarray(output["forces"], np.float64).reshape(-1, 3) * self.member.unit
@@ -321,7 +323,7 @@ class _Call:
             one = {"energy": float(energies[i]), "forces": forces[part.offsets[i] : part.offsets[i + 1]]}
             if self.periodic:
                 virial = np.asarray(output["virial_tensor"][i], np.float64) * self.member.unit
-                one["stress"] = _voigt(virial / abs(np.linalg.det(part.cell[i])))
+                one["stress"] = full_3x3_to_voigt_6_stress(virial / abs(np.linalg.det(part.cell[i])))
             out.append(one)
         return out
 
@@ -337,19 +339,14 @@ class _Call:
         return np.asarray(total)
 
 
-def _voigt(full: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    symmetric = 0.5 * (full + full.T)
-    return np.array([symmetric[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
-
-
 def _species(node: Any) -> list[str] | None:
     """Return the symbols in a model's ``species_order``, wherever its modules say so."""
     if isinstance(node, dict):
-        found = node.get("species_order")
-        if isinstance(found, (list, tuple)) and all(isinstance(symbol, str) for symbol in found):
-            return list(found)
-        if isinstance(found, str):
-            return [symbol.strip() for symbol in found.split(",")]
+        order = node.get("species_order")
+        if isinstance(order, (list, tuple)) and all(isinstance(symbol, str) for symbol in order):
+            return list(order)
+        if isinstance(order, str):
+            return [symbol.strip() for symbol in order.split(",")]
         children: Iterable[Any] = node.values()
     elif isinstance(node, (list, tuple)):
         children = node

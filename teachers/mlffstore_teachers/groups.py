@@ -17,38 +17,38 @@ Predict = "Callable[[Sequence[int]], list[dict[str, Any]]]"
 def groups(indices: Sequence[int], n_atoms: Any, budget: int, *, most: int | None = None) -> list[list[int]]:
     """Cut samples into groups of at most `budget` atoms and `most` samples, similar sizes together, the largest first.
 
-    A sample larger than the budget is a group of its own.
+    A sample larger than the budget is a group by itself.
     """
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     used = budget
     for i in sorted(indices, key=lambda i: -int(n_atoms[i])):
-        if not found or used + int(n_atoms[i]) > budget or (most is not None and len(found[-1]) >= most):
-            found.append([])
+        if not groups or used + int(n_atoms[i]) > budget or (most is not None and len(groups[-1]) >= most):
+            groups.append([])
             used = 0
-        found[-1].append(i)
+        groups[-1].append(i)
         used += int(n_atoms[i])
-    return found
+    return groups
 
 
 def balanced_groups(indices: Sequence[int], n_atoms: Any, budget: int, *, most: int) -> list[list[int]]:
     """Cut samples into groups of at most `budget` atoms and `most` samples that are alike: each large and small samples.
 
     For models that pad every group to one size: groups of similar sizes would all be padded to that of the largest samples,
-    which have the most neighbours. A sample larger than the budget is a group of its own.
+    which have the most neighbours. A sample larger than the budget is a group by itself.
     """
     order = sorted(indices, key=lambda i: (-int(n_atoms[i]), i))
     small = [i for i in order if int(n_atoms[i]) <= budget]
-    found = [[i] for i in order if int(n_atoms[i]) > budget]
+    groups = [[i] for i in order if int(n_atoms[i]) > budget]
     count = -(-sum(int(n_atoms[i]) for i in small) // budget)
     open_groups: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(max(count, -(-len(small) // most)))]
     for i in small:  # each to the group with the fewest atoms
         atoms, k, group = heapq.heappop(open_groups)
         if atoms + int(n_atoms[i]) > budget or len(group) == most:
-            found.append(group)
+            groups.append(group)
             atoms, group = 0, []
         group.append(i)
         heapq.heappush(open_groups, (atoms + int(n_atoms[i]), k, group))
-    return found + [group for _, _, group in sorted(open_groups) if group]
+    return groups + [group for _, _, group in sorted(open_groups) if group]
 
 
 def predict(
@@ -64,17 +64,17 @@ def predict(
     Parameters
     ----------
     name : str
-        Of the teacher.
+        The teacher's name.
     group : sequence of int
     call : callable
-        Takes a group, returns what the model says of each sample.
+        It takes a group and returns the model's output for each sample.
     results, reasons : list
-        Of all samples; filled in here.
+        Lists with one entry per sample, which are filled in here.
     on_memory : callable, optional
-        Called when a group of several samples did not fit into memory, so that later groups can be smaller.
+        It is called when a group of several samples did not fit into memory, so that later groups can be smaller.
     """
     try:
-        found = call(group)
+        predictions = call(group)
     except Exception as error:  # a model may raise anything; the reason is kept
         if len(group) == 1:
             reasons[group[0]] = failure(name, error)
@@ -85,8 +85,8 @@ def predict(
         predict(name, group[:half], call, results, reasons, on_memory)
         predict(name, group[half:], call, results, reasons, on_memory)
         return
-    for i, one in zip(group, found, strict=True):
-        results[i] = one
+    for i, prediction in zip(group, predictions, strict=True):
+        results[i] = prediction
 
 
 def out_of_memory(error: BaseException) -> bool:

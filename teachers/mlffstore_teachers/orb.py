@@ -34,13 +34,13 @@ class OrbTeacher:
     model : str
         Name of a function of `orb_models.forcefield.pretrained`, such as ``"orb_v2"``.
     name : str
-        Of the label columns.
+        Name of the label columns.
     conservative : bool
         Whether forces and stress are gradients of the energy.
     weights : path, optional
         File with the state dict. By default the package downloads its own weights when they are first needed.
     device : str, optional
-        Of torch, such as ``"cuda"``.
+        Device of torch, such as ``"cuda"``.
     precision : str, optional
         As in orb-models: "float32-high", "float32-highest" or "float64".
     compile : bool, optional
@@ -134,17 +134,19 @@ class OrbTeacher:
         chosen = [frames[i] for i in group]
         counts = np.array([len(frame) for frame in chosen])
         out = model.predict(self._graphs(chosen))
-        found = {name: value.detach().cpu().double().numpy() for name, value in out.items() if hasattr(value, "detach")}
+        outputs = {
+            name: value.detach().cpu().double().numpy() for name, value in out.items() if hasattr(value, "detach")
+        }
         names = ("forces", "stress") if not self.conservative else (
             getattr(model, "grad_forces_name", "grad_forces"), getattr(model, "grad_stress_name", "grad_stress")
         )  # fmt: skip
-        energy = found["energy"].reshape(-1)
-        forces = np.split(found[names[0]].reshape(-1, 3), np.cumsum(counts)[:-1])
+        energy = outputs["energy"].reshape(-1)
+        forces = np.split(outputs[names[0]].reshape(-1, 3), np.cumsum(counts)[:-1])
         results: list[dict[str, Any]] = []
         for i, frame in enumerate(chosen):
             one = {"energy": float(energy[i]), "forces": forces[i]}
-            if frame.pbc.all() and names[1] in found:
-                one["stress"] = found[names[1]].reshape(len(chosen), -1)[i][:6]  # as ASE orders it
+            if frame.pbc.all() and names[1] in outputs:
+                one["stress"] = outputs[names[1]].reshape(len(chosen), -1)[i][:6]  # as ASE orders it
             results.append(one)
         return results
 
@@ -164,7 +166,7 @@ class OrbTeacher:
                 with warnings.catch_warnings():
                     # orb-models says that it sets torch's default dtype, which is what `precision` asks for.
                     warnings.filterwarnings("ignore", message="Setting global torch default dtype")
-                    found = self._function()(
+                    loaded = self._function()(
                         weights_path=str(path), device=self.device, precision=self.precision, compile=self.compile
                     )
             except Exception as error:  # a state dict of another architecture, a broken file
@@ -172,7 +174,7 @@ class OrbTeacher:
                     f"{self.name}: {path} does not hold the weights of this model ({type(error).__name__}: "
                     f"{str(error).splitlines()[0][:200] if str(error) else ''}); check the file"
                 ) from error
-            self._model, self._adapter = found if isinstance(found, tuple) else (found, None)
+            self._model, self._adapter = loaded if isinstance(loaded, tuple) else (loaded, None)
             self._model.eval()
         return self._model
 

@@ -28,7 +28,7 @@ def sevennet_0(*, device: str = "cpu") -> ASETeacher:
     Parameters
     ----------
     device : str, optional
-        Of torch.
+        Device of torch.
 
     Notes
     -----

@@ -25,7 +25,7 @@ def gfn2_xtb(*, accuracy: float = 1.0, max_iterations: int = 250, electronic_tem
     accuracy : float, optional
         Scales the convergence thresholds of tblite; smaller is tighter.
     max_iterations : int, optional
-        Of the self-consistent charges.
+        Largest number of iterations of the self-consistent charges.
     electronic_temperature : float, optional
         Kelvin.
 

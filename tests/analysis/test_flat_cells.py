@@ -8,14 +8,14 @@ from ase.build import bulk
 
 import mlffstore as ml
 from mlffstore.data.geometry import MAX_IMAGES, pairs, too_flat
-from mlffstore.data.kernels import _frame
+from mlffstore.data.kernels import invertible_cell
 
 
 def test_the_number_of_images_is_that_of_the_kernel():
     rng = np.random.default_rng(0)
     cell = rng.normal(0, 1, (300, 3, 3)) * 10.0 ** rng.uniform(-3, 1, (300, 1, 1))
     pbc = rng.integers(0, 2, (300, 3)).astype(bool)
-    reach = np.array([_frame(c, p, 3.2)[2] for c, p in zip(cell, pbc, strict=True)])
+    reach = np.array([invertible_cell(c, p, 3.2)[2] for c, p in zip(cell, pbc, strict=True)])
     images = np.prod(np.where(pbc, 2 * reach + 1, 1.0), axis=1)
     assert 50 < (images > MAX_IMAGES).sum() < 250
     assert np.array_equal(too_flat(cell, pbc, 3.2), images > MAX_IMAGES)

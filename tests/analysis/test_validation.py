@@ -11,7 +11,8 @@ import xarray as xr
 
 import mlffstore as ml
 from mlffstore.analysis.validation import load_policy
-from mlffstore.analysis.validation.judge import DATASET_CHECKS, SAMPLE_CHECKS
+from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS
+from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError, MissingDependencyError, PolicyError, TeacherError
 

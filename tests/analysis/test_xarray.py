@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 
 import mlffstore as ml
+from mlffstore.data import ragged
 from mlffstore.data.schema import STANDARD
 from mlffstore.errors import DataError
-from mlffstore.lazy import engine as xarray_engine
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def store(tmp_path):
 @pytest.fixture(params=["lazy", "dask", "small chunks"])
 def ds(request, store, monkeypatch):
     if request.param == "small chunks":
-        monkeypatch.setattr(xarray_engine, "TARGET_ATOMS", 20)
+        monkeypatch.setattr(ragged, "TARGET_ATOMS", 20)
     return xr.open_dataset(store.url, engine="mlffstore", chunks=None if request.param == "lazy" else {})
 
 

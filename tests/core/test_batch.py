@@ -117,7 +117,7 @@ def test_user_columns_travel():
         ({"forces": np.zeros((2, 3))}, r"forces: expected shape \(3, 3\)"),
         ({"stress": np.zeros((2, 3, 3))}, r"stress: expected shape \(2, 6\)"),
         ({"charge": [40000, 0]}, "charge: expected values within int16"),
-        ({"source": ["a"]}, "source: expected one string a sample"),
+        ({"source": ["a"]}, "source: expected one string per sample"),
         ({"energy": [0, 0], "teacher": "a/b"}, "teacher name: expected"),
         ({"energy": [0, 0], "labels": {"x": {"energy": [0, 0]}}}, "got both"),
         ({"labels": {"x": {"dipole": [0, 0]}}}, "expected energy, forces, stress, got dipole"),

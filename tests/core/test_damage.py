@@ -59,7 +59,7 @@ def test_missing_truncated_and_exchanged_files_are_found(store):
     positions = [path for path in shards(store) if path.parent.name == "positions"]
     first, second = (path.read_bytes() for path in positions)
     positions[0].unlink()
-    with pytest.raises(CorruptionError, match="the file is missing, though the log promises it"):
+    with pytest.raises(CorruptionError, match="the file that the log names is missing"):
         store.snapshot().read()
     positions[0].write_bytes(first[:-7])
     with pytest.raises(CorruptionError, match="truncated"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError, FormatError
-from mlffstore.format.log import Entry, entry_path, now
+from mlffstore.format.entry import Entry, entry_path, now
 from mlffstore.format.records import segment_document
 from mlffstore.format.segment import write_segment
 

@@ -11,7 +11,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StorageError, StoreNotFoundError
-from mlffstore.format.log import entry_path
+from mlffstore.format.entry import entry_path
 from tests.samples import metal_frames
 
 REFUSALS = (ConflictError, StorageError, CorruptionError)
@@ -130,5 +130,5 @@ def test_a_pickle_is_refused_where_another_store_lies(store):
     ml.create(store.url)
     with pytest.raises(StoreNotFoundError, match=f"expected the store {store.uuid}, got"):
         pickle.loads(text)
-    with pytest.raises(StoreNotFoundError, match="another one was put in its place"):
+    with pytest.raises(StoreNotFoundError, match="another store was put in its place"):
         snap.provenance()

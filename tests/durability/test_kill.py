@@ -37,19 +37,26 @@ def tidy(url: str, round_: int, acknowledge: int) -> None:
         store.gc(dry_run=False, grace=0, expire_before=store.version)
         store.append(_BATCHES[0])
         store.append(_BATCHES[1])
-        os.write(acknowledge, b".")
+        os.write(acknowledge, b"\n")
 
 
-def kill_at_random(target, url: str, round_: int, longest: float) -> bytes:
-    """Run `target` in a process, kill it with SIGKILL at a random moment, and return what it had acknowledged."""
+def kill_at_random(target, url: str, round_: int, most: int) -> bytes:
+    """Run `target` in a process, kill it with SIGKILL at a random moment, and return what it had acknowledged.
+
+    The moment lies within the time of a commit after up to `most` acknowledgements, so that a slow or busy machine takes
+    longer and makes the same progress.
+    """
     receive, send = os.pipe()
     process = multiprocessing.get_context("fork").Process(target=target, args=(url, round_, send))
     process.start()
     os.close(send)
-    time.sleep(random.uniform(0.01, longest))
+    wanted, data, began, last = random.randint(0, most), b"", time.monotonic(), 0.05
+    while data.count(b"\n") < wanted:
+        data += os.read(receive, 1 << 16)
+        last = (time.monotonic() - began) / max(1, data.count(b"\n"))
+    time.sleep(random.uniform(0, last))
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    data = b""
     while part := os.read(receive, 1 << 16):
         data += part
     os.close(receive)
@@ -73,7 +80,7 @@ def test_killed_writers_lose_nothing(kills, tmp_path):
     store = ml.create(tmp_path / "d.zarr")
     acknowledged: dict[str, int] = {}
     for round_ in range(kills):
-        acknowledged |= acknowledged_commits(kill_at_random(write, store.url, round_, 0.4))
+        acknowledged |= acknowledged_commits(kill_at_random(write, store.url, round_, 8))
         seen = ml.open(store.url)
         keys = seen.keys()
         assert keys | acknowledged == keys, "an acknowledged commit is gone"
@@ -100,11 +107,11 @@ def test_killed_compactions_and_collections_leave_a_good_store(kills, tmp_path):
     for i in range(12):
         store.append(_BATCHES[i % 4], key=f"0/{i}")
     first = store.snapshot().read().content_hash
-    moves = round_ = 0
-    while round_ < kills or not moves:  # a busy machine gets longer and longer rounds
-        moves += len(kill_at_random(tidy, store.url, round_, 0.4 + 0.05 * round_))
-        round_ += 1
+    moves = 0
+    for round_ in range(kills):
+        moves += len(kill_at_random(tidy, store.url, round_, 2))
         assert np.array_equal(ml.open(store.url).snapshot().read(slice(0, len(first))).content_hash, first)
         found = ml.verify(store.url, full=True)
         assert found.ok, found.problems
+    assert moves
     assert ml.open(store.url).keys() == {f"0/{i}": i + 1 for i in range(12)}

@@ -27,7 +27,7 @@ def test_h5py_reads_what_we_write(tmp_path_factory, n, width, chunk, block, dtyp
     with h5py.File(path, "w") as file:
         filters = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
         dataset = file.create_dataset("x", values.shape, dtype, chunks=(min(chunk, n), width), **filters)
-        queue, column = chunks.ChunkQueue(), chunks.Column(dataset, level)
+        queue, column = chunks.ChunkQueue(), chunks.ChunkedDataset(dataset, level)
         for low in range(0, n, block):
             queue.add(column, values[low : low + block])
         queue.finish(column)

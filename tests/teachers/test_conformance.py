@@ -10,7 +10,8 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
-from mlffstore.contracts.conformance import check, default_samples, failed
+from mlffstore.contracts.conformance import check, failed
+from mlffstore.contracts.structures import default_samples
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def test_a_teacher_that_knows_none_of_the_structures_says_so():
     teacher = ml.get_teacher("emt")
     teacher._info = replace(teacher.info, elements=frozenset({92}))
     with pytest.raises(TeacherError, match="give samples="):
-        default_samples(teacher)
+        default_samples(teacher.info)
     with pytest.raises(TeacherError, match="refused the samples, sample 0: emt does not know Cu"):
         check(teacher, small("emt"))
 

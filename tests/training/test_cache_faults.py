@@ -126,10 +126,10 @@ cache.mapped(source(sys.argv[1], None), stop)
 
 
 def test_builds_that_were_killed_are_removed_and_others_are_not(tmp_path, caches):
-    store = ml.create(tmp_path / "d.zarr")
-    store.append(samples(50))
+    stores = [ml.create(tmp_path / f"{k}.zarr") for k in range(2)]
     children = []
-    for _ in range(2):
+    for store in stores:
+        store.append(samples(50))
         child = subprocess.Popen([sys.executable, "-c", _BUILD, store.url], stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "building\n"
         children.append(child)
@@ -142,7 +142,7 @@ def test_builds_that_were_killed_are_removed_and_others_are_not(tmp_path, caches
     assert len(list(caches.glob("*.tmp"))) == 2
     old = time.time() - 1000
     os.utime(fresh, (old, old))
-    assert energies(ml.TorchDataset(store, split=None)) == list(range(50))
+    assert energies(ml.TorchDataset(stores[0], split=None)) == list(range(50))
     assert len(list(caches.glob("*.tmp"))) == 1  # the one that is still being built
     folders.clear()
     assert len(list(caches.glob("*.tmp"))) == 1

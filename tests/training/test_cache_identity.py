@@ -48,7 +48,7 @@ def test_a_store_that_was_made_anew_in_its_place_is_not_taken_for_it(tmp_path, c
     ml.create(path).append(samples(5, 30.0))
     again = ml.TorchDataset.__new__(ml.TorchDataset)
     again.__dict__.update(state, source=ml.open(path).snapshot())  # what a worker would find
-    with pytest.raises(DataError, match="make the dataset anew"):
+    with pytest.raises(DataError, match="make a new dataset"):
         len(again)
     assert energies(ml.TorchDataset(path, split=None))[0] == 30.0
 

@@ -50,7 +50,7 @@ def test_a_window_serves_again_only_when_nobody_looks(tmp_path):
     for _ in loader:
         pass
     assert torch.equal(kept, copy)
-    assert 0 < len(loader._spare) <= 8  # memory is kept, and not without end
+    assert 0 < len(loader._pool) <= 8  # memory is kept, and not without end
 
 
 def test_batches_of_bounded_size(store):

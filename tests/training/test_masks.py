@@ -68,6 +68,14 @@ def test_every_road_carries_masks(store, where):
     check(stream, LABELLED)
 
 
+def test_a_release_keeps_and_masks_what_a_store_does(store, tmp_path):
+    release = ml.export_release(store.snapshot(), tmp_path, name="r", allow_failing=True)
+    one, other = ml.TorchDataset(store, split=None), ml.TorchDataset(release, split=None)
+    order = np.argsort(one.content_hash), np.argsort(other.content_hash)
+    assert one.content_hash[order[0]].tolist() == other.content_hash[order[1]].tolist()
+    check(other.batch(order[1]), [LABELLED[k] for k in order[0]])
+
+
 def test_keys_are_those_of_all_splits_and_batches(store):
     keys = {
         tuple(sorted(batch))

@@ -157,5 +157,5 @@ def test_bad_options_and_a_store_that_was_replaced(store, tmp_path):
     other = ml.create(tmp_path / "other.zarr")
     other.append(metal_frames(3))
     one.source, one.teacher = other.snapshot(), "reference"
-    with pytest.raises(DataError, match="make the stream anew"):
+    with pytest.raises(DataError, match="make a new stream"):
         next(iter(one))

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mlffstore.contracts.protocols import Generated
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.geometry import pairs
+from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
 
@@ -69,20 +71,20 @@ class Sampler(ABC):
     def draw(
         self, rng: np.random.Generator, wanted: int, skipped: Counter[str]
     ) -> tuple[list[Seed], list[np.random.Generator]]:
-        """Return up to `wanted` seeds, each with random numbers of its own; failures are counted."""
+        """Return up to `wanted` seeds, each with its own random numbers; failures are counted."""
         seeds: list[Seed] = []
         rngs: list[np.random.Generator] = []
         for _ in range(DRAWS * wanted):
             if len(seeds) == wanted:
                 break
             # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                seeds.append(self.source.draw(own))
+                seeds.append(self.source.draw(frame_rng))
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue
-            rngs.append(own)
+            rngs.append(frame_rng)
         return seeds, rngs
 
     def check_count(self, made: int, count: int, skipped: Mapping[str, int]) -> None:
@@ -119,10 +121,10 @@ class SeedSampler(Sampler):
             if made >= count:
                 break
             # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
-            own = np.random.default_rng(rng.integers(2**63, size=2))
+            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
-                seed = self.source.draw(own)
-                frames, label = self.sample(seed, own, min(self.frames, count - made))
+                seed = self.source.draw(frame_rng)
+                frames, label = self.sample(seed, frame_rng, min(self.frames, count - made))
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue
@@ -152,14 +154,14 @@ def sound(frame: Atoms, seed: Seed, contact: float = CONTACT) -> bool:
             return False
     radii = covalent_radii[frame.numbers]
     starts = np.array([0, len(frame)])
-    found = pairs(
+    close_pairs = pairs(
         starts, positions, frame.cell.array[None], frame.pbc[None], max(2 * contact * float(radii.max()), 0.1)
     )
-    close = found.distance < contact * (radii[found.first] + radii[found.second])
+    close = close_pairs.distance < contact * (radii[close_pairs.first] + radii[close_pairs.second])
     if len(bonds) and close.any():  # a bond is judged by its stretch
         n = len(frame)
-        bonded = np.isin(found.first * n + found.second, np.concatenate([bonds @ [n, 1], bonds @ [1, n]]))
-        close &= ~bonded | (found.distance < 0.5)
+        bonded = np.isin(close_pairs.first * n + close_pairs.second, np.concatenate([bonds @ [n, 1], bonds @ [1, n]]))
+        close &= ~bonded | (close_pairs.distance < MIN_DISTANCE)
     return not close.any()
 
 

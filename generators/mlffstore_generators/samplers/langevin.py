@@ -28,7 +28,7 @@ class Ensemble:
     Parameters
     ----------
     frames : sequence of ase.Atoms
-        Where they start; velocities are drawn from Maxwell's distribution.
+        Structures at the start; velocities are drawn from Maxwell's distribution.
     rngs : sequence of numpy.random.Generator
         One for each, so that a trajectory does not depend on its companions.
     teacher : Teacher
@@ -77,8 +77,8 @@ class Ensemble:
     def _noise(self) -> Array:
         out = np.zeros_like(self.positions)
         for k in np.flatnonzero(self.alive):
-            own = slice(self.starts[k], self.starts[k + 1])
-            out[own] = self.rngs[int(k)].normal(size=out[own].shape)
+            atoms = slice(self.starts[k], self.starts[k + 1])
+            out[atoms] = self.rngs[int(k)].normal(size=out[atoms].shape)
         return out
 
     def evaluate(self) -> None:
@@ -94,14 +94,14 @@ class Ensemble:
             charge=np.array([int(frame.info.get("charge", 0)) for frame in frames]),
             multiplicity=_multiplicities(frames),
         )  # fmt: skip
-        found = self.teacher.label(batch)
-        self.forces[atoms] = found.forces
-        self.energy[living] = found.energy
-        if found.stress is not None:
+        labels = self.teacher.label(batch)
+        self.forces[atoms] = labels.forces
+        self.energy[living] = labels.energy
+        if labels.stress is not None:
             if self.stress is None:
                 self.stress = np.full((len(self.frames), 6), np.nan, np.float32)
-            self.stress[living] = found.stress
-        for k, good, reason in zip(living, found.ok, found.reasons, strict=True):
+            self.stress[living] = labels.stress
+        for k, good, reason in zip(living, labels.ok, labels.reasons, strict=True):
             if not good:
                 self.stop(int(k), f"teacher: {reason}")
 

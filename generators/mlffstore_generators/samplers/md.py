@@ -10,7 +10,8 @@ import numpy as np
 
 from mlffstore.contracts.protocols import Generated
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.concatenation import concatenate
+from mlffstore.data.limits import MAX_FORCE
 from mlffstore.errors import DataError
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import Ensemble
@@ -18,10 +19,11 @@ from mlffstore_generators.samplers.langevin import Ensemble
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
-#: Limits at which a trajectory stops; what came before is kept.
-_FORCE, _HEAT = 50.0, 3.0
+#: Ratio of the temperature to the target at which a trajectory stops; the frames before are kept.
+_HEAT = 3.0
 #: Where a ramp of the temperature starts, kelvin.
 _COLD = 300.0
 #: Steps between two looks at bonds and contacts.
@@ -37,7 +39,7 @@ class MolecularDynamics(Sampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose forces. If the same teacher labels the part, frames keep the labels that they have.
+        Teacher that gives the forces. If the same teacher labels the part, frames keep the labels that they have.
     teacher_options : mapping, optional
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
@@ -116,7 +118,7 @@ class MolecularDynamics(Sampler):
     ) -> list[SampleBatch]:
         if not seeds:
             return []
-        temperature = np.array([float(own.choice(self.temperatures)) for own in rngs])
+        temperature = np.array([float(rng.choice(self.temperatures)) for rng in rngs])
         light = np.array([0.5 if 1 in seed.atoms.numbers else 1.0 for seed in seeds])
         step = np.full(len(seeds), self.timestep_fs) if self.timestep_fs else light
         ramp = np.ceil(self.ramp_fs / step) if self.ramp_fs else None
@@ -126,7 +128,7 @@ class MolecularDynamics(Sampler):
         apart = np.maximum(1, np.ceil(self.interval_fs / step)).astype(int)
         due = np.maximum(first, 1)
         before = run.positions.copy()
-        found: list[list[tuple[Atoms, float, np.ndarray, np.ndarray | None]]] = [[] for _ in seeds]
+        frames: list[list[tuple[Atoms, float, np.ndarray, np.ndarray | None]]] = [[] for _ in seeds]
         n = 0
         while run.alive.any():
             n += 1
@@ -136,22 +138,22 @@ class MolecularDynamics(Sampler):
             run.step(wanted)
             self._look(run, seeds, wanted if n % _LOOK else run.alive.copy())
             for k in np.flatnonzero(wanted & run.alive):
-                own = slice(run.starts[k], run.starts[k + 1])
-                moved = np.linalg.norm(run.positions[own] - before[own], axis=1).mean()
+                atoms = slice(run.starts[k], run.starts[k + 1])
+                moved = np.linalg.norm(run.positions[atoms] - before[atoms], axis=1).mean()
                 if moved < self.distance and n < due[k] + 10 * apart[k]:
                     continue
                 stress = None if run.stress is None else run.stress[k].copy()
-                found[k].append((run.frame(int(k)), float(run.energy[k]), run.forces[own].copy(), stress))
-                before[own] = run.positions[own]
+                frames[k].append((run.frame(int(k)), float(run.energy[k]), run.forces[atoms].copy(), stress))
+                before[atoms] = run.positions[atoms]
                 due[k] = n + apart[k]
-                if len(found[k]) == self.frames:
+                if len(frames[k]) == self.frames:
                     run.stop(int(k), "done")
         out = []
         for i, seed in enumerate(seeds):
             if run.reasons[i] != "done":
                 skipped[f"trajectory stopped: {run.reasons[i]}"] += 1
-            if found[i]:
-                out.append(_labelled(found[i], seed, f"md-{self.teacher}-{temperature[i]:g}K", teacher.info.name))
+            if frames[i]:
+                out.append(_labelled(frames[i], seed, f"md-{self.teacher}-{temperature[i]:g}K", teacher.info.name))
         return out
 
     def _look(self, run: Ensemble, seeds: list[Seed], closely: np.ndarray) -> None:
@@ -163,8 +165,8 @@ class MolecularDynamics(Sampler):
             limit = _HEAT * (1 + 2 * np.sqrt(2 / (3 * len(seeds[k].atoms))))
             if not finite[k]:
                 run.stop(int(k), "not finite")
-            elif largest[k] > _FORCE:
-                run.stop(int(k), "force above 50 eV/angstrom")
+            elif largest[k] > MAX_FORCE:
+                run.stop(int(k), f"force above {MAX_FORCE:g} eV/angstrom")
             elif heat[k] > limit * run.temperature[k]:
                 run.stop(int(k), "three times too hot")
             elif closely[k] and not sound(run.frame(int(k)), seeds[k]):
@@ -172,9 +174,9 @@ class MolecularDynamics(Sampler):
 
 
 def _labelled(
-    found: list[tuple[Atoms, float, np.ndarray, np.ndarray | None]], seed: Seed, sampler: str, teacher: str
+    kept: list[tuple[Atoms, float, np.ndarray, np.ndarray | None]], seed: Seed, sampler: str, teacher: str
 ) -> SampleBatch:
-    frames, energy, forces, stress = zip(*found, strict=True)
+    frames, energy, forces, stress = zip(*kept, strict=True)
     labels: dict[str, Any] = {"energy": np.array(energy), "forces": np.concatenate(forces).astype(np.float32)}
     if stress[0] is not None and not np.isnan(np.stack(stress)).all():
         labels["stress"] = np.stack(stress)

@@ -44,16 +44,16 @@ class NormalModes(SeedSampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose well it is; conservative, or the Hessian means nothing.
+        Teacher whose energy surface is used. Its forces must be conservative, or the Hessian is meaningless.
     teacher_options : mapping, optional
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
     scheme : {"thermal", "quantum", "ani1"}, optional
         Classical statistics (kT/2 of energy a mode), quantum statistics, or that of ANI-1 (doi:10.1039/C6SC05720A).
     fmax : float, optional
-        Of the relaxation, eV/angstrom.
+        Largest force after the relaxation, eV/angstrom.
     steps : int, optional
-        Of the relaxation, at most.
+        Largest number of steps of the relaxation.
     max_distance : float, optional
         Longer displacements of an atom are shortened to this, angstrom.
 
@@ -141,11 +141,11 @@ def hessian(atoms: Atoms, teacher: Teacher) -> Any:
             frame = atoms.copy()
             frame.positions[one["number"]] += one["displacement"]
             frames.append(frame)
-        found = label(teacher, frames)
-        if not found.ok.all():
-            reason = next(text for text in found.reasons if text)
+        labels = label(teacher, frames)
+        if not labels.ok.all():
+            reason = next(text for text in labels.reasons if text)
             raise NoSeedError(f"teacher: {reason}")
-        phonon.forces = found.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
+        phonon.forces = labels.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
         phonon.produce_force_constants()
         phonon.symmetrize_force_constants()
     return phonon
@@ -154,9 +154,9 @@ def hessian(atoms: Atoms, teacher: Teacher) -> Any:
 def modes(phonon: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return frequencies, THz (imaginary ones negative), shape (M,), and mass-weighted modes, shape (M, N, 3)."""
     phonon.run_qpoints([[0, 0, 0]], with_eigenvectors=True)
-    found = phonon.qpoints
-    frequencies = np.asarray(found.frequencies[0])
-    vectors = np.asarray(found.eigenvectors[0]).real.T
+    modes = phonon.qpoints
+    frequencies = np.asarray(modes.frequencies[0])
+    vectors = np.asarray(modes.eigenvectors[0]).real.T
     return frequencies, vectors.reshape(len(frequencies), -1, 3)
 
 
@@ -177,8 +177,8 @@ def displacements(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         phonon.init_random_displacements(dist_func=statistics, cutoff_frequency=CUTOFF_THZ, max_distance=max_distance)
-        found = phonon.get_random_displacements_at_temperature(temperature, count, random_seed=seed)
-    return np.asarray(found)
+        displacements = phonon.get_random_displacements_at_temperature(temperature, count, random_seed=seed)
+    return np.asarray(displacements)
 
 
 def _ani1(phonon: Any, temperature: float, count: int, seed: int, max_distance: float | None) -> np.ndarray:

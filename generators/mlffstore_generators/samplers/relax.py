@@ -10,7 +10,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import Generated
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
@@ -35,12 +35,12 @@ class RattleRelax(Sampler):
     seeds, frames
         See `Sampler`.
     teacher : str, optional
-        Whose forces.
+        Teacher that gives the forces.
     teacher_options : mapping, optional
     amplitude : tuple of float, optional
         Range of the log-uniform amplitude of the rattle, angstrom.
     strain : float, optional
-        Of cells, standard deviation of its six components.
+        Standard deviation of the six components of the strain of cells.
     steps : int, optional
         Downhill, after each rattle.
     parallel : int, optional
@@ -85,7 +85,7 @@ class RattleRelax(Sampler):
             if made >= count:
                 break
             seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
-            walkers = [_Walker(seed, own) for seed, own in zip(seeds, rngs, strict=True)]
+            walkers = [_Walker(seed, rng) for seed, rng in zip(seeds, rngs, strict=True)]
             for _ in range(2 * self.frames):
                 self._round([one for one in walkers if not one.reason and len(one.frames) < self.frames])
             for one in walkers:
@@ -109,11 +109,11 @@ class RattleRelax(Sampler):
             walkers = [one for one in walkers if not one.reason]
             if not walkers:
                 return
-            found = label(teacher, [one.atoms for one in walkers])
-            forces = np.split(found.forces.astype(np.float64), np.cumsum([len(one.atoms) for one in walkers])[:-1])
+            labels = label(teacher, [one.atoms for one in walkers])
+            forces = np.split(labels.forces.astype(np.float64), np.cumsum([len(one.atoms) for one in walkers])[:-1])
             for k, one in enumerate(walkers):
-                if not found.ok[k]:
-                    one.reason = f"teacher: {found.reasons[k]}"
+                if not labels.ok[k]:
+                    one.reason = f"teacher: {labels.reasons[k]}"
                     continue
                 move = self.size / n * forces[k]
                 longest = float(np.linalg.norm(move, axis=1).max())

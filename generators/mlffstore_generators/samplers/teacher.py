@@ -40,12 +40,12 @@ class TeacherCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
     ) -> None:
         """Compute energy, forces and, where there is one, the stress."""
         super().calculate(atoms, properties, system_changes)
-        found = label(self.teacher, [self.atoms])
-        if not found.ok[0]:
-            raise NoSeedError(f"teacher: {found.reasons[0]}")
-        self.results = {"energy": float(found.energy[0]), "forces": found.forces.astype(np.float64)}
-        if found.stress is not None and np.isfinite(found.stress[0]).all():
-            self.results["stress"] = found.stress[0].astype(np.float64)
+        labels = label(self.teacher, [self.atoms])
+        if not labels.ok[0]:
+            raise NoSeedError(f"teacher: {labels.reasons[0]}")
+        self.results = {"energy": float(labels.energy[0]), "forces": labels.forces.astype(np.float64)}
+        if labels.stress is not None and np.isfinite(labels.stress[0]).all():
+            self.results["stress"] = labels.stress[0].astype(np.float64)
 
 
 def relaxed(atoms: Atoms, teacher: Teacher, fmax: float, steps: int) -> Atoms:

@@ -1,4 +1,4 @@
-"""What a class of seeds is, and how one is found by its name."""
+"""The contract of a class of seeds, and the look-up of a class by its name."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Seed:
     Attributes
     ----------
     atoms : ase.Atoms
-        With `charge` and `multiplicity` in `info` where they are not 0 and the lowest.
+        The structure, with `charge` and `multiplicity` in `info` where they are not 0 and the lowest.
     source : str
-        Where it came from, such as ``"nci"`` or ``"aflow:A2B_cF12_225_a_c"``.
+        Origin of the seed, such as ``"nci"`` or ``"aflow:A2B_cF12_225_a_c"``.
     bonds : ndarray, shape (B, 2), int64
         Pairs of atoms that must stay together; empty for crystals.
     fragments : tuple of ndarray of int

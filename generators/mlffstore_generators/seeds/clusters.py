@@ -26,13 +26,13 @@ class Clusters:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the whole cluster.
+        Range of the number of atoms in the whole cluster.
     molecules : tuple of int, optional
         Fewest and most molecules.
     contact : tuple of float, optional
         Range of the log-uniform distance of the closest atoms of two molecules, in sums of their van der Waals radii.
     solvent : float, optional
-        Share of the added molecules that are small common solvents.
+        Fraction of the added molecules that are small common solvents.
     """
 
     min_atoms: int = 10

@@ -21,7 +21,7 @@ class Crystals:
     min_atoms, max_atoms : int, optional
         Sizes of the supercells.
     elemental : float, optional
-        Share of crystals of one element.
+        Fraction of crystals of one element.
     elements : tuple of str, optional
         Allowed elements; all by default.
     """

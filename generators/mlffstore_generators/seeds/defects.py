@@ -23,7 +23,7 @@ class Defects:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the perfect supercell.
+        Range of the number of atoms in the perfect supercell.
     elements : tuple of str, optional
         Allowed elements; all by default.
     """
@@ -56,11 +56,11 @@ class Defects:
             best = max((rng.random(3) @ atoms.cell.array for _ in range(40)), key=lambda x: _gap(atoms, x))
             atoms.append(Atom("H" if rng.random() < 0.3 else "C" if rng.random() < 0.4 else other, best))
         else:
-            mine = [i for i, symbol in enumerate(atoms.symbols) if symbol in metals and symbol != other]
-            if not mine:
+            sites = [i for i, symbol in enumerate(atoms.symbols) if symbol in metals and symbol != other]
+            if not sites:
                 raise NoSeedError("no metal to replace")
-            n = 1 if kind == "substitution" else max(1, int(rng.uniform(0.1, 0.6) * len(mine)))
-            atoms.numbers[rng.choice(mine, size=min(n, len(mine)), replace=False)] = atomic_numbers[other]
+            n = 1 if kind == "substitution" else max(1, int(rng.uniform(0.1, 0.6) * len(sites)))
+            atoms.numbers[rng.choice(sites, size=min(n, len(sites)), replace=False)] = atomic_numbers[other]
         if too_close(atoms):
             raise NoSeedError("atoms too close")
         return Seed(atoms, f"{kind}:{host.source}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.prototypes import draw_element
 from mlffstore_generators.seeds.base import Seed
@@ -34,8 +35,8 @@ class FewAtoms:
         object.__setattr__(self, "distance", tuple(float(x) for x in self.distance))
         if not self.kinds or set(self.kinds) - {"atom", "dimer", "cell"}:
             raise DataError(f"few-atoms: expected kinds of atom, dimer, cell, got {self.kinds}")
-        if len(self.distance) != 2 or not 0.5 <= self.distance[0] <= self.distance[1]:
-            raise DataError(f"few-atoms: expected two distances from 0.5 up, got {self.distance}")
+        if len(self.distance) != 2 or not MIN_DISTANCE <= self.distance[0] <= self.distance[1]:
+            raise DataError(f"few-atoms: expected two distances from {MIN_DISTANCE} angstrom up, got {self.distance}")
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a structure."""

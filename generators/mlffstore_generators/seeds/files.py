@@ -1,4 +1,4 @@
-"""Structures of your own: any file that ASE reads."""
+"""Structures from the user's files: any file that ASE reads."""
 
 from __future__ import annotations
 

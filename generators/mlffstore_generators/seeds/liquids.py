@@ -33,13 +33,13 @@ class Liquids:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the box.
+        Range of the number of atoms in the box.
     density : tuple of float, optional
         Range of the density, g/cm^3.
     tolerance : float, optional
         Smallest distance of atoms of two molecules when packed, angstrom.
     mixture : float, optional
-        Share of boxes with two kinds of molecules.
+        Fraction of boxes with two kinds of molecules.
 
     Notes
     -----
@@ -98,10 +98,10 @@ class Liquids:
 
 def _packmol() -> str:
     beside = Path(sys.executable).with_name("packmol")
-    found = str(beside) if beside.is_file() else shutil.which("packmol")
-    if found is None:
+    executable = str(beside) if beside.is_file() else shutil.which("packmol")
+    if executable is None:
         raise missing_dependency("packmol", "sampling", "the seeds 'liquids'")
-    return found
+    return executable
 
 
 def _pack(kinds: list[Atoms], counts: list[int], edge: float, tolerance: float, seed: int) -> np.ndarray:

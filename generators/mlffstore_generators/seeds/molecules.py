@@ -19,9 +19,9 @@ class Molecules:
     min_atoms, max_atoms : int, optional
         Sizes, hydrogens included.
     radicals : float, optional
-        Share that loses one hydrogen, and becomes a doublet.
+        Fraction of molecules that lose one hydrogen and become a doublet.
     heavy : float, optional
-        Share that is drawn from molecules with an element beyond H, C, N, O only: a third of the database has one.
+        Fraction that is drawn from molecules with an element beyond H, C, N, O only: a third of the database has one.
     """
 
     min_atoms: int = 10

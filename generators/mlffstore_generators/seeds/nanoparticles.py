@@ -26,7 +26,7 @@ class Nanoparticles:
     vacuum : float, optional
         Between a particle and its image, angstrom. 0 makes it a molecule, periodic nowhere.
     alloyed : float, optional
-        Share in which some atoms are another metal.
+        Fraction of clusters in which some atoms are another metal.
     """
 
     min_atoms: int = 13

@@ -32,7 +32,7 @@ class RandomCrystals:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
-        Of the (super)cell.
+        Range of the number of atoms in the (super)cell.
     elements : tuple of str, optional
         Allowed elements; all by default.
 
@@ -80,8 +80,8 @@ class RandomCrystals:
                 raise NoSeedError("too few metals are allowed")
             chosen = [pool[k] for k in rng.choice(len(pool), several, replace=False)]
             return chosen, formulas[int(rng.integers(len(formulas)))]
-        cations = [(s, q) for q, found in states.items() if q > 0 for s in found if s in metals]
-        anions = [(s, q) for q, found in states.items() if q < 0 for s in found]
+        cations = [(s, q) for q, symbols in states.items() if q > 0 for s in symbols if s in metals]
+        anions = [(s, q) for q, symbols in states.items() if q < 0 for s in symbols]
         if allowed is not None:
             cations, anions = ([(s, q) for s, q in some if s in allowed] for some in (cations, anions))
         if not cations or not anions:

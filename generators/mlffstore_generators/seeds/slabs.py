@@ -31,9 +31,9 @@ class Slabs:
     vacuum : float, optional
         Between the top of a slab and the bottom of its image, angstrom.
     adsorbed : float, optional
-        Share with a molecule 1.6 to 2.8 angstrom above a random place of the surface.
+        Fraction of slabs with a molecule 1.6 to 2.8 angstrom above a random place of the surface.
     elemental : float, optional
-        Share of slabs of one element.
+        Fraction of slabs of one element.
     """
 
     min_atoms: int = 10

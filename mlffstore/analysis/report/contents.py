@@ -1,4 +1,4 @@
-"""What a report says, gathered before it is drawn, so that the HTML and the PDF say the same."""
+"""The contents of a report, gathered before they are drawn, so that the HTML and the PDF agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mlffstore.analysis.statistics import statistics
 from mlffstore.analysis.statistics.embedding import embed
 from mlffstore.analysis.validation import validate
-from mlffstore.analysis.validation.judge import SAMPLE_CHECKS
+from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.splits import SPLITS
 from mlffstore.lazy import plots as plotting
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.store.snapshot import Snapshot
 
-#: Structures shown.
+#: Number of structures that are shown.
 N_WORST, N_GALLERY = 10, 100
 
 
@@ -44,7 +44,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure: a title, a sentence, and what draws it into matplotlib's axes."""
+    """A figure: a name, a title, and the function that draws it into matplotlib's axes."""
 
     name: str
     title: str
@@ -79,17 +79,17 @@ def gather(
     seed: int,
     diversity: bool,
 ) -> Contents:
-    """Read a snapshot and work out what its report says."""
+    """Read a snapshot and compute the contents of its report."""
     ds = snapshot.to_xarray()
-    found = validate(snapshot, policy, teacher=teacher).compute()
+    validation = validate(snapshot, policy, teacher=teacher).compute()
     stats = statistics(ds).compute()
-    measured: Mapping[str, Array] = found.flags.data_vars  # type: ignore[assignment]
+    measured: Mapping[str, Array] = validation.flags.data_vars  # type: ignore[assignment]
     rng = np.random.default_rng(seed)
     n = len(snapshot)
     some = np.sort(rng.permutation(n)[:N_GALLERY])
-    worst = _worst(found)
+    worst = _worst(validation)
     frames = _frames(ds, np.concatenate([worst, some]))
-    said = _sentences(found)
+    sentence = _sentences(validation)
     spread = _disagreement(ds)
     score = None
     if diversity:
@@ -99,13 +99,13 @@ def gather(
     return Contents(
         title=title,
         summary=snapshot.summary(),
-        validation=found,
+        validation=validation,
         statistics=stats,
         quarantine=dict(Counter(snapshot.quarantine.reasons()).most_common()) if snapshot.n_quarantined else {},
         figures=_figures(ds, measured, stats, spread),
-        worst=[Shown(int(i), frames[k], said(int(i))) for k, i in enumerate(worst)],
+        worst=[Shown(int(i), frames[k], sentence(int(i))) for k, i in enumerate(worst)],
         gallery=[Shown(int(i), frames[len(worst) + k], "") for k, i in enumerate(some)],
-        copies={name: len(found.failed(name)) for name in
+        copies={name: len(validation.failed(name)) for name in
                 ("duplicate", "near_duplicate", "leakage", "near_leakage", "molecule_leakage")},
         disagreement={} if spread is None else {
             "samples with several teachers": float(np.isfinite(spread).sum()),
@@ -117,9 +117,9 @@ def gather(
     )  # fmt: skip
 
 
-def _worst(found: Validation) -> Array:
+def _worst(validation: Validation) -> Array:
     """Return the samples with the most and gravest failed checks, then those with the largest forces."""
-    flags = found.flags
+    flags = validation.flags
     failed = np.zeros(flags.sizes["sample"], np.int64)
     for i in range(len(SAMPLE_CHECKS)):
         failed += (flags["flags"].values >> np.uint32(i)) & np.uint32(1)
@@ -129,8 +129,8 @@ def _worst(found: Validation) -> Array:
     return np.asarray(order[:N_WORST])
 
 
-def _sentences(found: Validation) -> Callable[[int], str]:
-    flags = found.flags
+def _sentences(validation: Validation) -> Callable[[int], str]:
+    flags = validation.flags
 
     def text(i: int) -> str:
         bits = int(flags["flags"].values[i])
@@ -173,31 +173,33 @@ def _figures(ds: xr.Dataset, measured: Mapping[str, Array], stats: Statistics, s
                 )
             )  # fmt: skip
 
-    histograms("size", "Atoms of a sample", size, "atoms", log=False)
-    for t, who in enumerate(stats.teachers):
+    histograms("size", "Atoms per sample", size, "atoms", log=False)
+    for t, teacher in enumerate(stats.teachers):
         residual = np.asarray(measured["energy_residual"])[:, t]
-        histograms(f"energy-{who}", f"Energy of {who} above that of the elements", residual, "eV per atom", log=False)
+        histograms(
+            f"energy-{teacher}", f"Energy of {teacher} above that of the elements", residual, "eV per atom", log=False
+        )
         force = np.asarray(measured["force_max"])[:, t]
-        histograms(f"force-{who}", f"Largest force of a sample, {who}", force, "eV/Å", log=True)
+        histograms(f"force-{teacher}", f"Largest force per sample, {teacher}", force, "eV/Å", log=True)
         if "stress" in small:
             pressure = -small["stress"].values[:, t, :3].mean(axis=1)
             if np.isfinite(pressure).any():
-                histograms(f"pressure-{who}", f"Pressure, {who}", pressure, "eV/Å³", log=False)
-    found = embed(ds)
-    where = found["sample"].values
-    labels = plotting.component_labels(found)
+                histograms(f"pressure-{teacher}", f"Pressure, {teacher}", pressure, "eV/Å³", log=False)
+    points = embed(ds)
+    where = points["sample"].values
+    labels = plotting.component_labels(points)
     for what, groups in {**by, "element class": _classes(ds, where)}.items():
         masks = groups if what == "element class" else {key: mask[where] for key, mask in groups.items()}
         out.append(
             Figure(
                 f"map-by-{what.replace(' ', '-')}", f"Map of the structures, by {what}",
-                partial(_draw_scatter, points=found["pc"].values, groups=masks, labels=labels),
+                partial(_draw_scatter, points=points["pc"].values, groups=masks, labels=labels),
             )
         )  # fmt: skip
     if spread is not None:
         out.append(
             Figure(
-                "disagreement", "Teachers' disagreement: largest deviation of a force in a sample",
+                "disagreement", "Teachers' disagreement: largest deviation of a force per sample",
                 lambda ax: plotting.histogram(ax, {"all": spread}, "eV/Å", log=True),
             )
         )  # fmt: skip

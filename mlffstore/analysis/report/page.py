@@ -222,13 +222,13 @@ def svg(figure: Figure) -> str:
 def _teachers(c: Contents) -> str:
     document = c.statistics.to_dict()["teachers"]
     rows = []
-    for who, one in document.items():
+    for teacher, figures in document.items():
         energy, force, component = (
-            one[k] for k in ("energy_eV_per_atom", "force_eV_per_angstrom", "force_component_eV_per_angstrom")
+            figures[k] for k in ("energy_eV_per_atom", "force_eV_per_angstrom", "force_component_eV_per_angstrom")
         )
         rows.append(
             [
-                who, f"{one['samples']:,}",
+                teacher, f"{figures['samples']:,}",
                 f"{energy['mean']:.3f} ± {energy['std']:.3f}" if energy["n"] else "-",
                 f"{component['rms']:.3f}" if component["n"] else "-",
                 f"{force['quantiles']['0.99']:.2f}" if force["n"] else "-",

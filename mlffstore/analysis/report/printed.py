@@ -22,7 +22,7 @@ _ACROSS = 5
 
 
 def write_pdf(contents: Contents, path: Path) -> None:
-    """Write the tables, figures and pictures of a report, some a page."""
+    """Write the tables, figures and pictures of a report, several per page."""
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""`write_report`: gather, draw, write."""
+"""`write_report`: the HTML page and the PDF of a snapshot."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def write_report(
     ----------
     snapshot : Snapshot
     folder : path
-        Made if it does not exist; a report that is there is replaced.
+        The folder of the report. It is created if it does not exist; an older report in it is replaced.
     title : str, optional
-        By default the name of the store.
+        Title of the report; the name of the store by default.
     policy, teacher
         As for `mlffstore.validate`.
     provenance : list of dict, optional
-        Records to show, as `Store.provenance` returns them.
+        Records that the report shows, as `Store.provenance` returns them.
     diversity : bool, optional
-        Also the diversity score (extra ``diversity``); it takes about a minute.
+        Whether the diversity score is computed (extra ``diversity``), which takes about a minute.
     seed : int, optional
-        Of the choice of structures that are shown.
+        Seed of the choice of structures that are shown.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def write_report(
     MissingDependencyError
         If matplotlib is not installed.
     DataError
-        If there is no sample.
+        If the snapshot has no samples.
     """
     from importlib.util import find_spec
 

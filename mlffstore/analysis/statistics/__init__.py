@@ -1,8 +1,8 @@
 """Statistics of a dataset in one pass: counts, moments, quantiles, energies of the elements, what trainers normalise by.
 
 >>> import mlffstore as ml
->>> found = ml.statistics("d.zarr")  # doctest: +SKIP
->>> found.to_dict(), found.normalisation("orb-v2")  # doctest: +SKIP
+>>> stats = ml.statistics("d.zarr")  # doctest: +SKIP
+>>> stats.to_dict(), stats.normalisation("orb-v2")  # doctest: +SKIP
 """
 
 from __future__ import annotations

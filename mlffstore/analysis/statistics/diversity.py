@@ -11,7 +11,7 @@ import numpy as np
 from mlffstore.analysis.statistics.result import evenness
 from mlffstore.data.schema import STRUCTURE
 from mlffstore.errors import missing_dependency
-from mlffstore.lazy.inputs import as_dataset
+from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os
@@ -75,10 +75,11 @@ def diversity(
     ----------
     data : Dataset, Snapshot, Store, path or URL
     n_environments : int, optional
-        Environments of each draw; fewer if the dataset has fewer.
+        Number of environments of each draw; fewer if the dataset has fewer.
     n_seeds : int, optional
-        Draws.
+        Number of draws.
     seed : int, optional
+        Seed of the draws.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def diversity(
         rng = np.random.default_rng([seed, k])
         chosen = _draw(strata, counts, n, rng)
         frames = ds[[*STRUCTURE, *(name for name in ("content_hash",) if name in ds)]].mlff.isel(chosen).mlff.to_ase()
-        parts = [found[rng.permutation(len(found))[:_PER_SAMPLE]] for found in environments(frames)]
+        parts = [descriptors[rng.permutation(len(descriptors))[:_PER_SAMPLE]] for descriptors in environments(frames)]
         everything = np.concatenate(parts)[:n]
         scores.append(
             float(entropy(everything, h=BANDWIDTH) / np.log(len(everything))) if len(everything) > 1 else np.nan

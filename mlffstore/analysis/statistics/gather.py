@@ -1,4 +1,4 @@
-"""What statistics keep of a block; it merges exactly, however the samples are divided."""
+"""Statistics of a block of samples, which merge exactly for every division of the samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Angstrom: neighbours are counted within these.
 CUTOFFS = (4.0, 5.0, 6.0)
-#: Variables of the dataset that are looked at.
+#: Variables of the dataset that are read.
 COLUMNS = ("numbers", "positions", "cell", "pbc", "split", "sampler", *LABELS)
 
 
@@ -100,9 +100,9 @@ class Part:
     by_sampler : ndarray
         Samples of each sampler.
     size : Sketch
-        Atoms of a sample.
+        Number of atoms per sample.
     volume : Sketch
-        Volume an atom of crystals, angstrom^3.
+        Volume per atom of crystals, angstrom^3.
     atoms_of, samples_with : ndarray, shape (119,)
         Atoms of each element, and samples that contain it.
     neighbours : ndarray, shape (3,)
@@ -193,7 +193,7 @@ class Gather:
         size = np.sqrt(np.einsum("ij,ij->i", f, f))
         atom_split, atom_number = split[owner][atoms], numbers[atoms]
         three = np.repeat(atom_split, 3)
-        mine = atom_split == 0
+        in_train = atom_split == 0
         stress = block["stress"][:, t].astype(np.float64) if "stress" in block else np.zeros((0, 6))
         return TeacherPart(
             labelled=np.bincount(split[np.isfinite(energy)], minlength=3),
@@ -212,8 +212,8 @@ class Gather:
             train_per_atom=Rows.of(shares[train], per_atom[train]),
             every=Rows.of(composition, energy),
             every_per_atom=Rows.of(shares, per_atom),
-            train_component=Moments.of(f[mine]),
-            train_force_by_element=Moments.of(f[mine], np.repeat(atom_number[mine], 3), N_ELEMENTS),
+            train_component=Moments.of(f[in_train]),
+            train_force_by_element=Moments.of(f[in_train], np.repeat(atom_number[in_train], 3), N_ELEMENTS),
             train_stress=Moments.of(stress[split[: len(stress)] == 0]),
             train_atoms_of=composition[train].sum(axis=0),
             train_neighbours=neighbours[train].sum(axis=0),

@@ -1,4 +1,4 @@
-"""`statistics` and what it returns."""
+"""`statistics` and its result, `Statistics`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mlffstore.analysis.statistics.references import N_ELEMENTS
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.lazy.blocks import Pass, sample_pass
-from mlffstore.lazy.inputs import altered_message, as_dataset, meanings, teachers_of
+from mlffstore.lazy.inputs import altered_message, meanings, teachers_of
+from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os
@@ -32,7 +33,7 @@ QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
 class Statistics:
-    """Statistics of a dataset. Nothing is read before something is asked of it; then everything, once.
+    """Statistics of a dataset. The first access to a result reads the whole dataset, once.
 
     Made by `statistics`. `to_dict` is the whole of it; `normalisation` is what trainers need.
     """
@@ -84,7 +85,7 @@ class Statistics:
             }
             if self._neighbours
             else None,
-            "teachers": {who: self._teacher(part) for who, part in zip(self.teachers, p.teachers, strict=True)},
+            "teachers": {name: self._teacher(part) for name, part in zip(self.teachers, p.teachers, strict=True)},
             "quantile_error": "exact up to 65,536 numbers, 0.1 % of the quantile beyond",
         }
 
@@ -122,7 +123,7 @@ class Statistics:
         Parameters
         ----------
         teacher : str, optional
-            Needed when there are several.
+            Name of the teacher. It may be left out if there is only one.
 
         Returns
         -------
@@ -130,13 +131,13 @@ class Statistics:
             ``element_energies_eV`` (least squares of the smallest norm, with rank and condition number), energy per atom raw
             and referenced, forces, stress, neighbours, and these under the names of MACE, NequIP, SevenNet and SchNetPack.
         """
-        from mlffstore.data.batch import choose_teacher
+        from mlffstore.data.labels import choose_teacher
 
-        who = choose_teacher(self.teachers, teacher)
-        t = self.part.teachers[self.teachers.index(who)]
+        name = choose_teacher(self.teachers, teacher)
+        t = self.part.teachers[self.teachers.index(name)]
         if not t.train.n:
             where = "of the split train" if self.splits else "of the dataset"
-            raise DataError(f"normalisation: teacher {who!r} labelled no sample {where}")
+            raise DataError(f"normalisation: teacher {name!r} labelled no sample {where}")
         fit = _fit(t.train, t.train_per_atom)
         e0, shift, scale = fit["values"], fit["residual_mean_eV_per_atom"], fit["residual_std_eV_per_atom"]
         raw = t.energy.row(0)
@@ -152,7 +153,7 @@ class Statistics:
         numbers = {str(_number(symbol)): value for symbol, value in e0.items()}
         average = near.get("5")
         return {
-            "teacher": who,
+            "teacher": name,
             "split": "train" if self.splits else None,
             "samples": int(t.labelled[0]),
             "atoms": atoms,
@@ -248,12 +249,12 @@ def statistics(data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], *, 
     ----------
     data : Dataset, Snapshot, Store, path or URL
     neighbours : bool, optional
-        Count neighbours within 4, 5 and 6 angstrom, over all periodic images; this takes most of the time.
+        Whether neighbours within 4, 5 and 6 angstrom are counted, over all periodic images. This takes most of the time.
 
     Returns
     -------
     Statistics
-        Nothing is read before something is asked of it. Dask decides where the pass runs.
+        The first access to a result reads the dataset. Dask decides where the pass runs.
 
     Notes
     -----

@@ -119,7 +119,7 @@ def _middle(keys: Array) -> Array:
 class Moments:
     """Count, mean and sum of squared deviations of numbers in groups, with their smallest and largest.
 
-    All attributes are arrays of one entry a group. Merged by the formulas of Chan, Golub and LeVeque (1979), which do not
+    All attributes are arrays of one entry per group. Merged by the formulas of Chan, Golub and LeVeque (1979), which do not
     cancel as sums of squares do.
     """
 

@@ -1,8 +1,8 @@
 """Validation: every sample measured in one pass, judged by a policy, with an acceptance table for the whole.
 
 >>> import mlffstore as ml
->>> found = ml.validate("d.zarr")  # doctest: +SKIP
->>> found.ok, found.flags, found.table()  # doctest: +SKIP
+>>> validation = ml.validate("d.zarr")  # doctest: +SKIP
+>>> validation.ok, validation.flags, validation.table()  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The acceptance table: what a dataset must reach. A line without a measured value fails, and says what to do."""
+"""The acceptance table: targets of a dataset. A line without a measured value fails, and says what to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.analysis.validation.judge import split_counts
 from mlffstore.analysis.validation.measure import CUTOFF
 from mlffstore.analysis.validation.policy import QUANTITIES
+from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.validation.policy import Policy
     from mlffstore.data.schema import Array
 
-#: A value, None for what was not measured, and a note: why it was not measured, or what the value means.
+#: A value, or None if it was not measured, and a note: the reason why, or the meaning of the value.
 Figure = tuple[float | None, str]
 
 
@@ -30,11 +30,11 @@ class Line:
     ----------
     quantity, unit, target : str
     value : float or None
-        None for what was not measured.
+        None if it was not measured.
     passed : bool
-        False for what was not measured.
+        False if the value was not measured.
     note : str
-        Why it was not measured and what to do about it, or what the value means.
+        The reason why the value was not measured and what to do about it, or the meaning of the value.
     """
 
     quantity: str
@@ -51,19 +51,19 @@ class Line:
 
     @property
     def figure(self) -> str:
-        """The value and the note, for people."""
+        """The value and the note as text."""
         value = "not measured" if self.value is None else number(self.value)
         return f"{value}: {self.note}" if self.note else value
 
 
 def number(value: float) -> str:
-    """Return a figure for people."""
+    """Return a figure as text."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def table(
     policy: Policy,
-    found: Measured,
+    measured: Measured,
     failed: Mapping[str, Array],
     invalid: Array,
     nbytes: int | None,
@@ -74,17 +74,17 @@ def table(
     Parameters
     ----------
     policy : Policy
-    found : Measured
+    measured : Measured
     failed : mapping of str to ndarray of bool
-        Check -> which samples fail it.
+        For each check which samples fail it, shape (S,).
     invalid : ndarray of bool
-        Which samples fail a check of severity error.
+        Which samples fail a check of severity error, shape (S,).
     nbytes : int or None
-        Size of the dataset, if it is known.
+        Size of the dataset; None if it is not known.
     diversity : callable
-        Measures the diversity score; called if a line asks for it.
+        It measures the diversity score and is called if the table has such a line.
     """
-    figures = _figures(policy, found, failed, invalid, nbytes)
+    figures = _figures(policy, measured, failed, invalid, nbytes)
     out = []
     for name, limits in policy.acceptance.items():
         value, note = (diversity(), "needs several environments") if name == "diversity" else figures[name]
@@ -98,16 +98,16 @@ def table(
 
 
 def _figures(
-    policy: Policy, found: Measured, failed: Mapping[str, Array], invalid: Array, nbytes: int | None
+    policy: Policy, measured: Measured, failed: Mapping[str, Array], invalid: Array, nbytes: int | None
 ) -> dict[str, Figure]:
-    s, splits = found.samples, split_counts(found.samples)
+    s, splits = measured.samples, _split_counts(measured.samples)
     n_atoms, closest = s["n_atoms"], float(s["d_min"].min())
-    worst = [sketch.quantile(0.99) for sketch in found.forces if sketch.n]
+    worst = [sketch.quantile(0.99) for sketch in measured.forces if sketch.n]
     no_forces = "no sample has forces; label the samples, or leave this line out of the policy"
     no_size = "the size of a Dataset is not known; validate the store or snapshot, or pass nbytes="
     out: dict[str, Figure] = {
         "samples": (len(n_atoms), ""),
-        "elements": (len(np.unique(found.elements)), ""),
+        "elements": (len(np.unique(measured.elements)), ""),
         "n_atoms_min": (float(n_atoms.min()), ""),
         "n_atoms_max": (float(n_atoms.max()), ""),
         "periodic_fraction": (float(s["periodic"].mean()), ""),
@@ -129,3 +129,11 @@ def _leaked(policy: Policy, s: Mapping[str, Array], failed: Mapping[str, Array])
     if policy.checks["leakage"].severity == "off":
         return None, "the policy turns the check leakage off"
     return float(failed["leakage"].sum()), ""
+
+
+def _split_counts(s: Mapping[str, Array]) -> dict[str, int]:
+    """Return the number of samples in each split."""
+    if "split" not in s:
+        return {}
+    counts = np.bincount(s["split"], minlength=len(SPLITS))
+    return {name: int(counts[i]) for i, name in enumerate(SPLITS)}

@@ -1,4 +1,4 @@
-"""What is measured of every sample in one pass; whether a figure is good or bad is decided afterwards, by a policy."""
+"""Figures of every sample, measured in one pass; a policy decides afterwards which of them fail a check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CUTOFF = 3.2
 _BOND = 1.25
 #: Rounds of neighbours that a molecular graph is told apart by.
 _ROUNDS = 4
-#: Variables of the dataset that are looked at.
+#: Variables of the dataset that are read.
 COLUMNS = (*(name for name in STANDARD if name not in ("source",)), "split", *LABELS)
 
 
@@ -47,7 +47,7 @@ class Measured:
     forces : list of Sketch
         Norms of the forces of each teacher.
     variables : frozenset of str
-        Variables that were there.
+        Variables that the dataset has.
     """
 
     samples: dict[str, Array]
@@ -66,11 +66,11 @@ def measure(block: Block) -> Measured:
     out: dict[str, Array] = {"n_atoms": n_atoms.astype(np.int32), "periodic": np.asarray(pbc.all(axis=1))}
     out["finite"] = reduce_rows(np.logical_and, np.asarray(np.isfinite(block["positions"]).all(axis=1)), starts)
     out["finite"] &= np.isfinite(cell).all(axis=(1, 2))
-    found = pairs(starts, block["positions"], cell, pbc, CUTOFF)
+    neighbours = pairs(starts, block["positions"], cell, pbc, CUTOFF)
     radius = _radii()[numbers]
-    contact = found.distance / (radius[found.first] + radius[found.second])
-    out["d_min"] = reduce_pairs(found.distance, found.counts, np.inf).astype(np.float32)
-    out["contact"] = reduce_pairs(contact, found.counts, np.inf).astype(np.float32)
+    contact = neighbours.distance / (radius[neighbours.first] + radius[neighbours.second])
+    out["d_min"] = reduce_pairs(neighbours.distance, neighbours.counts, np.inf).astype(np.float32)
+    out["contact"] = reduce_pairs(contact, neighbours.counts, np.inf).astype(np.float32)
     out |= _cells(cell, pbc, n_atoms)
     out["too_flat"] = too_flat(cell, pbc, CUTOFF)
     out |= _electrons(block, pbc)
@@ -78,8 +78,8 @@ def measure(block: Block) -> Measured:
     carbon = reduce_rows(np.logical_or, numbers == 6, starts) & molecule
     out["organic"] = carbon
     out["hydrogen_free"] = carbon & ~reduce_rows(np.logical_or, numbers == 1, starts)
-    out["bare"] = _bare(block, found, out["hydrogen_free"])
-    out |= _fingerprints(block, found, contact, molecule)
+    out["bare"] = _bare(block, neighbours, out["hydrogen_free"])
+    out |= _fingerprints(block, neighbours, contact, molecule)
     for name in ("content_hash", "root", "split", "sampler"):
         if name in block:
             out[name] = block[name]
@@ -109,7 +109,7 @@ def _radii() -> Array:
 
 
 def _cells(cell: Array, pbc: Array, n_atoms: Array) -> dict[str, Array]:
-    """Return handedness (sign of the determinant), angles and volume an atom; NaN where they do not apply."""
+    """Return handedness (sign of the determinant), angles and volume per atom; NaN where they do not apply."""
     full = pbc.all(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         volume = np.linalg.det(cell)
@@ -137,15 +137,20 @@ def _electrons(block: Block, pbc: Array) -> dict[str, Array]:
     return {"parity": fits | pbc.any(axis=1)}
 
 
-def _bare(block: Block, found: Pairs, suspects: Array) -> Array:
+def _bare(block: Block, neighbours: Pairs, suspects: Array) -> Array:
     """Return which molecules without hydrogen have carbons that lack it."""
     suspects = suspects & (np.diff(block.starts) > 1)
     if not suspects.any():
         return np.zeros(len(block), bool)
-    mine = np.repeat(suspects, found.counts)
-    found = Pairs(found.first[mine], found.second[mine], found.distance[mine], np.where(suspects, found.counts, 0))
-    bare = hydrogens.bare_carbons(block["numbers"], block["positions"], found)
-    return suspects & hydrogens.condemned(bare, block["numbers"], block.starts)
+    selected = np.repeat(suspects, neighbours.counts)
+    neighbours = Pairs(
+        neighbours.first[selected],
+        neighbours.second[selected],
+        neighbours.distance[selected],
+        np.where(suspects, neighbours.counts, 0),
+    )
+    bare = hydrogens.bare_carbons(block["numbers"], block["positions"], neighbours)
+    return suspects & hydrogens.too_many_bare(bare, block["numbers"], block.starts)
 
 
 def _compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:
@@ -155,14 +160,14 @@ def _compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:
     return (key % 256).astype(np.uint8), counts.astype(np.int32), per_sample.astype(np.uint8)
 
 
-def _fingerprints(block: Block, found: Pairs, contact: Array, molecule: Array) -> dict[str, Array]:
+def _fingerprints(block: Block, neighbours: Pairs, contact: Array, molecule: Array) -> dict[str, Array]:
     """Return hashes of composition and of the molecular graph, and three numbers that no rotation or reordering changes."""
     numbers, starts, n_atoms = block["numbers"], block.starts, np.diff(block.starts)
     atom = mix(numbers.astype(np.uint64) + GOLDEN)
     composition = np.add.reduceat(atom, starts[:-1])
-    bonded = np.repeat(molecule, found.counts) & (contact < _BOND)
-    ends = np.concatenate([found.first[bonded], found.second[bonded]])
-    others = np.concatenate([found.second[bonded], found.first[bonded]])
+    bonded = np.repeat(molecule, neighbours.counts) & (contact < _BOND)
+    ends = np.concatenate([neighbours.first[bonded], neighbours.second[bonded]])
+    others = np.concatenate([neighbours.second[bonded], neighbours.first[bonded]])
     order = np.argsort(ends, kind="stable")
     ends, others = ends[order], others[order]
     begin = np.flatnonzero(np.diff(ends, prepend=-1)) if len(ends) else ends
@@ -172,10 +177,18 @@ def _fingerprints(block: Block, found: Pairs, contact: Array, molecule: Array) -
         atom = mix(atom ^ heard)
     graph = np.where(molecule, mix(np.add.reduceat(atom, starts[:-1])), np.uint64(0))
     # Smooth at the cutoff, so that rounding cannot move a pair across it.
-    fade = (1 - (found.distance / CUTOFF) ** 2) ** 2
+    fade = (1 - (neighbours.distance / CUTOFF) ** 2) ** 2
     z = numbers.astype(np.float64)
-    one = reduce_pairs(fade * np.sqrt(z[found.first] * z[found.second]), found.counts, 0.0, np.add) / n_atoms
-    two = reduce_pairs(fade * np.exp(-found.distance) * (z[found.first] + z[found.second]), found.counts, 0.0, np.add)
+    one = (
+        reduce_pairs(fade * np.sqrt(z[neighbours.first] * z[neighbours.second]), neighbours.counts, 0.0, np.add)
+        / n_atoms
+    )
+    two = reduce_pairs(
+        fade * np.exp(-neighbours.distance) * (z[neighbours.first] + z[neighbours.second]),
+        neighbours.counts,
+        0.0,
+        np.add,
+    )
     x = block["positions"].astype(np.float64)
     centre = np.add.reduceat(x, starts[:-1]) / n_atoms[:, None]
     spread = np.add.reduceat(((x - np.repeat(centre, n_atoms, axis=0)) ** 2).sum(1) * z, starts[:-1]) / n_atoms

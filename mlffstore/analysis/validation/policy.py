@@ -21,7 +21,7 @@ BUILT_IN = ("default", "production")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check: how bad it is, and its limits with the unit in their names."""
+    """A check: its severity, and its limits with the unit in their names."""
 
     severity: Severity | str
     limits: Mapping[str, float]
@@ -45,13 +45,13 @@ class Policy:
     acceptance: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain types, as in the YAML."""
+        """Return the policy as plain types, as in the YAML."""
         checks = {name: {"severity": rule.severity, **rule.limits} for name, rule in self.checks.items()}
         return {"checks": checks, "acceptance": {name: dict(limits) for name, limits in self.acceptance.items()}}
 
 
 def load_policy(policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Policy:
-    """Return a policy; what it leaves out is as in the default one.
+    """Return a policy. Entries that it leaves out are those of the default policy.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def load_policy(policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | No
     Raises
     ------
     PolicyError
-        With every problem found.
+        If the policy is wrong; the message lists every problem.
     """
     if isinstance(policy, Policy):
         return policy
@@ -97,21 +97,21 @@ def _read(text: str, where: str) -> dict[str, Any]:
     return document
 
 
-def _merged(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Policy:
+def _merged(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> Policy:
     """Return the default policy changed by another; a table `acceptance` replaces the default one as a whole."""
-    problems = [f"{name}: expected checks or acceptance" for name in own if name not in ("checks", "acceptance")]
-    tables = {name: own.get(name) or {} for name in ("checks", "acceptance")}
+    problems = [f"{name}: expected checks or acceptance" for name in given if name not in ("checks", "acceptance")]
+    tables = {name: given.get(name) or {} for name in ("checks", "acceptance")}
     problems += [
         f"{name}: expected a mapping, got {value!r}" for name, value in tables.items() if not isinstance(value, dict)
     ]
     if problems:
         raise PolicyError(problems_message(f"{where}: this policy cannot be used:", problems))
     checks: dict[str, Rule] = {}
-    mine = tables["checks"]
+    given_checks = tables["checks"]
     problems += [f"checks.{name}: no such check; there are {', '.join(default['checks'])}"
-                 for name in mine if name not in default["checks"]]  # fmt: skip
+                 for name in given_checks if name not in default["checks"]]  # fmt: skip
     for name, base in default["checks"].items():
-        change = mine.get(name) or {}
+        change = given_checks.get(name) or {}
         if not isinstance(change, dict):
             problems.append(f"checks.{name}: expected a mapping such as {base}, got {change!r}")
             continue
@@ -128,7 +128,7 @@ def _merged(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> P
             elif not _is_limit(value):
                 problems.append(f"checks.{name}.{limit}: expected a number, got {value!r}")
         checks[name] = Rule(severity, {k: v for k, v in rule.items() if isinstance(v, (int, float))})
-    acceptance = own.get("acceptance", default["acceptance"]) or {}
+    acceptance = given.get("acceptance", default["acceptance"]) or {}
     for name, limits in acceptance.items():
         if name not in QUANTITIES:
             problems.append(f"acceptance.{name}: no such quantity; there are {', '.join(QUANTITIES)}")

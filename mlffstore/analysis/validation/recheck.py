@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch, concatenate
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.data.schema import STRUCTURE
+from mlffstore.data.stencil import STEP, STRAIN, derivative, displaced, strained
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -17,11 +19,6 @@ if TYPE_CHECKING:
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
 
-#: As in `mlffstore.contracts.conformance`: step of the five-point stencil, angstrom, and of a strain.
-_STEP, _STRAIN = 0.01, 0.005
-#: Abramowitz and Stegun, 25.3.6.
-_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
-
 
 def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict[str, Array]:
     """Return the indices of samples whose labels are not those of the teacher, by check.
@@ -30,11 +27,12 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     ----------
     ds : Dataset
     teacher : Teacher
-        Its name is that of the labels.
+        The teacher; its name is the name of the labels.
     policy : Policy
-        `force_gradient`, `teacher_energy` and `teacher_stress` say how many samples and which deviations pass.
+        Its checks `force_gradient`, `teacher_energy` and `teacher_stress` set the number of samples and the deviations that
+        pass.
     seed : int
-        Of the choice of samples and of directions.
+        Seed of the choice of samples and directions.
 
     Notes
     -----
@@ -52,19 +50,19 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     chosen = np.sort(rng.permutation(has)[: int(rule["samples"])])
     part = ds.mlff.isel(chosen).compute()
     batch = SampleBatch(**{name: part[name].values for name in STRUCTURE}).astype("float64")
-    said = teacher.label(batch)
-    ok = said.ok
+    predicted = teacher.label(batch)
+    ok = predicted.ok
     bad: dict[str, Any] = {}
     energy = part["energy"].values[:, t]
     limit = policy.checks["teacher_energy"]["max_eV_per_atom"]
-    bad["teacher_energy"] = chosen[ok & ~(np.abs(said.energy - energy) <= limit * batch.n_atoms)]
+    bad["teacher_energy"] = chosen[ok & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)]
     deviation = np.zeros(len(batch))
     if "forces" in part:
         forces = part["forces"].values[:, t].astype(np.float64)
         if info.conservative:
             deviation = _against_gradient(teacher, batch, forces, rng)
         else:
-            apart = np.add.reduceat(((forces - said.forces) ** 2).sum(axis=1), batch.offsets[:-1])
+            apart = np.add.reduceat(((forces - predicted.forces) ** 2).sum(axis=1), batch.offsets[:-1])
             deviation = np.sqrt(apart / (3 * batch.n_atoms))
         has_forces = np.isfinite(np.add.reduceat(forces.sum(axis=1), batch.offsets[:-1]))
         bad["force_gradient"] = chosen[ok & has_forces & ~(deviation <= rule["max_eV_per_angstrom"])]
@@ -77,35 +75,24 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     return bad
 
 
-def _differences(teacher: Teacher, moved: list[SampleBatch]) -> Array:
-    """Return the derivative of the energies by the step number, from batches at the points of the stencil."""
-    energy = teacher.label(concatenate(moved)).energy.reshape(len(_STENCIL), -1)
-    return np.asarray(np.tensordot([weight for _, weight in _STENCIL], energy, axes=1))
-
-
 def _against_gradient(teacher: Teacher, batch: SampleBatch, forces: Array, rng: np.random.Generator) -> Array:
     direction = rng.normal(size=batch.positions.shape)
-    moved = [_with(batch, batch.positions + k * _STEP * direction, batch.cell) for k, _ in _STENCIL]
-    slope = _differences(teacher, moved) / _STEP
+    slope = derivative(_energies(teacher, displaced(batch, direction)), STEP)
     expected = -np.add.reduceat((forces * direction).sum(axis=1), batch.offsets[:-1])
     length = np.sqrt(np.add.reduceat((direction**2).sum(axis=1), batch.offsets[:-1]))
     return np.asarray(np.abs(slope - expected) / length)
 
 
 def _against_strain(teacher: Teacher, batch: SampleBatch, stress: Array, rng: np.random.Generator) -> Array:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     strain = rng.normal(size=(len(batch), 3, 3))
     strain = 0.5 * (strain + strain.swapaxes(1, 2))
     strain /= np.linalg.norm(strain, axis=(1, 2))[:, None, None]
-    owner = np.repeat(np.arange(len(batch)), batch.n_atoms)
-    moved = []
-    for k, _ in _STENCIL:
-        change = np.eye(3) + k * _STRAIN * strain
-        moved.append(_with(batch, np.einsum("ij,ijk->ik", batch.positions, change[owner]), batch.cell @ change))
-    slope = _differences(teacher, moved) / _STRAIN / np.abs(np.linalg.det(batch.cell))
-    full = stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
-    return np.asarray(np.abs(slope - (full * strain).sum(axis=(1, 2))))
+    slope = derivative(_energies(teacher, strained(batch, strain)), STRAIN) / np.abs(np.linalg.det(batch.cell))
+    return np.asarray(np.abs(slope - (voigt_6_to_full_3x3_stress(stress) * strain).sum(axis=(1, 2))))
 
 
-def _with(batch: SampleBatch, positions: Array, cell: Array) -> SampleBatch:
-    structure: dict[str, Any] = {name: batch.columns[name] for name in STRUCTURE}
-    return SampleBatch(**{**structure, "positions": positions, "cell": cell})
+def _energies(teacher: Teacher, batches: list[SampleBatch]) -> Array:
+    """Return the energies of batches of equal length, labelled together, shape (batches, S)."""
+    return np.asarray(teacher.label(concatenate(batches)).energy.reshape(len(batches), -1))

@@ -1,4 +1,4 @@
-"""`validate` and what it returns."""
+"""`validate` and its result, `Validation`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.analysis.validation.acceptance import Line, table
-from mlffstore.analysis.validation.judge import (
-    DATASET_CHECKS,
-    SAMPLE_CHECKS,
-    Problem,
-    judge_dataset,
-    judge_samples,
-    references,
-    unmeasured,
-)
+from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, DatasetProblem, judge_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
+from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_samples, references
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
+from mlffstore.lazy.sources import as_snapshot
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
     from mlffstore.store.facade import Store
     from mlffstore.store.snapshot import Snapshot
 
-#: Indices of samples that a finding names.
+#: Number of samples whose indices a finding lists.
 _EXAMPLES = 5
 #: Figures of every sample, and of every sample and teacher, with their attributes.
 _OF_SAMPLES = {
@@ -65,7 +59,7 @@ class Finding:
 
 
 class Validation:
-    """The validation of a dataset. Nothing is read before something is asked of it; then everything, once.
+    """The validation of a dataset. The first access to a result reads the whole dataset, once.
 
     Made by `validate`.
     """
@@ -88,7 +82,7 @@ class Validation:
         _ = self._failed
         return self
 
-    # -- what was found ------------------------------------------------------------------------------------------
+    # -- findings ------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def _measured(self) -> Measured:
@@ -108,7 +102,7 @@ class Validation:
         return failed
 
     @functools.cached_property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[DatasetProblem]:
         """What is wrong with the dataset as a whole."""
         return unmeasured(self._measured, self.policy) + judge_dataset(self._measured, self.policy, self._about)
 
@@ -134,7 +128,7 @@ class Validation:
             for check, bad in self._failed.items()
             if bad.any()
         ]
-        return sorted(out, key=lambda found: found.severity != "error")
+        return sorted(out, key=lambda finding: finding.severity != "error")
 
     def failed(self, check: str) -> Array:
         """Return the indices of the samples that fail a check, in the order of the dataset."""
@@ -176,7 +170,7 @@ class Validation:
 
     @functools.cached_property
     def acceptance(self) -> list[Line]:
-        """The acceptance table: quantity, target, value, whether it passes. What was not measured does not."""
+        """The acceptance table: quantity, target, value, and whether it passes. A line without a value does not pass."""
 
         def diversity() -> float:
             from mlffstore.analysis.statistics.diversity import diversity
@@ -194,7 +188,7 @@ class Validation:
 
     @property
     def ok(self) -> bool:
-        """Whether every line of the acceptance table passes and nothing is wrong with the dataset as a whole."""
+        """Whether every line of the acceptance table passes and the dataset as a whole has no error."""
         return all(line.passed for line in self.acceptance) and not any(
             problem.severity == "error" for problem in self.problems
         )
@@ -207,7 +201,7 @@ class Validation:
             "invalid": int(self.invalid.sum()),
             "acceptance": [{k: getattr(line, k) for k in line.__slots__} for line in self.acceptance],
             "problems": [{k: getattr(problem, k) for k in problem.__slots__} for problem in self.problems],
-            "findings": [{k: getattr(found, k) for k in found.__slots__} for found in self.findings],
+            "findings": [{k: getattr(finding, k) for k in finding.__slots__} for finding in self.findings],
             "policy": self.policy.to_json(),
         }
 
@@ -218,8 +212,9 @@ class Validation:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
         lines += [
-            f"{found.severity}: {found.check}: {found.n_samples:,} samples, such as {', '.join(map(str, found.examples))}"
-            for found in self.findings
+            f"{finding.severity}: {finding.check}: {finding.n_samples:,} samples, such as "
+            + ", ".join(map(str, finding.examples))
+            for finding in self.findings
         ]
         return "\n".join(lines)
 
@@ -253,54 +248,48 @@ def validate(
     Parameters
     ----------
     data : Dataset, Snapshot, Store, path or URL
-        A Dataset as the engine ``mlffstore`` opens it, of which nothing but `sample` and `atom` was cut.
+        A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
-        Which checks count how much, their limits, and the acceptance table; see ``docs/explanation/validation.md``.
+        The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
     teacher : Teacher, optional
-        The teacher of the labels: on some samples energy, forces and stress are compared with what it says, by
+        The teacher of the labels. Energy, forces and stress of some samples are compared with those of the teacher, by
         finite differences of its energies.
     nbytes : int, optional
-        Size of the dataset for the line `gigabytes` of the acceptance table; by default that of a store's columns on disk,
-        and unknown of a Dataset.
+        Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
+        disk; the size of a Dataset is not known.
     seed : int, optional
-        Of the choice of these samples.
+        Seed of the choice of these samples.
 
     Returns
     -------
     Validation
-        Nothing is read before something is asked of it. Dask decides where the pass runs.
+        The first access to a result reads the dataset. Dask decides where the pass runs.
 
     Raises
     ------
     PolicyError
         If the policy is wrong.
     DataError
-        If this is no dataset of samples.
+        If the data are not samples.
     MissingDependencyError
         If the acceptance table asks for the diversity and the package `quests` is not installed.
 
     Notes
     -----
-    One pass over the data, in blocks of about 500,000 atoms; what is kept of a sample are some 200 bytes.
+    One pass over the data, in blocks of about 500,000 atoms; about 200 bytes per sample are kept.
     """
-    from mlffstore.store.facade import Store
-    from mlffstore.store.facade import open as open_store
-    from mlffstore.store.snapshot import Snapshot
-
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
         raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
     recorded: dict[str, Mapping[str, Any]] = {}
     if not isinstance(data, xr.Dataset):
-        snapshot = (
-            data if isinstance(data, Snapshot) else (data if isinstance(data, Store) else open_store(data)).snapshot()
-        )
-        recorded = {who: snapshot.teacher_info(who) for who in snapshot.teachers}
+        snapshot = as_snapshot(data)
+        recorded = {name: snapshot.teacher_info(name) for name in snapshot.teachers}
         nbytes, data = snapshot.nbytes if nbytes is None else nbytes, snapshot.to_xarray()
     else:
         recorded = json.loads(data.attrs.get("teachers", "{}"))
     ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
-    about = {who: recorded.get(who, {}) for who in teachers_of(ds)}
+    about = {name: recorded.get(name, {}) for name in teachers_of(ds)}
     return Validation(ds, rules, about, teacher, seed, nbytes)
 
 

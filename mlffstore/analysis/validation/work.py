@@ -1,12 +1,12 @@
 """Energies against the work of forces and stress, from the data alone.
 
-Two structures of one root differ by displacements dx and a strain e. To second order in them, whatever the model,
+Two structures of one root differ by displacements dx and a strain e. To second order in them, for every model,
 
     E2 - E1  =  -(F1 . dx1 + F2 . dx2)/2  +  (V1 s1 : e1 + V2 s2 : e2)/2
 
 (the trapezoid rule along the line between them in fractional coordinates and cell; dx1 and e1 are displacement and strain as
 the first structure measures them, s is the stress, tension positive). One wrong unit or sign, a shuffled force array,
-energies of two samples exchanged: each of them breaks this line, and no teacher has to be at hand.
+energies of two samples exchanged: each of them violates this relation, and no teacher is needed to see it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.ragged import row_indices
+from mlffstore.data.voigt import strain_to_voigt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 #: Angstrom. For displacements up to this the trapezoid rule holds well enough: between strained, rattled crystals of CHGNet
 #: and EMT the error was below `Work.scale`; between frames of molecular dynamics 1 angstrom apart it was twice that.
 MAX_DISPLACEMENT = 0.5
-#: eV an atom, added to the scale by which a deviation is judged: near a minimum the work vanishes.
+#: eV per atom, added to the scale by which a deviation is judged: near a minimum the work vanishes.
 FLOOR = 0.01
-_ORDER = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-#: A slope is judged by pairs in which its work is so much larger than the other, whose own error would hide it.
+#: A slope is judged by pairs in which its work is this many times larger than the other, whose error would hide it.
 DOMINANT = 2.0
 #: Pairs below which there is no slope.
 _FEWEST = 10
@@ -83,10 +83,10 @@ class Work:
         out = np.zeros(n_samples, bool)
         bad = self.ratio > limit
         for t in np.unique(self.teacher):
-            mine = self.teacher == t
-            both = np.concatenate([self.first[mine], self.second[mine]])
+            selected = self.teacher == t
+            both = np.concatenate([self.first[selected], self.second[selected]])
             n = np.bincount(both, minlength=n_samples)
-            wrong = np.bincount(both, np.tile(bad[mine], 2), minlength=n_samples)
+            wrong = np.bincount(both, np.tile(bad[selected], 2), minlength=n_samples)
             out |= (n > 0) & (wrong == n)
         return out
 
@@ -96,9 +96,9 @@ class Work:
         Each from the pairs in which its work is at least `DOMINANT` times the other, weighted by the inverse of their scale;
         ``"force"`` or ``"stress"`` is left out where these are fewer than ten.
         """
-        mine = self.teacher == teacher
-        energy, scale = self.energy[mine], self.scale[mine]
-        works = {"force": self.force_work[mine], "stress": self.stress_work[mine]}
+        selected = self.teacher == teacher
+        energy, scale = self.energy[selected], self.scale[selected]
+        works = {"force": self.force_work[selected], "stress": self.stress_work[selected]}
         out = {}
         for name, other in (("force", "stress"), ("stress", "force")):
             chosen = (np.abs(works[name]) > DOMINANT * np.abs(works[other])) & (np.abs(works[name]) > 0.02 * scale)
@@ -168,7 +168,7 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     shift1, shift2 = (np.einsum("ij,ijk->ik", shift, cell[owner]) for cell in (cell1, cell2))
     with np.errstate(invalid="ignore"):
         far = np.maximum.reduceat(np.abs(shift1).max(axis=1), begin)
-    strain1, strain2 = (_voigt(inverse @ (cell2 - cell1)) for inverse in (inverse1, inverse2))
+    strain1, strain2 = (strain_to_voigt(inverse @ (cell2 - cell1)) for inverse in (inverse1, inverse2))
     strained = np.abs(strain1).max(axis=1)
     usable = same & ~flat & (far <= MAX_DISPLACEMENT) & (strained < 0.4)
     volume1, volume2 = np.abs(np.linalg.det(cell1)), np.abs(np.linalg.det(cell2))
@@ -193,9 +193,3 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
             )
         )  # fmt: skip
     return out
-
-
-def _voigt(full: Array) -> Array:
-    """Return the symmetric part in the order xx yy zz yz xz xy, off-diagonal components twice, shape (P, 6)."""
-    twice = full + full.swapaxes(1, 2)
-    return np.stack([twice[:, a, b] * (0.5 if a == b else 1) for a, b in _ORDER], axis=1)

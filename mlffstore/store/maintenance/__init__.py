@@ -1,1 +1,1 @@
-"""Care of a store: `verify` finds damage, `compaction` merges small segments, `garbage` removes what nobody can reach."""
+"""Maintenance of a store: verify it, compact it, remove garbage, back it up."""

@@ -1,7 +1,7 @@
 """`backup`: a copy of a store that is whole at every moment, also while others append, compact and collect garbage.
 
 The data are copied before the log entries that name them, and entries in order, so that the copy is always the store as of
-some version, and an interrupted backup goes on where it was.
+some version. An interrupted backup is continued by the next one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError, StoreNotFoundError
 from mlffstore.format.codec import digest, shard_name
-from mlffstore.format.log import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
+from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
+from mlffstore.format.metadata import metadata_paths
 from mlffstore.format.root import read_root
-from mlffstore.format.segment import metadata_paths
+from mlffstore.store.arguments import check_new_place
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup did.
+    """The outcome of a backup.
 
     Attributes
     ----------
@@ -61,11 +62,16 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
     StoreExistsError
         If another store is at the target.
     ConflictError
-        If the copy has commits of its own.
+        If the copy has commits that this store does not have.
     CorruptionError
         If a file of the store is damaged: it is not copied.
     """
     root = storage.read("zarr.json")
+    try:
+        read_root(target)
+    except StoreNotFoundError:
+        check_new_place(target, allowed=(LOG_FOLDER, "segments", "layers"))
+        target.make_root()
     known = _known(storage, target)
     counts = _Counts()
     for attempt in range(_TRIES):
@@ -81,7 +87,7 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
             # Versions that needed it may have expired meanwhile; if they did not, the file is missing.
             if attempt == _TRIES - 1 or log.refresh().version == state.version:
                 raise CorruptionError(
-                    f"{error}: the file is missing, though the log promises it; the backup holds what it held before, "
+                    f"{error}: the file is missing, though the log names it; the backup is unchanged, "
                     f"version {known}. Run 'mlffstore verify' and restore the file from a copy"
                 ) from error
     n_entries = 0
@@ -117,9 +123,9 @@ def _known(storage: Storage, target: Storage) -> int:
         raise StoreExistsError(
             f"{target.url}: expected a new place or a backup of {storage.url}, got another store; choose another place"
         )
-    there = {found.path for found in target.list(LOG_FOLDER)}
+    copied = {file.path for file in target.list(LOG_FOLDER)}
     known = -1
-    while entry_path(known + 1) in there:
+    while entry_path(known + 1) in copied:
         known += 1
     return known
 
@@ -127,16 +133,15 @@ def _known(storage: Storage, target: Storage) -> int:
 def _diverged(target: Storage, version: int) -> ConflictError:
     return ConflictError(
         f"{target.url}: version {version} of the backup is not that of the store: the copy was written to, or one of "
-        "the two "
-        "was replaced. Back up to another place"
+        "the two was replaced. Back up to another place"
     )
 
 
 def _copy_segment(storage: Storage, target: Storage, segment: Segment, counts: _Counts) -> None:
     """Copy the files of a segment and its layers that the target lacks, compared with what the log says of them."""
-    for folder, own in segment.metadata.items():
+    for folder, metadata_digest in segment.metadata.items():
         names = [key for key, stored in segment.columns.items() if stored.folder == folder]
-        sizes = {found.path: found.nbytes for found in target.list(folder)}
+        sizes = {file.path: file.nbytes for file in target.list(folder)}
         expected = {f"{folder}/{key}/{shard_name(segment.columns[key].column)}": segment.columns[key] for key in names}
         documents = metadata_paths(folder, names)
         missing = [path for path, stored in expected.items() if sizes.get(path) != stored.nbytes]
@@ -152,14 +157,13 @@ def _copy_segment(storage: Storage, target: Storage, segment: Segment, counts: _
             target.write({path: data})
             counts.n_files, counts.nbytes = counts.n_files + 1, counts.nbytes + len(data)
         texts = {path: storage.read(path) for path in documents}
-        if digest(b"".join(texts.values())) != own:
+        if digest(b"".join(texts.values())) != metadata_digest:
             raise _damaged(storage, folder)
         target.write(texts)
 
 
 def _damaged(storage: Storage, path: str) -> CorruptionError:
     return CorruptionError(
-        f"{storage.url}/{path}: is not what was committed (SHA-256), so it was not copied. Run 'mlffstore verify "
-        "--full' and "
-        "restore it from a copy"
+        f"{storage.url}/{path}: is not what was committed (SHA-256), so it was not copied. Run 'mlffstore verify --full' "
+        "and restore it from a copy"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.batch import concatenate
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import ConflictError, DataError
+from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
 from mlffstore.format.records import segment_document
-from mlffstore.format.segment import ChunkCache, ColumnReader, read_segment, write_segment
+from mlffstore.format.segment import write_segment
+from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Column
     from mlffstore.format.log import Log
     from mlffstore.format.records import Segment
-    from mlffstore.format.state import State
     from mlffstore.storage import Storage
 
 #: Uncompressed size that merged segments come near to: large enough that a hundred gigabytes are a thousand segments, small
@@ -27,18 +28,18 @@ TARGET_NBYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What `compact` did.
+    """The outcome of `compact`.
 
     Attributes
     ----------
     n_before, n_after : int
-        Segments of the store, quarantine included, before and after, by this call's doing.
+        Segments of the store, quarantine included, before this call and after its merges.
     nbytes : int
-        Bytes written.
+        Bytes that were written.
     versions : tuple of int
         The commits, one for each run of segments that was merged.
     n_conflicts : int
-        Runs left alone because somebody else changed them meanwhile. Compact again to merge them.
+        Runs that were left alone because another process changed them meanwhile. Compact again to merge them.
     """
 
     n_before: int
@@ -60,9 +61,9 @@ def compact(
         raise DataError(f"target_nbytes: expected at least 1, got {target_nbytes}")
     with log.guard():
         state = log.refresh()
-        held = [state.segments.copy(), state.quarantine.copy()]
-    runs = [run for segments in held for run in plan(segments, target_nbytes)]
-    n_before = sum(map(len, held))
+        stored = [state.segments.copy(), state.quarantine.copy()]
+    runs = [run for segments in stored for run in plan(segments, target_nbytes)]
+    n_before = sum(map(len, stored))
     n_after, nbytes, versions, n_conflicts = n_before, 0, [], 0
     reader = ColumnReader(storage, ChunkCache(0))
     for done, run in enumerate(runs):
@@ -71,8 +72,9 @@ def compact(
         merged = write_segment(storage, concatenate([read_segment(reader, segment) for segment in run]))
         inputs = [segment.path for segment in run]
         body: dict[str, Any] = {"replacements": [{"inputs": inputs, "outputs": [segment_document(merged)]}]}
+        guard = CommitGuard(segments=run, replaces=True)
         try:
-            version = commit_staged(log, "replace", body, Staged(storage, merged), Unchanged(run))
+            version = commit_staged(log, "replace", body, Staged(storage, merged), guard)
         except ConflictError:
             n_conflicts += 1
             continue
@@ -87,8 +89,8 @@ def compact(
 def plan(segments: Sequence[Segment], target_nbytes: int) -> Iterator[list[Segment]]:
     """Yield the runs of neighbours to merge.
 
-    A segment of half the target or more stays as it is: merging it again and again with what little came after would
-    write it again and again. Neighbours whose user columns contradict each other, as rejected samples may, are not merged.
+    A segment of half the target or more stays as it is, since merging it with the small segments after it would write it
+    again each time. Neighbours whose user columns contradict each other, as those of rejected samples may, are not merged.
     """
     run: list[Segment] = []
     size = 0
@@ -111,24 +113,3 @@ def plan(segments: Sequence[Segment], target_nbytes: int) -> Iterator[list[Segme
 def _contradict(some: Mapping[str, Column], others: Mapping[str, Column]) -> bool:
     """Return whether one name stands for two different user columns."""
     return any(name in some and not some[name].same_kind(column) for name, column in others.items())
-
-
-class Unchanged:
-    """Checks that a run is in the store as it was read: same segments, same neighbours, no new layer."""
-
-    def __init__(self, run: Sequence[Segment]) -> None:
-        self.run = run
-
-    def __call__(self, state: State) -> None:
-        """Raise `ConflictError` if it is not."""
-        paths = [segment.path for segment in self.run]
-        for held in (state.segments, state.quarantine):
-            start = held.find(paths[0])
-            if start is not None:
-                stop = start + len(paths)
-                same = held.paths[start:stop] == paths
-                if same and all(a.metadata == b.metadata for a, b in zip(held[start:stop], self.run, strict=True)):
-                    return
-        raise ConflictError(
-            f"{paths[0]} and its neighbours were relabelled or merged by somebody else meanwhile; compact again"
-        )

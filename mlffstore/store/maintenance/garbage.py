@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
 from mlffstore.format import checkpoint
-from mlffstore.format.log import LOG_FOLDER
+from mlffstore.format.entry import LOG_FOLDER
 from mlffstore.format.segment import marker
 from mlffstore.storage.base import TEMPORARY
 from mlffstore.store.maintenance.lifetimes import Lifetimes
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from mlffstore.format.log import Log
     from mlffstore.format.state import State
-    from mlffstore.storage import Found, Storage
+    from mlffstore.storage import ListedObject, Storage
 
-#: Seconds that a file must be old. A writer that takes longer between its data and its commit is told to write again.
+#: Age in seconds below which a file stays. A writer that takes longer between data and commit has to write again.
 GRACE_SECONDS = 24 * 3600.0
-#: A shorter grace period has to be asked for by an explicit word.
+#: Seconds below which a grace period needs the argument `short_grace`.
 SHORTEST_SECONDS = SURELY_THERE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What `gc` found, and removed unless it was a dry run.
+    """The files that `gc` removes, or would remove.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class Garbage:
     n_files, nbytes : int
         Files in them, and their size.
     n_young : int
-        Files that nothing needs either, but which are younger than the grace period: they may belong to a commit that is
-        being made.
+        Files that are not needed either, but are younger than the grace period: they may belong to a commit that is being
+        made.
     expired : int
         Versions before this one can no longer be read, unless they are tagged.
     """
@@ -61,9 +61,9 @@ class _Heap:
     nbytes: int = 0
     newest: float = 0.0
 
-    def add(self, found: Found) -> None:
-        self.n_files, self.nbytes = self.n_files + 1, self.nbytes + found.nbytes
-        self.newest = max(self.newest, found.modified)
+    def add(self, file: ListedObject) -> None:
+        self.n_files, self.nbytes = self.n_files + 1, self.nbytes + file.nbytes
+        self.newest = max(self.newest, file.modified)
 
 
 def collect(
@@ -75,14 +75,14 @@ def collect(
     short_grace: bool = False,
     expire_before: int | None = None,
 ) -> Garbage:
-    """Remove what nothing needs; see `mlffstore.Store.gc`."""
+    """Remove files that no retained version needs; see `mlffstore.Store.gc`."""
     if not grace >= 0:
         raise DataError(f"grace: expected seconds, 0 or more, got {grace}")
     if 0 < grace < SHORTEST_SECONDS and not (dry_run or short_grace):
         raise DataError(
             f"grace: expected at least {SHORTEST_SECONDS:.0f} s, got {grace:g} s: the data of a writer that takes longer to "
             "commit them would be removed, on an object store unnoticed. Use short_grace=True (--short-grace) if no writer "
-            "takes that long, or grace=0 if nothing writes"
+            "takes that long, or grace=0 if no process writes"
         )
     if expire_before is not None:
         _check_expiry(log.refresh(), expire_before)
@@ -91,10 +91,10 @@ def collect(
     # First the files, then the log: whatever is committed in between is in the log that is read afterwards.
     now = storage.clock()
     heaps: dict[str, _Heap] = {}
-    for found in _candidates(storage):
-        parts = found.path.split("/")
+    for file in _candidates(storage):
+        parts = file.path.split("/")
         whole = parts[0] in ("segments", "layers") and len(parts) > 2
-        heaps.setdefault("/".join(parts[:2]) if whole else found.path, _Heap()).add(found)
+        heaps.setdefault("/".join(parts[:2]) if whole else file.path, _Heap()).add(file)
     needed = _Needed(log, expire_before)
     unneeded = {path: heap for path, heap in heaps.items() if path not in needed}
     old = {path: heap for path, heap in unneeded.items() if heap.newest <= now - grace}
@@ -114,7 +114,7 @@ def collect(
 
 
 class _Needed:
-    """What the retained versions need, as far as the log was read."""
+    """Folders that the retained versions need, as far as the log was read."""
 
     def __init__(self, log: Log, expire_before: int | None) -> None:
         self._log, self._expire_before = log, expire_before
@@ -126,10 +126,10 @@ class _Needed:
         return {folder for segment, _ in needed for folder in segment.metadata}
 
     def update(self) -> None:
-        """Read what was committed since."""
+        """Read the commits since the last call."""
         new = list(self._log.entries(self.state.version + 1))
-        for entry, own, where in new:
-            self._lifetimes.apply(self.state, entry, own, where)
+        for entry, entry_digest, where in new:
+            self._lifetimes.apply(self.state, entry, entry_digest, where)
         if new:
             self._folders = self._find()
 
@@ -138,38 +138,38 @@ class _Needed:
 
 
 def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool:
-    """Remove a folder or file unless it has become young or needed since it was found; return whether it is gone.
+    """Remove a folder or file unless its times were renewed or the log named it meanwhile; return whether it was removed.
 
-    A writer that was slow makes its files young and then names them in the log, so the ages are looked at first and the
-    log afterwards. The marker of a folder goes first: without it no writer names the folder any more.
+    A slow writer renews the times of its files and then names them in the log, so the times are read first and the log
+    afterwards. The marker of a folder is removed first: without it no writer names the folder any more.
     """
     if not path.startswith(("segments/", "layers/")):
         storage.delete([path])
         return True
     files = list(storage.list(path))
-    if any(found.modified > before for found in files):
+    if any(file.modified > before for file in files):
         return False
     needed.update()
     if path in needed:
         return False
     storage.delete([marker(path)])
-    storage.delete([found.path for found in files if found.path != marker(path)])
+    storage.delete([file.path for file in files if file.path != marker(path)])
     return True
 
 
-def _candidates(storage: Storage) -> Iterator[Found]:
+def _candidates(storage: Storage) -> Iterator[ListedObject]:
     """Yield every file that might be garbage: segments, layers, temporary files, old checkpoints."""
     for folder in ("segments", "layers"):
         yield from storage.list(folder)
-    for found in storage.list(LOG_FOLDER):
-        if _is_temporary(found.path):
-            yield found
-    for found in storage.list(checkpoint.FOLDER):
-        if _is_temporary(found.path) or re.fullmatch(r"\d{20}\.json", found.path.rpartition("/")[2]):
-            yield found
-    for found in storage.list_top():
-        if _is_temporary(found.path):
-            yield found
+    for file in storage.list(LOG_FOLDER):
+        if _is_temporary(file.path):
+            yield file
+    for file in storage.list(checkpoint.FOLDER):
+        if _is_temporary(file.path) or re.fullmatch(r"\d{20}\.json", file.path.rpartition("/")[2]):
+            yield file
+    for file in storage.list_top():
+        if _is_temporary(file.path):
+            yield file
 
 
 def _is_temporary(path: str) -> bool:

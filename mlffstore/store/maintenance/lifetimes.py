@@ -1,4 +1,4 @@
-"""From which version to which each segment was part of the store: what the retained versions still need."""
+"""Lifetimes of segments: the versions that contain each of them, and the segments that retained versions still need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.format.log import Entry, Log
+    from mlffstore.format.entry import Entry
+    from mlffstore.format.log import Log
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
 
@@ -37,14 +38,14 @@ class Lifetimes:
     def of(cls, log: Log) -> tuple[Lifetimes, State]:
         """Replay a log; return the lifetimes and the last state."""
         lifetimes, state = cls(), log.fresh()
-        for entry, own, where in log.entries():
-            lifetimes.apply(state, entry, own, where)
+        for entry, entry_digest, where in log.entries():
+            lifetimes.apply(state, entry, entry_digest, where)
         return lifetimes, state
 
-    def apply(self, state: State, entry: Entry, own: str, where: str) -> None:
+    def apply(self, state: State, entry: Entry, entry_digest: str, where: str) -> None:
         """Apply an entry to a state, as `State.apply` does, and note what it changes."""
         before = [*state.segments, *state.quarantine] if entry.operation == "replace" else []
-        state.apply(entry, own, where)  # raises if the entry is not what it should be
+        state.apply(entry, entry_digest, where)  # raises if the entry is not what it should be
         if entry.operation == "append":
             for role in ("segments", "quarantine"):
                 for document in entry.body.get(role, ()):
@@ -63,9 +64,9 @@ class Lifetimes:
         Parameters
         ----------
         state : State
-            Of the last version.
+            State of the last version.
         expired : int, optional
-            As if the versions before this one had expired.
+            Versions before this one count as expired.
         """
         before = state.expired if expired is None else max(expired, state.expired)
         kept = {*state.kept, *(version for version in state.tags.values() if version >= state.expired)}

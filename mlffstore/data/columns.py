@@ -1,0 +1,163 @@
+"""`SampleColumns`: the flat columns of many samples, to be looked at.
+
+This is the part of a batch that everything else in the library reads. Making a batch, choosing from it and converting it
+is `mlffstore.data.batch`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlffstore.data.hashing import content_hash
+from mlffstore.data.labels import Labels, choose_teacher
+from mlffstore.data.schema import STANDARD, Array, Axis, Column
+from mlffstore.errors import TeacherError
+
+if TYPE_CHECKING:
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.vocabulary import Words
+
+
+class SampleColumns:
+    """S samples with A atoms in all, as flat columns. Made by `mlffstore.SampleBatch`."""
+
+    __slots__ = ("columns", "labels", "masks", "offsets", "user", "vocabulary")
+
+    #: Columns by name: structure, root, source and sampler codes, and user columns.
+    columns: dict[str, Array]
+    #: Teacher -> {"energy", "forces", "stress"}, those that it has.
+    labels: dict[str, Labels]
+    #: Descriptions of the user columns.
+    user: dict[str, Column]
+    #: Name of a user column -> where it has a value, shape (rows,), bool. A name is absent when every row has a value,
+    #: and for floating dtypes, where NaN says so. What is masked out reads as 0 in `columns`.
+    masks: dict[str, Array]
+    #: Meanings of the codes in `source` and `sampler`.
+    vocabulary: dict[str, Words]
+    #: Start of each sample in the atom axis, shape (S+1,), int64.
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.columns["n_atoms"])
+
+    @property
+    def n_atoms_total(self) -> int:
+        """Atoms of all samples together."""
+        return int(self.offsets[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        labels = [array for named in self.labels.values() for array in named.values()]
+        return sum(array.nbytes for array in (*labels, *self.columns.values(), *self.masks.values()))
+
+    @property
+    def n_atoms(self) -> Array:
+        """Atoms of each sample, shape (S,), int32."""
+        return self.columns["n_atoms"]
+
+    @property
+    def numbers(self) -> Array:
+        """Atomic numbers, shape (A,), uint8."""
+        return self.columns["numbers"]
+
+    @property
+    def positions(self) -> Array:
+        """Positions, shape (A, 3), angstrom."""
+        return self.columns["positions"]
+
+    @property
+    def cell(self) -> Array:
+        """Cells, shape (S, 3, 3), float64, angstrom, rows are lattice vectors."""
+        return self.columns["cell"]
+
+    @property
+    def pbc(self) -> Array:
+        """Periodicity, shape (S, 3), bool."""
+        return self.columns["pbc"]
+
+    @property
+    def charge(self) -> Array:
+        """Total charges, shape (S,), int16, e."""
+        return self.columns["charge"]
+
+    @property
+    def multiplicity(self) -> Array:
+        """Spin multiplicities, shape (S,), int16."""
+        return self.columns["multiplicity"]
+
+    @property
+    def content_hash(self) -> Array:
+        """Hash of each structure in the present dtype of the positions, shape (S,), uint64."""
+        if "content_hash" in self.columns:
+            return self.columns["content_hash"]
+        return content_hash(
+            self.n_atoms, self.numbers, self.positions, self.cell, self.pbc, self.charge, self.multiplicity
+        )
+
+    @property
+    def root(self) -> Array:
+        """Hash of the seed of each sample, shape (S,), uint64; by default the hash of the sample itself."""
+        if "root" in self.columns:
+            return self.columns["root"]
+        return self.content_hash
+
+    @property
+    def source(self) -> list[str]:
+        """Where each seed came from."""
+        return self.meaning("source")
+
+    @property
+    def sampler(self) -> list[str]:
+        """What made each structure."""
+        return self.meaning("sampler")
+
+    def meaning(self, name: str) -> list[str]:
+        """Return the codes of the column `name` as strings."""
+        words = self.vocabulary[name]
+        return [words[code] for code in self.columns[name].tolist()]
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the teachers with labels here."""
+        return tuple(self.labels)
+
+    def label(self, name: str, teacher: str | None = None) -> Array:
+        """Return one label column.
+
+        Parameters
+        ----------
+        name : {"energy", "forces", "stress"}
+        teacher : str, optional
+            Needed when there are several: energies of different teachers have different zeros and are never mixed.
+
+        Raises
+        ------
+        TeacherError
+            If there are no labels, several teachers and none was chosen, or the chosen one lacks this label.
+        """
+        chosen = choose_teacher(self.teachers, teacher)
+        labels = self.labels[chosen]
+        if name not in labels:
+            raise TeacherError(f"teacher {chosen!r} gave no {name} here; it gave {', '.join(labels) or 'nothing'}")
+        return labels[name]
+
+    @property
+    def energy(self) -> Array:
+        """Energies of the only teacher, shape (S,), float64, eV."""
+        return self.label("energy")
+
+    @property
+    def forces(self) -> Array:
+        """Forces of the only teacher, shape (A, 3), float32, eV/angstrom."""
+        return self.label("forces")
+
+    @property
+    def stress(self) -> Array:
+        """Stresses of the only teacher, shape (S, 6), float32, eV/angstrom^3, tension positive."""
+        return self.label("stress")
+
+    def axis_of(self, name: str) -> Axis:
+        """Return whether a column has one row per sample or one row per atom."""
+        known = self.user.get(name) or STANDARD.get(name)
+        return "sample" if known is None else known.axis

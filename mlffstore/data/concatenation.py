@@ -1,0 +1,93 @@
+"""Joining of batches in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.data.batch import SampleBatch, assemble
+from mlffstore.data.labels import Labels, missing_label
+from mlffstore.data.masks import join_masks, missing_rows
+from mlffstore.data.schema import CODED, LABELS, Array, Column
+from mlffstore.data.vocabulary import merge_codes
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def concatenate(batches: Sequence[SampleBatch]) -> SampleBatch:
+    """Join batches in order. What some of them lack is missing there: labels and user columns are NaN or masked.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to join, or a user column is described differently in two batches.
+    """
+    batches = [batch for batch in batches if len(batch)] or list(batches[:1])
+    if not batches:
+        raise DataError("concatenate: expected at least one batch, got none")
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    user = merge_user_columns([batch.user for batch in batches])
+    rooted = any("root" in batch.columns for batch in batches)
+    hashed = all("content_hash" in batch.columns for batch in batches)
+    names = [name for name in first.columns if name not in ("root", "content_hash", *CODED) and name not in user]
+    columns = {name: np.concatenate([batch.columns[name] for batch in batches]) for name in names}
+    if rooted:
+        columns["root"] = np.concatenate([batch.root for batch in batches])
+    if hashed:
+        columns["content_hash"] = np.concatenate([batch.columns["content_hash"] for batch in batches])
+    vocabulary = {}
+    for name in first.vocabulary:
+        columns[name], vocabulary[name] = merge_codes([(b.columns[name], b.vocabulary[name]) for b in batches])
+    labels = {
+        teacher: _join_labels(batches, teacher)
+        for teacher in dict.fromkeys(teacher for batch in batches for teacher in batch.labels)
+    }
+    masks: dict[str, Array] = {}
+    for name, column in user.items():
+        rows = [len(batch) if column.axis == "sample" else batch.n_atoms_total for batch in batches]
+        columns[name] = np.concatenate(
+            [
+                batch.columns[name] if name in batch.user else missing_rows(column, n)
+                for batch, n in zip(batches, rows, strict=True)
+            ]
+        )
+        parts = [(n, name in batch.user, batch.masks.get(name)) for batch, n in zip(batches, rows, strict=True)]
+        if (mask := join_masks(column, parts)) is not None:
+            masks[name] = mask
+    return assemble(columns, labels, user, vocabulary, masks=masks)
+
+
+def _join_labels(batches: Sequence[SampleBatch], teacher: str) -> Labels:
+    present = {name for batch in batches for name in batch.labels.get(teacher, ())}
+    return {
+        name: np.concatenate(
+            [
+                labels[name]
+                if name in (labels := batch.labels.get(teacher, {}))
+                else missing_label(name, len(batch), batch.n_atoms_total)
+                for batch in batches
+            ]
+        )
+        for name in LABELS
+        if name in present
+    }
+
+
+def merge_user_columns(descriptions: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
+    """Return the user columns of several batches together.
+
+    Raises
+    ------
+    DataError
+        If one name has two dtypes, shapes, axes or units.
+    """
+    merged: dict[str, Column] = {}
+    for columns in descriptions:
+        for name, column in columns.items():
+            merged.setdefault(name, column).require_same_kind(column)
+    return merged

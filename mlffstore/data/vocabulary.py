@@ -1,0 +1,155 @@
+"""Vocabularies: the strings that a column of codes stands for, and codes of one vocabulary as codes of another.
+
+A coded column (`mlffstore.data.schema.CODED`) holds small integers; its vocabulary is the tuple of strings that they
+index. Segments, batches and files each have a vocabulary of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.casting import cast
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mlffstore.data.schema import Array
+
+Words = tuple[str, ...]
+#: The string for an origin that is not known.
+UNKNOWN = "unknown"
+#: Vocabulary of a coded column of which nothing is known.
+UNKNOWN_ONLY: Words = (UNKNOWN,)
+#: Largest vocabulary: the codes are uint16.
+MAX_WORDS = int(np.iinfo(np.uint16).max)
+
+
+def merge_words(vocabularies: Iterable[Sequence[str]]) -> Words:
+    """Return all strings of several vocabularies, each once, in order of first appearance.
+
+    Raises
+    ------
+    DataError
+        If there are more than `MAX_WORDS`.
+
+    Examples
+    --------
+    >>> merge_words([("md", "rattle"), ("relax", "md")])
+    ('md', 'rattle', 'relax')
+    """
+    merged = tuple(dict.fromkeys(word for words in vocabularies for word in words))
+    if len(merged) > MAX_WORDS:
+        raise DataError(f"vocabulary: expected at most {MAX_WORDS} different strings, got {len(merged)}")
+    return merged
+
+
+def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: str = "vocabulary") -> Array:
+    """Return codes of one vocabulary as codes of another.
+
+    Parameters
+    ----------
+    codes : ndarray, shape (rows,), uint16
+        Indices into `words`.
+    words : sequence of str
+        The vocabulary of `codes`.
+    target : sequence of str
+        The vocabulary of the result; it contains every string of `words`.
+    where : str, optional
+        The place of the column, for the error message.
+
+    Returns
+    -------
+    ndarray, shape (rows,), uint16
+        `codes` itself if `target` begins with `words`.
+
+    Raises
+    ------
+    DataError
+        If a code has no string in `words`.
+
+    Examples
+    --------
+    >>> translate(np.array([1, 0, 1], np.uint16), ("md", "rattle"), ("relax", "md", "rattle"))
+    array([2, 1, 2], dtype=uint16)
+    """
+    if len(codes) and int(codes.max()) >= len(words):
+        raise DataError(f"{where}: a code without a meaning; the store is damaged")
+    if tuple(words) == tuple(target[: len(words)]):  # the usual case: the codes stay
+        return codes
+    index = {word: code for code, word in enumerate(target)}
+    return np.array([index[word] for word in words] or [0], np.uint16)[codes]
+
+
+def merge_codes(parts: Sequence[tuple[Array, Sequence[str]]]) -> tuple[Array, Words]:
+    """Join coded columns whose vocabularies differ into one column with one vocabulary, in order of first appearance.
+
+    Parameters
+    ----------
+    parts : sequence of (ndarray, sequence of str)
+        For each part its codes, shape (rows,), uint16, and its vocabulary.
+
+    Returns
+    -------
+    codes : ndarray, shape (all rows,), uint16
+    words : tuple of str
+    """
+    merged = merge_words(dict.fromkeys(tuple(words) for _, words in parts))
+    if all(tuple(words) == merged for _, words in parts):
+        return np.concatenate([codes for codes, _ in parts]), merged
+    return np.concatenate([translate(codes, words, merged) for codes, words in parts]), merged
+
+
+def encode(words: Sequence[str]) -> tuple[Array, Words]:
+    """Return one string per row as codes and their vocabulary, in order of first appearance.
+
+    Examples
+    --------
+    >>> encode(["md", "rattle", "md"])
+    (array([0, 1, 0], dtype=uint16), ('md', 'rattle'))
+    """
+    vocabulary = merge_words([words])
+    index = {word: code for code, word in enumerate(vocabulary)}
+    return np.array([index[word] for word in words], np.uint16), vocabulary
+
+
+def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Array, Words]:
+    """Return a coded column from what a user may give for it.
+
+    Parameters
+    ----------
+    name : str
+        The column, for messages.
+    value : str, sequence of str, or (codes, words)
+        One string for all samples, one string per sample, or codes with their vocabulary.
+    n : int
+        Number of samples.
+    problems : list of str
+        What is wrong is added here; the column is then a placeholder.
+
+    Returns
+    -------
+    codes : ndarray, shape (n,), uint16
+    words : tuple of str
+    """
+    placeholder = np.zeros(n, np.uint16)
+    if isinstance(value, str):
+        return placeholder, (value,)
+    if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], str):
+        codes, words = cast(name, value[0], "uint16", problems), tuple(str(word) for word in value[1])
+        if codes.shape != (n,) or (n and int(codes.max()) >= len(words)):
+            problems.append(f"{name}: expected {n} codes below {len(words)}, got shape {codes.shape}")
+            return placeholder, UNKNOWN_ONLY
+        return codes, words
+    strings = list(value)
+    if len(strings) != n or not all(isinstance(word, str) for word in strings):
+        problems.append(f"{name}: expected one string per sample ({n}), got {len(strings)} entries")
+        return placeholder, UNKNOWN_ONLY
+    return encode(strings) if strings else (placeholder, UNKNOWN_ONLY)
+
+
+def flag_word(text: str) -> str:
+    """Return a string as one word of CF `flag_meanings`, which are separated by blanks."""
+    return "_".join(text.split()) or "_"

@@ -1,0 +1,37 @@
+"""The Zarr metadata documents of segments and layers, with the CF attributes of their columns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data.schema import CODED, Column, is_mask, split_key
+from mlffstore.data.vocabulary import flag_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def metadata_paths(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the paths of the Zarr metadata documents of a folder in the order of their digest."""
+    return [f"{folder}/zarr.json", *(f"{folder}/{name}/zarr.json" for name in names)]
+
+
+def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the CF attributes of a column."""
+    out: dict[str, Any] = {"units": column.unit, "long_name": column.long_name}
+    name, teacher = split_key(column.name)
+    if teacher is not None and not is_mask(column.name):
+        out["teacher"] = teacher
+    if name == "n_atoms":
+        out["sample_dimension"] = "atom"
+    if name in (*CODED, "reason"):
+        words = vocabulary.get(name, ())
+        out |= {"flag_values": list(range(len(words))), "flag_meanings": " ".join(flag_word(w) for w in words)}
+        out["meanings"] = list(words)
+    return out
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a Zarr metadata document as it is written."""
+    return json.dumps(document, indent=1).encode()

@@ -1,0 +1,88 @@
+"""What an exporter must be, and exporters by name. The command line and users call them; plugins implement them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from mlffstore.contracts.registry import load
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mlffstore.store.snapshot import Snapshot
+
+
+class Exporter(Protocol):
+    """A function that writes a snapshot to a file or folder of another layout."""
+
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        path: str | os.PathLike[str],
+        *,
+        teacher: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Path:
+        """Write a snapshot.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        path : path
+            A file there is replaced only when the new one is complete.
+        teacher : str or sequence of str, optional
+            The teacher whose labels are written; needed when there are several.
+        **options
+            Options of the layout.
+
+        Returns
+        -------
+        Path
+            Path of what was written.
+        """
+        ...
+
+
+def get_exporter(name: str) -> Exporter:
+    """Return an exporter by name, such as ``get_exporter("hdf5")``."""
+    return cast("Exporter", load("exporter", name))
+
+
+def export_release(
+    snapshot: Snapshot,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    version: str = "1.0.0",
+    teacher: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the release ``folder/NAME-VERSION/`` of a snapshot: HDF5, card, statistics, verdict and manifest.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    folder : path
+        The folder that holds releases; made if it does not exist.
+    name, version : str
+        Name and version of the release.
+    teacher : str or sequence of str, optional
+        The teacher whose labels are written; needed when there are several. Several teachers become named columns of one
+        file (heads).
+    **options
+        ``counts``, ``policy``, ``allow_failing``, ``shard_nbytes``, ``licence``, ``authors``, ``description``, ``codec``,
+        ``compression_level``, ``rounding``; see `mlffstore_exporters.release.export_release`.
+
+    Returns
+    -------
+    Path
+        Path of the HDF5 file ``folder/NAME-VERSION/NAME-VERSION.h5``, or of the folder if there are several files.
+
+    Raises
+    ------
+    ReleaseError
+        If that version exists, the validation fails, or there are too few samples.
+    """
+    return get_exporter("release")(snapshot, folder, name=name, version=version, teacher=teacher, **options)

@@ -1,0 +1,74 @@
+"""`Commit`: a line of the history of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlffstore.format.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit as `Store.history` shows it.
+
+    Attributes
+    ----------
+    version : int
+        Number of the commit.
+    time : str
+        When it was made, ISO 8601, UTC.
+    operation : {"create", "append", "layer", "replace", "tag", "expire"}
+    key : str or None
+        Idempotency key.
+    n_samples, n_atoms : int
+        Samples that were appended, and their atoms.
+    n_quarantined : int
+        Samples that were put into quarantine.
+    note : str
+        What the operation did, in a few words; empty if the figures say everything.
+    """
+
+    version: int
+    time: str
+    operation: str
+    key: str | None
+    n_samples: int
+    n_atoms: int
+    n_quarantined: int
+    note: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> Commit:
+        """Return the line of a log entry."""
+        return cls(
+            version=entry.version,
+            time=entry.time,
+            operation=entry.operation,
+            key=entry.key,
+            n_samples=_total(entry, "segments", "n_samples"),
+            n_atoms=_total(entry, "segments", "n_atoms"),
+            n_quarantined=_total(entry, "quarantine", "n_samples"),
+            note=_note(entry),
+        )
+
+
+def _total(entry: Entry, role: str, count: str) -> int:
+    return sum(int(segment[count]) for segment in entry.body.get(role, ()))
+
+
+def _note(entry: Entry) -> str:
+    body = entry.body
+    if entry.operation == "tag":
+        return f"{body['tag']} = {body['target']}"
+    if entry.operation == "replace":
+        n_in, n_out = (sum(len(pair[name]) for pair in body["replacements"]) for name in ("inputs", "outputs"))
+        return f"{n_in} segments merged into {n_out}"
+    if entry.operation == "expire":
+        return f"versions before {body['before']} given up"
+    if entry.operation == "layer":
+        return ", ".join(sorted({teacher for layer in body["layers"] for teacher in layer["labelled"]}))
+    if body.get("duplicates_skipped"):
+        return f"{body['duplicates_skipped']} duplicates skipped"
+    return ""

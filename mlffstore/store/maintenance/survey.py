@@ -1,0 +1,198 @@
+"""`Survey`: the check of the root, the log and the checkpoints of a store that may be damaged."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
+from mlffstore.format import checkpoint
+from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
+from mlffstore.format.log import Log
+from mlffstore.format.root import read_root
+from mlffstore.format.state import State
+from mlffstore.storage.base import TEMPORARY
+from mlffstore.store.maintenance.lifetimes import Lifetimes
+from mlffstore.store.maintenance.verification import Problem, without_place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlffstore.storage import Storage
+
+
+class Survey:
+    """Reads the root, the whole log and the checkpoints, and notes what does not fit.
+
+    Parameters
+    ----------
+    storage : Storage
+    full : bool
+        Whether every checkpoint is compared with the log, and not only the newest.
+
+    Attributes
+    ----------
+    problems : list of Problem
+    lifetimes : Lifetimes
+        Which segments the retained versions need, as far as the log could be read.
+    state : State or None
+        The last state that could be read.
+    n_entries, n_files, nbytes : int
+        Log entries, files and bytes that were checked.
+    """
+
+    def __init__(self, storage: Storage, full: bool) -> None:
+        self.storage, self.full = storage, full
+        self.problems: list[Problem] = []
+        self.lifetimes = Lifetimes()
+        self.state: State | None = None
+        self.n_entries = self.n_files = self.nbytes = 0
+
+    def complain(self, path: str, error: object) -> None:
+        """Note a problem. The message does not repeat the place."""
+        self.problems.append(Problem(path, without_place(str(error), self.storage.url, path)))
+
+    def run(self) -> None:
+        """Check everything except the segments."""
+        listed = {file.path: file.nbytes for file in self.storage.list(LOG_FOLDER)}
+        versions = self._versions(listed)
+        root_digest = self._root(bool(versions))
+        first = self._first(versions, root_digest)
+        if first is None:
+            return
+        log = Log(self.storage, State(first.store, "", {}))  # settings play no part in what is where
+        self.state = log.fresh()
+        due = self._checkpoints() if self.full else {}
+        broken = False
+        parent: str | None = None  # digest of the entry before, if that could be read
+        for version in range(versions[-1] + 1):
+            path = entry_path(version)
+            try:
+                read = log.read(version)
+                if read is None:
+                    raise CorruptionError("the entry is missing, though later ones exist; restore it from a copy")
+                entry, entry_digest, where = read
+                if version and broken and parent is not None and entry.parent != parent:
+                    raise CorruptionError("does not follow the entry before it; an entry was replaced or edited")
+                parent = entry_digest
+                if not broken:
+                    self.lifetimes.apply(self.state, entry, entry_digest, where)
+                    if version in due:
+                        self._compare(due.pop(version), version)
+            except (MlffstoreError, OSError) as error:
+                self.complain(path, error)
+                if not broken:
+                    text = f"versions from {version} on cannot be read until {path} is restored from a copy"
+                    self.complain(LOG_FOLDER, text)
+                broken, parent = True, None
+        self.n_entries = len(versions)
+        self._hint(log, versions[-1])
+
+    def _versions(self, listed: Mapping[str, int]) -> list[int]:
+        versions = []
+        for path, nbytes in listed.items():
+            name = path.rpartition("/")[2]
+            if re.fullmatch(r"\d{20}\.json", name):
+                versions.append(int(name[:-5]))
+                self.n_files, self.nbytes = self.n_files + 1, self.nbytes + nbytes
+            elif not name.startswith(TEMPORARY):
+                self.complain(path, "is not a log entry; move it out of the log")
+        return sorted(versions)
+
+    def _root(self, has_log: bool) -> str | None:
+        try:
+            _, root_digest = read_root(self.storage)
+            self.n_files += 1
+            return root_digest
+        except StoreNotFoundError:
+            if not has_log:
+                raise
+            self.complain("zarr.json", "is missing; restore it from a copy")
+        except MlffstoreError as error:
+            if not has_log:
+                raise
+            self.complain("zarr.json", error)
+        return None
+
+    def _first(self, versions: list[int], root_digest: str | None) -> Entry | None:
+        path = entry_path(0)
+        if not versions:
+            self.complain(path, "is missing: the creation was interrupted; call ml.create with the same settings again")
+            return None
+        try:
+            entry = decode_entry(self.storage.read(path, 0, MAX_ENTRY_NBYTES), 0, None, f"{self.storage.url}/{path}")
+        except FileNotFoundError:
+            self.complain(path, "is missing; restore it from a copy")
+            return None
+        except MlffstoreError as error:
+            self.complain(path, error)
+            return None
+        if root_digest is not None and entry.body.get("root") != root_digest:
+            self.complain("zarr.json", "is not the file that was committed (SHA-256); restore it from a copy")
+        return entry
+
+    # -- checkpoints
+
+    def _checkpoints(self) -> dict[int, str]:
+        """Return the checkpoints by version."""
+        out = {}
+        for file in self.storage.list(checkpoint.FOLDER):
+            name = file.path.rpartition("/")[2]
+            self.n_files, self.nbytes = self.n_files + 1, self.nbytes + file.nbytes
+            if re.fullmatch(r"\d{20}\.json", name):
+                out[int(name[:-5])] = file.path
+        return out
+
+    def _compare(self, path: str, version: int) -> None:
+        """Compare a checkpoint with what the log says as of its version."""
+        assert self.state is not None
+        try:
+            kept = self._decode(path, version)
+            for role in ("segments", "quarantine"):
+                saved, replayed = getattr(kept, role), getattr(self.state, role)
+                if saved.paths != replayed.paths or any(a != b for a, b in zip(saved, replayed, strict=True)):
+                    raise CorruptionError("the checkpoint differs from the log; delete it, the log has everything")
+            names = ("parent", "totals", "rejected", "keys", "tags", "teachers", "user", "expired", "kept")
+            wrong = [name for name in names if getattr(kept, name) != getattr(self.state, name)]
+            if wrong:
+                raise CorruptionError(
+                    f"the checkpoint differs from the log ({', '.join(wrong)}); delete it, the log has everything"
+                )
+        except FileNotFoundError:
+            pass  # a writer removes old checkpoints as it goes
+        except (MlffstoreError, OSError) as error:
+            self.complain(path, error)
+
+    def _decode(self, path: str, version: int) -> State:
+        assert self.state is not None
+        empty = State(self.state.store, self.state.precision, self.state.settings)
+        return checkpoint.decode(self.storage.read(path), version, empty, f"{self.storage.url}/{path}")
+
+    def _hint(self, log: Log, last: int) -> None:
+        """Check the newest checkpoint, with which opening the store begins."""
+        try:
+            version = checkpoint.newest(self.storage)
+        except FileNotFoundError:
+            return
+        except MlffstoreError as error:
+            self.complain(checkpoint.HINT, error)
+            return
+        path = checkpoint.path_of(version)
+        try:
+            kept = self._decode(path, version)
+            try:
+                read = log.read(version)
+            except MlffstoreError:  # the problem of the entry is on the list already
+                return
+            if read is None:
+                self.complain(
+                    LOG_FOLDER,
+                    f"the log ends at version {last}, though the checkpoint {path} is of version {version}: entries are "
+                    "missing from its end; restore them from a copy",
+                )
+            elif read[1] != kept.parent:
+                self.complain(path, "does not fit the log; delete it, the log has everything")
+        except FileNotFoundError:
+            self.complain(checkpoint.HINT, f"names {path}, which is missing; it is made again by a later commit")
+        except (MlffstoreError, OSError) as error:
+            self.complain(path, error)

@@ -1,0 +1,160 @@
+"""`OpenedStore`: a store that was opened, and everything that reading it needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mlffstore.errors import DataError, FormatError, ReadOnlyError
+from mlffstore.format.log import Log
+from mlffstore.format.root import read_root
+from mlffstore.format.state import State
+from mlffstore.store.history import Commit
+from mlffstore.store.snapshot import Opener, Snapshot
+
+if TYPE_CHECKING:
+    from mlffstore.storage import Storage
+
+Mode = Literal["r", "a"]
+
+
+class Reopener(Opener, Protocol):
+    """Opens a store again; see `mlffstore.store.opening.StoreOpener`."""
+
+    @property
+    def url(self) -> str:
+        """URL of the store."""
+        ...
+
+    def of(self, uuid: str) -> Reopener:
+        """Return an opener that expects the store of this UUID."""
+        ...
+
+    def __call__(self, mode: Mode = "r") -> Any:
+        """Open the store."""
+        ...
+
+
+class OpenedStore:
+    """A store that was opened, for reading.
+
+    Parameters
+    ----------
+    storage : Storage
+        The place of the store.
+    mode : {"r", "a"}
+        Whether the store was opened for reading, or for appending too.
+    opener : Reopener
+        It opens the store again in another process.
+
+    Raises
+    ------
+    FormatError
+        If the creation of the store was interrupted.
+    """
+
+    def __init__(self, storage: Storage, mode: Mode, opener: Reopener) -> None:
+        self._storage, self.mode = storage, mode
+        attributes = read_root(storage)[0]["attributes"]
+        self.uuid: str = attributes["uuid"]
+        self._opener = opener.of(self.uuid)
+        self.precision: str = attributes["precision"]
+        self.settings: dict[str, Any] = {"splits": attributes["splits"], "split_seed": attributes["split_seed"]}
+        self._log = Log(storage, State(self.uuid, self.precision, self.settings))
+        if self._log.refresh().version < 0:
+            raise FormatError(
+                f"{storage.url}: the creation of this store was interrupted; call ml.create with the same settings again"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (self._opener, (self.mode,))
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._storage.url
+
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` if the store is open for reading."""
+        if self.mode != "a":
+            raise ReadOnlyError(
+                f"{self.url}: opened for reading; open it with ml.open({self._opener.url!r}, mode='a') to write"
+            )
+
+    def snapshot(self, version: int | None = None, *, tag: str | None = None) -> Snapshot:
+        """Return the dataset as of a version or tag, the latest by default.
+
+        Raises
+        ------
+        DataError
+            If there is no such version or tag, or both are given.
+        """
+        with self._log.guard():  # another thread may append through this store
+            state = self._log.refresh()
+            if tag is not None:
+                if version is not None:
+                    raise DataError("snapshot: expected a version or a tag, got both")
+                if tag not in state.tags:
+                    raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
+                version = state.tags[tag]
+            if version is None or version == state.version:
+                return Snapshot(self._storage, state, self._opener)
+            if not 0 <= version <= state.version:
+                raise DataError(f"version: expected 0 to {state.version}, got {version}")
+            if not state.retains(version):
+                raise DataError(
+                    f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"
+                    + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
+                )
+        return Snapshot(self._storage, self._log.at(version), self._opener)
+
+    @property
+    def version(self) -> int:
+        """The latest version."""
+        with self._log.guard():
+            return self._log.refresh().version
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """Tags and the versions that they name."""
+        with self._log.guard():
+            return dict(self._log.refresh().tags)
+
+    def keys(self) -> dict[str, int]:
+        """Return the idempotency keys in the log, each with the version of its commit."""
+        with self._log.guard():
+            return dict(self._log.refresh().keys)
+
+    def __len__(self) -> int:
+        """Return the number of samples of the latest version."""
+        with self._log.guard():
+            return sum(self._log.refresh().segments.n_samples)
+
+    def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
+        """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
+        start = since if last is None else max(since, self.version + 1 - last)
+        return [Commit.of(entry) for entry, _, _ in self._log.entries(start)]
+
+    def provenance(self, *, since: int = 0) -> list[dict[str, Any]]:
+        """Return the provenance of the commits from version `since` on that have one, with their versions, oldest first."""
+        return [
+            {"version": entry.version, "time": entry.time, **notes}
+            for entry, _, _ in self._log.entries(since)
+            if isinstance(notes := entry.body.get("provenance"), dict) and notes
+        ]
+
+    def committed(self, version: int) -> str:
+        """Return when a version was committed, ISO 8601, UTC."""
+        return self._log.entry(version).time
+
+    def __repr__(self) -> str:
+        snap = self.snapshot()
+        teachers = ", ".join(snap.teachers) or "no labels yet"
+        return (
+            f"<Store {self.url}: {len(snap):,} samples, {snap.n_atoms:,} atoms, {len(snap.elements())} elements, "
+            f"{teachers}; version {snap.version}, mode {self.mode!r}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from mlffstore.store.describe import html_table
+
+        return html_table(self)
