@@ -72,7 +72,8 @@ def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, s
     few = len(elements) if show_all else 24
     shown = " ".join(elements[:few]) + (f" and {len(elements) - few} more" if len(elements) > few else "")
     raw = f"; {human_bytes(about['nbytes_raw'])} uncompressed" if about["nbytes"] else ""
-    sizes = f", {about['n_atoms_min']} to {about['n_atoms_max']} per sample" if n else ""
+    least, most = about["n_atoms_min"], about["n_atoms_max"]
+    sizes = f", {least if least == most else f'{least} to {most}'} per sample" if n else ""
     out = [
         ("samples", f"{n:,}"),
         ("atoms", f"{about['atoms']:,}{sizes}"),
