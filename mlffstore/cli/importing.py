@@ -35,28 +35,40 @@ def import_(
         list[str],
         typer.Argument(help="Files to read, then the STORE to append to.", metavar="FILE... STORE", show_default=False),
     ],
-    teacher: Annotated[str, typer.Option("--teacher", "-t", help="Whose labels the files hold.")] = "dft",
+    teacher: Annotated[
+        str, typer.Option("--teacher", "-t", help="Name under which the labels of the files are stored.")
+    ] = "dft",
     format: Annotated[
         str | None, typer.Option("--format", help="Format of the files; from their names by default.")
     ] = None,
     units: Annotated[
         list[str] | None,
-        typer.Option("--units", help="Unit of a column, such as energy=hartree or stress=GPa. Repeat it."),
+        typer.Option(
+            "--units", metavar="COLUMN=UNIT", help="Unit of a column, such as energy=hartree or stress=GPa. Repeat it."
+        ),
     ] = None,
     keys: Annotated[
         list[str] | None,
         typer.Option(
             "--key",
+            metavar="LABEL=NAME",
             help="Where a label, charge or multiplicity is, such as energy=REF_energy. Repeat it; of several names for one "
             "label the first that a sample has counts.",
         ),
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", help="A key to keep as a user column, with its unit: dipole=e*angstrom. Repeat it."),
+        typer.Option(
+            "--column",
+            metavar="NAME=UNIT",
+            help="A key to keep as a user column, with its unit: dipole=e*angstrom. Repeat it.",
+        ),
     ] = None,
     stress_sign: Annotated[
-        str, typer.Option("--stress-sign", help="What a positive stress means in the files: tension or compression.")
+        str,
+        typer.Option(
+            "--stress-sign", metavar="SIGN", help="What a positive stress means in the files: tension or compression."
+        ),
     ] = "tension",
     charge: Annotated[
         int | None, typer.Option("--charge", help="Charge of samples of which the files say nothing.")

@@ -8,6 +8,7 @@ from mlffstore.errors import DataError, FormatError, ReadOnlyError
 from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
+from mlffstore.runtime.words import counted
 from mlffstore.store.history import Commit
 from mlffstore.store.snapshot import Opener, Snapshot
 
@@ -150,7 +151,8 @@ class OpenedStore:
         snap = self.snapshot()
         teachers = ", ".join(snap.teachers) or "no labels yet"
         return (
-            f"<Store {self.url}: {len(snap):,} samples, {snap.n_atoms:,} atoms, {len(snap.elements())} elements, "
+            f"<Store {self.url}: {counted(len(snap), 'sample')}, {counted(snap.n_atoms, 'atom')}, "
+            f"{counted(len(snap.elements()), 'element')}, "
             f"{teachers}; version {snap.version}, mode {self.mode!r}>"
         )
 

@@ -15,6 +15,7 @@ from mlffstore.errors import DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader
 from mlffstore.format.segment_list import SegmentList
 from mlffstore.format.totals import Totals
+from mlffstore.runtime.words import counted
 from mlffstore.store.batches import choose_columns, empty_batch, read_batch
 from mlffstore.store.request import Request
 
@@ -181,7 +182,7 @@ class Snapshot:
 
     def __repr__(self) -> str:
         teachers = ", ".join(self.teachers) or "no labels"
-        sizes = f"{len(self):,} samples, {self.n_atoms:,} atoms"
+        sizes = f"{counted(len(self), 'sample')}, {counted(self.n_atoms, 'atom')}"
         return f"<Snapshot of {self.url} at version {self.version}: {sizes}, {teachers}>"
 
     # -- frames --------------------------------------------------------------------------------------------------
