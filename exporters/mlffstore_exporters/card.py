@@ -278,6 +278,16 @@ def _limits(about: About) -> str:
             lines.append(
                 f"- Forces of `{teacher_name}` are not the gradient of its energy: do not take Hessians or run NVE on them."
             )
+    empty = [split for split in SPLITS if not len(about.splits[split])]
+    if empty:
+        lines.append(
+            f"- {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} EMPTY: too few roots for all splits."
+        )
+    for teacher_name in about.teachers:
+        trained = s["normalisation"].get(teacher_name, {}).get("element_counts", {})
+        lacking = [symbol for symbol in s["elements"] if symbol not in trained]
+        if lacking:
+            lines.append(f"- The split train has no sample with {', '.join(lacking)} that `{teacher_name}` labelled.")
     rare = [symbol for symbol, one in s["elements"].items() if one["samples"] < 10]
     if rare:
         lines.append(f"- Fewer than 10 samples have {', '.join(rare)}.")

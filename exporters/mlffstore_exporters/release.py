@@ -159,6 +159,7 @@ def export_release(
             _gate(target, about.validation, about.validation.ok)
         if older is not None:
             about = replace(about, since=changes(older, Release.of(sorted(temporary.iterdir()))))
+            _check_rises(about)
         _write_documents(temporary, about)
     return target / f"{name}-{version}.h5" if len(shards) == 1 else target
 
@@ -185,6 +186,23 @@ def _check_names(name: str, version: str, target: Path) -> None:
         raise ReleaseError(
             f"{target}: this version is published and is never overwritten; choose the next one "
             "(1.0.1: same samples; 1.1.0: more of them; 2.0.0: other labels or splits)"
+        )
+
+
+def _check_rises(about: About) -> None:
+    """Refuse a version that does not rise as much as what changed since the older release demands."""
+    since = about.since
+    if since is None or since.name != about.name or not re.fullmatch(r"\d+\.\d+\.\d+", since.version):
+        return  # of another dataset, or of a version that promised nothing
+    before, now = (tuple(map(int, re.split("[-+]", text)[0].split("."))) for text in (since.version, about.version))
+    part = {"major": 1, "minor": 2, "patch": 3}[since.bump]
+    if part == 1 and before[0] == 0:
+        part = 2  # https://semver.org: anything may change in versions before 1.0.0
+    if now[:part] <= before[:part]:
+        least = ".".join(map(str, [*before[: part - 1], before[part - 1] + 1, *[0] * (3 - part)]))
+        raise ReleaseError(
+            f"version: expected {least} or later, since these are the changes from {since.name} {since.version}: "
+            f"{'; '.join(since.lines())}; got {about.version}"
         )
 
 

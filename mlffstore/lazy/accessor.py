@@ -104,6 +104,8 @@ class Mlff:
             elif name == "elements":
                 counts = self.composition()
                 for symbol in [wanted] if isinstance(wanted, str) else wanted:
+                    if symbol not in counts["element"].values:
+                        raise DataError(f"sel: elements: expected symbols of elements, such as 'Cu', got {symbol!r}")
                     keep &= np.asarray(counts.sel(element=symbol)) > 0
             elif name == "teacher":
                 ds, has = _labelled_by([wanted] if isinstance(wanted, str) else list(wanted), ds)
@@ -262,6 +264,8 @@ class Mlff:
     def hist(self, name: str | xr.DataArray, bins: int | npt.ArrayLike = 50) -> xr.DataArray:
         """Return the histogram of a variable, NaN left out: counts along ``bin``, whose coordinate is the middle.
 
+        A variable with the dimension ``teacher`` gives one histogram per teacher, over the same bins.
+
         Parameters
         ----------
         name : str or DataArray
@@ -274,13 +278,16 @@ class Mlff:
             edges = np.linspace(low, high if high > low else low + 1, int(np.asarray(bins)) + 1)
         else:
             edges = np.asarray(bins, float)
+        middle = ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": array.attrs.get("units", "1")})
+        if "teacher" in array.dims:
+            parts = [self.hist(array.isel(teacher=t), edges) for t in range(array.sizes["teacher"])]
+            return xr.concat(parts, array["teacher"], coords="minimal", compat="override").transpose("bin", "teacher")
         if array.chunks:
             import dask.array as da
 
             counts: Any = da.histogram(array.data.ravel(), bins=edges)[0]
         else:
             counts = np.histogram(array.values.ravel(), bins=edges)[0]
-        middle = ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": array.attrs.get("units", "1")})
         return xr.DataArray(counts, {"bin": middle}, ("bin",), f"{array.name}_histogram")
 
     @property

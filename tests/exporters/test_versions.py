@@ -1,0 +1,81 @@
+"""Versions rise with what changed; what a release lacks is said on its card and by the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import mlffstore as ml
+from mlffstore.errors import ReleaseError
+from tests.command import cli
+from tests.samples import metal_frames
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "refused", "accepted"),
+    [
+        ("1.0.0", "added", "1.0.1", "1.1.0"),
+        ("1.4.2", "added", "1.4.3", "2.0.0"),
+        ("1.0.0", "nothing", "0.9.0", "1.0.1"),
+        ("1.0.0", "removed", "1.1.0", "2.0.0"),
+        ("0.1.0", "removed", "0.1.1", "0.2.0"),
+    ],
+)
+def test_a_version_must_rise_with_what_changed(tmp_path, first, change, refused, accepted):
+    frames = metal_frames(30)
+    before = {"added": frames[:20], "removed": frames, "nothing": frames}[change]
+    after = {"added": frames, "removed": frames[:20], "nothing": frames}[change]
+    old, new = (ml.create(tmp_path / f"{name}.zarr") for name in ("old", "new"))
+    old.append(before, teacher="emt")
+    new.append(after, teacher="emt")
+    path = ml.export_release(old.snapshot(), tmp_path / "r", name="m", version=first)
+    with pytest.raises(ReleaseError, match=r"^version: expected \d\.\d\.\d or later, since these are the changes"):
+        ml.export_release(new.snapshot(), tmp_path / "r", name="m", version=refused, since=path)
+    assert not (tmp_path / "r" / f"m-{refused}").exists()
+    ml.export_release(new.snapshot(), tmp_path / "r", name="m", version=accepted, since=path)
+    assert (tmp_path / "r" / f"m-{accepted}").exists()
+
+
+def test_the_command_line_names_its_option(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(20), teacher="emt")
+    cli("export", store.url, "--name", "m", "-o", tmp_path)
+    store.append(metal_frames(5, seed=9), teacher="emt")
+    arguments = (
+        "export",
+        store.url,
+        "--name",
+        "m",
+        "-o",
+        tmp_path,
+        "--from-release",
+        tmp_path / "m-1.0.0",
+        "--release",
+    )
+    assert "--release: expected 1.1.0 or later" in cli(*arguments, "1.0.1", code=2).stderr
+    assert "a minor version" in cli(*arguments, "1.1.0").stdout
+
+
+def test_what_is_empty_or_lacking_is_said(tmp_path):
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 0.5, "val": 0.0, "test": 0.5})
+    batch = ml.SampleBatch.from_ase(metal_frames(8), teacher="emt")
+    trains = np.flatnonzero(_codes(tmp_path, np.arange(200, dtype=np.uint64)) == 0).astype(np.uint64)
+    tests = np.flatnonzero(_codes(tmp_path, np.arange(200, dtype=np.uint64)) == 2).astype(np.uint64)
+    copper = np.array(
+        [set(batch.numbers[a:b]) == {29} for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
+    )
+    store.append(batch.with_columns(root=np.where(copper, tests[0], trains[0])))
+    done = cli("export", store.url, "--name", "m", "-o", tmp_path)
+    assert "warning: val is EMPTY" in done.stderr
+    card = (tmp_path / "m-1.0.0" / "README.md").read_text()
+    assert "The split train has no sample with Cu that `emt` labelled." in card
+    assert "val is EMPTY" in card
+    assert json.loads(cli("info", store.url, "--json").stdout)["samples_by_split"]["val"] == 0
+
+
+def _codes(tmp_path, roots):
+    from mlffstore.data.splits import assign
+
+    return assign(roots, {"train": 0.5, "val": 0.0, "test": 0.5}, 0)
