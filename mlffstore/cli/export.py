@@ -24,7 +24,6 @@ from mlffstore.cli.output import (
     say,
 )
 from mlffstore.errors import TeacherError
-from mlffstore.release.exporter import get_exporter
 from mlffstore.runtime.words import counted, nearest
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def export(
     with judged(**_OPTIONS):
         if one_file:
             kind = "hdf5" if layout == "release" else layout
-            get_exporter(kind)
+            ml.get_exporter(kind)
             _refuse(
                 context, _FOLDER if kind == "hdf5" else (*_FOLDER, *_HDF5), f"one file or folder of the layout {kind!r}"
             )
@@ -163,7 +162,7 @@ def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[st
     from mlffstore.release.selection import select
 
     with progress_bar("samples") as progress, _warnings() as notes:
-        path = get_exporter(kind)(snap, output, teacher=teacher, progress=progress, **options)
+        path = ml.get_exporter(kind)(snap, output, teacher=teacher, progress=progress, **options)
     rows = {split: len(index) for split, index in select(snap, (teacher,)).items()}
     entry: dict[str, Any] = {"path": str(path), "teacher": teacher, "bytes": _size(path), **rows, "notes": notes}
     return entry | {"unlabelled": len(snap) - sum(rows.values())}

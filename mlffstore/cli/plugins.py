@@ -239,7 +239,8 @@ def plan(
             "each part"
         )
         if hours:
-            say(f"about {hours:,.1f} hours on one process like this, {total / hours:,.0f} samples per hour")
+            time = f"{hours:,.1f} hours" if hours >= 1 else counted(max(1, round(hours * 60)), "minute")
+            say(f"about {time} on one process like this, {total / hours:,.0f} samples per hour")
     if bad:
         raise typer.Exit(1)
 

@@ -165,8 +165,10 @@ def run_import(
 ) -> ImportReport:
     """Import files with options that are checked; see `import_files`."""
     if not paths or not all(path.is_file() for path in paths):
-        bad = next((str(path) for path in paths if not path.is_file()), "none")
-        raise DataError(f"files: expected one or more files, got {bad}")
+        bad = next((path for path in paths if not path.is_file()), None)
+        if bad is None:
+            raise DataError("files: expected one or more files, got none")
+        raise DataError(f"{bad}: {'expected a file, got a folder' if bad.is_dir() else 'there is no such file'}")
     target = Target(store, dict(create_options or {}))
     target.check_writable()
     with Spool() as spool:
