@@ -122,6 +122,7 @@ def export_release(
     target = Path(folder) / f"{name}-{version}"
     older = None if since is None else Release(since)
     _check_names(name, version, target)
+    licence = _spdx(licence)
     filters_of(codec, compression_level)  # what is wrong is told before a long validation
     steps_of(rounding or {})
     teachers = choose_teachers(snapshot, teacher)
@@ -187,6 +188,21 @@ def _check_names(name: str, version: str, target: Path) -> None:
             f"{target}: this version is published and is never overwritten; choose the next one "
             "(1.0.1: same samples; 1.1.0: more of them; 2.0.0: other labels or splits)"
         )
+
+
+def _spdx(licence: str) -> str:
+    """Return an SPDX expression in its canonical spelling; refuse what is none, for machines read it."""
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    if not licence:
+        return ""
+    try:
+        return str(canonicalize_license_expression(licence))
+    except InvalidLicenseExpression as error:
+        raise ReleaseError(
+            f"licence: expected an SPDX identifier, such as CC-BY-4.0, CC0-1.0 or ODbL-1.0 (https://spdx.org/licenses), or "
+            f"LicenseRef-NAME for a licence of your own, got {licence!r}"
+        ) from error
 
 
 def _check_rises(about: About) -> None:

@@ -173,11 +173,11 @@ def test_command_line(store):
     from tests.command import cli
 
     done = cli("verify", store, "--full")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert "no damage" in done.stdout
     path = next(store.glob("segments/*/numbers/c.0"))
     os.truncate(path, 10)
     done = cli("verify", store, code=1)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert path.relative_to(store).as_posix() in done.stdout
     assert "Traceback" not in done.stderr

@@ -75,6 +75,22 @@ def test_what_is_empty_or_lacking_is_said(tmp_path):
     assert json.loads(cli("info", store.url, "--json").stdout)["samples_by_split"]["val"] == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [("cc-by-4.0", "CC-BY-4.0"), ("MIT OR Apache-2.0", "MIT OR Apache-2.0"), ("LicenseRef-mine", "LicenseRef-mine"),
+     ("CC BY 4.0", None), ("free", None), ("MIT AND", None)],
+)  # fmt: skip
+def test_licences_are_spdx_or_refused(tmp_path, given, written):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(20), teacher="emt")
+    done = cli("export", store.url, "--name", "m", "-o", tmp_path, "--licence", given, code=2 if written is None else 0)
+    if written is None:
+        assert "--licence: expected an SPDX identifier" in done.stderr
+        assert not (tmp_path / "m-1.0.0").exists()
+    else:
+        assert json.loads((tmp_path / "m-1.0.0" / "MANIFEST.json").read_text())["licence"] == written
+
+
 def _codes(tmp_path, roots):
     from mlffstore.data.splits import assign
 
