@@ -34,4 +34,4 @@ def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dic
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
     """Return a Zarr metadata document as it is written."""
-    return json.dumps(document, indent=1).encode()
+    return json.dumps(document, separators=(",", ":")).encode()
