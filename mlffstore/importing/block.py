@@ -159,7 +159,8 @@ class BlockMaker:
         if not sound.any():
             return
         which = np.flatnonzero(sound)
-        for i in which[lacks_hydrogen(batch.take(which), periodic=True)].tolist():
+        part = batch if sound.all() else batch.take(which)
+        for i in which[lacks_hydrogen(part, periodic=True)].tolist():
             atoms = samples[i].record.atoms
             samples[i].problems.append(
                 f"expected every hydrogen, got {atoms.get_chemical_formula()}, whose carbons lack hydrogens; write "

@@ -194,7 +194,10 @@ class LabelReader:
             )
             self._uses = (record.left_out, names, uses)
         account.add_all(uses)
-        return Reading(labels=dict(labels), charge=record.charge)
+        reading = Reading(charge=record.charge)
+        if labels:
+            reading.labels = dict(labels)
+        return reading
 
     # -- labels --------------------------------------------------------------------------------------------------
 

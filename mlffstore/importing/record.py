@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _STRUCTURE = ("numbers", "positions")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each structure, and a frozen one takes twice the time
 class Record:
     """One structure of a file.
 
