@@ -118,8 +118,7 @@ class LabelReader:
             if names and not any(self._met[name] + self.state.met[name] for name in names):
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
-                    "sample, "
-                    "got files in which no sample has it; correct the name, or leave the option out"
+                    "sample, got files in which no sample has it; correct the name, or leave the option out"
                 )
 
     def remarks(self) -> list[str]:

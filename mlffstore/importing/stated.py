@@ -68,8 +68,7 @@ def _unit_problem(column: str, stated: str, given: str | None, interface: Interf
             return None
         return (
             f"the file states the unit {stated!r} of the {column}, which is none of {', '.join(known)}; if it is one "
-            "of them "
-            f"under another name, say so with {wording.option('units', {column: 'UNIT'})}, else convert the values"
+            f"of them under another name, say so with {wording.option('units', {column: 'UNIT'})}, else convert the values"
         )
     if np.isclose(factor(dimension, unit), factor(dimension, given or native), rtol=1e-9):
         return None
