@@ -281,7 +281,7 @@ class _Split:
         """Write what is known at the end; return a digest of all columns."""
         for name in CODED:
             attributes, words = self.datasets[name].dataset.attrs, self.words[name]
-            attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint16)
+            attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint32)
             attributes["flag_meanings"] = " ".join(flag_word(word) for word in words) or "unknown"
             attributes["meanings"] = json.dumps(words)
         for one in self.datasets.values():

@@ -252,7 +252,7 @@ class SampleBatch(SampleColumns):
 
     def with_source(self, source: str, sampler: str) -> SampleBatch:
         """Return the batch with one source and one sampler for all samples."""
-        zeros = np.zeros(len(self), np.uint16)
+        zeros = np.zeros(len(self), np.uint32)
         return self._replace(
             self.columns | {"source": zeros, "sampler": zeros},
             self.labels,

@@ -18,8 +18,8 @@ Array = npt.NDArray[Any]
 Axis = Literal["sample", "atom"]
 Precision = Literal["float32", "float64"]
 
-FORMAT_VERSION = 1
-CONVENTIONS = "CF-1.12 mlffstore-1"
+FORMAT_VERSION = 2
+CONVENTIONS = "CF-1.12 mlffstore-2"
 #: Names of the components along the inner dimensions that have names.
 COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
 #: Sizes of the inner dimensions.
@@ -101,8 +101,8 @@ _STRUCTURE = (
 _IDENTITY = (
     _column("content_hash", "sample", "uint64", "1", "hash of the structure as stored"),
     _column("root", "sample", "uint64", "1", "content hash of the seed that the sample descends from"),
-    _column("source", "sample", "uint16", "1", "where the seed came from"),
-    _column("sampler", "sample", "uint16", "1", "what made the structure from the seed"),
+    _column("source", "sample", "uint32", "1", "where the seed came from"),
+    _column("sampler", "sample", "uint32", "1", "what made the structure from the seed"),
 )
 _LABELS = (
     _column("energy", "sample", "float64", "eV", "total energy"),
@@ -119,7 +119,7 @@ CODED = ("source", "sampler")
 #: How the on-disk names of masks begin.
 MASK = "mask"
 #: The extra column of quarantined samples: why they were rejected.
-REASON = _column("reason", "sample", "uint16", "1", "why the sample was rejected")
+REASON = _column("reason", "sample", "uint32", "1", "why the sample was rejected")
 
 _TEACHER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,63}")
 _USER_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")

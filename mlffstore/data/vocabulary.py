@@ -23,8 +23,8 @@ Words = tuple[str, ...]
 UNKNOWN = "unknown"
 #: Vocabulary of a coded column of which nothing is known.
 UNKNOWN_ONLY: Words = (UNKNOWN,)
-#: Largest vocabulary: the codes are uint16.
-MAX_WORDS = int(np.iinfo(np.uint16).max)
+#: Largest vocabulary. The codes are uint32; the log entry of a commit, which holds the strings, ends long before.
+MAX_WORDS = 1 << 24
 
 
 def merge_words(vocabularies: Iterable[Sequence[str]]) -> Words:
@@ -51,7 +51,7 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
 
     Parameters
     ----------
-    codes : ndarray, shape (rows,), uint16
+    codes : ndarray, shape (rows,), uint32
         Indices into `words`.
     words : sequence of str
         The vocabulary of `codes`.
@@ -62,7 +62,7 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
 
     Returns
     -------
-    ndarray, shape (rows,), uint16
+    ndarray, shape (rows,), uint32
         `codes` itself if `target` begins with `words`.
 
     Raises
@@ -72,15 +72,15 @@ def translate(codes: Array, words: Sequence[str], target: Sequence[str], where: 
 
     Examples
     --------
-    >>> translate(np.array([1, 0, 1], np.uint16), ("md", "rattle"), ("relax", "md", "rattle"))
-    array([2, 1, 2], dtype=uint16)
+    >>> translate(np.array([1, 0, 1], np.uint32), ("md", "rattle"), ("relax", "md", "rattle"))
+    array([2, 1, 2], dtype=uint32)
     """
     if len(codes) and int(codes.max()) >= len(words):
         raise DataError(f"{where}: a code without a meaning; the store is damaged")
     if tuple(words) == tuple(target[: len(words)]):  # the usual case: the codes stay
         return codes
     index = {word: code for code, word in enumerate(target)}
-    return np.array([index[word] for word in words] or [0], np.uint16)[codes]
+    return np.array([index[word] for word in words] or [0], np.uint32)[codes]
 
 
 def merge_codes(parts: Sequence[tuple[Array, Sequence[str]]]) -> tuple[Array, Words]:
@@ -89,11 +89,11 @@ def merge_codes(parts: Sequence[tuple[Array, Sequence[str]]]) -> tuple[Array, Wo
     Parameters
     ----------
     parts : sequence of (ndarray, sequence of str)
-        For each part its codes, shape (rows,), uint16, and its vocabulary.
+        For each part its codes, shape (rows,), uint32, and its vocabulary.
 
     Returns
     -------
-    codes : ndarray, shape (all rows,), uint16
+    codes : ndarray, shape (all rows,), uint32
     words : tuple of str
     """
     merged = merge_words(dict.fromkeys(tuple(words) for _, words in parts))
@@ -108,11 +108,11 @@ def encode(words: Sequence[str]) -> tuple[Array, Words]:
     Examples
     --------
     >>> encode(["md", "rattle", "md"])
-    (array([0, 1, 0], dtype=uint16), ('md', 'rattle'))
+    (array([0, 1, 0], dtype=uint32), ('md', 'rattle'))
     """
     vocabulary = merge_words([words])
     index = {word: code for code, word in enumerate(vocabulary)}
-    return np.array([index[word] for word in words], np.uint16), vocabulary
+    return np.array([index[word] for word in words], np.uint32), vocabulary
 
 
 def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Array, Words]:
@@ -131,14 +131,14 @@ def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Ar
 
     Returns
     -------
-    codes : ndarray, shape (n,), uint16
+    codes : ndarray, shape (n,), uint32
     words : tuple of str
     """
-    placeholder = np.zeros(n, np.uint16)
+    placeholder = np.zeros(n, np.uint32)
     if isinstance(value, str):
         return placeholder, (value,)
     if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], str):
-        codes, words = cast(name, value[0], "uint16", problems), tuple(str(word) for word in value[1])
+        codes, words = cast(name, value[0], "uint32", problems), tuple(str(word) for word in value[1])
         if codes.shape != (n,) or (n and int(codes.max()) >= len(words)):
             problems.append(f"{name}: expected {n} codes below {len(words)}, got shape {codes.shape}")
             return placeholder, UNKNOWN_ONLY

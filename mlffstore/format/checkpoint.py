@@ -18,6 +18,7 @@ from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.format.records import (
     SEGMENT,
     Segment,
+    StoredFile,
     column_document,
     known_column,
     parse_column,
@@ -149,6 +150,8 @@ def _totals_document(totals: Totals) -> dict[str, Any]:
     }
 
 
+#: What a line says of each column; the rest is shared by many segments.
+_OWN = ("chunk", "offset", "nbytes", "digest")
 _TOTALS = ("n_periodic", "n_atoms_min", "n_atoms_max", "nbytes", "nbytes_raw")
 
 
@@ -159,20 +162,20 @@ def _user_document(column: Column) -> dict[str, Any]:
 
 def _line(segment: Segment, *, tables: Tables) -> bytes:
     """Return a segment as a line of JSON: its path, the values of this segment, and the numbers of the shared values."""
-    folders = {folder: i for i, folder in enumerate(segment.metadata)}
+    places = {path: i for i, path in enumerate(segment.files)}
     kinds, values = [], []
     for key, stored in segment.columns.items():
         document = column_document(stored)
-        values.append([document.pop("chunk"), document.pop("nbytes"), document.pop("digest")])
+        values.append([document.pop(name) for name in _OWN])
         document["shape"] = document["shape"][1:]
-        kinds.append([key, folders[stored.folder], document])
+        kinds.append([key, places[stored.file.path], document])
     vocabulary = {name: list(words) for name, words in segment.vocabulary.items()}
     row = [
         segment.path,
         segment.n_samples,
         segment.n_atoms,
         summary_document(segment.summary),
-        list(segment.metadata.items()),
+        [[file.path, file.nbytes, file.digest] for file in segment.files.values()],
         tables.number(kinds),
         values,
         tables.number(vocabulary),
@@ -241,7 +244,7 @@ def _segment_list(text: bytes, sizes: Any, unpack: Any, where: str) -> SegmentLi
     ):
         raise FormatError(f"{where}: expected as many sizes as segments")
     # A line begins with the quoted path of its segment.
-    width = len("segments/") + 32
+    width = len("segments/.zarr.zip") + 32
     paths = [line[2 : 2 + width].decode() for line in lines]
     if not all(SEGMENT.fullmatch(path) for path in paths):
         raise FormatError(f"{where}: expected paths of segments")
@@ -251,13 +254,13 @@ def _segment_list(text: bytes, sizes: Any, unpack: Any, where: str) -> SegmentLi
 def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
     """Return the segment of a line, checked exactly as one of a log entry."""
     try:
-        path, n_samples, n_atoms, summary, metadata, kinds, values, vocabulary = json.loads(line)
+        path, n_samples, n_atoms, summary, files, kinds, values, vocabulary = json.loads(line)
         rows = {"sample": n_samples, "atom": n_atoms}
-        folders: list[dict[str, Any]] = [{} for _ in metadata]
-        for (key, folder, kind), (chunk, nbytes, column_digest) in zip(tables.rows[kinds], values, strict=True):
+        columns: list[dict[str, Any]] = [{} for _ in files]
+        for (key, place, kind), own in zip(tables.rows[kinds], values, strict=True):
             axis = kind["axis"] if "axis" in kind else _axis(key)
-            folders[folder][key] = {
-                **kind, "shape": [rows[axis], *kind["shape"]], "chunk": chunk, "nbytes": nbytes, "digest": column_digest,
+            columns[place][key] = {
+                **kind, "shape": [rows[axis], *kind["shape"]], **dict(zip(_OWN, own, strict=True))
             }  # fmt: skip
         segment = parse_segment(
             {
@@ -265,19 +268,21 @@ def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
                 "n_samples": n_samples,
                 "n_atoms": n_atoms,
                 "summary": summary,
-                "columns": folders[0],
+                "columns": columns[0],
                 "vocabulary": tables.rows[vocabulary],
-                "metadata": metadata[0][1],
+                "nbytes": files[0][1],
+                "digest": files[0][2],
             },
             where,
         )
-        for (folder, metadata_digest), columns in zip(metadata[1:], folders[1:], strict=True):
+        for (layer_path, nbytes, file_digest), of_layer in zip(files[1:], columns[1:], strict=True):
             document = {
-                "path": folder,
+                "path": layer_path,
                 "segment": path,
-                "columns": columns,
+                "columns": of_layer,
                 "labelled": {},
-                "metadata": metadata_digest,
+                "nbytes": nbytes,
+                "digest": file_digest,
             }
             layer, below = parse_layer(document, lambda _, below=segment: below, where)  # type: ignore[misc]
             segment = layer.over(below)
@@ -307,6 +312,6 @@ def _parse_user(name: str, value: dict[str, Any]) -> Column:
     """Return a user column through the same check as one of a log entry."""
     document = {
         "shape": [1, *value["shape"]], "dtype": value["dtype"], "axis": value["axis"], "unit": value["unit"],
-        "long_name": value["long_name"], "chunk": 1, "nbytes": 0, "digest": "0" * 32,
+        "long_name": value["long_name"], "chunk": 1, "offset": 0, "nbytes": 0, "digest": "0" * 32,
     }  # fmt: skip
-    return parse_column(name, document, "segments", 1, 1, "checkpoint").column
+    return parse_column(name, document, StoredFile("segments", 1, ""), 1, 1, "checkpoint").column

@@ -1,9 +1,10 @@
-"""One column of a segment to and from one Zarr v3 shard.
+"""One column of a segment to and from the bytes of a Zarr v3 array that has one chunk, or one shard.
 
-The shard holds the inner chunks one after another, each compressed by Blosc (zstd after a byte shuffle) and followed
-by its CRC-32C, then the index of (offset, length) pairs, followed by its own CRC-32C. This is the `sharding_indexed`
-codec of the Zarr v3 specification with `bytes`, `blosc` and `crc32c` inside, so any Zarr v3 reader opens it. It is
-written here because a whole column is encoded in one go, in threads, without an event loop that a fork would break.
+A chunk is compressed by Blosc (zstd after a byte shuffle) and followed by its CRC-32C: the codecs `bytes`, `blosc` and
+`crc32c` of the Zarr v3 specification. A column of more than one chunk is a shard: the chunks one after another, then the
+index of (offset, length) pairs, followed by its own CRC-32C, which is the codec `sharding_indexed`. Any Zarr v3 reader opens
+both. It is written here because a whole column is encoded in one go, in threads, without an event loop that a fork would
+break.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LEVEL = 1
 #: (32 KiB at level 1) make positions 5 % and forces 9 % larger, and take two to four times as long to write and to read.
 BLOCK_NBYTES = CHUNK_NBYTES
 _ABSENT = (1 << 64) - 1
+_BLOSC_HEADER = 16
 
 
 def crc32c(data: bytes | memoryview) -> int:
@@ -43,13 +45,18 @@ def extend_crc32c(value: int, array: Array) -> int:
     return int(google_crc32c.extend(value, array))
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """Return the first 128 bits of the SHA-256 of a file, in hexadecimal.
 
     The log keeps this of every shard. A CRC of the whole file would not do: chunks end with their own CRC, and the CRC of
     anything followed by its CRC is a constant, so that two shards with chunks of equal length could not be told apart.
     """
-    return hashlib.sha256(data).hexdigest()[:32]
+    return short(hashlib.sha256(data))
+
+
+def short(sha256: hashlib._Hash) -> str:
+    """Return the first 128 bits of a SHA-256 in hexadecimal."""
+    return sha256.hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,8 @@ class Layout:
 
     @property
     def index_nbytes(self) -> int:
-        """Bytes of the index at the end of the shard, with its checksum."""
-        return 16 * self.n_chunks + 4
+        """Bytes of the index at the end of the shard, with its checksum; none if there is only one chunk."""
+        return 16 * self.n_chunks + 4 if self.n_chunks > 1 else 0
 
 
 def fill_value(column: Column) -> Any:
@@ -95,14 +102,16 @@ def encode_chunk(column: Column, layout: Layout, array: Array, i: int) -> bytes:
 
 
 def join_chunks(chunks: list[bytes]) -> bytes:
-    """Return the shard: the chunks and their index."""
+    """Return the shard, the chunks and their index, or the only chunk."""
+    if len(chunks) == 1:
+        return chunks[0]
     sizes = np.array([len(chunk) for chunk in chunks], dtype="<u8")
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype("<u8")
     index = np.stack([starts, sizes], axis=1).astype("<u8").tobytes()
     return b"".join([*chunks, index, struct.pack("<I", crc32c(index))])
 
 
-def parse_index(data: bytes, layout: Layout, shard_nbytes: int, where: str) -> list[tuple[int, int]]:
+def parse_index(data: bytes | memoryview, layout: Layout, shard_nbytes: int, where: str) -> list[tuple[int, int]]:
     """Return (offset, length) of every inner chunk from the bytes of the index.
 
     Raises
@@ -110,7 +119,9 @@ def parse_index(data: bytes, layout: Layout, shard_nbytes: int, where: str) -> l
     CorruptionError
         If the checksum is wrong, a chunk is missing, or a chunk lies outside the shard.
     """
-    body, stored = data[:-4], data[-4:]
+    if layout.n_chunks == 1:
+        return [(0, shard_nbytes)]
+    body, stored = data[:-4], bytes(data[-4:])
     if len(data) != layout.index_nbytes or struct.pack("<I", crc32c(body)) != stored:
         raise CorruptionError(
             f"{where}: the shard index is damaged; run 'mlffstore verify --full' and restore the file"
@@ -118,7 +129,7 @@ def parse_index(data: bytes, layout: Layout, shard_nbytes: int, where: str) -> l
     pairs = [(int(a), int(n)) for a, n in np.frombuffer(body, "<u8").reshape(-1, 2)]
     limit = shard_nbytes - layout.index_nbytes
     for i, (start, size) in enumerate(pairs):
-        if start == _ABSENT or start + size > limit or size < 20:  # Blosc header 16, checksum 4
+        if start == _ABSENT or start + size > limit or size < _BLOSC_HEADER + 4:  # with its checksum
             raise CorruptionError(f"{where}: chunk {i} of {len(pairs)} is missing from the shard; restore the file")
     return pairs
 
@@ -132,16 +143,46 @@ def decode_chunk(data: bytes | memoryview, column: Column, layout: Layout, where
         If the checksum or the decompressed size is wrong.
     """
     body = bytes(data[:-4])
-    if struct.pack("<I", crc32c(body)) != bytes(data[-4:]):
+    if len(data) < _BLOSC_HEADER + 4 or struct.pack("<I", crc32c(body)) != bytes(data[-4:]):
         raise CorruptionError(
             f"{where}: a chunk fails its checksum; run 'mlffstore verify --full' and restore the file"
         )
     out = np.empty((layout.chunk, *column.shape), column.dtype)
-    # The Blosc header is trusted only after its checksum, and only if its size is the one the log promises.
-    if struct.unpack_from("<I", body, 4)[0] != out.nbytes:
-        raise CorruptionError(f"{where}: expected {out.nbytes} bytes in a chunk, got another size; restore the file")
-    blosc.decompress(body, out.reshape(-1).view(np.uint8))
+    _check_blosc(body, out.nbytes, where)
+    try:
+        blosc.decompress(body, out.reshape(-1).view(np.uint8))
+    except (RuntimeError, ValueError) as error:
+        raise CorruptionError(f"{where}: a chunk cannot be decompressed ({error}); restore the file") from error
     return out
+
+
+def _check_blosc(body: bytes, nbytes: int, where: str) -> None:
+    """Raise unless the header of a Blosc buffer agrees with what is there and with the size that the log promises.
+
+    The library trusts the compressed size in the header: a larger one would make it read memory behind the buffer. A
+    checksum does not help, since whoever made the file made that too. The layout is described in README_CHUNK_FORMAT.rst of
+    c-blosc 1.
+    """
+    version, _, flags, typesize, n_raw, block, n_stored = struct.unpack_from("<BBBBIII", body)
+    copied = bool(flags & 2)
+    n_blocks = -(-n_raw // block) if block else 0
+    if (
+        version != 2
+        or n_raw != nbytes
+        or n_stored != len(body)
+        or not typesize
+        or (copied and n_stored != n_raw + _BLOSC_HEADER)
+        or (n_raw and not 0 < block <= max(n_raw, BLOCK_NBYTES))
+        or (not copied and _BLOSC_HEADER + 4 * n_blocks > n_stored)
+    ):
+        raise CorruptionError(
+            f"{where}: expected a Blosc chunk of {len(body)} bytes for {nbytes}, got a header that says {n_stored} for "
+            f"{n_raw}; the file is damaged or was made to do harm, restore it from a copy"
+        )
+    if not copied and n_blocks:
+        starts = struct.unpack_from(f"<{n_blocks}I", body, _BLOSC_HEADER)
+        if not all(_BLOSC_HEADER + 4 * n_blocks <= start <= n_stored - 4 for start in starts):
+            raise CorruptionError(f"{where}: a block of a chunk lies outside of it; restore the file from a copy")
 
 
 def array_metadata(column: Column, layout: Layout, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +200,15 @@ def array_metadata(column: Column, layout: Layout, attributes: dict[str, Any]) -
         },
     }
     kind = np.dtype(column.dtype).kind
+    codecs: list[dict[str, Any]] = [little, blosc_codec, {"name": "crc32c"}]
+    if layout.n_chunks > 1:
+        configuration = {
+            "chunk_shape": [layout.chunk, *column.shape],
+            "codecs": codecs,
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": configuration}]
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -168,25 +218,14 @@ def array_metadata(column: Column, layout: Layout, attributes: dict[str, Any]) -
             "name": "regular",
             "configuration": {"chunk_shape": [layout.chunk * layout.n_chunks, *column.shape]},
         },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "chunk_key_encoding": {"name": "default"},
         "fill_value": "NaN" if kind == "f" else False if kind == "b" else 0,
-        "codecs": [
-            {
-                "name": "sharding_indexed",
-                "configuration": {
-                    "chunk_shape": [layout.chunk, *column.shape],
-                    "codecs": [little, blosc_codec, {"name": "crc32c"}],
-                    "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-                    "index_location": "end",
-                },
-            }
-        ],
+        "codecs": codecs,
         "attributes": attributes,
         "dimension_names": list(column.dims),
-        "storage_transformers": [],
     }
 
 
 def shard_name(column: Column) -> str:
-    """Return the file name of the only shard, ``c.0`` with one more ``.0`` for each inner dimension."""
-    return "c" + ".0" * (1 + len(column.shape))
+    """Return the name of the only shard, ``c/0`` with one more ``/0`` for each inner dimension."""
+    return "c" + "/0" * (1 + len(column.shape))

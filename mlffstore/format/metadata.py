@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.schema import CODED, Column, is_mask, split_key
+from mlffstore.data.schema import CODED, CONVENTIONS, Column, is_mask, split_key
 from mlffstore.data.vocabulary import flag_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-
-def metadata_paths(folder: str, names: Iterable[str]) -> list[str]:
-    """Return the paths of the Zarr metadata documents of a folder in the order of their digest."""
-    return [f"{folder}/zarr.json", *(f"{folder}/{name}/zarr.json" for name in names)]
+#: Metadata document of the group.
+GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {"Conventions": CONVENTIONS}}
 
 
 def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
@@ -27,8 +25,10 @@ def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dic
         out["sample_dimension"] = "atom"
     if name in (*CODED, "reason"):
         words = vocabulary.get(name, ())
-        out |= {"flag_values": list(range(len(words))), "flag_meanings": " ".join(flag_word(w) for w in words)}
-        out["meanings"] = list(words)
+        flags = [flag_word(word) for word in words]
+        out |= {"flag_values": list(range(len(words))), "flag_meanings": " ".join(flags)}
+        if flags != list(words):
+            out["meanings"] = list(words)
     return out
 
 

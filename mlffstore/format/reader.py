@@ -11,7 +11,7 @@ import numpy as np
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.schema import Array, is_mask, split_key
 from mlffstore.errors import CorruptionError
-from mlffstore.format.codec import Layout, decode_chunk, digest, parse_index, shard_name
+from mlffstore.format.codec import Layout, decode_chunk, digest, parse_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 #: Decoded chunks kept in memory for small reads, bytes.
 CACHE_NBYTES = 256 << 20
+#: Files up to this size are read whole when one column is asked for, since the others mostly are too: on a disk, and where
+#: each read is a request over a network.
+SMALL_NBYTES, SMALL_REMOTE_NBYTES = 64 << 10, 1 << 20
+#: Small files kept in memory.
+_SMALL_FILES = 16
 
 
 class ChunkCache:
@@ -57,7 +62,7 @@ class ChunkCache:
 
 
 class ColumnReader:
-    """Reads rows of the columns of segments.
+    """Reads rows of the columns of segments. Nothing is returned that a checksum does not cover.
 
     Parameters
     ----------
@@ -67,12 +72,26 @@ class ColumnReader:
 
     def __init__(self, storage: Storage, cache: ChunkCache) -> None:
         self.storage, self.cache = storage, cache
+        self._small_nbytes = SMALL_REMOTE_NBYTES if storage.remote else SMALL_NBYTES
+        #: Files that were read whole, by path, the last ones.
+        self._small: dict[str, bytes] = {}
 
-    def _shard_path(self, stored: StoredColumn) -> str:
-        return f"{stored.folder}/{stored.column.name}/{shard_name(stored.column)}"
+    def _read(self, stored: StoredColumn, start: int, nbytes: int) -> bytes | memoryview:
+        """Return bytes of the shard of a column; `start` counts from its beginning."""
+        file = stored.file
+        start += stored.offset
+        if file.nbytes > self._small_nbytes:
+            return self._read_file(file.path, start, nbytes)
+        data = self._small.get(file.path)
+        if data is None:
+            data = self._read_file(file.path, 0, file.nbytes)
+            self._small[file.path] = data
+            if len(self._small) > _SMALL_FILES:
+                with contextlib.suppress(KeyError, StopIteration, RuntimeError):  # another thread may do the same
+                    del self._small[next(iter(self._small))]
+        return memoryview(data)[start : start + nbytes]
 
-    def _read(self, stored: StoredColumn, start: int, nbytes: int) -> bytes:
-        path = self._shard_path(stored)
+    def _read_file(self, path: str, start: int, nbytes: int) -> bytes:
         try:
             data = self.storage.read(path, start, nbytes)
         except FileNotFoundError as error:
@@ -88,17 +107,15 @@ class ColumnReader:
     def chunks(self, stored: StoredColumn, wanted: list[int]) -> list[Array]:
         """Return some inner chunks of a column, decoded and checked."""
         layout = Layout(stored.rows, stored.chunk)
-        where = f"{self.storage.url}/{self._shard_path(stored)}"
-        arrays = {i: self.cache.get((stored.folder, stored.column.name, i)) for i in wanted}
+        where = f"{self.storage.url}/{stored.file.path}/{stored.column.name}"
+        arrays = {i: self.cache.get((stored.file.path, stored.column.name, i)) for i in wanted}
         missing = [i for i, array in arrays.items() if array is None]
         if missing:
             if 2 * len(missing) >= layout.n_chunks:
                 # Most of the shard: one read, checked against the log, which also finds exchanged files.
                 data = self._read(stored, 0, stored.nbytes)
-                if self.storage.size(self._shard_path(stored)) != stored.nbytes or digest(data) != stored.digest:
-                    raise CorruptionError(
-                        f"{where}: is not the file that was committed (SHA-256); restore it from a copy"
-                    )
+                if digest(data) != stored.digest:
+                    raise CorruptionError(f"{where}: is not what was committed (SHA-256); restore the file from a copy")
                 index = data[-layout.index_nbytes :]
                 pairs = parse_index(index, layout, stored.nbytes, where)
                 pieces = [memoryview(data)[pairs[i][0] : pairs[i][0] + pairs[i][1]] for i in missing]
@@ -112,7 +129,7 @@ class ColumnReader:
         for i in wanted:
             array = arrays[i]
             assert array is not None
-            self.cache.put((stored.folder, stored.column.name, i), array)
+            self.cache.put((stored.file.path, stored.column.name, i), array)
             out.append(array)
         return out
 

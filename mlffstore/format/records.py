@@ -25,6 +25,7 @@ from mlffstore.data.schema import (
     mask_column,
     split_key,
 )
+from mlffstore.data.vocabulary import MAX_WORDS
 from mlffstore.errors import FormatError
 from mlffstore.format.fields import MAX_COUNT, Fields
 
@@ -32,18 +33,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
-SEGMENT = re.compile(r"segments/[0-9a-f]{32}")
-LAYER = re.compile(r"layers/[0-9a-f]{32}")
+SEGMENT = re.compile(r"segments/[0-9a-f]{32}\.zarr\.zip")
+LAYER = re.compile(r"layers/[0-9a-f]{32}\.zarr\.zip")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """The file of a segment or layer."""
+
+    path: str
+    nbytes: int
+    digest: str
+    """Digest of all bytes that belong to no column; with the digests of the columns this covers the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
-    """Where one column of a segment is stored, and the size and digest of its file."""
+    """Where one column of a segment or layer is stored: the file, the place of its shard there, size and digest of that."""
 
-    folder: str
+    file: StoredFile
     column: Column
     rows: int
     chunk: int
+    offset: int
     nbytes: int
     digest: str
 
@@ -69,7 +81,7 @@ class Layer:
     path: str
     segment: str
     columns: Mapping[str, StoredColumn]
-    metadata: str
+    file: StoredFile
     labelled: Mapping[str, int]
     """Teacher of this layer -> samples of the segment with any label of that teacher, here or below."""
 
@@ -80,7 +92,7 @@ class Layer:
             segment,
             columns={**segment.columns, **self.columns},
             summary=replace(segment.summary, labelled=counts),
-            metadata={**segment.metadata, self.path: self.metadata},
+            files={**segment.files, self.path: self.file},
         )
 
 
@@ -94,12 +106,12 @@ class Segment:
     summary: Summary
     columns: Mapping[str, StoredColumn]
     vocabulary: Mapping[str, tuple[str, ...]]
-    metadata: Mapping[str, str]
-    """Folder of the segment, and of each layer over it -> digest of the Zarr metadata documents there."""
+    files: Mapping[str, StoredFile]
+    """Path of the file of the segment, and of that of each layer over it -> what the log says of the file."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the columns on disk."""
+        """Bytes of the columns on disk, without the metadata in the same files."""
         return sum(stored.nbytes for stored in self.columns.values())
 
     @property
@@ -135,6 +147,7 @@ def column_document(stored: StoredColumn) -> dict[str, Any]:
         "shape": [stored.rows, *column.shape],
         "dtype": column.dtype,
         "chunk": stored.chunk,
+        "offset": stored.offset,
         "nbytes": stored.nbytes,
         "digest": stored.digest,
     }
@@ -143,9 +156,9 @@ def column_document(stored: StoredColumn) -> dict[str, Any]:
     return document
 
 
-def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
-    """Check and return a column of a segment or layer that lies in `folder`."""
-    where = f"{where}: {folder}/{key}"
+def parse_column(key: str, value: Any, file: StoredFile, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
+    """Check and return a column of a segment or layer that lies in `file`."""
+    where = f"{where}: {file.path}/{key}"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9][A-Za-z0-9_+.-]{0,63})?", key):
         raise FormatError(f"{where}: not a column name; the store is damaged")
     fields = Fields(value, where)
@@ -174,21 +187,23 @@ def parse_column(key: str, value: Any, folder: str, n_samples: int, n_atoms: int
         raise FormatError(f"{where}: expected shape {[rows, *column.shape]}, got {shape}; the store is damaged")
     if column.name != key:
         column = replace(column, name=key)
+    nbytes = fields.integer("nbytes", 0, file.nbytes)
     return StoredColumn(
-        folder=folder,
+        file=file,
         column=column,
         rows=rows,
         chunk=fields.integer("chunk", 1, max(rows, 1)),
-        nbytes=fields.integer("nbytes"),
+        offset=fields.integer("offset", 0, file.nbytes - nbytes),
+        nbytes=nbytes,
         digest=fields.text("digest", DIGEST),
     )
 
 
-def _parse_columns(fields: Fields, path: str, n_samples: int, n_atoms: int) -> dict[str, StoredColumn]:
+def _parse_columns(fields: Fields, file: StoredFile, n_samples: int, n_atoms: int) -> dict[str, StoredColumn]:
     """Check and return the columns of a segment or layer."""
     where = fields.where
     columns = {
-        key: parse_column(key, column, path, n_samples, n_atoms, where)
+        key: parse_column(key, column, file, n_samples, n_atoms, where)
         for key, column in fields.mapping("columns").items()
     }
     for key in columns:
@@ -200,7 +215,7 @@ def _parse_columns(fields: Fields, path: str, n_samples: int, n_atoms: int) -> d
                 or masked.rows != columns[key].rows
                 or np.dtype(masked.column.dtype).kind == "f"
             ):
-                raise FormatError(f"{where}: {path}/{key}: a mask without its column; the store is damaged")
+                raise FormatError(f"{where}: {file.path}/{key}: a mask without its column; the store is damaged")
     return columns
 
 
@@ -213,8 +228,18 @@ def segment_document(segment: Segment) -> dict[str, Any]:
         "summary": summary_document(segment.summary),
         "columns": {key: column_document(stored) for key, stored in segment.columns.items()},
         "vocabulary": {name: list(words) for name, words in segment.vocabulary.items()},
-        "metadata": segment.metadata[segment.path],
+        **file_document(segment.files[segment.path]),
     }
+
+
+def file_document(file: StoredFile) -> dict[str, Any]:
+    """Return what the log says of the file of a segment or layer."""
+    return {"nbytes": file.nbytes, "digest": file.digest}
+
+
+def parse_file(fields: Fields, path: str) -> StoredFile:
+    """Check and return what the log says of a file."""
+    return StoredFile(path, fields.integer("nbytes", 1), fields.text("digest", DIGEST))
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:
@@ -233,17 +258,17 @@ def parse_segment(value: Any, where: str) -> Segment:
     fields = Fields(value, where)
     path = fields.text("path", SEGMENT)
     n_samples, n_atoms = fields.integer("n_samples", 1), fields.integer("n_atoms", 1)
-    columns = _parse_columns(fields, path, n_samples, n_atoms)
+    file = parse_file(fields, path)
+    columns = _parse_columns(fields, file, n_samples, n_atoms)
     absent = set(STANDARD) - set(columns)
     if absent or n_atoms < n_samples:
         raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
     vocabulary = {}
     for name, words in fields.mapping("vocabulary").items():
-        if not isinstance(words, list) or len(words) > 65536 or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list) or len(words) > MAX_WORDS or not all(isinstance(word, str) for word in words):
             raise FormatError(f"{where}: vocabulary of {name!r}: expected strings; the store is damaged")
         vocabulary[name] = tuple(words)
-    metadata = {path: fields.text("metadata", DIGEST)}
-    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, metadata)
+    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, {path: file})
 
 
 def _parse_summary(fields: Fields) -> Summary:
@@ -273,7 +298,7 @@ def layer_document(layer: Layer) -> dict[str, Any]:
         "path": layer.path,
         "columns": {key: column_document(stored) for key, stored in layer.columns.items()},
         "labelled": dict(layer.labelled),
-        "metadata": layer.metadata,
+        **file_document(layer.file),
     }
 
 
@@ -284,8 +309,9 @@ def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: st
     segment = segments(target)
     if segment is None:
         raise FormatError(f"{where}: a layer over {target}, which is not in this version; the store is damaged")
-    columns = _parse_columns(fields, path, segment.n_samples, segment.n_atoms)
+    file = parse_file(fields, path)
+    columns = _parse_columns(fields, file, segment.n_samples, segment.n_atoms)
     taken = set(columns) & set(segment.columns)
     if taken:
         raise FormatError(f"{where}: {target} has {', '.join(sorted(taken))} already; the store is damaged")
-    return Layer(path, target, columns, fields.text("metadata", DIGEST), _parse_labelled(fields)), segment
+    return Layer(path, target, columns, file, _parse_labelled(fields)), segment

@@ -1,8 +1,9 @@
-"""Writing segments and layers: a batch, or more columns over one, as one valid Zarr v3 group."""
+"""Writing segments and layers: a batch, or more columns over one, as one file that is a zipped Zarr v3 group."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import uuid
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from mlffstore.data.labels import has_any_label, has_label
 from mlffstore.data.schema import (
-    CONVENTIONS,
     LABELS,
     REASON,
     STANDARD,
@@ -22,28 +22,22 @@ from mlffstore.data.schema import (
     split_key,
 )
 from mlffstore.errors import StorageError
-from mlffstore.format.codec import (
-    Layout,
-    array_metadata,
-    digest,
-    encode_chunk,
-    join_chunks,
-    shard_name,
-)
-from mlffstore.format.metadata import attributes, json_bytes, metadata_paths
+from mlffstore.format.archive import ArchiveWriter
+from mlffstore.format.codec import Layout, array_metadata, digest, encode_chunk, join_chunks, shard_name, short
+from mlffstore.format.metadata import GROUP, attributes, json_bytes
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
-from mlffstore.format.records import Layer, Segment, StoredColumn, Summary
+from mlffstore.format.records import Layer, Segment, StoredColumn, StoredFile, Summary
+from mlffstore.runtime.threads import cpu_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future
 
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.storage import Content, Storage
-from mlffstore.runtime.threads import cpu_pool
+    from mlffstore.storage import Storage
 
-#: Decoded chunks kept in memory for small reads, bytes.
-CACHE_NBYTES = 256 << 20
+#: Columns of this size and below are compressed in the calling thread: handing them over would take longer. Bytes.
+_IN_PLACE_NBYTES = 32 << 10
 
 
 def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
@@ -69,38 +63,26 @@ def user_column_arrays(column: Column, values: Array, mask: Array | None) -> lis
 
 def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
     """Write a batch under a fresh name. It is durable, and invisible until a log entry names it."""
-    path = f"segments/{uuid.uuid4().hex}"
-    stored, metadata = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
+    path = f"segments/{uuid.uuid4().hex}.zarr.zip"
+    stored, file = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
     return Segment(
-        path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary), {path: metadata}
+        path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary), {path: file}
     )
 
 
-def discard(storage: Storage, folder: str) -> None:
+def discard(storage: Storage, path: str) -> None:
     """Remove a segment or layer that no log entry names, or leave it to garbage collection if that fails."""
     with contextlib.suppress(OSError, StorageError):
-        storage.delete([file.path for file in storage.list(folder)])
-
-
-def marker(folder: str) -> str:
-    """Return the path of the file of a segment or layer that garbage collection removes first."""
-    return f"{folder}/zarr.json"
-
-
-def files_of(part: Segment | Layer) -> list[str]:
-    """Return the paths of the files of a segment or layer itself, without the layers over it."""
-    columns = {key: stored for key, stored in part.columns.items() if stored.folder == part.path}
-    shards = [f"{part.path}/{key}/{shard_name(stored.column)}" for key, stored in columns.items()]
-    return [*metadata_paths(part.path, columns), *shards]
+        storage.delete([path])
 
 
 def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
     """Write more columns over the rows of a segment under a fresh name, to be named by a log entry."""
-    path = f"layers/{uuid.uuid4().hex}"
+    path = f"layers/{uuid.uuid4().hex}.zarr.zip"
     columns = list(columns)
     counts = _count_labelled(ColumnReader(storage, ChunkCache(0)), segment, columns)
-    stored, metadata = write_columns(storage, path, columns, {})
-    return Layer(path, segment.path, stored, metadata, counts)
+    stored, file = write_columns(storage, path, columns, {})
+    return Layer(path, segment.path, stored, file, counts)
 
 
 def _count_labelled(reader: ColumnReader, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:
@@ -142,38 +124,61 @@ def summarise(batch: SampleBatch) -> Summary:
 
 def write_columns(
     storage: Storage,
-    folder: str,
+    path: str,
     columns: Iterable[tuple[Column, Array]],
     vocabulary: Mapping[str, tuple[str, ...]],
-) -> tuple[dict[str, StoredColumn], str]:
-    """Write columns as the arrays of one Zarr group and return what the log must say of them and of their metadata."""
+) -> tuple[dict[str, StoredColumn], StoredFile]:
+    """Write columns as a zipped Zarr group; return what the log must say of them and of their file."""
     columns = list(columns)
-    order = [column.name for column, _ in columns]
-    layouts = {column.name: Layout.of(column, len(array)) for column, array in columns}
-    chunks: dict[str, list[Future[bytes]]] = {}
-    # The smallest first: their files reach the disk while the large ones are still being compressed.
-    columns = sorted(columns, key=lambda pair: pair[1].nbytes)
-    for column, array in columns:
-        layout = layouts[column.name]
-        chunks[column.name] = [
-            cpu_pool().submit(encode_chunk, column, layout, array, i) for i in range(layout.n_chunks)
-        ]
+    shards: dict[str, tuple[Layout, int, int, str]] = {}
+    frame = hashlib.sha256()
+    nbytes = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal nbytes
+        archive = ArchiveWriter()
+        layouts = {column.name: Layout.of(column, len(array)) for column, array in columns}
+        # The smallest first: they are ready while the large ones are still being compressed.
+        pending = [(column, _encode(column, layouts[column.name], array))
+                   for column, array in sorted(columns, key=lambda pair: pair[1].nbytes)]  # fmt: skip
+        for name, document in _documents(columns, layouts, vocabulary):
+            text = archive.header(name, document) + document
+            frame.update(text)
+            yield text
+        for column, chunks in pending:
+            data = join_chunks([chunk if isinstance(chunk, bytes) else chunk.result() for chunk in chunks])
+            header = archive.header(f"{column.name}/{shard_name(column)}", data)
+            frame.update(header)
+            yield header
+            place = archive.offset - len(data)
+            shards[column.name] = (layouts[column.name], place, len(data), digest(data))
+            yield data
+        directory = archive.directory()
+        frame.update(directory)
+        nbytes = archive.offset
+        yield directory
+
+    storage.write(path, parts())
+    file = StoredFile(path, nbytes, short(frame))
     stored = {}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"Conventions": CONVENTIONS}}
-    documents = {f"{folder}/zarr.json": json_bytes(group)}
-    by_name = {column.name: column for column, _ in columns}
-    for name in order:
-        metadata = array_metadata(by_name[name], layouts[name], attributes(by_name[name], vocabulary))
-        documents[f"{folder}/{name}/zarr.json"] = json_bytes(metadata)
-    files: dict[str, Content] = dict(documents)
     for column, _ in columns:
+        layout, offset, size, shard_digest = shards[column.name]
+        stored[column.name] = StoredColumn(file, column, layout.rows, layout.chunk, offset, size, shard_digest)
+    return stored, file
 
-        def shard(column: Column = column) -> bytes:
-            layout = layouts[column.name]
-            data = join_chunks([chunk.result() for chunk in chunks[column.name]])
-            stored[column.name] = StoredColumn(folder, column, layout.rows, layout.chunk, len(data), digest(data))
-            return data
 
-        files[f"{folder}/{column.name}/{shard_name(column)}"] = shard
-    storage.write(files)
-    return {name: stored[name] for name in order}, digest(b"".join(documents.values()))
+def _encode(column: Column, layout: Layout, array: Array) -> list[bytes] | list[Future[bytes]]:
+    """Return the compressed chunks of a column, large ones as they become ready in other threads."""
+    if array.nbytes <= _IN_PLACE_NBYTES:
+        return [encode_chunk(column, layout, array, i) for i in range(layout.n_chunks)]
+    return [cpu_pool().submit(encode_chunk, column, layout, array, i) for i in range(layout.n_chunks)]
+
+
+def _documents(
+    columns: Iterable[tuple[Column, Array]], layouts: Mapping[str, Layout], vocabulary: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each Zarr metadata document of a group, that of the group first."""
+    yield "zarr.json", json_bytes(GROUP)
+    for column, _ in columns:
+        metadata = array_metadata(column, layouts[column.name], attributes(column, vocabulary))
+        yield f"{column.name}/zarr.json", json_bytes(metadata)

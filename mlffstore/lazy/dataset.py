@@ -124,7 +124,7 @@ def dataset(
         vocabulary: tuple[str, ...] | None = None
         if name in CODED:
             vocabulary = joint_vocabulary(rows.segments, name)
-            attributes |= _flags(vocabulary, np.uint16) | {"meanings": json.dumps(vocabulary)}
+            attributes |= _flags(vocabulary, np.uint32) | {"meanings": json.dumps(vocabulary)}
         if name in masks:
             attributes["ancillary_variables"] = masks[name]
             about_mask = {"units": "1", "long_name": f"whether {name} has a value"}

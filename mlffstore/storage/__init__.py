@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import StorageError
-from mlffstore.storage.base import Content, ListedObject, Storage, check_path
+from mlffstore.storage.base import ListedObject, Storage, check_path
 from mlffstore.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Content", "ListedObject", "LocalStorage", "Storage", "check_path", "open_storage"]
+__all__ = ["ListedObject", "LocalStorage", "Storage", "check_path", "open_storage"]
 #: Schemes of object stores that can create an object only if it is absent.
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
 

@@ -7,17 +7,15 @@ only. Paths are relative, with '/' between parts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from mlffstore.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 #: How the names of temporary files begin.
 TEMPORARY = ".tmp-"
-#: The bytes of a new file, or a function that makes them when a thread is free to write them.
-Content: TypeAlias = "bytes | Callable[[], bytes]"
 
 
 class NotDurableError(StorageError):
@@ -59,8 +57,15 @@ class Storage(Protocol):
         """Return the size of an object in bytes. Raise `FileNotFoundError` if there is none."""
         ...
 
-    def write(self, files: Mapping[str, Content]) -> None:
-        """Write new objects under names that no other process writes; when this returns they survive a power loss."""
+    def modified(self, path: str) -> float:
+        """Return when an object was written, see `clock`. Raise `FileNotFoundError` if there is none."""
+        ...
+
+    def write(self, path: str, parts: Iterable[bytes]) -> None:
+        """Write a new object under a name that no other process writes; when this returns it survives a power loss.
+
+        `parts` make up the object; they may be made while the first ones are being written.
+        """
         ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
@@ -93,10 +98,6 @@ class Storage(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects; absent ones are no error. For garbage collection only."""
-        ...
-
-    def prune(self, prefix: str, before: float) -> None:
-        """Remove empty folders below a folder that were not changed after a time. For garbage collection only."""
         ...
 
     def clock(self) -> float:

@@ -6,22 +6,22 @@ import contextlib
 import errno
 import os
 import uuid
-from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
-from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import TEMPORARY, Content, ListedObject, NotDurableError, check_path
+from mlffstore.storage.base import TEMPORARY, ListedObject, NotDurableError, check_path
 from mlffstore.storage.permissions import Permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 #: Errors of `link` where there are no hard links (some FUSE, SMB and FAT mounts).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 #: Folders known to be where they seem to be, at most.
 _MAX_CHECKED = 100_000
+#: Bytes that are written in one system call, at least.
+_PIECE_NBYTES = 1 << 20
 
 
 class LocalStorage:
@@ -144,30 +144,25 @@ class LocalStorage:
         with _translated(self.url, reading=True):
             return os.stat(self._path(path), follow_symlinks=False).st_size
 
-    def write(self, files: Mapping[str, Content]) -> None:
-        """Write files under names that no other process writes, and fsync them, their folders, and the folders above."""
+    def modified(self, path: str) -> float:
+        """Return when the file was written, or its times were renewed."""
+        with _translated(self.url, reading=True):
+            return os.stat(self._path(path), follow_symlinks=False).st_mtime
+
+    def write(self, path: str, parts: Iterable[bytes]) -> None:
+        """Write a file under a name that no other process writes, and fsync it, its folder, and the folders above."""
         with _translated(self.url):
-            made: set[str] = set()
-            for folder in {os.path.dirname(path) for path in files}:
-                self._make_folder(folder, made)
-            folders = {os.path.dirname(os.path.join(self.root, path)) for path in files}
-            folders |= {os.path.dirname(folder) for folder in folders if len(folder) > len(str(self.root))}
-            permissions = self._shared()
-            first_level = {path.partition("/")[0] for path in files if "/" in path}
-            folders |= {above for folder in first_level for above in self._unnamed(folder)}
-
-            def write_one(path: str) -> None:
-                content = files[path]
-                full = os.path.join(self.root, check_path(path))
-                _write_file(full, content if isinstance(content, bytes) else content(), permissions)
-
+            folder = os.path.dirname(path)
+            self._make_folder(folder, set())
+            full = os.path.join(self.root, check_path(path))
             try:
-                _run_all(write_one, files)
-                _run_all(self._fsync_folder, folders)
-                self._named |= {"", *first_level}
+                _write_file(full, parts, self._shared())
+                for above in [os.path.dirname(full), *self._unnamed(folder)]:
+                    self._fsync_folder(above)
+                self._named |= {"", folder}
             except BaseException:
-                with contextlib.suppress(OSError, StorageError):  # nothing names them; what stays is for gc
-                    self.delete(files)
+                with contextlib.suppress(OSError, StorageError):  # nothing names it; what stays is for gc
+                    os.unlink(full)
                 raise
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
@@ -177,7 +172,7 @@ class LocalStorage:
             self._make_folder(os.path.dirname(path), set())
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _write_file(temporary, data, self._shared())
+                _write_file(temporary, [data], self._shared())
                 folder = os.path.dirname(path)
                 for above in self._unnamed(folder):
                     self._fsync_folder(above)
@@ -196,7 +191,7 @@ class LocalStorage:
             # After a failed fsync a second one may report success without writing anything. A change of the folder makes it
             # write the names anew.
             probe = os.path.join(os.path.dirname(self._path(path)), f"{TEMPORARY}{uuid.uuid4().hex}")
-            _write_file(probe, b"", self._shared())
+            _write_file(probe, [], self._shared())
             os.unlink(probe)
             _fsync(self._path(path))
             self._sync_name(path)
@@ -236,7 +231,7 @@ class LocalStorage:
             self._make_folder(os.path.dirname(path), set())
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _write_file(temporary, data, self._shared())
+                _write_file(temporary, [data], self._shared())
                 os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -282,36 +277,11 @@ class LocalStorage:
                         yield ListedObject(entry.name, status.st_size, status.st_mtime)
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files, and folders below the first level that this leaves empty."""
+        """Remove files."""
         with _translated(self.url):
-            folders = set()
             for path in paths:
-                full = self._path(path)
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(full)
-                folders.add(os.path.dirname(full))
-            # The folders of the first level stay: another writer may be about to make something in them.
-            for folder in sorted(folders, key=len, reverse=True):
-                while os.path.dirname(os.path.dirname(folder)).startswith(str(self.root)):
-                    try:
-                        os.rmdir(folder)
-                    except OSError:
-                        break
-                    self._checked.discard(os.path.relpath(folder, self.root))
-                    folder = os.path.dirname(folder)
-
-    def prune(self, prefix: str, before: float) -> None:
-        """Remove empty folders, which a killed writer may leave."""
-        base = self._folder(prefix)
-        folders = [folder for folder, _, _ in os.walk(base, followlinks=False) if folder != base]
-        changed = {}  # before anything is removed, since that changes the folder above
-        for folder in folders:
-            with contextlib.suppress(OSError):
-                changed[folder] = os.stat(folder, follow_symlinks=False).st_mtime
-        for folder in reversed(folders):
-            if folder in changed and changed[folder] <= before:
-                with contextlib.suppress(OSError):  # not empty, or gone
-                    os.rmdir(folder)
+                    os.unlink(self._path(path))
 
 
 def _link_error(path: str) -> FormatError:
@@ -319,14 +289,6 @@ def _link_error(path: str) -> FormatError:
         f"{path}: expected a file inside the store, got a symbolic link; nothing was read or written. "
         "Replace the link by what it points to"
     )
-
-
-def _run_all(function: Callable[[str], None], paths: Iterable[str]) -> None:
-    """Call a function for every path in threads and wait for all, so that none is still writing when one has failed."""
-    jobs = [io_pool().submit(function, path) for path in paths]
-    wait(jobs)
-    for job in jobs:
-        job.result()
 
 
 def _link(temporary: str, target: str) -> bool:
@@ -352,18 +314,33 @@ def _link(temporary: str, target: str) -> bool:
     return True
 
 
-def _write_file(path: str, data: bytes, permissions: Permissions | None) -> None:
+def _write_file(path: str, parts: Iterable[bytes], permissions: Permissions | None) -> None:
     """Create a file that must not exist yet, write it whole and fsync it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         if permissions is not None:
             permissions.apply_to_file(fd)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        for data in _joined(parts):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in pieces that are worth a system call each."""
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= _PIECE_NBYTES:
+            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _fsync_folder(path: str) -> None:

@@ -9,8 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import ReadOnlyError, StorageError, missing_dependency
-from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import TEMPORARY, Content, ListedObject, check_path
+from mlffstore.storage.base import TEMPORARY, ListedObject, check_path
 from mlffstore.storage.client_options import is_panic, refused_options, without_values
 
 if TYPE_CHECKING:
@@ -105,18 +104,19 @@ class ObjectStorage:
         with self._translated(path):
             return int(self._api.head(self._store, check_path(path))["size"])
 
-    def write(self, files: Mapping[str, Content]) -> None:
-        """Put objects under names that no other process writes, several at a time. An acknowledged PUT is durable."""
+    def modified(self, path: str) -> float:
+        """Return when the object was written."""
+        with self._translated(path):
+            return float(self._api.head(self._store, check_path(path))["last_modified"].timestamp())
 
-        def write_one(path: str) -> None:
-            content = files[path]
-            with self._translated(path, writing=True):
-                self._api.put(self._store, check_path(path), content if isinstance(content, bytes) else content())
+    def write(self, path: str, parts: Iterable[bytes]) -> None:
+        """Put an object under a name that no other process writes. An acknowledged PUT is durable.
 
-        jobs = [io_pool().submit(write_one, path) for path in files]
-        failures = [error for job in jobs if (error := job.exception()) is not None]  # waits for all
-        if failures:
-            raise failures[0]
+        The client sends an object that is larger than 5 MiB in several parts at a time.
+        """
+        data = b"".join(parts)
+        with self._translated(path, writing=True):
+            self._api.put(self._store, check_path(path), data)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create an object with `data` unless there is one."""
@@ -188,9 +188,6 @@ class ObjectStorage:
         for start in range(0, len(wanted), 1000):
             with contextlib.suppress(FileNotFoundError), self._translated("", writing=True):
                 self._api.delete(self._store, wanted[start : start + 1000])
-
-    def prune(self, prefix: str, before: float) -> None:
-        """Do nothing: there are no folders."""
 
     def clock(self) -> float:
         """Return the time that the object store gives a new object."""

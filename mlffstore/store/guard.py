@@ -74,8 +74,7 @@ class CommitGuard:
                 stop = start + len(paths)
                 same = stored.paths[start:stop] == paths
                 if same and all(
-                    now.metadata == before.metadata
-                    for now, before in zip(stored[start:stop], self.segments, strict=True)
+                    now.files == before.files for now, before in zip(stored[start:stop], self.segments, strict=True)
                 ):
                     return
         raise ConflictError(

@@ -146,7 +146,7 @@ def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterat
 
 def _attempted(segment: Segment, key: str) -> bool:
     """Return whether a layer of a label pass has the column: the teacher refused the samples without a label."""
-    return segment.columns[key].folder != segment.path
+    return segment.columns[key].file.path != segment.path
 
 
 def _labelled(

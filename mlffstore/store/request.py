@@ -51,7 +51,7 @@ class SegmentRows:
         return reader.gather(stored, self.rows)
 
     def read_codes(self, reader: ColumnReader, key: str, vocabulary: tuple[str, ...]) -> Array:
-        """Return the rows of a coded column as codes of another vocabulary, shape (R,), uint16.
+        """Return the rows of a coded column as codes of another vocabulary, shape (R,), uint32.
 
         Parameters
         ----------

@@ -167,7 +167,7 @@ class Snapshot:
         for segment in self._segments:
             if "reason" not in segment.columns:
                 raise DataError("reasons: these samples were not rejected; use snapshot.quarantine.reasons()")
-            codes = np.empty(segment.n_samples, np.uint16)
+            codes = np.empty(segment.n_samples, np.uint32)
             self._reader.read(segment.columns["reason"], 0, segment.n_samples, codes)
             out += [segment.vocabulary["reason"][code] for code in codes]
         return out

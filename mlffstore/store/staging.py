@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import StorageError
 from mlffstore.format.log import Attempt
-from mlffstore.format.segment import discard, files_of, marker
+from mlffstore.format.segment import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,12 +71,9 @@ class Staged:
         remote = self._storage.remote
         if remote and clock() - self._since < SURELY_THERE_SECONDS:
             return
-        for path, part in self._parts.items():
+        for path in self._parts:
             try:
-                # Garbage collection removes the marker of a folder before anything else.
-                self._storage.touch(marker(path))
-                if remote and not set(files_of(part)) <= {file.path for file in self._storage.list(path)}:
-                    raise FileNotFoundError(path)
+                self._storage.touch(path)
             except FileNotFoundError as error:
                 raise StorageError(
                     f"{self._storage.url}/{path}: written too long before its commit, and garbage collection removed it; "

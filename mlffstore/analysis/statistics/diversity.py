@@ -100,7 +100,7 @@ def diversity(
     strata = np.zeros(len(counts), np.int64)
     for name in ("source", "sampler"):
         if name in ds:
-            strata = strata * 65536 + np.asarray(ds[name]).astype(np.int64)
+            strata = (strata << 24) + np.asarray(ds[name]).astype(np.int64)
     scores, everything = [], np.zeros(0)
     n = min(n_environments, int(np.minimum(counts, _PER_SAMPLE).sum()))
     for k in range(n_seeds):

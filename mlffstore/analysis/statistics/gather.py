@@ -149,7 +149,7 @@ class Gather:
         """Return the statistics of a block."""
         n, n_atoms, numbers = len(block), np.diff(block.starts), block["numbers"]
         split = block["split"] if "split" in block else np.zeros(n, np.uint8)
-        sampler = block["sampler"] if "sampler" in block else np.zeros(n, np.uint16)
+        sampler = block["sampler"] if "sampler" in block else np.zeros(n, np.uint32)
         pbc = block["pbc"].astype(bool)
         owner = np.repeat(np.arange(n), n_atoms)
         composition = np.bincount(owner * N_ELEMENTS + numbers, minlength=n * N_ELEMENTS).reshape(n, N_ELEMENTS)

@@ -7,12 +7,12 @@ some version. An interrupted backup is continued by the next one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError, StoreNotFoundError
-from mlffstore.format.codec import digest, shard_name
+from mlffstore.format.coverage import damaged_parts
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
-from mlffstore.format.metadata import metadata_paths
 from mlffstore.format.root import read_root
 from mlffstore.store.arguments import check_new_place
 from mlffstore.store.maintenance.lifetimes import Lifetimes
@@ -139,27 +139,26 @@ def _diverged(target: Storage, version: int) -> ConflictError:
 
 def _copy_segment(storage: Storage, target: Storage, segment: Segment, counts: _Counts) -> None:
     """Copy the files of a segment and its layers that the target lacks, compared with what the log says of them."""
-    for folder, metadata_digest in segment.metadata.items():
-        names = [key for key, stored in segment.columns.items() if stored.folder == folder]
-        sizes = {file.path: file.nbytes for file in target.list(folder)}
-        expected = {f"{folder}/{key}/{shard_name(segment.columns[key].column)}": segment.columns[key] for key in names}
-        documents = metadata_paths(folder, names)
-        missing = [path for path, stored in expected.items() if sizes.get(path) != stored.nbytes]
-        counts.n_there += len(expected) - len(missing)
-        if not missing and all(path in sizes for path in documents):
+    for path, file in segment.files.items():
+        try:
+            there = target.size(path)
+        except FileNotFoundError:
+            there = -1
+        if there == file.nbytes:
+            counts.n_there += 1
             continue
-        # Immutable files of an interrupted backup are written again whole.
-        target.delete([path for path in sizes if path not in expected or path in missing])
-        for path in missing:
-            data = storage.read(path)
-            if len(data) != expected[path].nbytes or digest(data) != expected[path].digest:
-                raise _damaged(storage, path)
-            target.write({path: data})
-            counts.n_files, counts.nbytes = counts.n_files + 1, counts.nbytes + len(data)
-        texts = {path: storage.read(path) for path in documents}
-        if digest(b"".join(texts.values())) != metadata_digest:
-            raise _damaged(storage, folder)
-        target.write(texts)
+        data = storage.read(path)
+        damaged = damaged_parts(file, segment.columns.values(), partial(_slice, memoryview(data)))
+        if damaged or len(data) != file.nbytes:
+            raise _damaged(storage, path)
+        if there >= 0:  # what an interrupted backup left
+            target.delete([path])
+        target.write(path, [data])
+        counts.n_files, counts.nbytes = counts.n_files + 1, counts.nbytes + len(data)
+
+
+def _slice(data: memoryview, start: int, nbytes: int) -> memoryview:
+    return data[start : start + nbytes]
 
 
 def _damaged(storage: Storage, path: str) -> CorruptionError:

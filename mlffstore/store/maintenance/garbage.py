@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from mlffstore.errors import DataError
 from mlffstore.format import checkpoint
 from mlffstore.format.entry import LOG_FOLDER
-from mlffstore.format.segment import marker
 from mlffstore.storage.base import TEMPORARY
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 from mlffstore.store.staging import SURELY_THERE_SECONDS
@@ -35,9 +34,9 @@ class Garbage:
     ----------
     dry_run : bool
     paths : tuple of str
-        Folders and files that no retained version needs, relative to the store.
+        Files that no retained version needs, relative to the store.
     n_files, nbytes : int
-        Files in them, and their size.
+        Number of these files, and their size.
     n_young : int
         Files that are not needed either, but are younger than the grace period: they may belong to a commit that is being
         made.
@@ -51,19 +50,6 @@ class Garbage:
     nbytes: int
     n_young: int
     expired: int
-
-
-@dataclass(slots=True)
-class _Heap:
-    """The files of one folder, or one file."""
-
-    n_files: int = 0
-    nbytes: int = 0
-    newest: float = 0.0
-
-    def add(self, file: ListedObject) -> None:
-        self.n_files, self.nbytes = self.n_files + 1, self.nbytes + file.nbytes
-        self.newest = max(self.newest, file.modified)
 
 
 def collect(
@@ -90,40 +76,34 @@ def collect(
             log.commit("expire", None, {"before": expire_before}, lambda state: _check_expiry(state, expire_before))
     # First the files, then the log: whatever is committed in between is in the log that is read afterwards.
     now = storage.clock()
-    heaps: dict[str, _Heap] = {}
-    for file in _candidates(storage):
-        parts = file.path.split("/")
-        whole = parts[0] in ("segments", "layers") and len(parts) > 2
-        heaps.setdefault("/".join(parts[:2]) if whole else file.path, _Heap()).add(file)
+    files = {file.path: file for file in _candidates(storage)}
     needed = _Needed(log, expire_before)
-    unneeded = {path: heap for path, heap in heaps.items() if path not in needed}
-    old = {path: heap for path, heap in unneeded.items() if heap.newest <= now - grace}
-    young = sum(heap.n_files for path, heap in unneeded.items() if path not in old)
+    unneeded = [file for path, file in sorted(files.items()) if path not in needed]
+    old = [file for file in unneeded if file.modified <= now - grace]
+    n_young = len(unneeded) - len(old)
     if not dry_run:
-        for folder in ("segments", "layers"):
-            storage.prune(folder, now - grace)
-        old = {path: old[path] for path in sorted(old) if _remove(storage, needed, path, now - grace)}
+        old = [file for file in old if _remove(storage, needed, file.path, now - grace)]
     return Garbage(
         dry_run=dry_run,
-        paths=tuple(sorted(old)),
-        n_files=sum(heap.n_files for heap in old.values()),
-        nbytes=sum(heap.nbytes for heap in old.values()),
-        n_young=young,
+        paths=tuple(file.path for file in old),
+        n_files=len(old),
+        nbytes=sum(file.nbytes for file in old),
+        n_young=n_young,
         expired=max(needed.state.expired, expire_before or 0),
     )
 
 
 class _Needed:
-    """Folders that the retained versions need, as far as the log was read."""
+    """Files that the retained versions need, as far as the log was read."""
 
     def __init__(self, log: Log, expire_before: int | None) -> None:
         self._log, self._expire_before = log, expire_before
         self._lifetimes, self.state = Lifetimes.of(log)
-        self._folders = self._find()
+        self._files = self._find()
 
     def _find(self) -> set[str]:
         needed = self._lifetimes.needed(self.state, self._expire_before)
-        return {folder for segment, _ in needed for folder in segment.metadata}
+        return {path for segment, _ in needed for path in segment.files}
 
     def update(self) -> None:
         """Read the commits since the last call."""
@@ -131,29 +111,28 @@ class _Needed:
         for entry, entry_digest, where in new:
             self._lifetimes.apply(self.state, entry, entry_digest, where)
         if new:
-            self._folders = self._find()
+            self._files = self._find()
 
     def __contains__(self, path: str) -> bool:
-        return path in self._folders or _is_kept_checkpoint(path, self.state.version)
+        return path in self._files or _is_kept_checkpoint(path, self.state.version)
 
 
 def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool:
-    """Remove a folder or file unless its times were renewed or the log named it meanwhile; return whether it was removed.
+    """Remove a file unless its times were renewed or the log named it meanwhile; return whether it was removed.
 
     A slow writer renews the times of its files and then names them in the log, so the times are read first and the log
-    afterwards. The marker of a folder is removed first: without it no writer names the folder any more.
+    afterwards. A writer whose file was removed notices it when it renews the times.
     """
-    if not path.startswith(("segments/", "layers/")):
-        storage.delete([path])
-        return True
-    files = list(storage.list(path))
-    if any(file.modified > before for file in files):
-        return False
-    needed.update()
-    if path in needed:
-        return False
-    storage.delete([marker(path)])
-    storage.delete([file.path for file in files if file.path != marker(path)])
+    if path.startswith(("segments/", "layers/")):
+        try:
+            if storage.modified(path) > before:
+                return False
+        except FileNotFoundError:
+            return False
+        needed.update()
+        if path in needed:
+            return False
+    storage.delete([path])
     return True
 
 

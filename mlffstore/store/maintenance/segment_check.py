@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +12,17 @@ import numpy as np
 from mlffstore.data import rules
 from mlffstore.data.hashing import content_hash
 from mlffstore.errors import MlffstoreError
-from mlffstore.format.codec import Layout, array_metadata, digest, shard_name
-from mlffstore.format.metadata import attributes, json_bytes, metadata_paths
+from mlffstore.format.coverage import damaged_parts
 from mlffstore.format.reader import ChunkCache, ColumnReader, assemble_segment, read_column
 from mlffstore.format.segment import summarise
 from mlffstore.store.maintenance.verification import Problem, without_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
-    from mlffstore.format.records import Segment, Summary
+    from mlffstore.format.records import Segment, StoredFile, Summary
     from mlffstore.storage import Storage
 
 
@@ -48,65 +48,49 @@ def check_segments(storage: Storage, work: list[tuple[Segment, bool]], full: boo
     result = SegmentCheck()
     for segment, rejected in work:
         result.n_segments += 1
-        sizes = {file.path: file.nbytes for folder in segment.metadata for file in storage.list(folder)}
-        result.n_files, result.nbytes = result.n_files + len(sizes), result.nbytes + sum(sizes.values())
-        result.problems += _check_presence(segment, sizes)
-        if full:
-            result.problems += _check_metadata(storage, segment, sizes)
-            result.problems += _check_values(storage, segment, rejected, {problem.path for problem in result.problems})
+        damaged: set[str] = set()
+        for file in segment.files.values():
+            try:
+                size = storage.size(file.path)
+            except (MlffstoreError, OSError):
+                size = -1
+            result.n_files, result.nbytes = result.n_files + (size >= 0), result.nbytes + max(size, 0)
+            problems = list(_check_file(storage, segment, file, size, full))
+            result.problems += problems
+            damaged |= {file.path} if problems else set()
+        if full and not damaged:
+            result.problems += _check_values(storage, segment, rejected)
     return result
 
 
-def _check_presence(segment: Segment, sizes: Mapping[str, int]) -> Iterator[Problem]:
-    for folder in segment.metadata:
-        names = [key for key, stored in segment.columns.items() if stored.folder == folder]
-        for path in metadata_paths(folder, names):
-            if path not in sizes:
-                yield Problem(path, "is missing; restore it from a copy")
-    for key, stored in segment.columns.items():
-        path = f"{stored.folder}/{key}/{shard_name(stored.column)}"
-        if path not in sizes:
-            yield Problem(path, "is missing, though the log promises it; restore it from a copy")
-        elif sizes[path] != stored.nbytes:
-            yield Problem(path, f"expected {stored.nbytes} bytes, got {sizes[path]}; restore it from a copy")
+def _check_file(storage: Storage, segment: Segment, file: StoredFile, size: int, full: bool) -> Iterator[Problem]:
+    """Check that a file is there and has its size, and if `full`, that each of its bytes is what was committed."""
+    if size < 0:
+        yield Problem(file.path, "is missing, though the log promises it; restore it from a copy")
+        return
+    if size != file.nbytes:
+        yield Problem(file.path, f"expected {file.nbytes} bytes, got {size}; restore it from a copy")
+    if not full:
+        return
+    try:
+        parts = damaged_parts(file, segment.columns.values(), partial(storage.read, file.path))
+    except (MlffstoreError, OSError) as error:
+        yield Problem(file.path, without_place(str(error), storage.url, file.path))
+        return
+    for part in parts:
+        yield Problem(f"{file.path}/{part}", "is not what was committed (SHA-256); restore the file from a copy")
 
 
-def _check_metadata(storage: Storage, segment: Segment, sizes: Mapping[str, int]) -> Iterator[Problem]:
-    """Compare the Zarr metadata with their digest in the log; say which document differs, if that can be told."""
-    for folder, expected in segment.metadata.items():
-        names = [key for key, stored in segment.columns.items() if stored.folder == folder]
-        paths = metadata_paths(folder, names)
-        if any(path not in sizes for path in paths):
-            continue
-        try:
-            documents = [storage.read(path) for path in paths]
-        except FileNotFoundError as error:
-            yield Problem(folder, f"a file went missing while it was read ({error})")
-            continue
-        if digest(b"".join(documents)) == expected:
-            continue
-        vocabulary = segment.vocabulary if folder == segment.path else {}
-        damaged = []
-        for name, path, data in zip(names, paths[1:], documents[1:], strict=True):
-            stored = segment.columns[name]
-            layout = Layout(stored.rows, stored.chunk)
-            if data != json_bytes(array_metadata(stored.column, layout, attributes(stored.column, vocabulary))):
-                damaged.append(path)
-        for path in damaged or [paths[0]]:
-            yield Problem(path, "is not the file that was committed (SHA-256); restore it from a copy")
-
-
-def _check_values(storage: Storage, segment: Segment, rejected: bool, known: set[str]) -> Iterator[Problem]:
+def _check_values(storage: Storage, segment: Segment, rejected: bool) -> Iterator[Problem]:
     """Read every column, and if all can be read, check that the values agree with each other and with the log."""
     reader = ColumnReader(storage, ChunkCache(0))
     columns: dict[str, Array] = {}
     for key, stored in segment.columns.items():
-        path = f"{stored.folder}/{key}/{shard_name(stored.column)}"
+        path = f"{stored.file.path}/{key}"
         try:
             columns[key] = read_column(reader, stored)
         except (MlffstoreError, OSError) as error:
-            if path not in known:
-                yield Problem(path, without_place(str(error), storage.url, path))
+            yield Problem(path, without_place(str(error), storage.url, path))
     if len(columns) < len(segment.columns):
         return
     n_atoms = columns["n_atoms"]
@@ -136,10 +120,6 @@ def _check_batch(segment: Segment, batch: SampleBatch, rejected: bool) -> Iterat
             f"{len(wrong)} samples have another hash than their structure gives, the first is sample {wrong[0]}",
         )
     logged, actual = _plain(segment.summary), _plain(summarise(batch))
-    energies = {teacher: int(np.count_nonzero(~np.isnan(labels["energy"])))
-                for teacher, labels in batch.labels.items() if "energy" in labels}  # fmt: skip
-    if logged["labelled"] == {teacher: n for teacher, n in energies.items() if n}:  # earlier versions counted energies
-        logged["labelled"] = actual["labelled"]
     if logged != actual:
         yield Problem(segment.path, f"the log says {json.dumps(logged)}, the data say {json.dumps(actual)}")
 
