@@ -106,10 +106,10 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: expected a JSON object, got something else ({error})") from error
     fields = Fields(document, where)
-    if fields.integer("format") > FORMAT_VERSION:
+    if fields.integer("format") != FORMAT_VERSION:
         raise FormatError(
-            f"{where}: written in format version {document['format']}, this release reads up to {FORMAT_VERSION}; "
-            "upgrade mlffstore"
+            f"{where}: written in format version {document['format']}, this release reads version {FORMAT_VERSION}; "
+            "use the release that fits"
         )
     parent = document.get("parent")
     entry = Entry(

@@ -52,9 +52,10 @@ def read_root(storage: Storage) -> tuple[dict[str, Any], str]:
         ) from error
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise FormatError(f"{storage.url}: mlffstore_format: expected a number, got {version!r}; the store is damaged")
-    if version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
+        advice = "upgrade mlffstore" if version > FORMAT_VERSION else "make the store anew from its sources"
         raise FormatError(
-            f"{storage.url}: has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade mlffstore"
+            f"{storage.url}: has format version {version}, this release reads version {FORMAT_VERSION}; {advice}"
         )
     try:
         check_fractions(attributes["splits"])

@@ -195,9 +195,11 @@ def test_a_future_format_is_refused(tmp_path):
     store = ml.create(tmp_path / "d.zarr")
     path = tmp_path / "d.zarr" / "zarr.json"
     document = json.loads(path.read_text())
-    document["attributes"]["mlffstore_format"] = 2
+    document["attributes"]["mlffstore_format"] = 3
     path.write_text(json.dumps(document))
-    with pytest.raises(errors.FormatError, match="has format version 2, this release reads up to 1; upgrade mlffstore"):
+    with pytest.raises(
+        errors.FormatError, match="has format version 3, this release reads version 2; upgrade mlffstore"
+    ):
         ml.open(store.url)
 
 

@@ -12,6 +12,7 @@ import pytest
 import mlffstore as ml
 from mlffstore.errors import CorruptionError, FormatError, StoreError
 from tests.samples import mixed_frames
+from tests.stored import shards
 
 
 @pytest.fixture
@@ -22,22 +23,18 @@ def store(tmp_path):
     return store
 
 
-def shards(store) -> list[Path]:
-    return sorted(path for path in Path(store.url).glob("segments/*/*/c.*"))
-
-
 def test_single_bit_flips_in_data_are_found(store):
     rng = np.random.default_rng(0)
     good = ml.open(store.url).snapshot().read()
-    for path in shards(store):
-        data = bytearray(path.read_bytes())
+    for shard in shards(store):
+        data = bytearray(shard.read())
         i, bit = int(rng.integers(len(data))), int(rng.integers(8))
         data[i] ^= 1 << bit
-        path.write_bytes(data)
+        shard.write(data)
         with pytest.raises(CorruptionError, match="restore"):
             ml.open(store.url).snapshot().read()
         data[i] ^= 1 << bit
-        path.write_bytes(data)
+        shard.write(data)
     assert np.array_equal(ml.open(store.url).snapshot().read().energy, good.energy)
 
 
@@ -56,34 +53,57 @@ def test_single_bit_flips_in_the_log_are_found(store):
 
 
 def test_missing_truncated_and_exchanged_files_are_found(store):
-    positions = [path for path in shards(store) if path.parent.name == "positions"]
-    first, second = (path.read_bytes() for path in positions)
-    positions[0].unlink()
+    one, other = (shard.path for shard in shards(store, "positions"))
+    first, second = one.read_bytes(), other.read_bytes()
+    one.unlink()
     with pytest.raises(CorruptionError, match="the file that the log names is missing"):
         store.snapshot().read()
-    positions[0].write_bytes(first[:-7])
+    one.write_bytes(first[:-7])
     with pytest.raises(CorruptionError, match="truncated"):
         store.snapshot().read()
-    positions[0].write_bytes(first + b"more")
-    with pytest.raises(CorruptionError, match="is not the file that was committed"):
-        store.snapshot().read()
-    positions[0].write_bytes(second)
-    with pytest.raises(CorruptionError):
+    one.write_bytes(second)
+    with pytest.raises(CorruptionError, match=r"is not what was committed|truncated"):
         store.snapshot().read()
 
 
-def test_a_missing_chunk_is_never_zeros(store):
+def test_exchanged_columns_are_found(store):
+    """Both are whole, and their checksums are right."""
+    one, other = shards(store, "positions")
+    data = other.read()
+    assert len(data) == one.nbytes
+    one.write(data)
+    with pytest.raises(CorruptionError, match="positions: is not what was committed"):
+        store.snapshot().read()
+
+
+def many_chunks(tmp_path, monkeypatch) -> ml.Store:
+    """Return a store whose positions are a shard of several chunks."""
+    from mlffstore.format import codec
+
+    monkeypatch.setattr(codec, "CHUNK_NBYTES", 300)
+    store = ml.create(tmp_path / "chunks.zarr")
+    store.append(mixed_frames(20))
+    return store
+
+
+def test_a_missing_chunk_is_never_zeros(tmp_path, monkeypatch):
     """Zarr readers take a chunk that the index calls absent for the fill value; ours must not."""
     import struct
 
     import google_crc32c
 
-    path = next(path for path in shards(store) if path.parent.name == "positions")
-    data = path.read_bytes()
-    index = b"\xff" * 16
-    path.write_bytes(data[:-20] + index + struct.pack("<I", google_crc32c.value(index)))
-    with pytest.raises(CorruptionError):
-        store.snapshot().read()
+    store = many_chunks(tmp_path, monkeypatch)
+    (shard,) = shards(store, "positions")
+    stored = store.snapshot().segments[0].columns["positions"]
+    n_chunks = -(-stored.rows // stored.chunk)
+    assert n_chunks > 3
+    data = shard.read()
+    index = b"\xff" * 16 * n_chunks
+    shard.write(data[: -16 * n_chunks - 4] + index + struct.pack("<I", google_crc32c.value(index)))
+    with pytest.raises(CorruptionError, match="not what was committed"):
+        ml.open(store.url).snapshot().read()
+    with pytest.raises(CorruptionError, match="is missing from the shard"):
+        ml.open(store.url).snapshot().read([0], columns=["positions"])
 
 
 def test_edited_and_replayed_log_entries_are_found(store):
@@ -129,6 +149,10 @@ def hostile(name):
         "wrong dtype": lambda d: segment(d)["columns"]["positions"].update(dtype="object"),
         "wrong shape": lambda d: segment(d)["columns"]["positions"].update(shape=[1, 3]),
         "nested shape": lambda d: segment(d)["columns"]["positions"].update(shape=[[1]]),
+        "column outside of the file": lambda d: segment(d)["columns"]["positions"].update(offset=segment(d)["nbytes"]),
+        "negative offset": lambda d: segment(d)["columns"]["positions"].update(offset=-1),
+        "no size": lambda d: segment(d).pop("nbytes"),
+        "no digest": lambda d: segment(d).update(digest=""),
         "zero chunk": lambda d: segment(d)["columns"]["positions"].update(chunk=0),
         "missing column": lambda d: segment(d)["columns"].pop("numbers"),
         "column name with slash": lambda d: segment(d)["columns"].update({"../x": segment(d)["columns"]["charge"]}),
@@ -152,6 +176,10 @@ def hostile(name):
         "wrong dtype",
         "wrong shape",
         "nested shape",
+        "column outside of the file",
+        "negative offset",
+        "no size",
+        "no digest",
         "zero chunk",
         "missing column",
         "column name with slash",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -79,22 +77,6 @@ def test_add_labels_fills_energies_of_samples_that_have_forces(tmp_path):
     assert store.snapshot().summary()["teachers"] == {"emt": 2}
     assert store.add_labels("emt").labelled == 2
     assert not np.isnan(store.snapshot().read([0, 1]).labels["emt"]["energy"]).any()
-
-
-def test_entries_that_count_energies_are_read_and_verified(tmp_path, monkeypatch):
-    """As entries of earlier versions do."""
-    from mlffstore.format import segment as segments
-
-    store = ml.create(tmp_path / "d.zarr")
-    summarise = segments.summarise
-    monkeypatch.setattr(segments, "summarise", lambda batch: replace(summarise(batch), labelled={"t": 1}))
-    batch = structures().with_labels("t", forces=FORCES, energy=[np.nan, np.nan, 1.0])
-    store.append(batch, require=())
-    monkeypatch.undo()
-    store = ml.open(store.url, mode="a")
-    assert store.snapshot().teachers == ("t",)
-    assert store.verify(full=True).ok
-    assert len(ml.TorchDataset(store, split=None, cache="memory")) == 3
 
 
 @pytest.fixture

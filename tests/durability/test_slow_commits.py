@@ -14,6 +14,7 @@ from mlffstore.errors import DataError, FormatError, StorageError
 from mlffstore.format.log import Log
 from mlffstore.storage import local
 from mlffstore.store import staging
+from mlffstore.store.maintenance import garbage
 from tests.durability.faults import FaultyOs
 from tests.samples import metal_frames
 
@@ -92,19 +93,20 @@ def test_what_was_collected_is_not_committed(store, what, monkeypatch):
 
 def test_what_is_committed_while_garbage_is_collected_stays(store, what, monkeypatch):
     """The collector has read the log and found old files; the writer wakes and commits before they are removed."""
-    commit, prune = Log.commit, local.LocalStorage.prune
+    commit, find = Log.commit, garbage._Needed._find
     removed: list[tuple[str, ...]] = []
 
     def late(self, *arguments):
         monkeypatch.setattr(Log, "commit", commit)
         answers = []
 
-        def wake(storage, *rest):
-            monkeypatch.setattr(local.LocalStorage, "prune", prune)
+        def wake(needed):
+            monkeypatch.setattr(garbage._Needed, "_find", find)
+            files = find(needed)
             answers.append(commit(self, *arguments))
-            return prune(storage, *rest)
+            return files
 
-        monkeypatch.setattr(local.LocalStorage, "prune", wake)
+        monkeypatch.setattr(garbage._Needed, "_find", wake)
         age(store, DAY + 60)
         removed.append(ml.open(store.url, "a").gc(dry_run=False).paths)
         return answers[0]
@@ -113,20 +115,6 @@ def test_what_is_committed_while_garbage_is_collected_stays(store, what, monkeyp
     WRITES[what](store)
     assert removed == [()]
     assert store.verify(full=True).ok
-
-
-def test_a_folder_without_its_marker_is_not_committed(tmp_path, monkeypatch):
-    """A collection that was killed in the middle has removed the marker first."""
-    store = ml.create(tmp_path / "d.zarr")
-
-    def remove_marker() -> None:
-        (marker,) = (tmp_path / "d.zarr" / "segments").glob("*/zarr.json")
-        marker.unlink()
-
-    before_the_claim(monkeypatch, remove_marker)
-    with pytest.raises(StorageError, match="written too long before its commit"):
-        store.append(batch(0))
-    assert store.version == 0
 
 
 def test_on_an_object_store_only_slow_commits_look(monkeypatch):
@@ -165,7 +153,7 @@ def test_a_short_grace_period_needs_a_word(tmp_path, grace):
 def test_collection_makes_no_file(tmp_path, monkeypatch):
     """A disk without free inodes can be collected."""
     store = ml.create(tmp_path / "d.zarr")
-    store._storage.write({f"segments/{'0' * 32}/zarr.json": b"{}"})
+    store._storage.write(f"segments/{'0' * 32}.zarr.zip", [b"PK"])
     faulty = FaultyOs()
     monkeypatch.setattr(local, "os", faulty)
     assert store.gc(dry_run=False, grace=0).n_files == 1

@@ -16,6 +16,7 @@ from mlffstore.format import checkpoint
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import write_layer
 from tests.samples import metal_frames, mixed_frames
+from tests.stored import shards
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,7 @@ def test_every_bit_flip_is_found_and_none_is_read_as_data(flips, store):
 
 
 def test_missing_truncated_and_exchanged_files_are_named(store):
-    shards = sorted(store.glob("segments/*/positions/c.*"))
-    first, second = shards[:2]
+    first, second = sorted(store.glob("segments/*"))[:2]
     shutil.copy(first, store.parent / "kept")
 
     def damaged(full: bool = True) -> list[str]:
@@ -110,13 +110,24 @@ def test_missing_truncated_and_exchanged_files_are_named(store):
     assert damaged(full=False) == damaged() == [first.relative_to(store).as_posix()]
     first.write_bytes((store.parent / "kept").read_bytes()[:-5])
     assert damaged(full=False) == damaged() == [first.relative_to(store).as_posix()]
+    first.write_bytes((store.parent / "kept").read_bytes() + b"more")
+    assert damaged(full=False) == damaged() == [first.relative_to(store).as_posix()]
     shutil.copy(second, first)
     assert damaged() == [first.relative_to(store).as_posix()]
     shutil.copy(store.parent / "kept", first)
     assert damaged() == []
-    metadata = first.with_name("zarr.json")
-    metadata.unlink()
-    assert damaged(full=False) == [metadata.relative_to(store).as_posix()]
+
+
+def test_the_damaged_columns_are_named(store):
+    for shard in (*shards(ml.open(store), "positions")[:1], *shards(ml.open(store), "energy.other")):
+        data = bytearray(shard.read())
+        data[0] ^= 1
+        shard.write(bytes(data))
+        (problem,) = ml.verify(store, full=True).problems
+        assert problem.path == shard.path.relative_to(store).as_posix()
+        assert f"SHA-256 of {shard.column})" in problem.text
+        data[0] ^= 1
+        shard.write(bytes(data))
 
 
 def test_damage_to_the_log_does_not_end_the_search(store):
@@ -163,7 +174,7 @@ def test_a_checkpoint_that_says_something_else_is_found(store):
 
 def test_it_runs_on_a_dask_client(store):
     distributed = pytest.importorskip("distributed")
-    path = next(store.glob("segments/*/forces.unknown/c.*"), next(store.glob("segments/*/forces*/c.*")))
+    path = next(store.glob("segments/*"))
     path.write_bytes(path.read_bytes()[:-1])
     with distributed.Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None):
         assert paths(ml.verify(store)) == [path.relative_to(store).as_posix()]
@@ -175,7 +186,7 @@ def test_command_line(store):
     done = cli("verify", store, "--full")
     assert done.exit_code == 0
     assert "no damage" in done.stdout
-    path = next(store.glob("segments/*/numbers/c.0"))
+    path = next(store.glob("segments/*"))
     os.truncate(path, 10)
     done = cli("verify", store, code=1)
     assert done.exit_code == 1

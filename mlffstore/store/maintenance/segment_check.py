@@ -70,6 +70,7 @@ def _check_file(storage: Storage, segment: Segment, file: StoredFile, size: int,
         return
     if size != file.nbytes:
         yield Problem(file.path, f"expected {file.nbytes} bytes, got {size}; restore it from a copy")
+        return
     if not full:
         return
     try:
@@ -77,8 +78,9 @@ def _check_file(storage: Storage, segment: Segment, file: StoredFile, size: int,
     except (MlffstoreError, OSError) as error:
         yield Problem(file.path, without_place(str(error), storage.url, file.path))
         return
-    for part in parts:
-        yield Problem(f"{file.path}/{part}", "is not what was committed (SHA-256); restore the file from a copy")
+    if parts:
+        names = ", ".join(parts)
+        yield Problem(file.path, f"is not what was committed (SHA-256 of {names}); restore it from a copy")
 
 
 def _check_values(storage: Storage, segment: Segment, rejected: bool) -> Iterator[Problem]:
@@ -86,22 +88,21 @@ def _check_values(storage: Storage, segment: Segment, rejected: bool) -> Iterato
     reader = ColumnReader(storage, ChunkCache(0))
     columns: dict[str, Array] = {}
     for key, stored in segment.columns.items():
-        path = f"{stored.file.path}/{key}"
         try:
             columns[key] = read_column(reader, stored)
         except (MlffstoreError, OSError) as error:
-            yield Problem(path, without_place(str(error), storage.url, path))
+            yield Problem(stored.file.path, without_place(str(error), storage.url, stored.file.path))
     if len(columns) < len(segment.columns):
         return
     n_atoms = columns["n_atoms"]
     if int(n_atoms.min()) < 1 or int(n_atoms.sum(dtype=np.int64)) != segment.n_atoms:
-        yield Problem(
-            f"{segment.path}/n_atoms", f"expected counts that add up to {segment.n_atoms}, got {int(n_atoms.sum())}"
-        )
+        text = f"n_atoms: expected counts that add up to {segment.n_atoms}, got {int(n_atoms.sum())}"
+        yield Problem(segment.path, text)
         return
     for key, words in segment.vocabulary.items():
         if key in columns and int(columns[key].max()) >= len(words):
-            yield Problem(f"{segment.path}/{key}", f"expected codes below {len(words)}, got {int(columns[key].max())}")
+            text = f"{key}: expected codes below {len(words)}, got {int(columns[key].max())}"
+            yield Problem(segment.path, text)
             return
     yield from _check_batch(segment, assemble_segment(segment, columns), rejected)
 
@@ -116,8 +117,8 @@ def _check_batch(segment: Segment, batch: SampleBatch, rejected: bool) -> Iterat
     wrong = np.flatnonzero(content_hash(*structure) != batch.content_hash)
     if len(wrong):
         yield Problem(
-            f"{segment.path}/content_hash",
-            f"{len(wrong)} samples have another hash than their structure gives, the first is sample {wrong[0]}",
+            segment.path,
+            f"content_hash: {len(wrong)} samples have another hash than their structure gives, the first is sample {wrong[0]}",
         )
     logged, actual = _plain(segment.summary), _plain(summarise(batch))
     if logged != actual:
