@@ -110,8 +110,7 @@ class Log:
 
     def _start(self, at_most: int | None = None) -> State:
         """Return the state of a checkpoint that agrees with the log, or the empty one."""
-        state = checkpoint.load(self.storage, self._empty, at_most)
-        if state is not None:
+        for state in checkpoint.load(self.storage, self._empty, at_most):
             last = None
             with contextlib.suppress(FormatError, CorruptionError):  # the replay reports the damage
                 last = self.read(state.version)
@@ -147,6 +146,15 @@ class Log:
                 self._state = None
                 raise
 
+    def recent(self) -> State:
+        """Return a state that may lack the last commits of other processes; `commit` finds out. Hold `guard` meanwhile.
+
+        On a disk it is the newest one. Where looking for new entries is a request over a network, it is the one that was
+        read last.
+        """
+        with self.guard():
+            return self._state if self.storage.remote and self._state is not None else self.refresh()
+
     def at(self, version: int) -> State:
         """Return the state as of a version that exists; each call makes a new one."""
         return self.replay(self._start(version), version + 1)
@@ -173,7 +181,8 @@ class Log:
         """
         attempt, wait = attempt or Attempt(), _BACKOFF
         with self.guard():
-            state = self.refresh()
+            # A claim fails if the state is not the newest one, so over a network it need not be asked for first.
+            state = self.recent() if attempt.unclear is None else self.refresh()
             if attempt.unclear is not None:
                 for version in range(attempt.unclear, state.version + 1):
                     if self.entry(version).transaction == attempt.transaction:

@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from itertools import compress
+from typing import Any, NamedTuple, overload
 
 from mlffstore.errors import FormatError
 from mlffstore.format.records import Segment
 
 
-class SegmentList(Sequence[Segment]):
-    """Segments in order, parsed when they are first looked at: a store of 20,000 segments opens at once.
+class Tables:
+    """What many segments share, each value kept once under a name that follows from it."""
 
-    Parameters
+    def __init__(self, rows: Iterable[Any] = ()) -> None:
+        self.rows: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+        for row in rows:
+            self.name(row)
+
+    def name(self, value: Any) -> str:
+        """Return the name of a JSON value, 16 hexadecimal digits, adding it if it is new."""
+        text = json.dumps(value, separators=(",", ":"))
+        name = self._names.get(text)
+        if name is None:
+            name = hashlib.sha256(text.encode()).hexdigest()[:16]
+            self.rows[name] = value  # first, so that an interrupt leaves no name without its value
+            self._names[text] = name
+        return name
+
+
+class Run(NamedTuple):
+    """Neighbours of a list that an earlier list has too, from the segment `path` on, or that are new if it is None."""
+
+    path: str | None
+    length: int
+
+
+class SegmentList(Sequence[Segment]):
+    """Segments in order, parsed when they are first looked at: a store of 100,000 segments opens at once.
+
+    Attributes
     ----------
-    lines : iterable of bytes, optional
-        The line of a checkpoint of each segment, which `unpack` parses.
-    n_samples, n_atoms : iterable of int, optional
+    now : int
+        The version that is being applied: `append` and `splice` note it, so that `runs` can tell what is new.
+    n_samples, n_atoms : list of int
         Sizes of the segments, known without parsing.
-    paths : iterable of str, optional
-    unpack : callable, optional
+    paths : list of str
     """
 
-    __slots__ = ("_index", "_items", "_lines", "_unpack", "n_atoms", "n_samples", "paths")
+    __slots__ = (
+        "_changed",
+        "_index",
+        "_items",
+        "_joined",
+        "_lines",
+        "_shrunk",
+        "_unpack",
+        "n_atoms",
+        "n_samples",
+        "now",
+        "paths",
+    )
 
-    def __init__(
-        self,
-        lines: Iterable[bytes | None] = (),
-        n_samples: Iterable[int] = (),
-        n_atoms: Iterable[int] = (),
-        paths: Iterable[str] = (),
-        unpack: Callable[[bytes], Segment] | None = None,
-    ) -> None:
-        self._lines, self._unpack = list(lines), unpack
-        self._items: list[Segment | None] = [None] * len(self._lines)
+    def __init__(self, unpack: Callable[[bytes], Segment] | None = None) -> None:
+        self._unpack = unpack
+        self._items: list[Segment | None] = []
+        self._lines: list[bytes | None] = []
+        #: Version since which a segment is as it is, and since which it follows the one before it.
+        self._changed: list[int] = []
+        self._joined: list[int] = []
+        #: Place of each segment, or up to `_shrunk` places after it: replacing makes the list shorter.
         self._index: dict[str, int] | None = None
-        self.n_samples, self.n_atoms, self.paths = list(n_samples), list(n_atoms), list(paths)
+        self._shrunk = 0
+        self.now = -1
+        self.n_samples: list[int] = []
+        self.n_atoms: list[int] = []
+        self.paths: list[str] = []
 
     def __len__(self) -> int:
         return len(self._items)
@@ -63,25 +105,121 @@ class SegmentList(Sequence[Segment]):
             self._items[item] = segment
         return segment
 
-    def lines(self, pack: Callable[[Segment], bytes]) -> list[bytes]:
-        """Return the line of every segment; `pack` makes those that are not known yet."""
-        for i, line in enumerate(self._lines):
-            if line is None:
-                self._lines[i] = pack(self[i])
-        return [line for line in self._lines if line is not None]
+    # -- checkpoints
+
+    def runs(self, since: int | None) -> list[Run]:
+        """Return the list in terms of the list as of an earlier version; everything is new if that is None."""
+        if since is None:
+            return [Run(None, len(self))] if len(self) else []
+        out: list[Run] = []
+        start, path = 0, None
+        for i, (changed, joined) in enumerate(zip(self._changed, self._joined, strict=True)):
+            new = changed > since
+            if i and new == (path is None) and (new or joined <= since):
+                continue
+            if i:
+                out.append(Run(path, i - start))
+            start, path = i, None if new else self.paths[i]
+        if len(self):
+            out.append(Run(path, len(self) - start))
+        return out
+
+    def new(self, since: int | None) -> list[int]:
+        """Return the places of the segments that are new since a version."""
+        every = range(len(self))
+        return list(every) if since is None else list(compress(every, (changed > since for changed in self._changed)))
+
+    def line(self, place: int, pack: Callable[[Segment], bytes]) -> bytes:
+        """Return the line of a segment; `pack` makes it if it is not known yet."""
+        line = self._lines[place]
+        if line is None:
+            line = self._lines[place] = pack(self[place])
+        return line
+
+    @classmethod
+    def after(
+        cls,
+        base: SegmentList | None,
+        runs: Sequence[Run],
+        new: tuple[Sequence[bytes], Sequence[int], Sequence[int], Sequence[str]],
+        version: int,
+        unpack: Callable[[bytes], Segment],
+    ) -> SegmentList:
+        """Return the list that `runs` describes.
+
+        Parameters
+        ----------
+        base : SegmentList or None
+            The list as of the version that `runs` counts from.
+        runs : sequence of Run
+        new : tuple of sequences
+            Lines, numbers of samples and of atoms, and paths of the new segments.
+        version : int
+            Version of the result.
+        unpack : callable
+            It parses the lines of `base` and of `new`.
+
+        Raises
+        ------
+        ValueError
+            If the runs do not fit `base` and the new segments.
+        """
+        out = cls(unpack)
+        lines, n_samples, n_atoms, paths = new
+        taken = place = 0
+        for path, length in runs:
+            if path is None:
+                part = slice(taken, taken + length)
+                out._items += [None] * length
+                out._lines += lines[part]
+                out._changed += [version] * length
+                out._joined += [version] * length
+                out.n_samples += n_samples[part]
+                out.n_atoms += n_atoms[part]
+                out.paths += paths[part]
+                taken += length
+            else:
+                if base is None:
+                    raise ValueError("segments of an earlier checkpoint, of which there is none")
+                place = base.paths.index(path, place)
+                part = slice(place, place + length)
+                out._items += base._items[part]
+                out._lines += base._lines[part]
+                out._changed += base._changed[part]
+                out._joined += [version, *base._joined[place + 1 : place + length]]
+                out.n_samples += base.n_samples[part]
+                out.n_atoms += base.n_atoms[part]
+                out.paths += base.paths[part]
+                place += length
+            if length < 1 or taken > len(lines) or (base is not None and place > len(base)):
+                raise ValueError("fewer segments than a run needs")
+        if taken != len(lines):
+            raise ValueError("more lines than the runs need")
+        return out
+
+    # -- changes
 
     def copy(self) -> SegmentList:
         """Return a copy of the list; the segments are shared."""
-        other = SegmentList()
-        other._lines, other._items, other._unpack = list(self._lines), list(self._items), self._unpack
-        other.n_samples, other.n_atoms, other.paths = list(self.n_samples), list(self.n_atoms), list(self.paths)
+        other = SegmentList(self._unpack)
+        other.now = self.now
+        for name in ("_lines", "_items", "_changed", "_joined", "n_samples", "n_atoms", "paths"):
+            setattr(other, name, list(getattr(self, name)))
         return other
 
     def find(self, path: str) -> int | None:
         """Return the place of a segment, or None."""
         if self._index is None:
-            self._index = {name: i for i, name in enumerate(self.paths)}
-        return self._index.get(path)
+            self._index, self._shrunk = {name: i for i, name in enumerate(self.paths)}, 0
+        latest = self._index.get(path)
+        if latest is None:
+            return None
+        if not self._shrunk:
+            return latest
+        try:
+            return self.paths.index(path, max(0, latest - self._shrunk), latest + 1)
+        except ValueError:
+            return None
 
     def append(self, segment: Segment) -> None:
         """Add a segment at the end."""
@@ -89,6 +227,8 @@ class SegmentList(Sequence[Segment]):
             self._index[segment.path] = len(self._items)
         self._items.append(segment)
         self._lines.append(None)
+        self._changed.append(self.now)
+        self._joined.append(self.now)
         self.paths.append(segment.path)
         self.n_samples.append(segment.n_samples)
         self.n_atoms.append(segment.n_atoms)
@@ -96,26 +236,19 @@ class SegmentList(Sequence[Segment]):
     def splice(self, start: int, stop: int, segments: Sequence[Segment]) -> None:
         """Put segments in the place of others."""
         paths = [segment.path for segment in segments]
-        if self.paths[start:stop] != paths:
+        if len(paths) > stop - start:
             self._index = None
+        elif self._index is not None and self.paths[start:stop] != paths:
+            for path in self.paths[start:stop]:
+                self._index.pop(path, None)
+            self._index |= {path: start + i for i, path in enumerate(paths)}
+            self._shrunk += stop - start - len(paths)
+        if stop < len(self):
+            self._joined[stop] = self.now
         self._items[start:stop] = segments
         self._lines[start:stop] = [None] * len(segments)
+        self._changed[start:stop] = [self.now] * len(segments)
+        self._joined[start:stop] = [self.now] * len(segments)
         self.paths[start:stop] = paths
         self.n_samples[start:stop] = [segment.n_samples for segment in segments]
         self.n_atoms[start:stop] = [segment.n_atoms for segment in segments]
-
-
-class Tables:
-    """What many segments share, each value kept once and named by its number; numbers never change."""
-
-    def __init__(self, rows: Iterable[Any] = ()) -> None:
-        self.rows = list(rows)
-        self._numbers = {json.dumps(row): i for i, row in enumerate(self.rows)}
-
-    def number(self, value: Any) -> int:
-        """Return the number of a JSON value, adding it if it is new."""
-        text = json.dumps(value)
-        if text not in self._numbers:
-            self.rows.append(value)  # first, so that an interrupt leaves no number without its row
-            self._numbers[text] = len(self.rows) - 1
-        return self._numbers[text]

@@ -54,6 +54,7 @@ class State:
         if entry.parent != self.parent:
             raise CorruptionError(f"{where}: does not follow the entry before it; an entry was replaced or edited")
         fields = Fields(dict(entry.body), where)
+        self.segments.now = self.quarantine.now = entry.version
         if entry.operation == "append":
             self._append(fields)
         elif entry.operation == "layer":

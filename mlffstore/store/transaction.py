@@ -145,7 +145,7 @@ class Transaction:
             labelled_by = labelled_by | dict.fromkeys(batch.teachers)
         new = batch
         with self._log.guard():
-            state = self._log.refresh()
+            state = self._log.recent()
             if self._known is None and self.key is not None:
                 self._known = state.keys.get(self.key)
             if self._known is None:

@@ -135,7 +135,7 @@ def _run(examples: int, steps: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "EVERY", 5)
-        patch.setattr(checkpoint, "STAYING", 10)
+        patch.setattr(checkpoint, "STAYING", 2)
         run_state_machine_as_test(
             StoreMachine,
             settings=settings(

@@ -296,7 +296,7 @@ def reads_to_open(store) -> int:
 
 def test_opening_reads_only_what_follows_the_checkpoint(store, monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 10)
-    monkeypatch.setattr(checkpoint, "STAYING", 20)
+    monkeypatch.setattr(checkpoint, "STAYING", 4)
     batch = ml.SampleBatch.from_ase(metal_frames(1))
     for i in range(47):
         store.append(batch, key=f"{i}")
@@ -305,7 +305,7 @@ def test_opening_reads_only_what_follows_the_checkpoint(store, monkeypatch):
     assert list(state.segments) == list(replayed.segments)
     assert (state.keys, state.totals, state.parent) == (replayed.keys, replayed.totals, replayed.parent)
     kept = sorted(int(path.stem) for path in (Path(store.url) / "_checkpoint").glob("0*.json"))
-    assert kept == [19, 29, 39]
+    assert kept == [19, 29, 39]  # the newest, which is whole, and those that make up the one before
     for version in (5, 19, 25, 47):
         assert len(store.snapshot(version)) == version
     # Damaged, deleted or misleading checkpoints only cost time.

@@ -118,7 +118,7 @@ def _check_batch(segment: Segment, batch: SampleBatch, rejected: bool) -> Iterat
     if len(wrong):
         yield Problem(
             segment.path,
-            f"content_hash: {len(wrong)} samples have another hash than their structure gives, the first is sample {wrong[0]}",
+            f"content_hash: {len(wrong)} samples have another hash than their structure gives, first sample {wrong[0]}",
         )
     logged, actual = _plain(segment.summary), _plain(summarise(batch))
     if logged != actual:

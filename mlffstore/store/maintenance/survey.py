@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
 from mlffstore.format import checkpoint
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
+from mlffstore.format.increment import ROLES, decode
 from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
@@ -47,6 +49,8 @@ class Survey:
         self.lifetimes = Lifetimes()
         self.state: State | None = None
         self.n_entries = self.n_files = self.nbytes = 0
+        #: States as of the checkpoints that later ones may count from.
+        self._earlier: dict[int, State] = {}
 
     def complain(self, path: str, error: object) -> None:
         """Note a problem. The message does not repeat the place."""
@@ -79,6 +83,7 @@ class Survey:
                     self.lifetimes.apply(self.state, entry, entry_digest, where)
                     if version in due:
                         self._compare(due.pop(version), version)
+                        self._remember(version)
             except (MlffstoreError, OSError) as error:
                 self.complain(path, error)
                 if not broken:
@@ -148,7 +153,7 @@ class Survey:
         assert self.state is not None
         try:
             kept = self._decode(path, version)
-            for role in ("segments", "quarantine"):
+            for role in ROLES:
                 saved, replayed = getattr(kept, role), getattr(self.state, role)
                 if saved.paths != replayed.paths or any(a != b for a, b in zip(saved, replayed, strict=True)):
                     raise CorruptionError("the checkpoint differs from the log; delete it, the log has everything")
@@ -164,9 +169,23 @@ class Survey:
             self.complain(path, error)
 
     def _decode(self, path: str, version: int) -> State:
+        """Return the state of a checkpoint. What it counts from comes from the log, so that only its own file matters."""
         assert self.state is not None
         empty = State(self.state.store, self.state.precision, self.state.settings)
-        return checkpoint.decode(self.storage.read(path), version, empty, f"{self.storage.url}/{path}")
+
+        def base(earlier: int) -> State:
+            known = self._earlier.get(earlier)
+            return known if known is not None else checkpoint.read(self.storage, earlier, empty)
+
+        return decode(self.storage.read(path), version, empty, f"{self.storage.url}/{path}", base)
+
+    def _remember(self, version: int) -> None:
+        """Keep the state as of a checkpoint for those that count from it."""
+        assert self.state is not None
+        state = self.state
+        lists = {role: getattr(state, role).copy() for role in ROLES}
+        self._earlier = {known: self._earlier[known] for known in checkpoint.chain(version) if known in self._earlier}
+        self._earlier[version] = replace(state, **lists, keys=dict(state.keys), tags=dict(state.tags))
 
     def _hint(self, log: Log, last: int) -> None:
         """Check the newest checkpoint, with which opening the store begins."""

@@ -1,0 +1,309 @@
+"""The file of one checkpoint: a state as what changed since an earlier checkpoint, or the whole state.
+
+It is a JSON document with one line for each segment that is new since the earlier checkpoint, so that a line is parsed only
+when its segment is looked at. The names, types and units of columns repeat in every segment and are kept once.
+`mlffstore.format.checkpoint` decides which checkpoints there are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlffstore.data.schema import FORMAT_VERSION, Column
+from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
+from mlffstore.format.codec import crc32c
+from mlffstore.format.fields import MAX_COUNT, Fields
+from mlffstore.format.records import (
+    SEGMENT,
+    Segment,
+    StoredFile,
+    column_document,
+    known_column,
+    parse_column,
+    parse_layer,
+    parse_segment,
+    summary_document,
+)
+from mlffstore.format.segment_list import Run, SegmentList, Tables
+from mlffstore.format.totals import Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlffstore.format.state import State
+
+ROLES = ("segments", "quarantine")
+_TOTALS = ("n_periodic", "n_atoms_min", "n_atoms_max", "nbytes", "nbytes_raw")
+#: What a line says of each column; the rest is shared by many segments.
+_OWN = ("chunk", "offset", "nbytes", "digest")
+#: A line begins with the path of its segment and the names of two shared values.
+_PATH_NBYTES, _NAME_NBYTES = len("segments/.zarr.zip") + 32, 16
+_KIND, _VOCABULARY = _PATH_NBYTES + 5, _PATH_NBYTES + _NAME_NBYTES + 8
+
+
+def seal(head: bytes) -> bytes:
+    """Return a JSON object, given without its last brace, with a last member that is the CRC-32C of the bytes before it."""
+    return head + b',"crc32c":%d}\n' % crc32c(head)
+
+
+def unseal(data: bytes, where: str) -> bytes:
+    """Return what `seal` was given, after checking it.
+
+    Raises
+    ------
+    CorruptionError
+        If the checksum is wrong.
+    """
+    head, comma, tail = data.rpartition(b',"crc32c":')
+    if not comma or tail != b"%d}\n" % crc32c(head):
+        raise CorruptionError(f"{where}: the checkpoint is damaged; it may be deleted, the log has everything")
+    return head
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def encode(state: State, base: int | None) -> bytes:
+    """Return the file of a state as what changed since version `base`; the whole state if that is None."""
+    pack = partial(_line, tables=state.tables)
+    lines: dict[str, list[bytes]] = {}
+    sizes, runs = {}, {}
+    for role in ROLES:
+        stored: SegmentList = getattr(state, role)
+        new = stored.new(base)
+        lines[role] = [stored.line(i, pack) for i in new]
+        sizes[role] = [[stored.n_samples[i] for i in new], [stored.n_atoms[i] for i in new]]
+        runs[role] = stored.runs(base)
+    names = {
+        line[start : start + _NAME_NBYTES].decode()
+        for line in (*lines["segments"], *lines["quarantine"])
+        for start in (_KIND, _VOCABULARY)
+    }
+    document = {
+        "format": FORMAT_VERSION,
+        "store": state.store,
+        "version": state.version,
+        "parent": state.parent,
+        "base": base,
+        "keys": {key: version for key, version in state.keys.items() if base is None or version > base},
+        "tags": state.tags,
+        "teachers": state.teachers,
+        "user": {name: _user_document(column) for name, column in state.user.items()},
+        "expired": state.expired,
+        "kept": state.kept,
+        "totals": {"segments": _totals_document(state.totals), "quarantine": _totals_document(state.rejected)},
+        "tables": [state.tables.rows[name] for name in sorted(names)],
+        "sizes": sizes,
+        "runs": runs,
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()[:-1]
+    for role in ROLES:
+        text += b',"%s":[\n%s\n]' % (role.encode(), b",\n".join(lines[role]))
+    return seal(text)
+
+
+def _totals_document(totals: Totals) -> dict[str, Any]:
+    return {
+        "elements": {str(z): n for z, n in totals.elements.items()},
+        "labelled": totals.labelled,
+        **{name: getattr(totals, name) for name in _TOTALS},
+    }
+
+
+def _user_document(column: Column) -> dict[str, Any]:
+    names = ("axis", "inner", "shape", "dtype", "unit", "long_name")
+    return {name: getattr(column, name) for name in names}
+
+
+def _line(segment: Segment, *, tables: Tables) -> bytes:
+    """Return a segment as a line of JSON: its path, the names of the shared values, and the values of this segment."""
+    places = {path: i for i, path in enumerate(segment.files)}
+    kinds, values = [], []
+    for key, stored in segment.columns.items():
+        document = column_document(stored)
+        values.append([document.pop(name) for name in _OWN])
+        document["shape"] = document["shape"][1:]
+        kinds.append([key, places[stored.file.path], document])
+    row = [
+        segment.path,
+        tables.name(kinds),
+        tables.name({name: list(words) for name, words in segment.vocabulary.items()}),
+        segment.n_samples,
+        segment.n_atoms,
+        summary_document(segment.summary),
+        [[file.path, file.nbytes, file.digest] for file in segment.files.values()],
+        values,
+    ]
+    return json.dumps(row, separators=(",", ":")).encode()
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def base_of(data: bytes, where: str) -> int | None:
+    """Return the version of the checkpoint that a file counts from, without reading the rest."""
+    _, _, text = data[:65536].partition(b'"base":')
+    value = text.partition(b",")[0]
+    if value == b"null":
+        return None
+    if not value.isdigit():
+        raise FormatError(f"{where}: not a checkpoint")
+    return int(value)
+
+
+def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[int], State]) -> State:
+    """Return the state of a checkpoint; its segments are parsed when they are looked at.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    version : int
+        The version that it should be of.
+    empty : State
+        The state before entry 0 of the store.
+    where : str
+        The file, for messages.
+    base : callable
+        It returns the state as of an earlier checkpoint, which is then used up.
+
+    Raises
+    ------
+    CorruptionError, FormatError
+        If it is damaged, of another store or version, or not a checkpoint.
+    """
+    try:
+        head = unseal(data, where)
+        if not head.endswith(b"\n]"):
+            raise FormatError(f"{where}: not a checkpoint")
+        text, _, rest = head.partition(b',"segments":[\n')
+        accepted, _, rejected = rest.removesuffix(b"\n]").partition(b'\n],"quarantine":[\n')
+        fields = Fields(json.loads(text + b"}"), where)
+        if (
+            fields.integer("format") != FORMAT_VERSION
+            or fields.text("store") != empty.store
+            or fields.integer("version") != version
+        ):
+            raise FormatError(f"{where}: a checkpoint of another store or version")
+        document = fields.document
+        earlier = None
+        if document["base"] is not None:
+            earlier = base(fields.integer("base", 0, version - 1))
+        tables = Tables() if earlier is None else earlier.tables
+        for row in fields.items("tables"):
+            tables.name(row)
+        unpack = partial(_unpack, tables=tables, where=where)
+        lists: dict[str, Any] = {}
+        for role, lines in zip(ROLES, (accepted, rejected), strict=True):
+            runs = [Run(path, length) for path, length in fields.mapping("runs")[role]]
+            new = _new_segments(lines, fields.mapping("sizes")[role], where)
+            before = None if earlier is None else getattr(earlier, role)
+            lists[role] = SegmentList.after(before, runs, new, version, unpack)
+        return replace(
+            empty,
+            version=version,
+            parent=fields.text("parent"),
+            **lists,
+            totals=_parse_totals(document["totals"]["segments"]),
+            rejected=_parse_totals(document["totals"]["quarantine"]),
+            keys=({} if earlier is None else earlier.keys) | _counts(fields.mapping("keys")),
+            tags=_counts(fields.mapping("tags")),
+            teachers=dict(fields.mapping("teachers")),
+            user={name: _parse_user(name, value) for name, value in fields.mapping("user").items()},
+            expired=fields.integer("expired"),
+            kept=tuple(int(version) for version in fields.items("kept")),
+            tables=tables,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        if isinstance(error, MlffstoreError):
+            raise
+        raise FormatError(f"{where}: not a checkpoint ({type(error).__name__}: {error})") from error
+
+
+def _counts(values: Mapping[str, Any]) -> dict[str, int]:
+    if not all(type(version) is int and version >= 0 for version in values.values()):
+        raise ValueError("expected versions")
+    return dict(values)
+
+
+def _new_segments(text: bytes, sizes: Any, where: str) -> tuple[list[bytes], list[int], list[int], list[str]]:
+    """Return lines, numbers of samples and of atoms, and paths of the new segments of a file."""
+    lines = text.split(b",\n") if text else []
+    n_samples, n_atoms = sizes
+    if not len(lines) == len(n_samples) == len(n_atoms) or not all(
+        type(count) is int and 1 <= count <= MAX_COUNT for count in (*n_samples, *n_atoms)
+    ):
+        raise FormatError(f"{where}: expected as many sizes as segments")
+    paths = [line[2 : 2 + _PATH_NBYTES].decode() for line in lines]
+    if not all(SEGMENT.fullmatch(path) for path in paths):
+        raise FormatError(f"{where}: expected paths of segments")
+    return lines, n_samples, n_atoms, paths
+
+
+def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
+    """Return the segment of a line, checked exactly as one of a log entry."""
+    try:
+        path, kinds, vocabulary, n_samples, n_atoms, summary, files, values = json.loads(line)
+        rows = {"sample": n_samples, "atom": n_atoms}
+        columns: list[dict[str, Any]] = [{} for _ in files]
+        for (key, place, kind), own in zip(tables.rows[kinds], values, strict=True):
+            axis = kind["axis"] if "axis" in kind else _axis(key)
+            columns[place][key] = {
+                **kind, "shape": [rows[axis], *kind["shape"]], **dict(zip(_OWN, own, strict=True))
+            }  # fmt: skip
+        segment = parse_segment(
+            {
+                "path": path,
+                "n_samples": n_samples,
+                "n_atoms": n_atoms,
+                "summary": summary,
+                "columns": columns[0],
+                "vocabulary": tables.rows[vocabulary],
+                "nbytes": files[0][1],
+                "digest": files[0][2],
+            },
+            where,
+        )
+        for (layer_path, nbytes, file_digest), of_layer in zip(files[1:], columns[1:], strict=True):
+            document = {
+                "path": layer_path,
+                "segment": path,
+                "columns": of_layer,
+                "labelled": {},
+                "nbytes": nbytes,
+                "digest": file_digest,
+            }
+            layer, below = parse_layer(document, lambda _, below=segment: below, where)  # type: ignore[misc]
+            segment = layer.over(below)
+        return segment
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, MlffstoreError):
+            raise
+        raise FormatError(f"{where}: a line is not a segment ({type(error).__name__}: {error})") from error
+
+
+def _axis(key: str) -> str:
+    column = known_column(key)
+    if column is None:
+        raise KeyError(key)
+    return column.axis
+
+
+def _parse_totals(value: dict[str, Any]) -> Totals:
+    return Totals(
+        elements={int(z): int(n) for z, n in value["elements"].items()},
+        labelled={str(teacher): int(n) for teacher, n in value["labelled"].items()},
+        **{name: int(value[name]) for name in _TOTALS},
+    )
+
+
+def _parse_user(name: str, value: dict[str, Any]) -> Column:
+    """Return a user column through the same check as one of a log entry."""
+    document = {
+        "shape": [1, *value["shape"]], "dtype": value["dtype"], "axis": value["axis"], "unit": value["unit"],
+        "long_name": value["long_name"], "chunk": 1, "offset": 0, "nbytes": 0, "digest": "0" * 32,
+    }  # fmt: skip
+    return parse_column(name, document, StoredFile("segments", 1, ""), 1, 1, "checkpoint").column
