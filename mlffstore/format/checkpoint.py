@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from mlffstore.errors import CorruptionError, MlffstoreError
 from mlffstore.format.fields import Fields
 from mlffstore.format.increment import base_of, decode, encode, seal, unseal
+from mlffstore.format.state import RECENT, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.format.state import State
     from mlffstore.storage import Storage
 
 FOLDER = "_checkpoint"
 #: Names the newest checkpoint. It may be old or missing.
 HINT = f"{FOLDER}/last.json"
 #: Commits between checkpoints, and checkpoints between those that stay for reading old versions.
-EVERY, STAYING = 100, 8
+EVERY, STAYING = RECENT, 8
 _MAX_NBYTES = 4 << 30
 
 
@@ -57,15 +57,19 @@ def path_of(version: int) -> str:
     return f"{FOLDER}/{version:020d}.json"
 
 
-def save(storage: Storage, state: State) -> None:
-    """Write the checkpoint of a state, point the hint at it, and remove those that are not needed any more."""
-    version = state.version
-    base = next((earlier for earlier in chain(version)[1:] if _is_there(storage, path_of(earlier))), None)
-    storage.replace(path_of(version), encode(state, base))
-    storage.replace(HINT, seal(json.dumps({"version": version}).encode()[:-1]))
-    # What a checkpoint makes superfluous is not far behind: the others went when they became so.
-    behind = range(max(-1, version - 4 * STAYING * EVERY), version, EVERY)
-    storage.delete([path_of(earlier) for earlier in behind if earlier >= 0 and not wanted(earlier, version)])
+def save(storage: Storage, state: State) -> int | None:
+    """Write the checkpoint of a state and point the hint at it; return the version of the one that it counts from."""
+    base = next((earlier for earlier in chain(state.version)[1:] if _is_there(storage, path_of(earlier))), None)
+    storage.replace(path_of(state.version), encode(state, base))
+    storage.replace(HINT, seal(json.dumps({"version": state.version}).encode()[:-1]))
+    return base
+
+
+def superfluous(version: int) -> list[int]:
+    """Return the checkpoints that the one of `version` makes superfluous, some of which may be gone already."""
+    # They are not far behind: others went when they became so.
+    behind = range(version, max(-1, version - 4 * STAYING * EVERY), -EVERY)
+    return [earlier for earlier in behind if not wanted(earlier, version)]
 
 
 def _is_there(storage: Storage, path: str) -> bool:

@@ -16,10 +16,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, StorageError
-from mlffstore.format import checkpoint
+from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, MlffstoreError, StorageError
+from mlffstore.format import checkpoint, history
 from mlffstore.format.codec import digest
 from mlffstore.format.entry import MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path, now
+from mlffstore.format.history import Record
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import NotDurableError
@@ -276,6 +277,61 @@ class Log:
         """Write a checkpoint every so many commits. It is a help for opening, so a failure is only noted."""
         if checkpoint.due(state.version):
             try:
-                checkpoint.save(self.storage, state)
-            except (OSError, StorageError) as error:
+                base = checkpoint.save(self.storage, state)
+                own = {entry.version: Record.of(entry).line() for entry in state.recent}
+                first = state.version - checkpoint.EVERY + 1
+                lines = [
+                    *(record.line() for record in self.history(0 if base is None else base + 1, first)),
+                    *(own[version] for version in range(first, state.version + 1)),
+                ]
+                data = history.encode(state.store, state.version, base, state.parent, lines)
+                self.storage.replace(history.path_of(state.version), data)
+                superfluous = checkpoint.superfluous(state.version)
+                self.storage.delete(
+                    [path(version) for version in superfluous for path in (checkpoint.path_of, history.path_of)]
+                )
+            except (OSError, StorageError, KeyError) as error:
                 _log.warning("%s: no checkpoint was written (%s); it can be rebuilt", self.storage.url, error)
+
+    def history(self, start: int = 0, stop: int | None = None) -> list[Record]:
+        """Return the records of the commits from `start` up to the last one, or up to `stop`, which is not included.
+
+        They come from the files beside the checkpoints as far as these fit the log, and from the log.
+        """
+        parts: list[list[Record]] = []
+        try:
+            version = checkpoint.newest(self.storage) if stop is None else stop - 1
+        except (OSError, MlffstoreError):
+            version = -1
+        version = (version + 1) // checkpoint.EVERY * checkpoint.EVERY - 1
+        after = version + 1
+        while version >= start:
+            if version - start < checkpoint.EVERY:  # of a long file only a few commits
+                parts.append(self._records(start, version + 1))
+                break
+            try:
+                base, lines = self._read_history(version)
+                records = [Record.parse(line) for line in lines]
+            except FileNotFoundError:
+                base, records = version - checkpoint.EVERY, self._records(version - checkpoint.EVERY + 1, version + 1)
+            except (OSError, ValueError, MlffstoreError) as error:
+                _log.warning("%s: the history as of version %d is ignored (%s)", self.storage.url, version, error)
+                base, records = version - checkpoint.EVERY, self._records(version - checkpoint.EVERY + 1, version + 1)
+            parts.append(records)
+            version = -1 if base is None else base
+        out = [record for part in reversed(parts) for record in part if record.commit.version >= start]
+        return out + self._records(max(start, after), stop)
+
+    def _records(self, start: int, stop: int | None) -> list[Record]:
+        return [Record.of(result.entry) for result in self.entries(max(0, start), stop)]
+
+    def _read_history(self, version: int) -> tuple[int | None, list[bytes]]:
+        """Return where the history beside a checkpoint begins, and its lines."""
+        path = history.path_of(version)
+        base, parent, lines = history.decode(
+            self.storage.read(path), version, self._empty.store, f"{self.storage.url}/{path}"
+        )
+        last = self.read(version)
+        if last is None or last.digest != parent:
+            raise FormatError(f"{self.storage.url}/{path}: does not fit the log")
+        return base, lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Column
     from mlffstore.format.entry import Entry
+
+#: Entries that a state keeps.
+RECENT = 100
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class State:
     #: Versions before this one are gone, but for those in `kept`.
     expired: int = 0
     kept: tuple[int, ...] = ()
+    #: The entries that were applied last, for the history.
+    recent: deque[Entry] = field(default_factory=lambda: deque(maxlen=RECENT))
     #: Shared values of the checkpoint that this state began with, and of the next one.
     tables: Tables = field(default_factory=Tables)
 
@@ -73,6 +79,7 @@ class State:
         if entry.key is not None:
             self.keys[entry.key] = entry.version
         self.version, self.parent = entry.version, entry_digest
+        self.recent.append(entry)
 
     def retains(self, version: int) -> bool:
         """Return whether a version may still be read."""

@@ -9,10 +9,10 @@ from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
 from mlffstore.runtime.words import counted
-from mlffstore.store.history import Commit
 from mlffstore.store.snapshot import Opener, Snapshot
 
 if TYPE_CHECKING:
+    from mlffstore.format.history import Commit
     from mlffstore.storage import Storage
 
 Mode = Literal["r", "a"]
@@ -133,14 +133,14 @@ class OpenedStore:
     def history(self, last: int | None = None, *, since: int = 0) -> list[Commit]:
         """Return the commits from version `since` on, oldest first; only the `last` ones if a number is given."""
         start = since if last is None else max(since, self.version + 1 - last)
-        return [Commit.of(entry) for entry, _, _ in self._log.entries(start)]
+        return [record.commit for record in self._log.history(start)]
 
     def provenance(self, *, since: int = 0) -> list[dict[str, Any]]:
         """Return the provenance of the commits from version `since` on that have one, with their versions, oldest first."""
         return [
-            {"version": entry.version, "time": entry.time, **notes}
-            for entry, _, _ in self._log.entries(since)
-            if isinstance(notes := entry.body.get("provenance"), dict) and notes
+            {"version": record.commit.version, "time": record.commit.time, **record.provenance}
+            for record in self._log.history(since)
+            if record.provenance
         ]
 
     def committed(self, version: int) -> str:

@@ -144,7 +144,7 @@ def _candidates(storage: Storage) -> Iterator[ListedObject]:
         if _is_temporary(file.path):
             yield file
     for file in storage.list(checkpoint.FOLDER):
-        if _is_temporary(file.path) or re.fullmatch(r"\d{20}\.json", file.path.rpartition("/")[2]):
+        if _is_temporary(file.path) or re.fullmatch(r"\d{20}(\.history)?\.json", file.path.rpartition("/")[2]):
             yield file
     for file in storage.list_top():
         if _is_temporary(file.path):
@@ -160,7 +160,7 @@ def _is_kept_checkpoint(path: str, last: int) -> bool:
     folder, _, name = path.rpartition("/")
     if folder != checkpoint.FOLDER or _is_temporary(path):
         return False
-    return checkpoint.wanted(int(name[:-5]), last)
+    return checkpoint.wanted(int(name[:20]), last)
 
 
 def _check_expiry(state: State, before: int) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
-from mlffstore.format import checkpoint
+from mlffstore.format import checkpoint, history
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
+from mlffstore.format.history import Record
 from mlffstore.format.increment import ROLES, decode
 from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
@@ -66,7 +67,8 @@ class Survey:
             return
         log = Log(self.storage, State(first.store, "", {}))  # settings play no part in what is where
         self.state = log.fresh()
-        due = self._checkpoints() if self.full else {}
+        due, histories = self._checkpoints() if self.full else ({}, {})
+        commits: list[bytes] = []
         broken = False
         parent: str | None = None  # digest of the entry before, if that could be read
         for version in range(versions[-1] + 1):
@@ -84,6 +86,10 @@ class Survey:
                     if version in due:
                         self._compare(due.pop(version), version)
                         self._remember(version)
+                    if histories:
+                        commits.append(Record.of(entry).line())
+                    if version in histories:
+                        self._compare_history(histories.pop(version), version, entry_digest, commits)
             except (MlffstoreError, OSError) as error:
                 self.complain(path, error)
                 if not broken:
@@ -138,15 +144,30 @@ class Survey:
 
     # -- checkpoints
 
-    def _checkpoints(self) -> dict[int, str]:
-        """Return the checkpoints by version."""
-        out = {}
+    def _checkpoints(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Return the checkpoints, and the histories beside them, by version."""
+        states, histories = {}, {}
         for file in self.storage.list(checkpoint.FOLDER):
             name = file.path.rpartition("/")[2]
             self.n_files, self.nbytes = self.n_files + 1, self.nbytes + file.nbytes
             if re.fullmatch(r"\d{20}\.json", name):
-                out[int(name[:-5])] = file.path
-        return out
+                states[int(name[:20])] = file.path
+            elif re.fullmatch(r"\d{20}\.history\.json", name):
+                histories[int(name[:20])] = file.path
+        return states, histories
+
+    def _compare_history(self, path: str, version: int, entry_digest: str, commits: list[bytes]) -> None:
+        """Compare a history with the commits up to its version."""
+        assert self.state is not None
+        try:
+            data = self.storage.read(path)
+            base, parent, lines = history.decode(data, version, self.state.store, f"{self.storage.url}/{path}")
+            if parent != entry_digest or lines != commits[0 if base is None else base + 1 :]:
+                raise CorruptionError("the history differs from the log; delete it, the log has everything")
+        except FileNotFoundError:
+            pass  # a writer removes old ones as it goes
+        except (MlffstoreError, OSError) as error:
+            self.complain(path, error)
 
     def _compare(self, path: str, version: int) -> None:
         """Compare a checkpoint with what the log says as of its version."""
