@@ -5,6 +5,7 @@ It does not hold data (`mlffstore.data.batch`) and does not know how columns lie
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -64,7 +65,7 @@ class Column:
     @property
     def row_nbytes(self) -> int:
         """Bytes of one uncompressed row."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def same_kind(self, other: Column) -> bool:
         """Return whether two columns differ in their descriptions at most."""

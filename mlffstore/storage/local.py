@@ -6,15 +6,17 @@ import contextlib
 import errno
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
+from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import TEMPORARY, ListedObject, NotDurableError, check_path
 from mlffstore.storage.permissions import Permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 #: Errors of `link` where there are no hard links (some FUSE, SMB and FAT mounts).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -156,9 +158,8 @@ class LocalStorage:
             self._make_folder(folder, set())
             full = os.path.join(self.root, check_path(path))
             try:
-                _write_file(full, parts, self._shared())
-                for above in [os.path.dirname(full), *self._unnamed(folder)]:
-                    self._fsync_folder(above)
+                folders = [os.path.dirname(full), *self._unnamed(folder)]
+                _write_file(full, parts, self._shared(), partial(self._fsync_all, folders))
                 self._named |= {"", folder}
             except BaseException:
                 with contextlib.suppress(OSError, StorageError):  # nothing names it; what stays is for gc
@@ -223,6 +224,10 @@ class LocalStorage:
         except PermissionError:
             if path != os.path.dirname(self.root):
                 raise
+
+    def _fsync_all(self, folders: list[str]) -> None:
+        for folder in folders:
+            self._fsync_folder(folder)
 
     def replace(self, path: str, data: bytes) -> None:
         """Create or replace a file; readers see the old bytes or the new ones."""
@@ -314,8 +319,13 @@ def _link(temporary: str, target: str) -> bool:
     return True
 
 
-def _write_file(path: str, parts: Iterable[bytes], permissions: Permissions | None) -> None:
-    """Create a file that must not exist yet, write it whole and fsync it."""
+def _write_file(
+    path: str, parts: Iterable[bytes], permissions: Permissions | None, sync_names: Callable[[], None] | None = None
+) -> None:
+    """Create a file that must not exist yet, write it whole and fsync it, and call `sync_names` meanwhile.
+
+    Neither needs the other, and a journal writes both at once.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         if permissions is not None:
@@ -324,7 +334,12 @@ def _write_file(path: str, parts: Iterable[bytes], permissions: Permissions | No
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-        os.fsync(fd)
+        names = None if sync_names is None else io_pool().submit(sync_names)
+        try:
+            os.fsync(fd)
+        finally:
+            if names is not None:
+                names.result()
     finally:
         os.close(fd)
 
