@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlffstore.importing.wording import Wording
 
 Fate = Literal["kept", "renamed", "converted", "obeyed", "left out"]
+#: Place, name, fate, column and note of a key, see `KeyUse`.
+Use = tuple[str, str, Fate, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,16 @@ class Account:
     """Counts what became of the keys, sample by sample."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str, Fate, str, str]] = Counter()
-        self._samples: Counter[tuple[tuple[str, str, Fate, str, str], ...]] = Counter()
+        self._counts: Counter[Use] = Counter()
+        self._samples: Counter[tuple[Use, ...]] = Counter()
 
     def add(self, place: str, name: str, fate: Fate, column: str = "", note: str = "") -> None:
         """Note what became of a key of one sample."""
         self._counts[place, name, fate, column, note] += 1
 
-    def add_all(self, uses: tuple[tuple[str, str, Fate, str, str], ...]) -> None:
-        """Note what became of all keys of one sample: places, names, fates, columns and notes."""
-        self._samples[uses] += 1
+    def add_all(self, uses: tuple[Use, ...], n_samples: int = 1) -> None:
+        """Note what became of all keys of some samples: places, names, fates, columns and notes."""
+        self._samples[uses] += n_samples
 
     def merge(self, other: Account) -> None:
         """Add the counts of another account."""
@@ -66,7 +68,7 @@ class Account:
 
     def uses(self) -> tuple[KeyUse, ...]:
         """Return what became of every key, in the order in which the keys were met."""
-        counts: Counter[tuple[str, str, Fate, str, str]] = Counter()
+        counts: Counter[Use] = Counter()
         for uses, n in self._samples.items():
             for use in uses:
                 counts[use] += n
@@ -82,7 +84,7 @@ class Account:
             if use.fate != "left out" or use.note.startswith("same as"):
                 continue
             offer, label = "", label_of(use.name)
-            if label is not None and "number" in use.note:
+            if label is not None and "number" in use.note and use.place != "file":  # labels of an HDF5 file have names
                 offer = f", {wording.option('keys', {label: use.name})} takes it"
             elif "number" in use.note and use.name.isidentifier():
                 offer = f", {wording.option('columns', {use.name: 'UNIT'})} keeps it"

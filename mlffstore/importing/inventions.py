@@ -51,6 +51,15 @@ class FormatFacts:
     warnings: tuple[str, ...] = ()
 
 
+def check_elements(path: Path, format: str, elements: Sequence[str], wording: Wording) -> None:
+    """Raise `DataError` if elements of LAMMPS types were given for a file of another format."""
+    if elements and not format.startswith("lammps"):
+        raise DataError(
+            f"{path}: expected a LAMMPS file with {wording.option('elements', tuple(elements))}, got {format}; leave "
+            "it out"
+        )
+
+
 def examine(path: Path, format: str, elements: Sequence[str], wording: Wording) -> FormatFacts:
     """Look into a file of a format that ASE does not read faithfully.
 
@@ -68,11 +77,6 @@ def examine(path: Path, format: str, elements: Sequence[str], wording: Wording) 
     DataError
         If what the file lacks cannot be known, or the file says that ASE would read it wrong.
     """
-    if elements and not format.startswith("lammps"):
-        raise DataError(
-            f"{path}: expected a LAMMPS file with {wording.option('elements', tuple(elements))}, got {format}; leave "
-            "it out"
-        )
     if format == "lammps-dump-text":
         return _lammps_dump(path, elements, wording)
     if format == "lammps-dump-binary":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from mlffstore.importing.account import Account, Fate
+    from mlffstore.importing.account import Account, Use
     from mlffstore.importing.reading import Fates
     from mlffstore.importing.record import Record
     from mlffstore.importing.wording import Wording
@@ -95,7 +95,6 @@ class LabelReader:
         self.stated = StatedUnits(self.units, wording)
         self.state = StateReader(self.keys, spin, wording)
         self._met: Counter[str] = Counter()
-        self._uses: tuple[Mapping[str, str], tuple[str, ...], Any] = ({}, (), None)
         #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
         self._free_energy_gap = 0.0
 
@@ -149,8 +148,6 @@ class LabelReader:
         minus sign, ``-dE/d(strain)``, as QUIP, MACE and NequIP define it. Programs that write it with the other sign need
         `stress_sign="compression"`.
         """
-        if record.labels is not None:
-            return self._converted(record, account)
         reading = Reading()
         fields = list(record.fields())
         # Of equal names in several places the first counts, as in `Record.find`.
@@ -174,28 +171,8 @@ class LabelReader:
             note = self._rival(name, value, reading, record.atoms) or describe(value, n_atoms)
             fates[place, name] = ("left out", "", note)
         uses = [(place, name, *fate) for (place, name), fate in fates.items()]
-        rest: list[tuple[str, str, Fate, str, str]] = [
-            (place, name, "left out", "", kind) for place, name, kind in record.remainder()
-        ]
+        rest: list[Use] = [(place, name, "left out", "", kind) for place, name, kind in record.remainder()]
         account.add_all((*uses, *rest))
-        return reading
-
-    def _converted(self, record: Record, account: Account) -> Reading:
-        """Return what a reader converted already."""
-        labels = record.labels or {}
-        left_out, names, uses = self._uses
-        if left_out is not record.left_out or names != tuple(labels):  # another molecule than the last
-            names = tuple(labels)
-            uses = (
-                *(("file", name, "converted", name, "") for name in names),
-                ("file", "charge", "kept", "charge", ""),
-                *(("file", name, "left out", "", kind) for name, kind in record.left_out.items()),
-            )
-            self._uses = (record.left_out, names, uses)
-        account.add_all(uses)
-        reading = Reading(charge=record.charge)
-        if labels:
-            reading.labels = dict(labels)
         return reading
 
     # -- labels --------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
 from mlffstore.importing.packed import is_packed, plain_name
 from mlffstore.importing.record import Record
-from mlffstore.importing.spice import read_spice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,11 +77,7 @@ def read_records(
         If the file cannot be parsed, or what it lacks cannot be known; the message names the file, and the frame if it is
         one.
     """
-    if format in ("spice", "sdf", "smiles", *DATABASES) and elements:
-        examine(path, format, elements, wording)
-    if format == "spice":
-        yield from read_spice(path)
-    elif format == "sdf":
+    if format == "sdf":
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)

@@ -24,23 +24,14 @@ class Record:
         In the units of the file, with whatever labels the reader attached.
     where : str
         Its place in the file for messages, such as "frame 12" (counted from 0, as ASE does).
-    labels : mapping of str to array, or None
-        Labels that are in the store's units already (then `atoms` is too, and `charge` is known); None if they must still be
-        taken from `atoms` and `more`.
-    charge : int or None
-        Total charge, where the reader knows it.
     more : mapping of str to mapping
         What the file holds beside `atoms`, by place ("data", "key_value_pairs" of a database) and name.
     stated_units : mapping of str to str
         Units that the file states for values, by their names.
-    molecule : str or None
-        Records of a file with the same name here are conformations of one molecule and share a root.
     hydrogens : int
         Hydrogens that the reader added.
     converged : bool or None
         Whether the electronic structure behind the labels converged; None where the file does not say.
-    left_out : mapping of str to str
-        Names of values that the reader did not hand over, and what kind of value each is.
     problems : tuple of str
         Why the structure cannot be imported.
     warnings : tuple of str
@@ -49,14 +40,10 @@ class Record:
 
     atoms: Atoms
     where: str
-    labels: Mapping[str, Any] | None = None
-    charge: int | None = None
     more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stated_units: Mapping[str, str] = field(default_factory=dict)
-    molecule: str | None = None
     hydrogens: int = 0
     converged: bool | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -92,5 +79,3 @@ class Record:
             yield "atoms", "constraints", ", ".join(kinds)
         if not atoms.pbc.any() and atoms.cell.array.any():
             yield "atoms", "cell", "cell of a structure that is periodic nowhere"
-        for name, kind in self.left_out.items():
-            yield "file", name, kind

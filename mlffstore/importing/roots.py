@@ -39,8 +39,6 @@ class Roots:
 
     def name(self, record: Record) -> str | None:
         """Return the name of the root of a record, None if the sample is its own; raise ValueError if it lacks the key."""
-        if record.molecule is not None:
-            return f"molecule {record.molecule}"
         if self.how == "sample":
             return None
         if self.how == "file":
@@ -55,7 +53,7 @@ class Roots:
     def of(self, names: Sequence[str | None], batch: SampleBatch) -> U64:
         """Return the roots of samples, shape (S,), uint64.
 
-        A root of a file or molecule is the hash of its first sample. A named root is a hash of the name and the formula: it
+        A root of a file is the hash of its first sample. A named root is a hash of the name and the formula: it
         needs no first sample, so it holds across files and imports.
         """
         own = batch.content_hash
@@ -63,7 +61,7 @@ class Roots:
         for i, name in enumerate(names):
             if name is None:
                 continue
-            if self.how.startswith("info:") and not name.startswith("molecule "):
+            if self.how.startswith("info:"):
                 roots[i] = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
             else:
                 roots[i] = self._known.setdefault(name, own[i])

@@ -15,19 +15,24 @@ from mlffstore.data import rules
 from mlffstore.data.stress import StressCheck
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.account import Account
-from mlffstore.importing.block import BlockMaker
 from mlffstore.importing.checks import remarks, stress_warnings
+from mlffstore.importing.conformation_blocks import ConformationBlocks
+from mlffstore.importing.conformations import in_blocks
+from mlffstore.importing.inventions import check_elements
 from mlffstore.importing.options import OnError, Options
 from mlffstore.importing.problems import Problems
 from mlffstore.importing.readers import UNLABELLED, choose_format, read_records
+from mlffstore.importing.record_blocks import RecordBlocks
 from mlffstore.importing.report import ImportReport
+from mlffstore.importing.spice import read_spice
 from mlffstore.importing.spool import Spool
+from mlffstore.importing.state import STATE_KEYS
 from mlffstore.importing.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mlffstore.importing.record import Record
+    from mlffstore.importing.draft import CheckedBlock
     from mlffstore.store.facade import Store
 
 
@@ -81,7 +86,7 @@ def import_files(
         means that what the file says of them is not used.
     columns : mapping of str to str, or sequence of str, optional
         Keys to keep as user columns, each with its unit: ``{"dipole": "e*angstrom"}``. Without a unit, ASE's unit of its
-        own properties, and else "1".
+        own properties, and else "1". Of SPICE's layout, data sets with numbers per conformation or one per molecule.
     units : mapping of str to str, optional
         Units in the file of "energy", "forces", "stress", "virial", "positions" and "cell" (the unit of the positions by
         default); the store's units by default. Leave it out for formats that ASE converts while it reads (VASP,
@@ -236,56 +241,70 @@ class _Import:
                 "import bare "
                 f"structures with {wording.option('require', ())} and label them afterwards"
             )
-        if kind == "spice" and (options.units or options.keys):
+        check_elements(path, kind, options.elements, wording)
+        labels = set(options.keys) - set(STATE_KEYS)
+        if kind == "spice" and (options.units or labels):
             raise DataError(
-                f"{path}: expected no {wording.name('units')} or {wording.name('keys')} for SPICE's layout, which "
-                "names its own; "
-                "leave them out"
+                f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of labels for SPICE's layout, "
+                "which names its own; leave them out"
             )
 
     def _read_file(self, path: Path, kind: str, note: dict[str, Any]) -> int:
         """Put the checked blocks of a file into the spool; return how many samples it brings."""
         options, account = self.options, Account()
         source = options.source or ("spice" if kind == "spice" else path.name)
-        maker = BlockMaker(path, options, self.reader, self.extra, self.target.precision, source)
-        records = read_records(
-            path, kind, add_hydrogens=options.add_hydrogens, elements=options.elements, wording=options.wording
-        )
-        blocks = accepted = rejected = unreadable = 0
-        for block in _blocks(records, options.batch_samples):
-            self._warn([f"{path}: {text}" for record in block for text in record.warnings])
-            made, places, lost = maker.make(block, self.problems, account)
+        blocks = accepted = rejected = unreadable = lone = 0
+        for checked in self._blocks(path, kind, source, account):
+            self._warn(f"{path}: {text}" for text in checked.warnings)
             if self.problems and options.on_error == "refuse":
                 way = options.wording.option("on_error", "quarantine")
                 raise DataError(
                     f"{self.problems.message()}\n{way} keeps the other samples and puts these into quarantine"
                 )
-            if made.accepted is not None:
-                self._warn(remarks(made.accepted, options.teacher, path, places))
+            batch = checked.block.accepted
+            if batch is not None:
+                self._warn(remarks(batch, options.teacher, path, checked.places))
                 if self.stress is not None:
-                    self.stress.add(made.accepted, options.teacher, path, places)
+                    self.stress.add(batch, options.teacher, path, checked.places)
                     try:
                         self._warn(stress_warnings(self.stress, options.stress_sign, options.wording))
                     except DataError as error:
-                        raise DataError(f"{path}, up to {places[-1]}: {error}") from None
-                accepted += len(made.accepted)
-            rejected += len(made.reasons)
-            unreadable += lost
-            self.hydrogens += sum(record.hydrogens for record in block)
-            self.spool.add(made)
+                        raise DataError(f"{path}, up to {checked.places[-1]}: {error}") from None
+                accepted += len(batch)
+            rejected += len(checked.block.reasons)
+            unreadable += checked.n_unreadable
+            lone += checked.n_lone
+            self.hydrogens += checked.n_hydrogens
+            self.spool.add(checked.block)
             blocks += 1
-            self.read_samples += len(block)
+            self.read_samples += checked.n_read
             self._tell()
         if not blocks:
             raise DataError(f"{path}: expected at least one structure, got none")
-        if maker.n_lone:
-            self._warn([f"{path}: {maker.n_lone} samples of a single atom have no forces; they are stored without"])
+        if lone:
+            self._warn([f"{path}: {lone} samples of a single atom have no forces; they are stored without"])
         self.account.merge(account)
         self.unreadable += unreadable
         left_out = sorted({use.name for use in account.uses() if use.fate == "left out"})
         note |= {"samples": accepted, "rejected": rejected, "unreadable": unreadable, "left_out": left_out}
         self.files.append((note, blocks))
         return accepted
+
+    def _blocks(self, path: Path, kind: str, source: str, account: Account) -> Iterator[CheckedBlock]:
+        """Yield the blocks of a file, checked, with at most `batch_samples` structures each."""
+        options, precision = self.options, self.target.precision
+        if kind == "spice":
+            molecules = read_spice(path, self.reader.state, self.extra.units)
+            conformations = ConformationBlocks(path, options, self.extra, precision, source)
+            for part in in_blocks(molecules, options.batch_samples):
+                yield conformations.make(part, self.problems, account)
+            return
+        records = read_records(
+            path, kind, add_hydrogens=options.add_hydrogens, elements=options.elements, wording=options.wording
+        )
+        maker = RecordBlocks(path, options, self.reader, self.extra, precision, source)
+        while block := list(itertools.islice(records, options.batch_samples)):
+            yield maker.make(block, self.problems, account)
 
     def _check_duplicates(self) -> None:
         """Warn of structures that the store holds already, or refuse them before anything is stored."""
@@ -362,12 +381,6 @@ class _Import:
             keys=self.account.uses(),
             warnings=tuple(self.warnings),
         )
-
-
-def _blocks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    """Yield lists of `size` records, the last one shorter."""
-    while block := list(itertools.islice(records, size)):
-        yield block
 
 
 def _sha256(path: Path) -> str:

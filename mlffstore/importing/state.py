@@ -34,6 +34,17 @@ class StateReader:
         #: How many samples had each of the names that were given.
         self.met: Counter[str] = Counter()
 
+    def takes_any(self, what: str) -> bool:
+        """Return whether the names in use count for "charge" or "multiplicity", since none was given."""
+        return what not in self._keys
+
+    def reads(self, name: str) -> bool:
+        """Return whether a value under this name counts, as a name that was given or as a name in use."""
+        role = electrons.role(name)
+        if role is not None and self.takes_any("charge" if role == "charge" else "multiplicity"):
+            return True
+        return any(name in (self._keys.get(what) or ()) for what in STATE_KEYS)
+
     def read(
         self,
         fields: Sequence[tuple[str, str, Any]],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
 from mlffstore.training.batch import REAL
 from mlffstore.training.shares import check_rank, n_batches, share
@@ -227,7 +228,7 @@ class Loader:
         """
         while True:
             order, sizes = self._share(epoch)
-            ends = np.concatenate([[0], np.cumsum(sizes)])
+            ends = offsets(sizes).tolist()
             full = int(np.count_nonzero(sizes == self.batch_size))
             while done < len(sizes):
                 stop = min(done + self._batches_per_window, full) if done < full else done + 1
@@ -309,20 +310,18 @@ class Loader:
 
     def _views(self, window: Window) -> Iterator[Batch]:
         """Cut a window into batches without copying, each column in one call."""
-        size, n, atoms = self.batch_size, window.n, window.atoms
-        full, rest = divmod(n, size)
+        size = self.batch_size
+        full, rest = divmod(window.n, size)
         ends = window.columns["ptr"]
         sizes = ends[:full, size].tolist() + ([int(ends[full, rest])] if rest else [])
         columns = {}
         for name, array in window.lend().items():
             tensor = torch.from_numpy(array)
             if name == "ptr":
-                rows = list(tensor[: len(sizes)].unbind(0))
+                columns[name] = tensor.unbind(0)
                 if rest:
-                    rows[-1] = rows[-1][: rest + 1]
-                columns[name] = rows
+                    columns[name] = (*columns[name][:-1], columns[name][-1][: rest + 1])
             else:
-                cut = torch.split(tensor[:atoms], sizes) if name in window.atom else torch.split(tensor[:n], size)
-                columns[name] = list(cut)
+                columns[name] = torch.split(tensor, sizes if name in window.atom else size)
         for parts in zip(*columns.values(), strict=True):
             yield dict(zip(columns, parts, strict=True))

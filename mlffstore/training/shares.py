@@ -66,6 +66,8 @@ def share(
     """
     full, rest = _steps(len(order), batch_size, world_size, drop_last)
     step = batch_size * world_size
+    if world_size == 1:
+        return order[: full * step + rest], batch_sizes(len(order), batch_size, drop_last=drop_last)
     if full * step + rest > len(order):
         order = np.resize(order, full * step + rest)
     sizes = [batch_sizes(len(order), batch_size, r, world_size, drop_last=drop_last) for r in range(world_size)]

@@ -6,6 +6,7 @@ for however long, is never overwritten.
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,10 @@ class Window:
         self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
             columns, atom, batch_size, n, atoms, room
         )  # fmt: skip
-        self._memory = {name: array.data for name, array in columns.items()}
+        self._memory = {
+            name: ("ptr" if name == "ptr" else "atom" if name in atom else "sample", x.shape[1:], x.dtype, _buffer(x))
+            for name, x in columns.items()
+        }
         self._leases: list[weakref.ref[Array]] = []
 
     @classmethod
@@ -114,21 +118,30 @@ class Window:
             source.take_user(index, c["n_atoms"][: len(index)], c)
 
     def lend(self) -> dict[str, Array]:
-        """Return the columns as new arrays over the same memory, which is lent as long as anything uses one of them.
+        """Return what is used of the columns as new arrays over the same memory, lent as long as anything uses one of them.
 
         A tensor that `torch.from_numpy` makes of such an array keeps the array alive with its storage, which all views of
         the tensor share.
         """
         # NumPy makes the base of a view the last array that is no view itself. Over a buffer that is the lease: over an
-        # array it would be that array, and the lease would end before the views of it do.
-        leases = {name: np.frombuffer(self._memory[name], array.dtype) for name, array in self.columns.items()}
+        # array, or a memoryview of one, it would be that array, and the lease would end before the views of it do.
+        rows = {"atom": self.atoms, "ptr": -(-self.n // self.batch_size), "sample": self.n}
+        leases = {
+            name: np.ndarray((rows[axis], *shape), dtype, buffer=memory)
+            for name, (axis, shape, dtype, memory) in self._memory.items()
+        }
         self._leases = [weakref.ref(lease) for lease in leases.values()]
-        return {name: lease.reshape(self.columns[name].shape) for name, lease in leases.items()}
+        return leases
 
     @property
     def is_lent(self) -> bool:
         """Whether an array that the last `lend` returned, or anything made of it, is still in use."""
         return any(lease() is not None for lease in self._leases)
+
+
+def _buffer(array: Array) -> Any:
+    """Return the memory of an array as a buffer that is no array; it keeps the array alive."""
+    return (ctypes.c_char * array.nbytes).from_buffer(array.data)
 
 
 class WindowPool:

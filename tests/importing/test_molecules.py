@@ -1,13 +1,13 @@
-"""SDF, SMILES, SPICE, and hydrogens that must not be lost."""
+"""SDF, SMILES, and hydrogens that must not be lost."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import ase.io
-import h5py
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.collections import g2
 from rdkit import Chem
@@ -15,14 +15,14 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 
 import mlffstore as ml
 from mlffstore.data import hydrogens
-from mlffstore.errors import DataError, UnitError
+from mlffstore.errors import DataError
 from mlffstore.importing.spice import read_spice
+from mlffstore.importing.state import StateReader
+from mlffstore.importing.wording import Wording
 from tests.samples import molecule_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from ase import Atoms
 
 
 def lacks_hydrogen(atoms: Atoms) -> bool:
@@ -83,64 +83,18 @@ def test_smiles(tmp_path: Path) -> None:
         ml.import_files(tmp_path / "b.smi", tmp_path / "s", require=())
 
 
-def test_spice_layout(real: Path, tmp_path: Path) -> None:
-    with h5py.File(real / "spice_des_monomers.hdf5") as source, h5py.File(tmp_path / "a.hdf5", "w") as part:
-        for name in list(source)[::10]:
-            source.copy(name, part)
-        chosen = [np.asarray(group["conformations"]) for group in part.values()]
-    report = ml.import_files(tmp_path / "a.hdf5", tmp_path / "s", require=(), batch_samples=7)
-    assert report.samples == 3 * len(chosen)
-    batch = ml.open(tmp_path / "s").snapshot().read()
-    assert len(set(batch.root.tolist())) == len(chosen)
-    assert batch.root.reshape(-1, 3).tolist() == [[first] * 3 for first in batch.content_hash[::3].tolist()]
-    assert set(batch.source) == {"spice"}
-    # This file says nanometers, unlike the published ones (bohr); float32 on both sides
-    np.testing.assert_allclose(batch.positions, 10 * np.concatenate([x.reshape(-1, 3) for x in chosen]), rtol=1e-6)
-
-
-def spice(path: Path, scale: float, unit: str | None) -> Path:
-    water = molecule("H2O")
-    with h5py.File(path, "w") as file:
-        group = file.create_group("water")
-        group["atomic_numbers"] = water.numbers
-        group["conformations"] = water.positions[None] * scale
-        group["dft_total_energy"] = [-76.4]
-        group["dft_total_gradient"] = np.full((1, 3, 3), 0.01)
-        if unit:
-            group["conformations"].attrs["units"] = unit
-    return path
-
-
-def test_spice_labels_and_units(tmp_path: Path) -> None:
-    ml.import_files(spice(tmp_path / "a.h5", 1 / 0.529177210903, None), tmp_path / "s", teacher="wb97m")
-    frame = ml.open(tmp_path / "s").snapshot()[0]
-    assert frame.get_potential_energy() == pytest.approx(-76.4 * 27.211386, abs=1e-4)  # CODATA, eight digits
-    np.testing.assert_allclose(frame.get_forces(), -0.01 * 51.422067, rtol=1e-6)
-    np.testing.assert_allclose(frame.positions, molecule("H2O").positions, atol=1e-6)
-    with pytest.raises(DataError, match=r"b\.h5, molecule 'water': expected the closest atoms"):
-        ml.import_files(spice(tmp_path / "b.h5", 1 / 0.529177210903, "nanometers"), tmp_path / "t")
-    with pytest.raises(UnitError, match="parsec"):
-        ml.import_files(spice(tmp_path / "c.h5", 1.0, "parsec"), tmp_path / "t")
-    with h5py.File(tmp_path / "d.h5", "w") as file:
-        file["x"] = np.zeros(3)
-    with pytest.raises(DataError, match="SPICE layout"):
-        ml.import_files(tmp_path / "d.h5", tmp_path / "t")
-
-
 #: Without hydrogen these are a carbon atom, cyanide and CO, or nearly: no rule on one structure can tell.
 _INDISTINGUISHABLE = {"C", "C#N", "C=O"}
 
 
 def test_stripped_spice_molecules_are_recognised(real: Path) -> None:
     tried = 0
-    for record in read_spice(real / "spice_des_monomers.hdf5"):
-        if not record.where.endswith("conformation 0"):
-            continue
-        atoms = record.atoms
-        assert not lacks_hydrogen(atoms), record.where
+    for one in read_spice(real / "spice_des_monomers.hdf5", StateReader({}, "multiplicity", Wording())):
+        atoms = Atoms(one.numbers, one.positions[0])
+        assert not lacks_hydrogen(atoms), one.name
         carbon, hydrogen = atoms.numbers == 6, atoms.numbers == 1
-        if (atoms.get_all_distances()[carbon][:, hydrogen] < 1.35).any() and record.molecule not in _INDISTINGUISHABLE:
-            assert lacks_hydrogen(atoms[~hydrogen]), record.where
+        if (atoms.get_all_distances()[carbon][:, hydrogen] < 1.35).any() and one.name not in _INDISTINGUISHABLE:
+            assert lacks_hydrogen(atoms[~hydrogen]), one.name
             tried += 1
     assert tried > 75
 

@@ -1,4 +1,4 @@
-"""`BlockMaker`: some records of a file become checked samples; those that cannot be stored are told apart, with reasons."""
+"""`RecordBlocks`: some records of a file become checked samples."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data import electrons, rules
 from mlffstore.data.ase import gather
 from mlffstore.data.batch import SampleBatch
-from mlffstore.data.hydrogens import lacks_hydrogen
+from mlffstore.importing.draft import CheckedBlock, Draft, settle
 from mlffstore.importing.reading import missing_message
 from mlffstore.importing.roots import Roots
 from mlffstore.importing.spool import Block
@@ -40,9 +39,11 @@ class _Sample:
     reading: Reading | None = None
     extra: dict[str, tuple[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    #: Whether it is a single atom that may lack forces.
+    is_lone: bool = False
 
 
-class BlockMaker:
+class RecordBlocks:
     """Makes blocks of the records of one file.
 
     Parameters
@@ -63,11 +64,9 @@ class BlockMaker:
         self.path, self.options, self.reader, self.extra = path, options, reader, extra
         self.precision, self.source = precision, source
         self.roots = Roots(options.root)
-        #: Samples of one atom that are accepted without forces.
-        self.n_lone = 0
 
-    def make(self, records: Sequence[Record], problems: Problems, account: Account) -> tuple[Block, list[str], int]:
-        """Return the samples of some records, the places of the accepted ones, and how many records are unreadable.
+    def make(self, records: Sequence[Record], problems: Problems, account: Account) -> CheckedBlock:
+        """Return the samples of some records.
 
         Parameters
         ----------
@@ -77,37 +76,32 @@ class BlockMaker:
         account : Account
             What became of each key is added.
         """
-        samples = [self._read(record, account) for record in records]
-        readable = [sample for sample in samples if len(sample.record.atoms)]
-        batch = self._batch(readable, account) if readable else None
-        if batch is not None:
-            self._check(batch, readable)
-        for sample in samples:
-            for text in sample.problems:
-                problems.add(self.path, sample.record.where, text)
-        unreadable = len(samples) - len(readable)
-        if batch is None:
-            return Block(None), [], unreadable
-        good = np.array([not sample.problems for sample in readable])
-        places = [sample.record.where for sample in readable if not sample.problems]
-        if good.all():
-            return Block(batch), places, unreadable
-        reasons = tuple(
-            f"{self.path.name}, {sample.record.where}: {'; '.join(sample.problems)}"
-            for sample in readable
-            if sample.problems
+        samples = []
+        for record in records:
+            if len(record.atoms):
+                samples.append(self._read(record, account))
+            for text in () if len(record.atoms) else record.problems or ("expected at least one atom, got none",):
+                problems.add(self.path, record.where, text)
+        block, places = Block(None), list[str]()
+        if samples:
+            draft = Draft(
+                self._batch(samples, account),
+                [sample.record.where for sample in samples],
+                [sample.problems for sample in samples],
+            )
+            block, places = settle(draft, self.path, self.options, problems)
+        return CheckedBlock(
+            block,
+            places,
+            len(records),
+            sum(sample.is_lone for sample in samples),
+            sum(record.hydrogens for record in records),
+            tuple(dict.fromkeys(text for record in records for text in record.warnings)),
         )
-        accepted = batch.take(np.flatnonzero(good)) if good.any() else None
-        return Block(accepted, batch.take(np.flatnonzero(~good)), reasons), places, unreadable
 
     def _read(self, record: Record, account: Account) -> _Sample:
         sample = _Sample(record, problems=list(record.problems))
-        if not len(record.atoms):
-            if not sample.problems:
-                sample.problems.append("expected at least one atom, got none")
-            return sample
-        if record.labels is None:
-            self.reader.convert_structure(record)
+        self.reader.convert_structure(record)
         try:
             sample.root = self.roots.name(record)
         except ValueError as error:
@@ -118,7 +112,7 @@ class BlockMaker:
         sample.problems += reading.problems
         missing = [name for name in self.options.require if name not in reading.labels and name not in reading.failed]
         if missing == ["forces"] and len(record.atoms) == 1:  # zero by symmetry, and often left out of files
-            self.n_lone += 1
+            sample.is_lone = True
         elif missing:
             text = missing_message(missing, reading.hints, self.reader.keys, self.options.wording)
             sample.problems.append(text)
@@ -144,38 +138,6 @@ class BlockMaker:
             known = [sample.record.converged for sample in samples]
             values = np.ma.MaskedArray([bool(value) for value in known], [value is None for value in known])
             extra[CONVERGED] = (values if values.mask.any() else values.data, "1", "sample")
-        batch = SampleBatch(**arguments, source=self.source, sampler="imported", extra=extra).astype(self.precision)
-        return batch.with_columns(root=self.roots.of([sample.root for sample in samples], batch)).hashed()
-
-    def _check(self, batch: SampleBatch, samples: Sequence[_Sample]) -> None:
-        """Note what forbids to store samples: the rules of every store, and hydrogens that were lost."""
-        for text, bad in rules.violations(batch, ()):
-            for i in np.flatnonzero(bad).tolist():
-                samples[i].problems.append(text)
-        self._check_electrons(batch, samples)
-        if self.options.allow_no_hydrogen or not np.isfinite(batch.positions).all():
-            return
-        sound = np.array([not sample.problems for sample in samples])
-        if not sound.any():
-            return
-        which = np.flatnonzero(sound)
-        part = batch if sound.all() else batch.take(which)
-        for i in which[lacks_hydrogen(part, periodic=True)].tolist():
-            atoms = samples[i].record.atoms
-            samples[i].problems.append(
-                f"expected every hydrogen, got {atoms.get_chemical_formula()}, whose carbons lack hydrogens; write "
-                "the file "
-                f"again with explicit hydrogens, or pass {self.options.wording.option('allow_no_hydrogen', True)} if "
-                "it is right"
-            )
-
-    @staticmethod
-    def _check_electrons(batch: SampleBatch, samples: Sequence[_Sample]) -> None:
-        """Note charges and multiplicities that the electrons of a molecule forbid."""
-        protons = np.add.reduceat(batch.numbers.astype(np.int64), batch.offsets[:-1])
-        charge, multiplicity = batch.charge.astype(np.int64), batch.multiplicity.astype(np.int64)
-        left = protons - charge
-        odd = ((multiplicity - 1) % 2 != left % 2) | (multiplicity - 1 > left) | (left < 0)
-        for i in np.flatnonzero(odd & ~batch.pbc.any(axis=1)).tolist():
-            why = electrons.forbidden(int(protons[i]), int(charge[i]), int(multiplicity[i]))
-            samples[i].problems.append(why)
+        batch = SampleBatch(**arguments, source=self.source, sampler="imported", extra=extra)
+        batch = batch.astype(self.precision).hashed()
+        return batch.with_columns(root=self.roots.of([sample.root for sample in samples], batch))
