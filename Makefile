@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart check test nightly lint format wheel docs bench clean
+.PHONY: help quickstart check test nightly lowest lint format wheel docs bench clean
+# make CONSTRAINTS=/dev/null ... installs the newest packages that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
+EXTRAS := quickstart,sampling,active,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,pyg,lightning,dev
 
 help:  ## List the verbs.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,12 +18,12 @@ $(BIN)/python:
 
 # torch first: the constraint picks the build, so that no other package pulls a larger one.
 $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable '.[quickstart]'
+	$(PIP) install --constraint $(CONSTRAINTS) torch
+	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[quickstart]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.quickstart
-	$(PIP) install --constraint constraints.txt --editable '.[quickstart,sampling,active,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,pyg,lightning,dev]'
+	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (about 2 minutes).
@@ -34,6 +37,12 @@ test: $(VENV)/.dev  ## Run the tests with coverage.
 
 nightly: $(VENV)/.dev  ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest --run-slow
+
+lowest: $(BIN)/python  ## Run the tests with the oldest packages that pyproject.toml allows, in .venv-lowest.
+	$(PIP) install uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[$(EXTRAS)]'
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev  ## Check style, types, who imports whom, and declared packages.
 	$(BIN)/ruff check .
@@ -55,13 +64,13 @@ wheel: $(VENV)/.dev  ## Build sdist and wheel, and import all four packages from
 	$(BIN)/python tests/check_wheel.py dist
 
 docs: $(BIN)/python  ## Build the documentation into site/.
-	$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev  ## Print the storage benchmark beside its peers.
-	$(PIP) install --constraint constraints.txt atompack-db rdkit
+	$(PIP) install --constraint $(CONSTRAINTS) atompack-db rdkit
 	$(BIN)/python benchmarks/bench_store.py
 	$(BIN)/python benchmarks/bench_append.py
 
 clean:  ## Remove what the other verbs made, but not datasets.
-	rm -rf $(VENV) dist build site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest dist build site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

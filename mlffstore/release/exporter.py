@@ -8,7 +8,7 @@ from mlffstore.contracts.registry import load
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from mlffstore.store.snapshot import Snapshot
@@ -23,6 +23,7 @@ class Exporter(Protocol):
         path: str | os.PathLike[str],
         *,
         teacher: str | Sequence[str] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         **options: Any,
     ) -> Path:
         """Write a snapshot.
@@ -34,6 +35,9 @@ class Exporter(Protocol):
             A file there is replaced only when the new one is complete.
         teacher : str or sequence of str, optional
             The teacher whose labels are written; needed when there are several.
+        progress : callable, optional
+            It is called with the number of samples written so far and the number of all samples. The command line always
+            gives one.
         **options
             Options of the layout.
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import mlffstore as ml
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+KINDS = ("generator", "teacher", "exporter")
 RUN = [page for page in PAGES if "```python" in page.read_text() and page.name != "quickstart.md"]
 
 
@@ -39,6 +42,39 @@ def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
         assert page.relative_to(ROOT / "docs").as_posix() in menu
+
+
+def reference(page: str) -> list[str]:
+    """Return the names that a page of the reference lists."""
+    return re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference" / page).read_text(), re.MULTILINE)
+
+
+def test_every_public_name_is_listed_once():
+    public, plugins, internal = (reference(page) for page in ("python.md", "plugins.md", "internal.md"))
+    listed = [*public, *plugins, *internal]
+    assert [name for name in listed if listed.count(name) > 1] == []
+    missing = {f"mlffstore.{name}" for name in ml.__all__ if name != "__version__"} - set(public)
+    assert missing == set()
+
+
+def test_every_package_is_in_the_internal_reference():
+    packages = [ROOT / name for name in ("mlffstore", *(f"{kind}s/mlffstore_{kind}s" for kind in KINDS))]
+    found = {
+        ".".join(path.parent.relative_to(package.parent).parts)
+        for package in packages
+        for path in package.rglob("__init__.py")
+    }
+    assert set(reference("internal.md")) == found - {
+        "mlffstore",
+        "mlffstore.analysis",
+    }  # these have no modules of their own
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_files_that_a_page_names_exist(page):
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    for name in re.findall(r"`([\w./-]+\.(?:py|yaml|md|toml))`", (ROOT / page).read_text()):
+        assert any(f"/{file}".endswith(f"/{name}") for file in files), name
 
 
 def test_the_reference_of_the_command_line_is_current():
