@@ -93,7 +93,13 @@ class CHGNetTeacher:
         for i, graph in graphs.items():
             sizes[i] = max(sizes[i], len(graph.bond_graph) // _ANGLES)
         for group in groups(list(graphs), sizes, self.batch_atoms):
-            predict(self._info.name, group, functools.partial(self._call, graphs, batch.pbc.all(axis=1)), results, reasons)
+            predict(
+                self._info.name,
+                group,
+                functools.partial(self._call, graphs, np.asarray(batch.pbc.all(axis=1))),
+                results,
+                reasons,
+            )
         return collect(self._info.name, batch, results, reasons, stress=True)
 
     def _loaded(self) -> Any:

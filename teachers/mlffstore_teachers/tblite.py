@@ -62,7 +62,7 @@ class XTBTeacher(ASETeacher):
             if key in kept:
                 try:
                     return self._result(atoms, kept[key])
-                except Exception:  # noqa: BLE001  # the old charges lead nowhere: they are a guess and no more
+                except Exception:  # the old charges lead nowhere: they are a guess and no more
                     del kept[key]
             calculator = self.keeping(atoms)
             result = self._result(atoms, calculator)
