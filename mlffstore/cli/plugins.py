@@ -15,6 +15,7 @@ import typer
 from mlffstore.cli.output import (
     AsJson,
     ShowAll,
+    cores,
     few,
     judged,
     print_grid,
@@ -206,6 +207,10 @@ def generators(context: typer.Context, as_json: AsJson = False) -> None:
 def plan(
     recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE", show_default=False)],
     count: Annotated[int, typer.Option("--samples", "-n", min=1, help="Samples to try of each part.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", min=1, help="Processes. [default: the number of cores]", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what RECIPE will make, and how long it takes.
@@ -217,21 +222,25 @@ def plan(
 
     parsed = load_recipe(recipe)
     with progress_bar("parts") as progress:
-        parts = make_plan(parsed, count=count, progress=progress)
+        parts = make_plan(parsed, count=count, workers=workers or cores(), progress=progress)
     bad = [one for one in parts if one.problem]
     elements = sorted({symbol for one in parts for symbol in one.elements})
     total, hours = sum(one.samples for one in parts), sum(one.hours for one in parts)
     periodic = sum(one.samples * one.periodic for one in parts) / total
+    calls = sum(one.samples * one.calls for one in parts) / total
     if as_json:
         print_json(
             {
                 "samples": total, "hours_one_process": hours, "periodic": periodic, "elements": elements,
-                "parts": [dataclasses.asdict(one) for one in parts],
+                "calls_per_sample": calls, "parts": [dataclasses.asdict(one) for one in parts],
             }
         )  # fmt: skip
     else:
         rows = [[one.part, f"{one.samples:,}", f"{one.samples / total:.0%}", *_figures(one)] for one in parts]
-        headings = ["part", "samples", "share", "accepted", "s per sample", "hours", "elements", "atoms", "rejected"]
+        headings = [
+            "part", "samples", "share", "accepted", "calls per sample", "s per sample", "core-hours", "elements", "atoms",
+            "rejected",
+        ]  # fmt: skip
         print_grid(headings, rows)
         say()
         say(
@@ -240,7 +249,10 @@ def plan(
         )
         if hours:
             time = f"{hours:,.1f} hours" if hours >= 1 else counted(max(1, round(hours * 60)), "minute")
-            say(f"about {time} on one process like this, {total / hours:,.0f} samples per hour")
+            say(
+                f"about {time} of one core like this, {total / hours:,.0f} samples per core-hour, {calls:.1f} teacher calls "
+                "per sample"
+            )
     if bad:
         raise typer.Exit(1)
 
@@ -250,10 +262,11 @@ def _figures(one: Planned) -> list[str]:
     from mlffstore.pipeline.plan import SIZES
 
     if one.problem:
-        return ["", "", "", "", "", one.problem]
+        return ["", "", "", "", "", "", one.problem]
     reasons = ", ".join(f"{n} x {reason}" for reason, n in list((one.reasons or {}).items())[:2])
     sizes = " ".join(f"{low}+:{n}" for low, n in zip(SIZES, one.sizes, strict=False) if n)
-    return [f"{one.accepted:.0%}", f"{one.seconds:.2f}", f"{one.hours:.1f}", str(len(one.elements)), sizes, reasons]
+    cost = [f"{one.calls:.1f}", f"{one.seconds:.2f}", f"{one.hours:.1f}"]
+    return [f"{one.accepted:.0%}", *cost, str(len(one.elements)), sizes, reasons]
 
 
 @generators_app.command("account")
@@ -284,12 +297,16 @@ def _print_account(found: Account, show_all: bool) -> None:
     rows = [
         [
             one.part, f"{one.wanted:,}", f"{one.accepted:,}", f"{one.rejected:,}", str(one.tasks), str(one.refills),
+            f"{one.calls_per_sample:.1f}", f"{one.samples_per_hour:,.0f}",
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.reasons.items())[:2]),
             ", ".join(f"{n:,} x {reason}" for reason, n in list(one.skipped.items())[:1]),
         ]
         for one in found.parts
     ]  # fmt: skip
-    headings = ["part", "wanted", "accepted", "rejected", "tasks", "refills", "rejected for", "draws without structure"]
+    headings = [
+        "part", "wanted", "accepted", "rejected", "tasks", "refills", "calls per sample", "samples per core-hour",
+        "rejected for", "draws without structure",
+    ]  # fmt: skip
     print_grid(headings, rows)
     say()
     sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, found.sizes, strict=True) if n]
@@ -300,6 +317,8 @@ def _print_account(found: Account, show_all: bool) -> None:
             ("samples with", _figures_by_name(found.elements, show_all)),
             ("classes", _figures_by_name(found.classes, show_all)),
             ("samplers", _figures_by_name(found.samplers, show_all)),
+            ("labelled by", _figures_by_name(found.labelled, show_all)),
+            ("different", _figures_by_name(found.structures, show_all)),
         ]
     )
     for line in found.drift:

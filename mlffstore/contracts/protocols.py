@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -114,6 +114,27 @@ class Teacher(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """A teacher that follows structures as they move: it starts each call from what it knows of the call before."""
+
+    def label(self, batch: SampleBatch, keys: Sequence[int]) -> TeacherLabels:
+        """Return labels of all samples; `keys` says which structure each of them is, shape (S,)."""
+        ...
+
+
+@runtime_checkable
+class FollowingTeacher(Protocol):
+    """A teacher that is faster on structures that move little from call to call, such as those of dynamics.
+
+    Labels of a follower depend on the way to a structure, within the convergence of the method. What is stored comes from
+    `Teacher.label`.
+    """
+
+    def following(self) -> Follower:
+        """Return a follower that knows no structure yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """The structures that one task made.
@@ -126,12 +147,16 @@ class Generated:
         Seeds that gave no structure, counted by reason.
     teacher : TeacherInfo, optional
         The teacher whose labels the batch has, for positions rounded to float32. The labels are kept if the same teacher
-        labels this part of the recipe, and dropped otherwise.
+        labels this part of the recipe, and dropped otherwise. Samples whose energy is NaN are labelled afterwards.
+    calls : mapping of str to int
+        Structures that each teacher labelled so that these could be made: steps of dynamics, relaxations, displacements of
+        Hessians. Labels that the batch has are counted too.
     """
 
     batch: SampleBatch
     skipped: Mapping[str, int]
     teacher: TeacherInfo | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
     from mlffstore.analysis.statistics.diversity import Diversity
+    from mlffstore.data.schema import Array
     from mlffstore.pipeline.recipe import Part, Recipe, Task
     from mlffstore.store.facade import Store
     from mlffstore.store.snapshot import Snapshot
@@ -45,6 +46,12 @@ class PartAccount:
         Reasons of rejected samples, counted.
     skipped : dict of str to int
         Reasons of draws that gave no structure, counted.
+    calls : dict of str to int
+        Structures that each teacher labelled, to make the samples and to label them.
+    cpu_seconds : float
+        Time that one core worked.
+    unlabelled : dict of str to int
+        Samples that a teacher of `more_teachers` refused, counted by teacher and reason.
     """
 
     part: str
@@ -55,6 +62,19 @@ class PartAccount:
     refills: int
     reasons: dict[str, int]
     skipped: dict[str, int]
+    calls: dict[str, int] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    unlabelled: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def calls_per_sample(self) -> float:
+        """Structures that teachers labelled for a sample that was kept."""
+        return sum(self.calls.values()) / max(self.accepted, 1)
+
+    @property
+    def samples_per_hour(self) -> float:
+        """Samples that one core makes in an hour; 0 if the time is not on record."""
+        return 3600 * self.accepted / self.cpu_seconds if self.cpu_seconds else 0.0
 
     @property
     def drift(self) -> str:
@@ -84,6 +104,10 @@ class Account:
         Samples between the edges `mlffstore.pipeline.plan.SIZES`.
     diversity : Diversity or None
         On a sample of environments; None where it was not asked for or QUESTS is not installed.
+    labelled : dict of str to int
+        Samples with a label of each teacher.
+    structures : dict of str to int
+        Different roots, and different compositions, of molecules and of periodic samples.
     """
 
     parts: list[PartAccount]
@@ -95,6 +119,19 @@ class Account:
     samplers: dict[str, int]
     sizes: tuple[int, ...]
     diversity: Diversity | None
+    labelled: dict[str, int] = field(default_factory=dict)
+    structures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def calls_per_sample(self) -> float:
+        """Structures that teachers labelled for a sample that was kept, all parts together."""
+        return sum(sum(part.calls.values()) for part in self.parts) / max(sum(part.accepted for part in self.parts), 1)
+
+    @property
+    def samples_per_hour(self) -> float:
+        """Samples that one core makes in an hour, all parts together."""
+        seconds = sum(part.cpu_seconds for part in self.parts)
+        return 3600 * sum(part.accepted for part in self.parts) / seconds if seconds else 0.0
 
     @property
     def drift(self) -> list[str]:
@@ -111,6 +148,9 @@ class Account:
             f"{self.samples:,} samples", f"{len(self.elements)} elements",
             f"{self.periodic / max(self.samples, 1):.0%} periodic", rejected,
         ]  # fmt: skip
+        if self.samples_per_hour:
+            words.append(f"{self.calls_per_sample:.1f} teacher calls per sample")
+            words.append(f"{self.samples_per_hour:,.0f} samples per core-hour")
         if self.diversity is not None:
             words.append(f"diversity {self.diversity.score:.2f} of {self.diversity.n_environments:,} environments")
         return ", ".join(words)
@@ -184,24 +224,27 @@ class Ledger:
         rows = self._of(done)
         reasons: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
+        calls: Counter[str] = Counter()
+        unlabelled: Counter[str] = Counter()
         for row in rows:
             reasons.update(row.note.get("rejected", {}))
             skipped.update(row.note.get("skipped", {}))
+            calls.update(row.note.get("calls", {}))
+            unlabelled.update(row.note.get("unlabelled", {}))
         return PartAccount(
             part.name, part.samples, sum(row.accepted for row in rows), sum(row.rejected for row in rows), len(done),
             len([task for task in done if task.number >= REFILL]), dict(reasons.most_common()),
-            dict(skipped.most_common()),
+            dict(skipped.most_common()), dict(calls.most_common()),
+            sum(float(row.note.get("cpu_seconds", 0.0)) for row in rows), dict(unlabelled.most_common()),
         )  # fmt: skip
 
     def account(self, n_environments: int = 2000) -> Account:
         """Return what was made so far; `n_environments` is the size of the sample for the diversity, 0 for none."""
         self.refresh()
         snapshot = self.store.snapshot()
-        coverage = _coverage(snapshot)
         score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
-        return Account(
-            [self.part(part) for part in self.recipe.parts], len(snapshot), snapshot.n_atoms, *coverage, score
-        )
+        parts = [self.part(part) for part in self.recipe.parts]
+        return Account(parts, len(snapshot), snapshot.n_atoms, diversity=score, **_coverage(snapshot))
 
 
 def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
@@ -221,27 +264,52 @@ def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
     return Ledger(recipe, open_store(recipe.store)).account(n_environments)
 
 
-def _coverage(snapshot: Snapshot) -> tuple[int, dict[str, int], dict[str, int], dict[str, int], tuple[int, ...]]:
-    """Return periodic samples, and samples by element, class of seeds, sampler and size."""
+def _coverage(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what the samples cover, as attributes of `Account`."""
     from ase.data import chemical_symbols
 
     periodic, elements = 0, np.zeros(len(chemical_symbols), np.int64)
     classes: Counter[str] = Counter()
     samplers: Counter[str] = Counter()
+    labelled: Counter[str] = Counter(dict.fromkeys(snapshot.teachers, 0))
+    for segment in snapshot.segments:
+        labelled.update(segment.summary.labelled)
+    roots: dict[str, set[int]] = {"molecule": set(), "periodic": set()}
+    formulas: dict[str, set[bytes]] = {"molecule": set(), "periodic": set()}
     sizes = np.zeros(len(SIZES), np.int64)
+    columns = ["n_atoms", "numbers", "pbc", "source", "sampler", "root"]
     for start in range(0, len(snapshot), _BLOCK):
         wanted = np.arange(start, min(start + _BLOCK, len(snapshot)))
-        batch = snapshot.read(wanted, columns=["n_atoms", "numbers", "pbc", "source", "sampler"])
-        periodic += int(batch.pbc.any(axis=1).sum())
+        batch = snapshot.read(wanted, columns=columns)
+        repeats = batch.pbc.any(axis=1)
+        periodic += int(repeats.sum())
         sizes += np.histogram(batch.n_atoms, (*SIZES, np.iinfo(np.int32).max))[0]
         for z in np.unique(batch.numbers):
             elements[z] += int(reduce_rows(np.logical_or, batch.numbers == z, batch.offsets).sum())
         for counter, names in ((classes, batch.source), (samplers, batch.sampler)):
             counter.update(name.split(":")[0] for name in names)
-    return (
-        periodic, {chemical_symbols[z]: int(elements[z]) for z in np.flatnonzero(elements)},
-        dict(classes.most_common()), dict(samplers.most_common()), tuple(sizes.tolist()),
-    )  # fmt: skip
+        for i, domain in enumerate(np.where(repeats, "periodic", "molecule").tolist()):
+            roots[domain].add(int(batch.root[i]))
+            formulas[domain].add(_reduced(batch.numbers[batch.offsets[i] : batch.offsets[i + 1]]))
+    return {
+        "periodic": periodic,
+        "elements": {chemical_symbols[z]: int(elements[z]) for z in np.flatnonzero(elements)},
+        "classes": dict(classes.most_common()),
+        "samplers": dict(samplers.most_common()),
+        "sizes": tuple(sizes.tolist()),
+        "labelled": dict(labelled),
+        "structures": {
+            f"{name} {domain}": len(sets[domain])
+            for domain in ("molecule", "periodic")
+            for name, sets in (("roots", roots), ("compositions", formulas))
+        },
+    }
+
+
+def _reduced(numbers: Array) -> bytes:
+    """Return the composition of a sample, whatever its multiple."""
+    counts = np.bincount(numbers)
+    return bytes((counts // np.gcd.reduce(counts)).astype(np.int32).tobytes())
 
 
 def _diversity(snapshot: Snapshot, n_environments: int) -> Diversity | None:

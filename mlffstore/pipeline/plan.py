@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Task
-from mlffstore.pipeline.task import labelled, rng_of
+from mlffstore.pipeline.task import label_all, rng_of
+from mlffstore.runtime.processes import local_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mlffstore.pipeline.recipe import Part, Recipe
 
@@ -38,9 +40,11 @@ class Planned:
     accepted : float
         Fraction of samples that keep the limits of the recipe.
     seconds : float
-        A sample, generated and labelled by one process; loading the teacher is not counted.
+        Time of one core for a sample that is kept, generated and labelled; loading the teacher is not counted.
     hours : float
-        Estimate for the whole part, on one process.
+        Estimate for the whole part, on one core.
+    calls : float
+        Structures that teachers label for a sample that is kept.
     periodic : float
         Fraction of samples that are periodic.
     elements : tuple of str
@@ -58,14 +62,26 @@ class Planned:
     accepted: float = 0.0
     seconds: float = 0.0
     hours: float = 0.0
+    calls: float = 0.0
     periodic: float = 0.0
     elements: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     reasons: dict[str, int] | None = None
     problem: str = ""
 
+    @property
+    def samples_per_hour(self) -> float:
+        """Samples that one core makes in an hour."""
+        return 3600 / self.seconds if self.seconds else 0.0
 
-def plan(recipe: Recipe, *, count: int = 8, progress: Callable[[int, int], object] | None = None) -> list[Planned]:
+
+def plan(
+    recipe: Recipe,
+    *,
+    count: int = 8,
+    workers: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Planned]:
     """Try every part of a recipe.
 
     Parameters
@@ -73,35 +89,61 @@ def plan(recipe: Recipe, *, count: int = 8, progress: Callable[[int, int], objec
     recipe : Recipe
     count : int, optional
         Samples of each part. They are those of a task that the recipe does not have, so that a run makes others.
+    workers : int, optional
+        Number of processes; 1 tries the parts in this one.
     progress : callable, optional
         It is called with the number of parts done so far and the number of all parts.
+
+    Notes
+    -----
+    A generator that takes many steps for a sample, such as dynamics, may have a method ``preview()`` that returns a shorter
+    generator and how many times as long the real one takes.
     """
-    out = []
-    for k, part in enumerate(recipe.parts):
-        try:
-            out.append(_try(recipe, part, count))
-        except MlffstoreError as error:
-            out.append(Planned(part.name, part.samples, problem=str(error).split("\n")[0]))
-        if progress is not None:
-            progress(k + 1, len(recipe.parts))
+    out: list[Planned] = []
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            pool = stack.enter_context(local_pool(min(workers, len(recipe.parts))))
+            futures = [pool.submit(try_part, recipe, part, count) for part in recipe.parts]
+            results: Iterable[Planned] = (future.result() for future in futures)
+        else:
+            results = (try_part(recipe, part, count) for part in recipe.parts)
+        for one in results:
+            out.append(one)
+            if progress is not None:
+                progress(len(out), len(recipe.parts))
     return out
+
+
+def try_part(recipe: Recipe, part: Part, count: int) -> Planned:
+    """Return the estimate for one part; a problem of the library becomes part of it."""
+    try:
+        return _try(recipe, part, count)
+    except MlffstoreError as error:
+        return Planned(part.name, part.samples, problem=str(error).split("\n")[0])
 
 
 def _try(recipe: Recipe, part: Part, count: int) -> Planned:
     from ase.data import chemical_symbols
 
-    generator = get_generator(part.generator, **part.options)
-    teacher = shared_teacher(part.teacher, part.teacher_options)
-    warm: Any = generator.generate(rng_of(recipe, Task(part, part.n_tasks + 1, 1)), 1)  # loads models, compiles
-    labelled(teacher, warm, recipe.precision)
-    began = time.perf_counter()
+    generator: Any = get_generator(part.generator, **part.options)
+    generator, times = generator.preview() if hasattr(generator, "preview") else (generator, 1.0)
+    for more in ((part.teacher, part.teacher_options), *((one.teacher, one.options) for one in recipe.more_teachers)):
+        shared_teacher(*more)
+    label_all(
+        recipe, part, generator.generate(rng_of(recipe, Task(part, part.n_tasks + 1, 1)), 1)
+    )  # loads and compiles
+    began = time.process_time()
     generated = generator.generate(rng_of(recipe, Task(part, part.n_tasks, count)), count)
-    batch, labels = labelled(teacher, generated, recipe.precision)
-    seconds = (time.perf_counter() - began) / count
+    between = time.process_time()
+    made = label_all(recipe, part, generated)
+    batch, labels = made.batch, made.labels
     rejected = Counter(reason for reason in verdicts(batch, labels, recipe.checks) if reason)
+    seconds = (between - began) * times + time.process_time() - between
+    before, kept = sum(generated.calls.values()), max(count - sum(rejected.values()), 1)
     counts, _ = np.histogram(batch.n_atoms, (*SIZES, 10**9))
     return Planned(
-        part.name, part.samples, count, 1 - sum(rejected.values()) / count, seconds, seconds * part.samples / 3600,
+        part.name, part.samples, count, 1 - sum(rejected.values()) / count, seconds / kept,
+        seconds / kept * part.samples / 3600, (before * times + sum(made.calls.values()) - before) / kept,
         float(batch.pbc.any(axis=1).mean()), tuple(chemical_symbols[z] for z in np.unique(batch.numbers)),
         tuple(counts.tolist()), dict(rejected) | {f"no structure: {k}": n for k, n in generated.skipped.items()},
     )  # fmt: skip

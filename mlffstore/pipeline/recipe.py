@@ -85,6 +85,13 @@ class Checks(Strict):
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
 
+class MoreTeacher(Strict):
+    """A teacher that labels the samples of all parts, beside that of the part."""
+
+    teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+
+
 class ReleaseSettings(Strict):
     """The HDF5 files to cut when all tasks are done, one for each teacher."""
 
@@ -110,6 +117,10 @@ class Recipe(Strict):
     precision: Literal["float32", "float64"] = Field(default="float32", description="dtype of stored positions.")
     splits: Splits = Splits()
     checks: Checks = Checks()
+    more_teachers: tuple[MoreTeacher, ...] = Field(
+        default=(),
+        description="Teachers that label the samples of all parts, so that one zero of the energy spans them.",
+    )
     parts: tuple[Part, ...] = Field(min_length=1)
     release: ReleaseSettings | None = None
 
@@ -137,6 +148,8 @@ class Recipe(Strict):
             "part": task.part.model_dump(mode="json", exclude={"samples"}),
             "count": task.count,
         }
+        if self.more_teachers:
+            decisive["more_teachers"] = [more.model_dump(mode="json") for more in self.more_teachers]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"run/{self.name}/{task.part.name}/{task.number}/{digest}"
 

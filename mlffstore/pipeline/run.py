@@ -77,6 +77,11 @@ def prepare(recipe: Recipe) -> Store:
             teachers[part.name] = get_teacher(part.teacher, **part.teacher_options).info
         except (RegistryError, PluginError) as error:
             raise RecipeError(f"part {part.name!r}: {error}") from error
+    for more in recipe.more_teachers:
+        try:
+            teachers.setdefault(f"more_teachers/{more.teacher}", get_teacher(more.teacher, **more.options).info)
+        except (RegistryError, PluginError) as error:
+            raise RecipeError(f"more_teachers: {error}") from error
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "software": software(),

@@ -6,7 +6,8 @@ import functools
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +15,13 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.labelling import label_batch
+from mlffstore.store.labelling import label_batch, label_columns
 from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
-    from mlffstore.contracts.protocols import Generated, Generator, Teacher
+    from mlffstore.contracts.protocols import Generated, Generator, Teacher, TeacherInfo
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.pipeline.recipe import Recipe, Task
+    from mlffstore.pipeline.recipe import Part, Recipe, Task
     from mlffstore.store.facade import Store
 
 
@@ -36,6 +37,8 @@ class Outcome:
     seconds: float
     #: Reasons of rejected samples and of seeds without a structure, counted.
     reasons: dict[str, int]
+    #: Structures that each teacher labelled, to make samples and to label them.
+    calls: dict[str, int] = field(default_factory=dict)
 
 
 def rng_of(recipe: Recipe, task: Task) -> np.random.Generator:
@@ -56,43 +59,126 @@ def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
     url : str
         The store.
     """
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     store, key, part = _store(url), recipe.key(task), task.part
     done = store.keys()
     if key in done:
         return Outcome(part.name, task.number, 0, 0, done[key], 0.0, {})
-    generator = _generator(part.generator, json.dumps(part.options, sort_keys=True))
-    teacher = shared_teacher(part.teacher, part.teacher_options)
-    generated = generator.generate(rng_of(recipe, task), task.count)
-    batch, labels = labelled(teacher, generated, recipe.precision)
-    reasons = verdicts(batch, labels, recipe.checks)
+    made = make(recipe, task)
+    reasons = verdicts(made.batch, made.labels, recipe.checks)
     good = np.array([not reason for reason in reasons])
     counts: dict[str, int] = {}
     for reason in filter(None, reasons):
         counts[reason] = counts.get(reason, 0) + 1
     version = store.commit(
-        batch.take(good),
-        rejected=batch.take(~good),
+        made.batch.take(good),
+        rejected=made.batch.take(~good),
         reasons=[reason for reason in reasons if reason],
         key=key,
-        teachers={teacher.info.name: teacher.info.to_json()},
-        provenance={"part": part.name, "task": task.number, "skipped": dict(generated.skipped), "rejected": counts},
-    )
-    skipped = {f"no structure: {reason}": n for reason, n in generated.skipped.items()}
+        teachers={info.name: info.to_json() for info in made.teachers},
+        provenance={
+            "part": part.name, "task": task.number, "skipped": made.skipped, "rejected": counts, "calls": made.calls,
+            "cpu_seconds": round(time.process_time() - worked, 3), "unlabelled": made.unlabelled,
+        },
+    )  # fmt: skip
+    skipped = {f"no structure: {reason}": n for reason, n in made.skipped.items()}
     seconds = time.monotonic() - began
-    return Outcome(part.name, task.number, int(good.sum()), int((~good).sum()), version, seconds, counts | skipped)
+    return Outcome(
+        part.name, task.number, int(good.sum()), int((~good).sum()), version, seconds, counts | skipped, made.calls
+    )
 
 
-def labelled(teacher: Teacher, generated: Generated, precision: str) -> tuple[SampleBatch, TeacherLabels]:
-    """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The samples of a task, labelled, before they are checked.
+
+    Attributes
+    ----------
+    batch : SampleBatch
+        Structures with the labels of all teachers.
+    labels : TeacherLabels
+        Those of the part's teacher.
+    teachers : tuple of TeacherInfo
+        The part's teacher and those of the recipe's `more_teachers`.
+    calls : dict of str to int
+        Structures that each teacher labelled.
+    skipped : dict of str to int
+        Draws without a structure, counted by their reason.
+    unlabelled : dict of str to int
+        Samples that a teacher of `more_teachers` refused, counted by teacher and reason.
+    """
+
+    batch: SampleBatch
+    labels: TeacherLabels
+    teachers: tuple[TeacherInfo, ...]
+    calls: dict[str, int]
+    skipped: dict[str, int]
+    unlabelled: dict[str, int]
+
+
+def make(recipe: Recipe, task: Task) -> Made:
+    """Generate and label the samples of a task."""
+    part = task.part
+    generator = _generator(part.generator, json.dumps(part.options, sort_keys=True))
+    return label_all(recipe, part, generator.generate(rng_of(recipe, task), task.count))
+
+
+def label_all(recipe: Recipe, part: Part, generated: Generated) -> Made:
+    """Label what a generator made with all teachers of a part."""
+    teacher = shared_teacher(part.teacher, part.teacher_options)
+    calls = Counter(dict(generated.calls))
+    batch, labels = labelled(teacher, generated, recipe.precision, calls)
+    infos, unlabelled = [teacher.info], Counter[str]()
+    for more in recipe.more_teachers:
+        other = shared_teacher(more.teacher, more.options)
+        if other.info.name in batch.labels:  # it labels the part
+            continue
+        infos.append(other.info)
+        calls[other.info.name] += len(batch)
+        answer = other.label(batch.structures())
+        unlabelled.update(f"{other.info.name}: {reason}" for reason in answer.reasons if reason)
+        batch = batch.with_labels(other.info.name, **label_columns(answer))
+    return Made(batch, labels, tuple(infos), dict(calls), dict(generated.skipped), dict(unlabelled))
+
+
+def labelled(
+    teacher: Teacher, generated: Generated, precision: str, calls: Counter[str] | None = None
+) -> tuple[SampleBatch, TeacherLabels]:
+    """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them.
+
+    Parameters
+    ----------
+    teacher : Teacher
+    generated : Generated
+    precision : str
+        dtype of the stored positions.
+    calls : Counter, optional
+        To which the structures are added that the teacher labels here.
+    """
     batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
+    calls = Counter() if calls is None else calls
     if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint):
         # Label what is stored: the teacher sees the positions after rounding.
+        calls[info.name] += len(batch)
         return label_batch(teacher, batch.structures())
     named = batch.labels[info.name]
-    finite = np.isfinite(named["energy"])
-    reasons = tuple("" if good else "label is not finite" for good in finite)
-    return batch, TeacherLabels(named["energy"], named["forces"], named.get("stress"), finite, reasons)
+    energy, forces, stress = named["energy"].copy(), named["forces"].copy(), named.get("stress")
+    missing = np.flatnonzero(np.isnan(energy))
+    reasons = [""] * len(batch)
+    if len(missing):
+        calls[info.name] += len(missing)
+        answer = teacher.label(batch.structures().take(missing))
+        energy[missing] = answer.energy
+        forces[np.concatenate([np.arange(batch.offsets[i], batch.offsets[i + 1]) for i in missing])] = answer.forces
+        if answer.stress is not None:
+            stress = np.full((len(batch), 6), np.nan, np.float32) if stress is None else stress.copy()
+            stress[missing] = answer.stress
+        for i, reason in zip(missing, answer.reasons, strict=True):
+            reasons[i] = reason
+    finite = np.isfinite(energy)
+    reasons = [reason or ("" if good else "label is not finite") for reason, good in zip(reasons, finite, strict=True)]
+    labels = TeacherLabels(energy, forces, stress, finite, tuple(reasons))
+    return batch.structures().with_labels(info.name, **label_columns(labels)), labels
 
 
 @functools.lru_cache(maxsize=4)

@@ -41,20 +41,31 @@ class ASETeacher:
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
         """Label every sample; one that fails gets a reason and does not disturb the others."""
-        reasons = refusals(self._info, batch, charged=self._charged)
-        with_stress = "stress" in self._info.properties
+        return self._label_each(batch, lambda _, atoms: self._result(atoms, self._make(atoms)))
+
+    def refusals(self, batch: SampleBatch) -> list[str]:
+        """Return why each sample lies outside the domain, an empty string where it does not."""
+        return refusals(self._info, batch, charged=self._charged)
+
+    def _label_each(self, batch: SampleBatch, compute: Callable[[int, Atoms], dict[str, Any]]) -> TeacherLabels:
+        """Label every sample with the results of `compute`, which takes its index and its atoms."""
+        reasons = self.refusals(batch)
         results: list[dict[str, Any] | None] = []
         for i, atoms in enumerate(batch.structures().to_ase()):
             if reasons[i]:
                 results.append(None)
                 continue
             try:
-                atoms.calc = self._make(atoms)
-                result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-                if with_stress and atoms.pbc.all():
-                    result["stress"] = atoms.get_stress(voigt=True)  # ASE: xx yy zz yz xz xy, tension positive
-                results.append(result)
+                results.append(compute(i, atoms))
             except Exception as error:  # a calculator may raise anything; the reason is kept
                 reasons[i] = failure(self._info.name, error)
                 results.append(None)
-        return collect(self._info.name, batch, results, reasons, stress=with_stress)
+        return collect(self._info.name, batch, results, reasons, stress="stress" in self._info.properties)
+
+    def _result(self, atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
+        """Return the labels of one sample."""
+        atoms.calc = calculator
+        result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        if "stress" in self._info.properties and atoms.pbc.all():
+            result["stress"] = atoms.get_stress(voigt=True)  # ASE: xx yy zz yz xz xy, tension positive
+        return result

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import warnings
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 
     from mlffstore.contracts.protocols import TeacherLabels
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
 
 #: Angles of an atom of most crystals, at most; each takes about 0.1 MB.
 _ANGLES = 128
+#: Vacuum around a molecule, angstrom: more than the model's cutoff of 6, so that its images do not see each other.
+_VACUUM = 8.0
 
 
 class CHGNetTeacher:
-    """CHGNet 0.3.0 (MPtrj, PBE and PBE+U): crystals of 89 elements; refuses molecules.
+    """CHGNet 0.3.0 (MPtrj, PBE and PBE+U): crystals of 89 elements; refuses molecules unless asked for them.
 
     Parameters
     ----------
@@ -41,18 +45,29 @@ class CHGNetTeacher:
         angstrom), on a GPU it is.
     device : str, optional
         Device of torch.
+    molecules : bool, optional
+        Whether samples that are not periodic are labelled too, so that one teacher, with one zero of the energy, labels a
+        whole mix of molecules and crystals. They lie outside the domain of the model. Charged samples are refused.
 
     Notes
     -----
     Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi:10.1038/s42256-023-00716-3. The weights come with the package.
-    CHGNet gives energies in eV an ATOM and stresses in GPa, tension positive; both are converted.
+    CHGNet gives energies in eV per ATOM; they are converted. Forces and stress are the gradient of the energy in one
+    backward pass, where the package makes two that can be differentiated again: half the time, the same numbers.
+
+    The energy of a molecule is that of the same model: nothing beyond the cutoff of 6 angstrom counts, so a box of vacuum
+    changes nothing. On 62 neutral molecules and 32 clusters in thermal motion, its forces differ from those of GFN2-xTB by
+    0.31 and 0.35 of the rms force (SevenNet-0, at twice the cost, by 0.28 and 0.33; GFN1-xTB by 0.10 and 0.11).
     """
 
-    def __init__(self, *, batch_atoms: int = 64, device: str = "cpu") -> None:
+    def __init__(self, *, batch_atoms: int = 64, device: str = "cpu", molecules: bool = False) -> None:
         if batch_atoms < 1:
             raise TeacherError(f"chgnet: expected batch_atoms of at least 1, got {batch_atoms}")
+        if not isinstance(molecules, bool):
+            raise TeacherError(f"chgnet: expected molecules of true or false, got {molecules!r}")
         self.batch_atoms, self.device = batch_atoms, device
-        self._info = _info()
+        # The fingerprint is the same: it is one function of the structure, whatever it is asked for.
+        self._info = replace(_info(), domains=frozenset({"periodic", "molecule"})) if molecules else _info()
         self._model: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,7 +93,13 @@ class CHGNetTeacher:
         for i, graph in graphs.items():
             sizes[i] = max(sizes[i], len(graph.bond_graph) // _ANGLES)
         for group in groups(list(graphs), sizes, self.batch_atoms):
-            predict(self._info.name, group, functools.partial(self._call, graphs), results, reasons)
+            predict(
+                self._info.name,
+                group,
+                functools.partial(self._call, graphs, np.asarray(batch.pbc.all(axis=1))),
+                results,
+                reasons,
+            )
         return collect(self._info.name, batch, results, reasons, stress=True)
 
     def _loaded(self) -> Any:
@@ -90,6 +111,8 @@ class CHGNetTeacher:
 
                 self._model = CHGNet.load(use_device=self.device, verbose=False)
             self._model.graph_converter.on_isolated_atoms = "error"
+            self._model.eval()
+            self._model.requires_grad_(False)  # of the energy by positions and strains only
         return self._model
 
     def _graph(self, batch: SampleBatch, i: int) -> Any:
@@ -97,32 +120,40 @@ class CHGNetTeacher:
         from pymatgen.core import Lattice, Structure
 
         atoms = slice(batch.offsets[i], batch.offsets[i + 1])
-        structure = Structure(
-            Lattice(batch.cell[i]),
-            batch.numbers[atoms].tolist(),
-            batch.positions[atoms].astype(np.float64),
-            coords_are_cartesian=True,
-        )
+        positions, cell = batch.positions[atoms].astype(np.float64), batch.cell[i]
+        if not batch.pbc[i].any():
+            cell = np.diag(np.ptp(positions, axis=0) + _VACUUM)
+        structure = Structure(Lattice(cell), batch.numbers[atoms].tolist(), positions, coords_are_cartesian=True)
         return model.graph_converter(structure)
 
-    def _call(self, graphs: dict[int, Any], group: Sequence[int]) -> list[dict[str, Any]]:
+    def _call(self, graphs: dict[int, Any], periodic: Array, group: Sequence[int]) -> list[dict[str, Any]]:
+        import torch
         from ase.stress import full_3x3_to_voigt_6_stress
-        from ase.units import GPa
+        from chgnet.model.model import BatchedGraph
 
+        model = self._loaded()
+        chosen = [graphs[i].to(self.device) for i in group]
         with warnings.catch_warnings():
-            # CHGNet converts volumes that require gradients; torch warns once a process.
+            # CHGNet converts volumes that require gradients; torch warns once per process.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
-            predictions = self._loaded().predict_graph([graphs[i] for i in group], task="efs", batch_size=len(group))
-        results = []
-        for one in [predictions] if len(group) == 1 else predictions:
-            stress = np.asarray(one["s"], np.float64)
-            results.append(
-                {
-                    "energy": float(one["e"]) * len(one["f"]),
-                    "forces": one["f"],
-                    "stress": full_3x3_to_voigt_6_stress(stress) * GPa,
-                }
+            batched = BatchedGraph.from_graphs(
+                chosen,
+                bond_basis_expansion=model.bond_basis_expansion,
+                angle_basis_expansion=model.angle_basis_expansion,
+                compute_stress=True,
             )
+            prediction = model._compute(batched)
+        per_atom, n_atoms = prediction["e"], prediction["atoms_per_graph"]
+        gradients = torch.autograd.grad((per_atom * n_atoms).sum(), [*batched.atom_positions, *batched.strains])
+        per_atom = (per_atom + model.composition_model(chosen)).detach().cpu().numpy()
+        results: list[dict[str, Any]] = []
+        for k, i in enumerate(group):
+            forces = -gradients[k].cpu().numpy()
+            results.append({"energy": float(per_atom[k]) * len(forces), "forces": forces})
+            if periodic[i]:
+                # The derivative by the strain of the lattice's rows, per volume: tension positive, eV/angstrom^3.
+                stress = gradients[len(group) + k].cpu().numpy().astype(np.float64) / float(batched.volumes[k])
+                results[k]["stress"] = full_3x3_to_voigt_6_stress(stress)
         return results
 
 

@@ -199,17 +199,15 @@ def test_a_ramp_starts_cold_and_ends_at_the_temperature():
         ramp_fs=40.0,
         equilibration_fs=0.0,
         distance=0.0,
+        masses="natural",
     )
     steps = []
-    step = Ensemble.step
+    settle = Ensemble.settle
     try:
-        Ensemble.step = lambda self, stored=None: (
-            steps.append((self.temperature[0], stored.any())),
-            step(self, stored),
-        )
+        Ensemble.settle = lambda self, stored: (steps.append((self.temperature[0], stored.any())), settle(self, stored))
         generator.generate(np.random.default_rng(0), 1)
     finally:
-        Ensemble.step = step
+        Ensemble.settle = settle
     temperatures = [one for one, _ in steps]
     assert temperatures[0] == pytest.approx(300 + 300 / 40)
     assert temperatures[-1] == 600.0

@@ -17,6 +17,7 @@ from mlffstore.data.concatenation import concatenate
 from mlffstore.data.geometry import pairs
 from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
+from mlffstore_generators.calls import counted
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
 
 if TYPE_CHECKING:
@@ -64,8 +65,14 @@ class Sampler(ABC):
         """The class of seeds."""
         return get_seeds(self.seeds)
 
-    @abstractmethod
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
+        """Return `count` structures of about ``count / frames`` seeds, and how often teachers were asked for them."""
+        with counted() as calls:
+            made = self.make(rng, count)
+        return dataclasses.replace(made, calls=dict(calls))
+
+    @abstractmethod
+    def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds."""
 
     def draw(
@@ -112,7 +119,7 @@ class SeedSampler(Sampler):
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return up to `count` frames of a seed and the name under which they are recorded."""
 
-    def generate(self, rng: np.random.Generator, count: int) -> Generated:
+    def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds."""
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,12 +14,17 @@ from mlffstore.contracts.registry import shared_teacher
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.limits import MAX_FORCE
 from mlffstore.errors import DataError
+from mlffstore_generators.calls import Asking
+from mlffstore_generators.mmff import FORCE_FIELD, MMFFForces
+from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
-from mlffstore_generators.samplers.langevin import Ensemble
+from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, STEP_OTHERS, Ensemble, sampling_masses
+from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from mlffstore.contracts.protocols import Follower, Teacher
     from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
@@ -28,6 +34,7 @@ _HEAT = 3.0
 _COLD = 300.0
 #: Steps between two looks at bonds and contacts.
 _LOOK = 20
+_MASSES = ("sampling", "natural")
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,16 @@ class MolecularDynamics(Sampler):
         See `Sampler`.
     teacher : str, optional
         Teacher that gives the forces. If the same teacher labels the part, frames keep the labels that they have.
+        ``mmff94`` is the force field of RDKit, which labels nothing: a cheap sampler of molecules and clusters for an
+        expensive label.
     teacher_options : mapping, optional
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
+    masses : {"sampling", "natural"}, optional
+        Masses of the atoms. By default hydrogen has 4 amu, and without hydrogen all atoms have 50: positions have the same
+        distribution, with fewer steps.
     timestep_fs : float, optional
-        By default 0.5 with hydrogen, 1 without.
+        By default 1.5 with hydrogen and 3 without; with natural masses 0.5 and 1.
     friction : float, optional
         1/fs.
     ramp_fs : float, optional
@@ -53,8 +65,11 @@ class MolecularDynamics(Sampler):
         What is discarded, and the time between frames; a frame also waits until the atoms moved by `distance` on average.
     distance : float, optional
         Angstrom.
+    rattle : tuple of float, optional
+        Range of the log-uniform amplitude of a Gaussian displacement of each frame, angstrom: what a cheap sampler's bonds
+        lack of those of the teacher. None leaves the frames as they are; only for ``mmff94``.
     parallel : int, optional
-        Trajectories side by side, at most: one call of the teacher moves them all.
+        Trajectories side by side, at most: one call of the teacher moves them all. Where one ends, the next begins.
 
     Notes
     -----
@@ -63,22 +78,26 @@ class MolecularDynamics(Sampler):
     """
 
     name: ClassVar[str] = "md"
-    frames: int = 4
+    frames: int = 8
     teacher: str = "gfn2-xtb"
     teacher_options: dict[str, Any] = field(default_factory=dict)
     temperatures: tuple[float, ...] = (300.0, 500.0, 800.0, 1000.0)
+    masses: str = "sampling"
     timestep_fs: float | None = None
     friction: float = 0.01
     ramp_fs: float = 0.0
-    equilibration_fs: float = 500.0
-    interval_fs: float = 100.0
+    equilibration_fs: float = 300.0
+    interval_fs: float = 50.0
     distance: float = 0.1
+    rattle: tuple[float, float] | None = None
     parallel: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
         if not self.temperatures or min(self.temperatures) <= 0:
             raise DataError(f"md: expected positive temperatures, got {self.temperatures}")
+        if self.masses not in _MASSES:
+            raise DataError(f"md: expected masses of {' or '.join(_MASSES)}, got {self.masses!r}")
         if self.timestep_fs is not None and not 0 < self.timestep_fs <= 4:
             raise DataError(f"md: expected a timestep of at most 4 fs, got {self.timestep_fs!r}")
         if (
@@ -88,6 +107,13 @@ class MolecularDynamics(Sampler):
             or self.parallel < 1
         ):
             raise DataError("md: expected positive friction, interval_fs and parallel, and no negative times")
+        if self.rattle is not None:
+            object.__setattr__(self, "rattle", tuple(float(a) for a in self.rattle))
+            if len(self.rattle) != 2 or not 0 < self.rattle[0] <= self.rattle[1] or self.teacher != FORCE_FIELD:
+                raise DataError(
+                    f"md: expected a rattle of two rising positive amplitudes, and the teacher {FORCE_FIELD}, got "
+                    f"{self.rattle} and {self.teacher}; frames of a teacher keep their labels"
+                )
         super().__post_init__()
 
     @property
@@ -95,66 +121,94 @@ class MolecularDynamics(Sampler):
         """References of the method."""
         return ["BAOAB, doi:10.1093/amrx/abs010"]
 
-    def generate(self, rng: np.random.Generator, count: int) -> Generated:
-        """Return `count` frames of about ``count / frames`` trajectories, with the teacher's labels."""
-        teacher = shared_teacher(self.teacher, self.teacher_options)
-        batches: list[SampleBatch] = []
-        skipped: Counter[str] = Counter()
-        made = 0
-        for _ in range(DRAWS):
-            if made >= count:
-                break
-            seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
-            for batch in self._run(seeds, rngs, teacher, skipped):
-                batch = batch.take(np.arange(min(len(batch), count - made)))
-                made += len(batch)
-                if len(batch):
-                    batches.append(batch)
-        self.check_count(made, count, skipped)
-        return Generated(concatenate(batches), dict(skipped), teacher.info)
+    def preview(self) -> tuple[MolecularDynamics, float]:
+        """Return dynamics of a tenth of the length, and how many times as many steps this one takes."""
+        short = dataclasses.replace(
+            self, ramp_fs=self.ramp_fs / 10, equilibration_fs=self.equilibration_fs / 10,
+            interval_fs=self.interval_fs / 10, distance=0.0,
+        )  # fmt: skip
+        return short, 10.0
 
-    def _run(
-        self, seeds: list[Seed], rngs: list[np.random.Generator], teacher: Any, skipped: Counter[str]
-    ) -> list[SampleBatch]:
-        if not seeds:
-            return []
-        temperature = np.array([float(rng.choice(self.temperatures)) for rng in rngs])
-        light = np.array([0.5 if 1 in seed.atoms.numbers else 1.0 for seed in seeds])
-        step = np.full(len(seeds), self.timestep_fs) if self.timestep_fs else light
-        ramp = np.ceil(self.ramp_fs / step) if self.ramp_fs else None
-        start = temperature if ramp is None else np.minimum(temperature, _COLD)
-        run = Ensemble([seed.atoms for seed in seeds], rngs, teacher, start, step, self.friction)
-        first = np.ceil((self.ramp_fs + self.equilibration_fs) / step).astype(int)
-        apart = np.maximum(1, np.ceil(self.interval_fs / step)).astype(int)
-        due = np.maximum(first, 1)
-        before = run.positions.copy()
-        frames: list[list[tuple[Atoms, float, np.ndarray, np.ndarray | None]]] = [[] for _ in seeds]
-        n = 0
-        while run.alive.any():
-            n += 1
-            wanted = run.alive & (n >= due)
-            if ramp is not None and n <= ramp.max():
-                run.heat(start + (temperature - start) * np.minimum(n / ramp, 1))
-            run.step(wanted)
-            self._look(run, seeds, wanted if n % _LOOK else run.alive.copy())
-            for k in np.flatnonzero(wanted & run.alive):
-                atoms = slice(run.starts[k], run.starts[k + 1])
-                moved = np.linalg.norm(run.positions[atoms] - before[atoms], axis=1).mean()
-                if moved < self.distance and n < due[k] + 10 * apart[k]:
-                    continue
-                stress = None if run.stress is None else run.stress[k].copy()
-                frames[k].append((run.frame(int(k)), float(run.energy[k]), run.forces[atoms].copy(), stress))
-                before[atoms] = run.positions[atoms]
-                due[k] = n + apart[k]
-                if len(frames[k]) == self.frames:
-                    run.stop(int(k), "done")
-        out = []
-        for i, seed in enumerate(seeds):
-            if run.reasons[i] != "done":
-                skipped[f"trajectory stopped: {run.reasons[i]}"] += 1
-            if frames[i]:
-                out.append(_labelled(frames[i], seed, f"md-{self.teacher}-{temperature[i]:g}K", teacher.info.name))
-        return out
+    def make(self, rng: np.random.Generator, count: int) -> Generated:
+        """Return `count` frames of about ``count / frames`` trajectories, with the teacher's labels."""
+        teacher = None if self.teacher == FORCE_FIELD else shared_teacher(self.teacher, self.teacher_options)
+        skipped: Counter[str] = Counter()
+        trajectories = self._run(_Queue(self, rng, count, skipped), teacher)
+        batches: list[SampleBatch] = []
+        made = 0
+        for one in trajectories:
+            if one.reason != "done":
+                skipped[f"trajectory stopped: {one.reason}"] += 1
+            frames = one.frames[: count - made]
+            made += len(frames)
+            if frames:
+                batches.append(self._batch(frames, one))
+        self.check_count(made, count, skipped)
+        return Generated(concatenate(batches), dict(skipped), None if teacher is None else teacher.info)
+
+    def _run(self, queue: _Queue, teacher: Teacher | None) -> list[_Trajectory]:
+        """Return all trajectories of a queue, which are run side by side."""
+        follower: Follower = MMFFForces() if teacher is None else Asking(teacher)
+        running: list[_Trajectory] = []
+        run: Ensemble | None = None
+        while True:
+            fresh = queue.take(self.parallel - len(running), running)
+            if isinstance(follower, MMFFForces):
+                for one in fresh:
+                    follower.add(one.number, one.seed)
+            if fresh:
+                newcomers = self._ensemble(fresh, teacher, follower)
+                running += fresh
+                if run is None:
+                    run = newcomers
+                else:
+                    run.exchange(np.zeros(len(run.frames), bool), newcomers)
+            if not running or run is None:
+                return queue.drawn
+            self._step(run, running)
+            if not run.alive.all():
+                for k, one in enumerate(running):
+                    one.ended, one.reason = not run.alive[k], run.reasons[k]
+                running = [one for one in running if not one.ended]
+                if running:
+                    run.exchange(~run.alive, None)
+                else:
+                    run = None
+
+    def _ensemble(self, fresh: list[_Trajectory], teacher: Teacher | None, follower: Follower) -> Ensemble:
+        seeds = [one.seed for one in fresh]
+        start = [one.temperature if not self.ramp_fs else min(one.temperature, _COLD) for one in fresh]
+        masses = None
+        if self.masses == "sampling":
+            masses = [sampling_masses(seed.atoms.numbers) for seed in seeds]
+        return Ensemble(
+            [seed.atoms for seed in seeds], [one.rng for one in fresh], teacher, np.array(start),
+            np.array([one.timestep for one in fresh]), self.friction, masses, follower, [one.number for one in fresh],
+        )  # fmt: skip
+
+    def _step(self, run: Ensemble, running: list[_Trajectory]) -> None:
+        """Move all by a step, and keep the frames that are due."""
+        for one in running:
+            one.steps += 1
+        if self.ramp_fs:
+            run.heat(np.array([one.thermostat(self.ramp_fs) for one in running]))
+        run.drift()
+        kept = np.zeros(len(running), bool)
+        closely = np.zeros(len(running), bool)
+        for k, one in enumerate(running):
+            closely[k] = one.steps % _LOOK == 0
+            if one.steps >= one.due:
+                here = run.positions[run.starts[k] : run.starts[k + 1]]
+                moved = np.linalg.norm(here - one.before, axis=1).mean()
+                kept[k] = moved >= self.distance or one.steps >= one.due + 10 * one.apart
+        run.settle(kept)
+        self._look(run, [one.seed for one in running], closely | kept)
+        for k in map(int, np.flatnonzero(kept & run.alive)):
+            one, atoms = running[k], slice(run.starts[k], run.starts[k + 1])
+            one.frames.append((run.frame(k), float(run.energy[k]), run.forces[atoms].copy(), run.stress[k].copy()))
+            one.before, one.due = run.positions[atoms].copy(), one.steps + one.apart
+            if len(one.frames) == self.frames:
+                run.stop(k, "done")
 
     def _look(self, run: Ensemble, seeds: list[Seed], closely: np.ndarray) -> None:
         """Stop what went wrong."""
@@ -172,12 +226,73 @@ class MolecularDynamics(Sampler):
             elif closely[k] and not sound(run.frame(int(k)), seeds[k]):
                 run.stop(int(k), "a bond broke or atoms touch")
 
+    def _batch(self, kept: list[Frame], one: _Trajectory) -> SampleBatch:
+        """Return the frames of a trajectory; those of the force field are rattled and have no labels."""
+        name = f"md-{self.teacher}-{one.temperature:g}K"
+        frames, energy, forces, stress = zip(*kept, strict=True)
+        if self.teacher == FORCE_FIELD:
+            if self.rattle is not None:
+                frames = tuple(rattled(frame, log_uniform(one.rng, self.rattle), one.rng) for frame in frames)
+            return batch_of(frames, one.seed, name)
+        labels: dict[str, Any] = {"energy": np.array(energy), "forces": np.concatenate(forces).astype(np.float32)}
+        if not np.isnan(np.stack(stress)).all():
+            labels["stress"] = np.stack(stress)
+        info = shared_teacher(self.teacher, self.teacher_options).info
+        return batch_of(frames, one.seed, name).with_labels(info.name, **labels)
 
-def _labelled(
-    kept: list[tuple[Atoms, float, np.ndarray, np.ndarray | None]], seed: Seed, sampler: str, teacher: str
-) -> SampleBatch:
-    frames, energy, forces, stress = zip(*kept, strict=True)
-    labels: dict[str, Any] = {"energy": np.array(energy), "forces": np.concatenate(forces).astype(np.float32)}
-    if stress[0] is not None and not np.isnan(np.stack(stress)).all():
-        labels["stress"] = np.stack(stress)
-    return batch_of(frames, seed, sampler).with_labels(teacher, **labels)
+
+Frame = tuple["Atoms", float, np.ndarray, np.ndarray]
+
+
+class _Trajectory:
+    """A seed on its way, and the frames that were kept of it."""
+
+    def __init__(self, number: int, seed: Seed, rng: np.random.Generator, options: MolecularDynamics) -> None:
+        self.number, self.seed, self.rng = number, seed, rng
+        self.temperature = float(rng.choice(options.temperatures))
+        hydrogen = bool((seed.atoms.numbers == 1).any())
+        default = (STEP_HYDROGEN if hydrogen else STEP_OTHERS) if options.masses == "sampling" else 1.0 - 0.5 * hydrogen
+        self.timestep = options.timestep_fs or default
+        self.apart = max(1, int(np.ceil(options.interval_fs / self.timestep)))
+        self.due = max(1, int(np.ceil((options.ramp_fs + options.equilibration_fs) / self.timestep)))
+        self.before = seed.atoms.positions.copy()
+        self.steps, self.ended, self.reason = 0, False, ""
+        self.frames: list[Frame] = []
+
+    def thermostat(self, ramp_fs: float) -> float:
+        """Return the temperature of the thermostat now, kelvin."""
+        start = min(self.temperature, _COLD)
+        share = min(self.steps / float(np.ceil(ramp_fs / self.timestep)), 1.0)
+        return start + (self.temperature - start) * share
+
+
+class _Queue:
+    """Trajectories in the order of their seeds, as many as are needed for `count` frames.
+
+    One is begun only if those before it can not give enough frames, so which ones there are, and with them the frames, does
+    not depend on how many run side by side.
+    """
+
+    def __init__(self, options: MolecularDynamics, rng: np.random.Generator, count: int, skipped: Counter[str]) -> None:
+        self._options, self._rng, self._count, self._skipped = options, rng, count, skipped
+        self._draws = DRAWS * count
+        self.drawn: list[_Trajectory] = []
+
+    def take(self, room: int, running: list[_Trajectory]) -> list[_Trajectory]:
+        """Return up to `room` trajectories that are to begin now."""
+        fresh: list[_Trajectory] = []
+        while len(fresh) < room and self._draws > 0:
+            ended = sum(len(one.frames) for one in self.drawn if one.ended)
+            if ended + (len(running) + len(fresh)) * self._options.frames >= self._count:
+                break
+            self._draws -= 1
+            # One stream per seed, drawn whatever becomes of it: a failure does not shift the others.
+            rng = np.random.default_rng(self._rng.integers(2**63, size=2))
+            try:
+                seed = self._options.source.draw(rng)
+            except NoSeedError as error:
+                self._skipped[str(error)] += 1
+                continue
+            fresh.append(_Trajectory(len(self.drawn), seed, rng, self._options))
+            self.drawn.append(fresh[-1])
+        return fresh

@@ -76,7 +76,7 @@ class RattleRelax(Sampler):
         """References of the method."""
         return ["arXiv:2506.10956"]
 
-    def generate(self, rng: np.random.Generator, count: int) -> Generated:
+    def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds, one of each round, at a random step of its path."""
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()

@@ -8,6 +8,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from mlffstore.data.batch import SampleBatch
+from mlffstore_generators.calls import Asking, ask
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 
 def label(teacher: Teacher, frames: Sequence[Atoms]) -> TeacherLabels:
     """Return the labels of structures as they are, in float64."""
-    return teacher.label(SampleBatch.from_ase(list(frames)))
+    return ask(teacher, SampleBatch.from_ase(list(frames)))
 
 
 class TeacherCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
-    """An ASE calculator that asks a teacher; a structure that it refuses ends the draw."""
+    """An ASE calculator that asks a teacher and follows one structure; if the teacher refuses it, the draw ends."""
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher = Asking(teacher)
 
     def calculate(
         self,
@@ -40,7 +41,7 @@ class TeacherCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
     ) -> None:
         """Compute energy, forces and, where there is one, the stress."""
         super().calculate(atoms, properties, system_changes)
-        labels = label(self.teacher, [self.atoms])
+        labels = self.teacher.label(SampleBatch.from_ase([self.atoms]), [0])
         if not labels.ok[0]:
             raise NoSeedError(f"teacher: {labels.reasons[0]}")
         self.results = {"energy": float(labels.energy[0]), "forces": labels.forces.astype(np.float64)}

@@ -53,7 +53,9 @@ class Seed:
         Atoms of each molecule, if there are several.
     family : str
         What it is whatever its coordinates, such as a canonical SMILES: seeds of one family share their root, so that
-        conformers of a molecule never straddle splits. Empty where the structure itself is what it is, as of crystals.
+        conformers of a molecule never straddle splits. Empty where the structure itself is what it is.
+    molecule : rdkit.Chem.Mol, optional
+        The atoms with their bond orders, in the same order, for force fields of molecules.
     """
 
     atoms: Atoms
@@ -61,6 +63,7 @@ class Seed:
     bonds: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     fragments: tuple[np.ndarray, ...] = ()
     family: str = ""
+    molecule: Any = None
 
     @property
     def root(self) -> np.uint64:

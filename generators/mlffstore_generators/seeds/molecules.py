@@ -47,7 +47,7 @@ class Molecules:
         embed(mol, seed=int(rng.integers(1, 2**31)))
         atoms, bonds = to_atoms(mol), bond_table(mol)
         if not radical:
-            return Seed(atoms, "nci", bonds, family=family(mol))
+            return Seed(atoms, "nci", bonds, family=family(mol), molecule=mol)
         hydrogens = np.flatnonzero(atoms.numbers == 1)
         if not len(hydrogens):
             raise NoSeedError("no hydrogen to take away")
