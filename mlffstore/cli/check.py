@@ -96,6 +96,9 @@ def validate(
     else:
         table = [[line.mark, line.quantity, line.target, line.figure] for line in found.acceptance]
         print_grid(["", "acceptance", "target", "found"], table)
+        say()
+        rows = [[one.mark, one.check, one.measured_on, one.figure] for one in found.checks if not one.problem]
+        print_grid(["", "check of the dataset", "measured on", "found"], rows)
         print_list([f"{one.severity}: {one.check}: {one.text}" for one in found.problems], show_all, "problem")
         if found.findings:
             shown, more = few(found.findings, show_all)

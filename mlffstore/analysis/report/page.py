@@ -118,6 +118,8 @@ def _findings(c: Contents) -> str:
         f'<p><span class="{problem.severity}">{problem.severity}: {problem.check}</span>: {_e(problem.text)}</p>'
         for problem in v.problems
     )
+    rows = [[one.mark, one.check, one.measured_on, one.figure] for one in v.checks if not one.problem]
+    text += _table(["", "check of the dataset", "measured on", "found"], rows, [row[0] for row in rows])
     if not v.findings:
         return text + "<p>No sample fails a check.</p>"
     rows = [[f.severity, f.check, f"{f.n_samples:,}", ", ".join(map(str, f.examples))] for f in v.findings]

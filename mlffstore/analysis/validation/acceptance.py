@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.analysis.validation.measure import CUTOFF
+from mlffstore.analysis.validation.fingerprints import CUTOFF
 from mlffstore.analysis.validation.policy import QUANTITIES
 from mlffstore.data.splits import SPLITS
 

@@ -1,43 +1,31 @@
-"""Checks of a dataset as a whole: units and signs of the labels, lost hydrogens, moved atoms."""
+"""Checks of a dataset as a whole. Each of them says what it found and on how many samples, or why it was not measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.stress import StressCheck
-from mlffstore.lazy.inputs import altered_message
+from mlffstore.analysis.validation.check_result import Check, CheckResult
+from mlffstore.analysis.validation.label_checks import label_checks
+from mlffstore.analysis.validation.pair_checks import pair_checks
+from mlffstore.analysis.validation.repeated import repeated_warnings
+from mlffstore.analysis.validation.structure_checks import structure_checks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlffstore.analysis.validation.measure import Measured
     from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.analysis.validation.work import Work
+    from mlffstore.data.schema import Array
 
-#: Checks of the dataset as a whole.
-DATASET_CHECKS = ("energy_units", "stress_units", "stress_stiffness", "force_units", "hydrogen_free", "atoms_moved")
-#: Molecules with carbon below which the share without hydrogens says nothing.
-_FEWEST = 10
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetProblem:
-    """Something wrong with the dataset as a whole.
-
-    Attributes
-    ----------
-    check : str
-    severity : {"error", "warning"}
-    text : str
-        What was expected, what was there, and what to do.
-    """
-
-    check: str
-    severity: str
-    text: str
-
+#: Checks of the dataset as a whole, in the order of the table.
+DATASET_CHECKS = (
+    "energy_units", "pair_energies", "stress_units", "stress_shear", "bond_stiffness", "force_units", "force_sums",
+    "zero_forces", "stress_stiffness", "energy_per_atom", "energy_alignment", "energy_resolution", "teacher_labels",
+    "length_units", "hydrogen_free", "atoms_moved", "repeated_warnings",
+)  # fmt: skip
 
 #: Checks of single samples -> the variables without which nothing can fail them.
 _NEEDS = {
@@ -47,90 +35,52 @@ _NEEDS = {
 }  # fmt: skip
 
 
-def unmeasured(measured: Measured, policy: Policy) -> list[DatasetProblem]:
-    """Return the checks that nothing could fail, because the dataset lacks variables that every store has."""
+def unmeasured(measured: Measured, policy: Policy) -> list[CheckResult]:
+    """Return the checks of single samples that nothing could fail: the dataset lacks variables that every store has."""
     out = []
     for check, names in _NEEDS.items():
         missing = [name for name in names if name not in measured.variables]
-        if missing and policy.checks[check].severity != "off":
+        rule = policy.checks[check]
+        if missing and rule.severity != "off":
             text = f"not measured: the dataset has no {', '.join(missing)}; keep it, or turn the check off"
-            out.append(DatasetProblem(check, policy.checks[check].severity, text))
+            out.append(CheckResult(check, rule.severity, "fail", text))
     return out
 
 
-def judge_dataset(
-    measured: Measured, policy: Policy, teachers: Mapping[str, Mapping[str, Any]]
-) -> list[DatasetProblem]:
-    """Return what is wrong with the dataset as a whole: units and signs, lost hydrogens."""
-    s, rules, out = measured.samples, policy.checks, []
+def check_dataset(
+    measured: Measured,
+    work: Work,
+    failed: Mapping[str, Array],
+    policy: Policy,
+    teachers: Mapping[str, Mapping[str, Any]],
+    rechecked: Mapping[str, CheckResult],
+) -> list[CheckResult]:
+    """Return the results of the checks of the dataset as a whole, but for those that the policy turns off.
 
-    def complain(check: str, text: str) -> None:
-        if rules[check].severity != "off":
-            out.append(DatasetProblem(check, rules[check].severity, text))
-
-    for t, teacher in enumerate(teachers):
-        slopes = measured.work.slopes(t)
-        for what, check in (("force", "energy_units"), ("stress", "stress_units")):
-            slope, error = slopes.get(what, (1.0, 0.0))
-            # Strain and rattle of clean data gave 0.57 to 1.14: the trapezoid rule is not exact. Units are further off.
-            if slope + 3 * error < rules[check]["min_slope"] or slope - 3 * error > rules[check]["max_slope"]:
-                complain(check, _explain(teacher, what, slope, error))
-        force = s["force_max"][:, t]
-        if np.isfinite(force).any() and float(np.nanmedian(force)) > rules["force_units"]["max_median_eV_per_angstrom"]:
-            complain(
-                "force_units",
-                f"{teacher}: expected forces of a few eV/angstrom, got a median largest force of {np.nanmedian(force):.3g}; "
-                "are they in kcal/mol/angstrom (divide by 23.06) or hartree/bohr (multiply by 51.42)?",
-            )
-        verdict = _stiffness(measured, t, rules["stress_stiffness"].limits)
-        if verdict:
-            complain("stress_stiffness", f"{teacher}: {verdict}")
-    organic = int(s["organic"].sum())
-    bare = int(s["hydrogen_free"].sum())
-    if organic >= _FEWEST and bare > rules["hydrogen_free"]["max_fraction"] * organic:
-        complain(
-            "hydrogen_free",
-            f"expected molecules with their hydrogens, got {bare} of {organic} molecules with carbon that have none at all; "
-            "were they lost in a conversion (SDF and SMILES leave hydrogens out)?",
-        )
-    moved = int(s["altered"].sum())
-    if moved > rules["atoms_moved"]["max_fraction"] * len(s["altered"]):
-        complain("atoms_moved", altered_message(moved, len(s["altered"])))
-    return out
-
-
-_KNOWN_FACTORS = (
-    (23.0605, "kcal/mol taken for eV"), (96.485, "kJ/mol taken for eV"), (1 / 27.2114, "hartree taken for eV"),
-    (-1.0, "the opposite sign"), (1 / 160.2177, "GPa taken for eV/angstrom^3"), (-1 / 160.2177, "GPa, of the opposite sign"),
-    (1 / 1602.177, "kbar taken for eV/angstrom^3"), (-1 / 1602.177, "kbar, of the opposite sign"),
-    (1 / 51.422, "hartree/bohr taken for eV/angstrom"),
-    (1 / 23.0605, "kcal/mol/angstrom taken for eV/angstrom"), (0.0, "labels that do not belong to these structures"),
-)  # fmt: skip
-
-
-def _explain(teacher: str, what: str, slope: float, error: float) -> str:
-    best, meaning = min(_KNOWN_FACTORS, key=lambda known: abs(known[0] - slope) / max(abs(known[0]), 0.05))
-    guess = f"; this looks like {meaning}" if abs(best - slope) < max(0.3 * abs(best), 3 * error, 0.02) else ""
-    return (
-        f"{teacher}: expected energies of one root to differ by the work of the {what}{'s' if what == 'force' else ''}, got "
-        f"{slope:.4g} +- {error:.2g} times that{guess}. Convert the labels and import them again"
-    )
-
-
-def _stiffness(measured: Measured, t: int, limits: Mapping[str, float]) -> str:
-    """Return what the slope of the mean stress with the volume says of its sign and unit; see `StressCheck`."""
-    s = measured.samples
-    stress, volume = s["mean_stress"][:, t], s["volume"]
-    with np.errstate(invalid="ignore"):
-        good = np.flatnonzero(np.isfinite(stress) & (volume > 0))
-    check = StressCheck((limits["min_eV_per_angstrom3"], limits["max_eV_per_angstrom3"]))
-    check.gather([key.tobytes() for key in s["composition"][good]], volume[good], stress[good])
-    finding = check.finding()
-    expected = {
-        "sign": "expected a stretched crystal to pull back (tension positive), got the reverse: ",
-        "unit": "expected eV/angstrom^3, got a crystal too stiff (GPa or kbar taken for eV/angstrom^3?): ",
-        "size": "expected eV/angstrom^3, got stresses of ",
-    }
-    if not finding.fault:
-        return ""
-    return f"{expected[finding.fault]}{finding.evidence}. Convert the stress and import it again"
+    Parameters
+    ----------
+    measured : Measured
+    work : Work
+        Pairs of samples, see `mlffstore.analysis.validation.candidates`.
+    failed : mapping of str to ndarray
+        For each check of single samples which samples fail it, shape (S,), bool.
+    policy : Policy
+    teachers : mapping of str to mapping
+        What is recorded of each teacher.
+    rechecked : mapping of str to CheckResult
+        For each teacher at hand what the comparison with it found.
+    """
+    out = []
+    has_stress = "stress" in measured.variables
+    for t, (name, info) in enumerate(teachers.items()):
+        stiffness = measured.bonds.stiffness(t)
+        turns = bool(info.get("conservative", True) and info.get("equivariant", True))
+        stressed = has_stress and bool(np.isfinite(measured.samples["mean_stress"][:, t]).any())
+        out += pair_checks(work, t, name, policy, measured.samples["force_max"][:, t], stressed, stiffness)
+        out += label_checks(measured, t, name, policy, stiffness, turns)
+        missing = Check("teacher_labels", policy.checks["teacher_labels"], name)
+        out.append(rechecked.get(name, missing.not_measured("the teacher is not at hand; name it with --teacher")))
+    out += structure_checks(measured, policy)
+    out.append(repeated_warnings(failed, measured.samples["molecule"], policy))
+    order = {check: i for i, check in enumerate(DATASET_CHECKS)}
+    return sorted((one for one in out if one.severity != "off"), key=lambda one: order[one.check])

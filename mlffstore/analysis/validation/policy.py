@@ -21,10 +21,20 @@ BUILT_IN = ("default", "production")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check: its severity, and its limits with the unit in their names."""
+    """A check.
+
+    Attributes
+    ----------
+    severity : {"error", "warning", "off"}
+    limits : mapping of str to float
+        Its limits, with the unit in their names.
+    required : bool
+        Whether the dataset fails if the check could not be measured. Only for checks of the dataset as a whole.
+    """
 
     severity: Severity | str
     limits: Mapping[str, float]
+    required: bool = False
 
     def __getitem__(self, name: str) -> float:
         return self.limits[name]
@@ -46,7 +56,10 @@ class Policy:
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as plain types, as in the YAML."""
-        checks = {name: {"severity": rule.severity, **rule.limits} for name, rule in self.checks.items()}
+        checks = {
+            name: {"severity": rule.severity, **({"required": True} if rule.required else {}), **rule.limits}
+            for name, rule in self.checks.items()
+        }
         return {"checks": checks, "acceptance": {name: dict(limits) for name, limits in self.acceptance.items()}}
 
 
@@ -116,18 +129,23 @@ def _merged(default: Mapping[str, Any], given: Mapping[str, Any], where: str) ->
             problems.append(f"checks.{name}: expected a mapping such as {base}, got {change!r}")
             continue
         rule = {**base, **change}
-        severity = rule.pop("severity")
+        severity, required = rule.pop("severity"), rule.pop("required", False)
         severity = "off" if severity is False else severity  # YAML 1.1 reads off as a boolean
         if severity not in ("error", "warning", "off"):
             problems.append(f"checks.{name}.severity: expected error, warning or off, got {severity!r}")
+        if not isinstance(required, bool):
+            problems.append(f"checks.{name}.required: expected true or false, got {required!r}")
+        elif required and "required" not in base:
+            problems.append(
+                f"checks.{name}.required: expected only at checks of the whole dataset, not of single samples"
+            )
         for limit, value in rule.items():
             if limit not in base:
-                problems.append(
-                    f"checks.{name}.{limit}: no such limit; there are {', '.join(k for k in base if k != 'severity')}"
-                )
+                known = ", ".join(k for k in base if k not in ("severity", "required"))
+                problems.append(f"checks.{name}.{limit}: no such limit; there are {known}")
             elif not _is_limit(value):
                 problems.append(f"checks.{name}.{limit}: expected a number, got {value!r}")
-        checks[name] = Rule(severity, {k: v for k, v in rule.items() if isinstance(v, (int, float))})
+        checks[name] = Rule(severity, {k: v for k, v in rule.items() if isinstance(v, (int, float))}, required is True)
     acceptance = given.get("acceptance", default["acceptance"]) or {}
     for name, limits in acceptance.items():
         if name not in QUANTITIES:

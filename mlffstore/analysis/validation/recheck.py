@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.schema import STRUCTURE
@@ -20,8 +22,45 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
 
 
-def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict[str, Array]:
-    """Return the indices of samples whose labels are not those of the teacher, by check.
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """What a teacher at hand says of the labels that are stored under its name.
+
+    Attributes
+    ----------
+    bad : dict of str to ndarray
+        Check -> indices of the samples whose labels are not those of the teacher.
+    n : int
+        Number of samples that the teacher labelled again.
+    n_refused : int
+        Number of samples that it refused.
+    """
+
+    bad: dict[str, Array]
+    n: int
+    n_refused: int
+
+    def result(self, name: str, policy: Policy) -> CheckResult:
+        """Return the check `teacher_labels` of the teacher of this name."""
+        check = Check("teacher_labels", policy.checks["teacher_labels"], name)
+        if not self.n:
+            reason = (
+                f"the teacher refused all of {self.n_refused} samples" if self.n_refused else "no sample has its labels"
+            )
+            return check.not_measured(reason)
+        counts = {one: len(index) for one, index in self.bad.items() if policy.checks[one].severity != "off"}
+        text = ", ".join(f"{one} {n} off" for one, n in counts.items())
+        text = f"{self.n} samples labelled again: {text}"
+        wrong = max((n for one, n in counts.items() if policy.checks[one].severity == "error"), default=0)
+        return check.judged(
+            not wrong, text, self.n,
+            f"expected the labels of the teacher, got others: {text}. Label these samples again, or name the teacher that "
+            "made the labels",
+        )  # fmt: skip
+
+
+def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> Recheck:
+    """Compare the labels of some samples with those that the teacher gives.
 
     Parameters
     ----------
@@ -48,11 +87,13 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
     has = np.flatnonzero(np.isfinite(np.asarray(ds["energy"][:, t])))
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(has)[: int(rule["samples"])])
+    if not len(chosen):
+        return Recheck({}, 0, 0)
     part = ds.mlff.isel(chosen).compute()
     batch = SampleBatch(**{name: part[name].values for name in STRUCTURE}).astype("float64")
     predicted = teacher.label(batch)
     ok = predicted.ok
-    bad: dict[str, Any] = {}
+    bad: dict[str, Array] = {}
     energy = part["energy"].values[:, t]
     limit = policy.checks["teacher_energy"]["max_eV_per_atom"]
     bad["teacher_energy"] = chosen[ok & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)]
@@ -72,7 +113,7 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int) -> dict
         if len(wanted):
             apart = _against_strain(teacher, batch.take(wanted), stress[wanted], rng)
             bad["teacher_stress"] = chosen[wanted[~(apart <= policy.checks["teacher_stress"]["max_eV_per_angstrom3"])]]
-    return bad
+    return Recheck(bad, int(ok.sum()), int((~ok).sum()))
 
 
 def _against_gradient(teacher: Teacher, batch: SampleBatch, forces: Array, rng: np.random.Generator) -> Array:

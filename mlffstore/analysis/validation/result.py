@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.analysis.validation.acceptance import Line, table
-from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, DatasetProblem, judge_dataset, unmeasured
+from mlffstore.analysis.validation.candidates import compared
+from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, check_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
 from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_samples, references
@@ -24,9 +25,12 @@ from mlffstore.lazy.sources import as_snapshot
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from mlffstore.analysis.validation.check_result import CheckResult
     from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.analysis.validation.recheck import Recheck
+    from mlffstore.analysis.validation.work import Work
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
@@ -58,6 +62,23 @@ class Finding:
     examples: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetProblem:
+    """Something wrong with the dataset as a whole, or something that the policy demands and that was not measured.
+
+    Attributes
+    ----------
+    check : str
+    severity : {"error", "warning"}
+    text : str
+        What was expected, what was there, and what to do.
+    """
+
+    check: str
+    severity: str
+    text: str
+
+
 class Validation:
     """The validation of a dataset. The first access to a result reads the whole dataset, once.
 
@@ -69,17 +90,17 @@ class Validation:
         ds: xr.Dataset,
         policy: Policy,
         teachers: Mapping[str, Mapping[str, Any]],
-        teacher: Teacher | None,
+        at_hand: Sequence[Teacher],
         seed: int,
         nbytes: int | None,
     ) -> None:
-        self._ds, self.policy, self._about, self._teacher, self._seed = ds, policy, dict(teachers), teacher, seed
+        self._ds, self.policy, self._about, self._at_hand, self._seed = ds, policy, dict(teachers), at_hand, seed
         self._nbytes = nbytes
         self._pass: Pass[Measured] = sample_pass(ds, COLUMNS, measure, merge)
 
     def compute(self) -> Validation:
         """Run the pass now and return self."""
-        _ = self._failed
+        _ = self.checks
         return self
 
     # -- findings ------------------------------------------------------------------------------------------
@@ -89,12 +110,22 @@ class Validation:
         return self._pass.compute()
 
     @functools.cached_property
+    def _work(self) -> Work:
+        return compared(self._ds, self._measured.samples, self._seed)
+
+    @functools.cached_property
+    def _rechecked(self) -> dict[str, Recheck]:
+        if not self._at_hand:
+            return {}
+        from mlffstore.analysis.validation.recheck import recheck
+
+        return {one.info.name: recheck(self._ds, one, self.policy, self._seed) for one in self._at_hand}
+
+    @functools.cached_property
     def _failed(self) -> dict[str, Array]:
         failed = judge_samples(self._measured, self.policy, self._about)
-        if self._teacher is not None:
-            from mlffstore.analysis.validation.recheck import recheck
-
-            for check, index in recheck(self._ds, self._teacher, self.policy, self._seed).items():
+        for rechecked in self._rechecked.values():
+            for check, index in rechecked.bad.items():
                 failed[check][index] = True
         for check, rule in self.policy.checks.items():
             if check in failed and rule.severity == "off":
@@ -102,9 +133,16 @@ class Validation:
         return failed
 
     @functools.cached_property
+    def checks(self) -> list[CheckResult]:
+        """The checks of the dataset as a whole: what each found, on how many samples, or why it was not measured."""
+        rechecked = {name: one.result(name, self.policy) for name, one in self._rechecked.items()}
+        return check_dataset(self._measured, self._work, self._failed, self.policy, self._about, rechecked)
+
+    @functools.cached_property
     def problems(self) -> list[DatasetProblem]:
-        """What is wrong with the dataset as a whole."""
-        return unmeasured(self._measured, self.policy) + judge_dataset(self._measured, self.policy, self._about)
+        """What is wrong with the dataset as a whole, and what the policy demands and was not measured."""
+        results = unmeasured(self._measured, self.policy) + self.checks
+        return [DatasetProblem(one.check, one.problem, one.figure) for one in results if one.problem]
 
     @functools.cached_property
     def invalid(self) -> Array:
@@ -200,16 +238,16 @@ class Validation:
             "samples": len(self._measured.samples["n_atoms"]),
             "invalid": int(self.invalid.sum()),
             "acceptance": [{k: getattr(line, k) for k in line.__slots__} for line in self.acceptance],
+            "checks": [one.to_json() for one in self.checks],
             "problems": [{k: getattr(problem, k) for k in problem.__slots__} for problem in self.problems],
             "findings": [{k: getattr(finding, k) for k in finding.__slots__} for finding in self.findings],
             "policy": self.policy.to_json(),
         }
 
     def table(self) -> str:
-        """Return the acceptance table and the findings as text."""
-        rows = [(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance]
-        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        """Return the acceptance table, the checks of the dataset and the findings as text."""
+        lines = _aligned([(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance])
+        lines += _aligned([(one.mark, one.check, one.measured_on, one.figure) for one in self.checks if not one.problem])
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
         lines += [
             f"{finding.severity}: {finding.check}: {finding.n_samples:,} samples, such as "
@@ -222,6 +260,13 @@ class Validation:
         if "_measured" not in self.__dict__:
             return f"<Validation of {self._ds.sizes['sample']:,} samples, not computed yet>"
         return f"<Validation: {'ok' if self.ok else 'FAILED'}>\n{self.table()}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
 
 
 def flag_attributes() -> dict[str, Any]:
@@ -239,7 +284,7 @@ def validate(
     data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
     policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Sequence[Teacher] | None = None,
     nbytes: int | None = None,
     seed: int = 0,
 ) -> Validation:
@@ -251,14 +296,14 @@ def validate(
         A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
         The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
-    teacher : Teacher, optional
-        The teacher of the labels. Energy, forces and stress of some samples are compared with those of the teacher, by
+    teacher : Teacher or sequence of Teacher, optional
+        The teachers of the labels. Energy, forces and stress of some samples are compared with those of the teacher, by
         finite differences of its energies.
     nbytes : int, optional
         Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
         disk; the size of a Dataset is not known.
     seed : int, optional
-        Seed of the choice of these samples.
+        Seed of the choice of these samples, and of the samples that are compared with one another.
 
     Returns
     -------
@@ -276,7 +321,8 @@ def validate(
 
     Notes
     -----
-    One pass over the data, in blocks of about 500,000 atoms; about 200 bytes per sample are kept.
+    One pass over the data, in blocks of about 500,000 atoms; less than 200 bytes per sample are kept. Then at most 1,200
+    molecules and 1,200 crystals of each teacher are read again, and compared with one another.
     """
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
@@ -290,7 +336,8 @@ def validate(
         recorded = json.loads(data.attrs.get("teachers", "{}"))
     ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
     about = {name: recorded.get(name, {}) for name in teachers_of(ds)}
-    return Validation(ds, rules, about, teacher, seed, nbytes)
+    at_hand = () if teacher is None else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
+    return Validation(ds, rules, about, at_hand, seed, nbytes)
 
 
-__all__ = ["DATASET_CHECKS", "Finding", "Line", "Validation", "validate"]
+__all__ = ["DATASET_CHECKS", "DatasetProblem", "Finding", "Line", "Validation", "validate"]

@@ -21,7 +21,7 @@ SAMPLE_CHECKS = (
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
-    "cell_too_flat",
+    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens",
 )  # fmt: skip
 #: Samples of an element set below which its energies have no robust spread.
 _FEWEST = 10
@@ -65,9 +65,12 @@ def judge_samples(measured: Measured, policy: Policy, teachers: Mapping[str, Map
             | (s["volume_per_atom"] > volume["max_angstrom3_per_atom"]),
             "cell_too_flat": s["too_flat"],
             "electron_parity": ~s["parity"],
-            "missing_hydrogens": s["bare"],
+            "missing_hydrogens": s["bare"] & s["hydrogen_free"],
             "energy_outlier": _outliers(measured, policy),
-            "energy_work": measured.work.suspects(n, rules["energy_work"]["max_ratio"]),
+            "energy_work": above("work_ratio", rules["energy_work"]["max_ratio"]),
+            "odd_bonds": s["odd_bonds"],
+            "unbound_atoms": s["unbound"],
+            "few_hydrogens": s["bare"] & ~s["hydrogen_free"],
         }
     out["altered"] = s["altered"]
     out |= find_copies(s, rules["near_duplicate"]["tolerance"])

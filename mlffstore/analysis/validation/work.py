@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.lazy.blocks import Block
 
-#: Angstrom. For displacements up to this the trapezoid rule holds well enough: between strained, rattled crystals of CHGNet
-#: and EMT the error was below `Work.scale`; between frames of molecular dynamics 1 angstrom apart it was twice that.
-MAX_DISPLACEMENT = 0.5
+#: Angstrom. For displacements up to this the trapezoid rule holds well enough to judge a single pair: between strained,
+#: rattled crystals of CHGNet and EMT the error was below `Work.scale`; between frames of molecular dynamics 1 angstrom apart
+#: it was twice that. A slope through many pairs can use those too.
+MAX_DISPLACEMENT, FARTHEST = 0.5, 1.0
+#: Components of a strain up to which two cells are compared.
+_MAX_STRAIN = 0.4
+#: Strains below this are those of one cell, rounded.
+_UNSTRAINED = 1e-6
 #: eV per atom, added to the scale by which a deviation is judged: near a minimum the work vanishes.
 FLOOR = 0.01
-#: A slope is judged by pairs in which its work is this many times larger than the other, whose error would hide it.
-DOMINANT = 2.0
-#: Pairs below which there is no slope.
-_FEWEST = 10
 #: Atoms of the pairs that are compared at a time.
 _ATOMS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Pairs of samples of one root.
+    """Pairs of samples with the same atoms in the same order.
 
     Attributes
     ----------
@@ -50,8 +51,16 @@ class Work:
         Indices of the samples.
     teacher : ndarray, shape (P,), uint8
         Index of the teacher.
-    energy, force_work, stress_work : ndarray, shape (P,), float64
-        eV: E2 - E1, and what forces and stress say of it.
+    energy, force_work : ndarray, shape (P,), float64
+        eV: E2 - E1, and what the forces say of it.
+    normal_work, shear_work : ndarray, shape (P,), float64
+        eV: what the stress says of it, by the components xx yy zz and by yz xz xy.
+    curvature : ndarray, shape (P,), float64
+        eV: -(F2 - F1) . dx, the displacement times how much the forces pull back.
+    square : ndarray, shape (P,), float64
+        angstrom^2: the sum of the squares of the displacements.
+    far : ndarray, shape (P,), float64
+        angstrom: the largest displacement of an atom.
     n_atoms : ndarray, shape (P,)
     """
 
@@ -60,7 +69,11 @@ class Work:
     teacher: Array
     energy: Array
     force_work: Array
-    stress_work: Array
+    normal_work: Array
+    shear_work: Array
+    curvature: Array
+    square: Array
+    far: Array
     n_atoms: Array
 
     @classmethod
@@ -68,61 +81,62 @@ class Work:
         """Join pairs."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
+    def select(self, chosen: Array) -> Work:
+        """Return some of the pairs."""
+        return Work(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+    @property
+    def stress_work(self) -> Array:
+        """What the stress says of the difference of the energies, eV."""
+        return np.asarray(self.normal_work + self.shear_work)
+
     @property
     def scale(self) -> Array:
         """By what a deviation is judged, eV: the error that the trapezoid rule was seen to make, and a margin."""
-        return 0.5 * np.abs(self.force_work) + np.abs(self.stress_work) + FLOOR * self.n_atoms
+        return np.asarray(0.5 * np.abs(self.force_work) + np.abs(self.stress_work) + FLOOR * self.n_atoms)
 
     @property
     def ratio(self) -> Array:
         """How far the energies are from the work, relative to `scale`."""
         return np.asarray(np.abs(self.energy - self.force_work - self.stress_work) / self.scale)
 
-    def suspects(self, n_samples: int, limit: float) -> Array:
-        """Return the samples all of whose pairs, with some teacher, deviate by more than `limit`, shape (n_samples,)."""
-        out = np.zeros(n_samples, bool)
-        bad = self.ratio > limit
-        for t in np.unique(self.teacher):
-            selected = self.teacher == t
-            both = np.concatenate([self.first[selected], self.second[selected]])
-            n = np.bincount(both, minlength=n_samples)
-            wrong = np.bincount(both, np.tile(bad[selected], 2), minlength=n_samples)
-            out |= (n > 0) & (wrong == n)
-        return out
-
-    def slopes(self, teacher: int) -> dict[str, tuple[float, float]]:
-        """Return slope and standard error of the energies against each work of a teacher; both should be 1.
-
-        Each from the pairs in which its work is at least `DOMINANT` times the other, weighted by the inverse of their scale;
-        ``"force"`` or ``"stress"`` is left out where these are fewer than ten.
-        """
-        selected = self.teacher == teacher
-        energy, scale = self.energy[selected], self.scale[selected]
-        works = {"force": self.force_work[selected], "stress": self.stress_work[selected]}
-        out = {}
-        for name, other in (("force", "stress"), ("stress", "force")):
-            chosen = (np.abs(works[name]) > DOMINANT * np.abs(works[other])) & (np.abs(works[name]) > 0.02 * scale)
-            if chosen.sum() < _FEWEST:
-                continue
-            x, y = works[name][chosen] / scale[chosen], (energy - works[other])[chosen] / scale[chosen]
-            slope = float((x * y).sum() / (x * x).sum())
-            # Of White: residuals of different size.
-            error = float(np.sqrt((x**2 * (y - slope * x) ** 2).sum()) / (x * x).sum())
-            out[name] = (slope, error)
-        return out
-
 
 def nothing() -> Work:
     """Return no pairs."""
     index, real = np.zeros(0, np.int64), np.zeros(0)
-    return Work(index, index, np.zeros(0, np.uint8), real, real, real, index)
+    return Work(index, index, np.zeros(0, np.uint8), real, real, real, real, real, real, real, index)
 
 
-def work(block: Block) -> Work:
-    """Compare the samples of a block that have one root, the same atoms and the same periodicity."""
-    if "forces" not in block or "energy" not in block or "root" not in block:
-        return nothing()
-    first, second = _neighbours(block)
+def smallest_ratios(block: Block) -> Array:
+    """Return for each sample and teacher the smallest deviation from the work among its pairs, shape (S, T), float32.
+
+    Its pairs are those with the next and the previous sample of its root, up to `MAX_DISPLACEMENT` apart: a sample is
+    suspicious only if all of them deviate. NaN without a pair.
+    """
+    out = np.full(block.energy.shape, np.inf, np.float32)
+    if "forces" in block and "energy" in block and "root" in block:
+        pairs = compare(block, *_of_one_root(block))
+        pairs = pairs.select(pairs.far <= MAX_DISPLACEMENT)
+        ratio = pairs.ratio.astype(np.float32)
+        for index in (pairs.first, pairs.second):
+            np.minimum.at(out, (index - block.first, pairs.teacher), ratio)
+    out[np.isinf(out)] = np.nan
+    return out
+
+
+def compare(block: Block, first: Ints, second: Ints) -> Work:
+    """Return energies and works of pairs of samples of a block with equal numbers of atoms.
+
+    Pairs of other atoms, of cells without a volume, and farther apart than `FARTHEST` are left out. Molecules are
+    shifted and turned onto one another first (Kabsch, Acta Cryst. A32, 922 (1976)), crystals only shifted.
+
+    Parameters
+    ----------
+    block : Block
+        With forces and energies.
+    first, second : ndarray, shape (P,), int64
+        Positions in the block, as `Work` will have them.
+    """
     if not len(first):
         return nothing()
     atoms = np.cumsum(np.diff(block.starts)[first])
@@ -134,7 +148,7 @@ def work(block: Block) -> Work:
     return Work.merge(parts)
 
 
-def _neighbours(block: Block) -> tuple[Ints, Ints]:
+def _of_one_root(block: Block) -> tuple[Ints, Ints]:
     """Return pairs of samples: each with the next of its root, and the last with the first."""
     root, pbc, counts = block["root"], block["pbc"].astype(bool), np.diff(block.starts)
     order = np.argsort(root, kind="stable")
@@ -158,38 +172,63 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     same = np.logical_and.reduceat(block["numbers"][one] == block["numbers"][two], begin)
     periodic = np.asarray(block["pbc"][first].astype(bool).all(axis=1))
     cell1, cell2 = (np.where(periodic[:, None, None], block["cell"][i], np.eye(3)) for i in (first, second))
-    x1, x2 = block["positions"][one].astype(np.float64), block["positions"][two].astype(np.float64)
+    x1, x2 = (block["positions"][rows].astype(np.float64) for rows in (one, two))
+    finite = np.logical_and.reduceat(np.isfinite(x1).all(axis=1) & np.isfinite(x2).all(axis=1), begin)
+    x1[~finite[owner]], x2[~finite[owner]] = 0.0, 0.0
     flat = (np.abs(np.linalg.det(cell1)) < 1e-6) | (np.abs(np.linalg.det(cell2)) < 1e-6)
     flat |= ~np.isfinite(cell1).all(axis=(1, 2)) | ~np.isfinite(cell2).all(axis=(1, 2))
     cell1[flat], cell2[flat] = np.eye(3), np.eye(3)
     inverse1, inverse2 = np.linalg.inv(cell1), np.linalg.inv(cell2)
+
+    def mean(rows: Array) -> Array:
+        return np.asarray((np.add.reduceat(rows, begin, axis=0) / counts[:, None])[owner])
+
+    # Molecules: in the frame of the first. Crystals: along the straight line in fractional coordinates and cell.
+    turn = _rotations(x1 - mean(x1), x2 - mean(x2), begin, ~periodic)
+    x2 = np.einsum("ij,ijk->ik", x2, turn[owner])
     shift = np.einsum("ij,ijk->ik", x2, inverse2[owner]) - np.einsum("ij,ijk->ik", x1, inverse1[owner])
-    shift -= np.where(periodic[owner, None], np.round(np.nan_to_num(shift)), 0)
+    shift -= shift[begin][owner]  # a crystal that was shifted as a whole is the same
+    shift -= np.where(periodic[owner, None], np.round(shift), 0)
+    shift -= mean(shift)
     shift1, shift2 = (np.einsum("ij,ijk->ik", shift, cell[owner]) for cell in (cell1, cell2))
-    with np.errstate(invalid="ignore"):
-        far = np.maximum.reduceat(np.abs(shift1).max(axis=1), begin)
+    far = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", shift1, shift1), begin))
+    square = np.add.reduceat(np.einsum("ij,ij->i", shift1, shift1), begin)
     strain1, strain2 = (strain_to_voigt(inverse @ (cell2 - cell1)) for inverse in (inverse1, inverse2))
     strained = np.abs(strain1).max(axis=1)
-    usable = same & ~flat & (far <= MAX_DISPLACEMENT) & (strained < 0.4)
+    usable = same & finite & ~flat & (far <= FARTHEST) & (strained < _MAX_STRAIN)
     volume1, volume2 = np.abs(np.linalg.det(cell1)), np.abs(np.linalg.det(cell2))
     out = []
     for t in range(block["energy"].shape[1]):
         energy = block["energy"][second, t] - block["energy"][first, t]
-        power = np.einsum("ij,ij->i", block["forces"][one, t].astype(np.float64), shift1)
-        power += np.einsum("ij,ij->i", block["forces"][two, t].astype(np.float64), shift2)
-        by_forces = -0.5 * np.add.reduceat(power, begin)
-        by_stress = np.zeros(len(first))
+        force1 = block["forces"][one, t].astype(np.float64)
+        force2 = np.einsum("ij,ijk->ik", block["forces"][two, t].astype(np.float64), turn[owner])
+        power1, power2 = np.einsum("ij,ij->i", force1, shift1), np.einsum("ij,ij->i", force2, shift2)
+        by_forces = -0.5 * np.add.reduceat(power1 + power2, begin)
+        by_stress = np.zeros((2, len(first)))
         if "stress" in block:
-            by_stress = volume1 * (block["stress"][first, t].astype(np.float64) * strain1).sum(axis=1)
-            by_stress += volume2 * (block["stress"][second, t].astype(np.float64) * strain2).sum(axis=1)
-            by_stress = np.where(periodic, 0.5 * by_stress, 0.0)
-        elif periodic.any():  # the work of an unknown stress is unknown, unless nothing was strained
-            by_stress = np.where(periodic & (strained > 1e-6), np.nan, 0.0)
-        good = usable & np.isfinite(energy) & np.isfinite(by_forces) & np.isfinite(by_stress)
+            work1 = volume1[:, None] * block["stress"][first, t].astype(np.float64) * strain1
+            work2 = volume2[:, None] * block["stress"][second, t].astype(np.float64) * strain2
+            both = 0.5 * (work1 + work2)
+            by_stress = np.where(periodic, np.stack([both[:, :3].sum(axis=1), both[:, 3:].sum(axis=1)]), 0.0)
+        if periodic.any():  # the work of an unknown stress is unknown, unless nothing was strained
+            unknown = periodic & (strained > _UNSTRAINED)
+            by_stress = np.where(unknown & ("stress" not in block), np.nan, by_stress)
+            by_stress = np.where(~unknown & np.isnan(by_stress), 0.0, by_stress)
+        good = usable & np.isfinite(energy) & np.isfinite(by_forces) & np.isfinite(by_stress).all(axis=0)
         out.append(
             Work(
-                first[good] + block.first, second[good] + block.first, np.full(good.sum(), t, np.uint8),
-                energy[good], by_forces[good], by_stress[good], counts[good],
+                first[good] + block.first, second[good] + block.first, np.full(good.sum(), t, np.uint8), energy[good],
+                by_forces[good], by_stress[0, good], by_stress[1, good],
+                -np.add.reduceat(power2 - power1, begin)[good], square[good], far[good], counts[good],
             )
         )  # fmt: skip
     return out
+
+
+def _rotations(x1: Array, x2: Array, begin: Ints, wanted: Array) -> Array:
+    """Return the rotation (from the right) that lays each second structure onto the first, shape (P, 3, 3)."""
+    covariance = np.add.reduceat(np.einsum("ij,ik->ijk", x2, x1), begin)
+    covariance[~wanted] = np.eye(3)
+    u, _, vt = np.linalg.svd(covariance)
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]  # a rotation and no reflection
+    return np.asarray(np.where(wanted[:, None, None], u @ vt, np.eye(3)))

@@ -1,0 +1,145 @@
+"""Numbers that tell structures apart or find them again: composition, order of the atoms, molecular graph, shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.data.geometry import pairs, reduce_pairs
+from mlffstore.data.hashing import GOLDEN, mix
+
+if TYPE_CHECKING:
+    from mlffstore.data.geometry import Pairs
+    from mlffstore.data.schema import Array
+    from mlffstore.lazy.blocks import Block
+
+#: Angstrom: 0.6 of the sum of the two largest covalent radii (francium), and every bond.
+CUTOFF = 3.2
+#: Bonds are shorter than this multiple of the sum of covalent radii.
+BOND = 1.25
+#: Rounds of neighbours that a molecular graph is told apart by.
+_ROUNDS = 4
+#: Numbers that describe a shape.
+N_SHAPE = 6
+#: Angstrom. Crystals with fewer pairs than atoms within the usual cutoff (caesium has none) are described with the first of
+#: these cutoffs that is large enough for their volume per atom, and molecules without such pairs never.
+WIDER = (5.0, 7.0)
+#: A cutoff is large enough if it is this multiple of the cube root of the volume per atom: the second shell of bcc and fcc.
+_SHELLS = 1.4
+
+
+def compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:
+    """Return atomic numbers, counts, and the number of distinct elements of each sample."""
+    owner = np.repeat(np.arange(len(n_atoms)), n_atoms)
+    key, counts = np.unique(owner * 256 + numbers, return_counts=True)
+    per_sample = np.bincount(key // 256, minlength=len(n_atoms))
+    return (key % 256).astype(np.uint8), counts.astype(np.int32), per_sample.astype(np.uint8)
+
+
+def fingerprints(
+    block: Block, neighbours: Pairs, contact: Array, periodic: Array, molecule: Array, composition: tuple[Array, ...]
+) -> dict[str, Array]:
+    """Return hashes of composition, atom order and molecular graph, and numbers that describe the shape.
+
+    Parameters
+    ----------
+    block : Block
+    neighbours : Pairs
+        All pairs up to the usual cutoff.
+    contact : ndarray, shape (P,)
+        Their distances over the sums of covalent radii.
+    periodic, molecule : ndarray, shape (S,), bool
+        Samples that are periodic in three directions, and in none.
+    composition : tuple of ndarray
+        As `compositions` returns it.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``composition`` (of crystals: of the formula unit, so that a supercell has that of its cell), ``order`` (of the
+        atomic numbers in their order), ``graph`` (0 unless a molecule), uint64; ``shape`` (S, `N_SHAPE`) float32, which
+        rotations, reflections, shifts, the order of atoms and the choice of the cell do not change.
+    """
+    numbers, starts = block["numbers"], block.starts
+    n_atoms = np.diff(starts)
+    return {
+        "composition": _reduced(composition, periodic),
+        "order": _order(numbers, starts, n_atoms),
+        "graph": _graph(numbers, starts, neighbours, contact, molecule),
+        "shape": _shape(block, neighbours, periodic, molecule),
+    }
+
+
+def _reduced(composition: tuple[Array, ...], periodic: Array) -> Array:
+    elements, counts, n_elements = composition
+    begin = np.cumsum(n_elements, dtype=np.int64) - n_elements
+    unit = np.where(periodic, np.gcd.reduceat(counts, begin), 1)
+    word = mix(elements.astype(np.uint64) + GOLDEN) * (counts // np.repeat(unit, n_elements)).astype(np.uint64)
+    return np.asarray(mix(np.add.reduceat(word, begin) + periodic.astype(np.uint64)))
+
+
+def _order(numbers: Array, starts: Array, n_atoms: Array) -> Array:
+    place = (np.arange(len(numbers)) - np.repeat(starts[:-1], n_atoms)).astype(np.uint64)
+    return np.asarray(np.add.reduceat(mix((place << np.uint64(8) | numbers.astype(np.uint64)) + GOLDEN), starts[:-1]))
+
+
+def _graph(numbers: Array, starts: Array, neighbours: Pairs, contact: Array, molecule: Array) -> Array:
+    atom = mix(numbers.astype(np.uint64) + GOLDEN)
+    bonded = np.repeat(molecule, neighbours.counts) & (contact < BOND)
+    ends = np.concatenate([neighbours.first[bonded], neighbours.second[bonded]])
+    others = np.concatenate([neighbours.second[bonded], neighbours.first[bonded]])
+    order = np.argsort(ends, kind="stable")
+    ends, others = ends[order], others[order]
+    begin = np.flatnonzero(np.diff(ends, prepend=-1)) if len(ends) else ends
+    for _ in range(_ROUNDS if len(ends) else 0):  # Weisfeiler and Lehman's colouring
+        heard = np.zeros(len(atom), np.uint64)
+        heard[ends[begin]] = np.add.reduceat(mix(atom[others] + GOLDEN), begin)
+        atom = mix(atom ^ heard)
+    return np.where(molecule, mix(np.add.reduceat(atom, starts[:-1])), np.uint64(0))
+
+
+def _shape(block: Block, neighbours: Pairs, periodic: Array, molecule: Array) -> Array:
+    starts, n_atoms = block.starts, np.diff(block.starts)
+    out = np.zeros((len(block), N_SHAPE))
+    z = block["numbers"].astype(np.float64)
+    out[:, :5] = _sums(neighbours, z, CUTOFF) / n_atoms[:, None]
+    volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64)))) / n_atoms
+    reach = _SHELLS * np.cbrt(volume)
+    sparse = periodic & (neighbours.counts < n_atoms) & (reach > CUTOFF)
+    low = CUTOFF
+    for cutoff in WIDER:
+        chosen = np.flatnonzero(sparse & (reach > low) & ((reach <= cutoff) | (cutoff == WIDER[-1])))
+        low = cutoff
+        if len(chosen):
+            out[chosen, :5] = _wider(block, chosen, cutoff)
+    x = block["positions"].astype(np.float64)
+    centre = np.add.reduceat(x, starts[:-1]) / n_atoms[:, None]
+    spread = np.add.reduceat(((x - np.repeat(centre, n_atoms, axis=0)) ** 2).sum(1) * z, starts[:-1]) / n_atoms
+    out[:, 5] = np.where(molecule, spread, volume)
+    return out.astype(np.float32)
+
+
+def _wider(block: Block, chosen: Array, cutoff: float) -> Array:
+    from mlffstore.data.ragged import offsets, row_indices
+
+    counts = np.diff(block.starts)[chosen]
+    rows, starts = row_indices(block.starts[chosen], counts), offsets(counts)
+    x, cell, pbc = block["positions"][rows], block["cell"][chosen].astype(np.float64), block["pbc"][chosen].astype(bool)
+    found = pairs(starts, x, cell, pbc, cutoff)
+    return np.asarray(_sums(found, block["numbers"][rows].astype(np.float64), cutoff) / counts[:, None])
+
+
+def _sums(neighbours: Pairs, z: Array, cutoff: float) -> Array:
+    """Return five sums over pairs, shape (S, 5), smooth at the cutoff so that rounding moves no pair across."""
+    d = neighbours.distance / cutoff
+    fade = (1 - d**2) ** 2
+    a, b = z[neighbours.first], z[neighbours.second]
+    terms = (
+        fade * np.sqrt(a * b),
+        fade * np.exp(-3 * d) * (a + b),
+        fade * d,
+        fade * d**4 * a * b,
+        fade * np.cos(9 * d),
+    )
+    return np.stack([reduce_pairs(term, neighbours.counts, 0.0, np.add) for term in terms], axis=1)

@@ -1,0 +1,104 @@
+"""The slopes of energies against the works of forces and stress: what pairs of samples say of units and signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlffstore.analysis.validation.work import Work
+    from mlffstore.data.schema import Array
+
+#: Works, in the order of the slopes.
+WORKS = ("force_work", "normal_work", "shear_work")
+#: A work counts in a pair if it is at least this share of the typical one.
+_SMALLEST = 0.1
+#: Rounds of reweighting of the least absolute deviations; the last ones change nothing in the fourth digit.
+_ROUNDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """The slope of energies against a work.
+
+    Attributes
+    ----------
+    n : int
+        Number of pairs in which the work counts.
+    value, error : float
+        Slope and its standard error; 1 is right. Least absolute deviations: single wrong labels do not move it.
+    correlation : float
+        Spearman's rank correlation of this work and of what the other works leave of the energies.
+    """
+
+    n: int
+    value: float
+    error: float
+    correlation: float
+
+
+def slopes(work: Work, teacher: int) -> dict[str, Slope]:
+    """Return the slope of the energies against each of `WORKS` of a teacher, of all of them together.
+
+    Parameters
+    ----------
+    work : Work
+    teacher : int
+        Index of the teacher.
+
+    Notes
+    -----
+    The errors of the trapezoid rule grow with the work: pairs count by the inverse of their works, each relative to the
+    typical one, so that no unit has a say in the weights.
+    """
+    work = work.select(work.teacher == teacher)
+    x = np.stack([getattr(work, name) for name in WORKS], axis=1)
+    size = np.abs(x)
+    typical = np.array([np.median(column[column > 0]) if (column > 0).any() else 0.0 for column in size.T])
+    used = np.flatnonzero(typical > 0)
+    out = {name: Slope(0, float("nan"), float("nan"), float("nan")) for name in WORKS}
+    relative = size[:, used] / typical[used]
+    counts = relative > _SMALLEST
+    if len(work.first) <= len(used) + 1 or not len(used):
+        return out
+    scale = np.sqrt((relative**2).sum(axis=1)) + _SMALLEST
+    a, b = x[:, used] / typical[used] / scale[:, None], work.energy / scale
+    fitted, error = _least_absolute(a, b, _effective(work))
+    for k, i in enumerate(used):
+        chosen = counts[:, k]
+        others = [j for j in range(len(used)) if j != k]
+        left = (b - a[:, others] @ fitted[others])[chosen]
+        out[WORKS[i]] = Slope(
+            int(chosen.sum()), float(fitted[k] / typical[i]), float(error[k] / typical[i]),
+            _rank_correlation(a[chosen, k], left),
+        )  # fmt: skip
+    return out
+
+
+def _effective(work: Work) -> float:
+    """Return the share of the pairs that count as independent: no more of them than there are samples."""
+    samples = len(np.unique(np.concatenate([work.first, work.second])))
+    return min(1.0, samples / len(work.first))
+
+
+def _least_absolute(a: Array, b: Array, share: float) -> tuple[Array, Array]:
+    """Return the coefficients of least absolute deviations and their standard errors."""
+    weight: Array = np.ones(len(b))
+    x: Array = np.zeros(a.shape[1])
+    smallest = 1e-6 * max(float(np.median(np.abs(b))), 1e-300)
+    for _ in range(_ROUNDS):
+        x = np.linalg.lstsq(a * weight[:, None], b * weight, rcond=None)[0]
+        weight = 1 / np.sqrt(np.maximum(np.abs(b - a @ x), smallest))
+    spread = 1.2533 * 1.4826 * float(np.median(np.abs(b - a @ x)))
+    covariance = np.linalg.pinv(a.T @ a) / share
+    return x, spread * np.sqrt(np.diag(covariance))
+
+
+def _rank_correlation(x: Array, y: Array) -> float:
+    """Return Spearman's rank correlation of pairs that can be taken in either direction: of both directions together."""
+    if len(x) < 2:
+        return float("nan")
+    ranks = [np.argsort(np.argsort(np.concatenate([one, -one]), kind="stable")) for one in (x, y)]
+    return float(np.corrcoef(ranks[0].astype(np.float64), ranks[1].astype(np.float64))[0, 1])
