@@ -94,10 +94,14 @@ class SegmentList(Sequence[Segment]):
         self.n_atoms.append(segment.n_atoms)
 
     def splice(self, start: int, stop: int, segments: Sequence[Segment]) -> None:
-        """Put segments in the place of others."""
+        """Put segments, or none, in the place of others."""
         paths = [segment.path for segment in segments]
-        if self.paths[start:stop] != paths:
+        if len(paths) != stop - start:
             self._index = None
+        elif self._index is not None:
+            for path in self.paths[start:stop]:
+                self._index.pop(path, None)
+            self._index.update(zip(paths, range(start, stop), strict=True))
         self._items[start:stop] = segments
         self._lines[start:stop] = [None] * len(segments)
         self.paths[start:stop] = paths

@@ -275,7 +275,7 @@ class Store(MaintainedStore):
     def _same_data(self, earlier: int, later: int) -> bool:
         """Return whether two versions hold the same samples, because only tags and expiries lie between them."""
         between = self._log.entries(earlier + 1, later + 1)
-        return all(entry.operation in ("tag", "expire") for entry, _, _ in between)
+        return all(entry.operation in ("tag", "untag", "expire") for entry, _, _ in between)
 
     def add_column(
         self,

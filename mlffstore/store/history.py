@@ -19,7 +19,7 @@ class Commit:
         Number of the commit.
     time : str
         When it was made, ISO 8601, UTC.
-    operation : {"create", "append", "layer", "replace", "tag", "expire"}
+    operation : {"create", "append", "layer", "replace", "remove", "tag", "untag", "expire"}
     key : str or None
         Idempotency key.
     n_samples, n_atoms : int
