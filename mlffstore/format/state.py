@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.schema import is_mask, split_key
@@ -48,6 +48,11 @@ class State:
 
     def __post_init__(self) -> None:
         self.last_removal = self.version
+
+    def copy(self) -> State:
+        """Return a copy that does not change with this one; the segments are shared."""
+        mutable = ("segments", "quarantine", "totals", "rejected", "keys", "tags", "teachers", "user")
+        return replace(self, **{name: getattr(self, name).copy() for name in mutable})
 
     def apply(self, entry: Entry, entry_digest: str, where: str) -> None:
         """Add the next entry, whose file has the digest `entry_digest`.
@@ -149,9 +154,12 @@ class State:
 
     def _replace(self, fields: Fields) -> None:
         self._learn_teachers(fields)
-        for replacement in parse_replacements(fields, with_runs=False):
+        columns = _columns(fields)  # of which samples got values back
+        for replacement in parse_replacements(fields, with_runs=columns is not None):
             target, old = self._exchange(replacement, fields.where)
-            if _size(old) != _size(replacement.outputs):
+            if _size(old) != _size(replacement.outputs) or (
+                columns is not None and replacement.n_samples != _size(old)[0]
+            ):
                 raise FormatError(f"{fields.where}: replaces segments by others of another size; the store is damaged")
             (self.totals if target is self.segments else self.rejected).exchange(old, replacement.outputs)
 
@@ -176,9 +184,7 @@ class State:
         where = fields.where
         if not fields.text("reason"):
             raise FormatError(f"{where}: reason: expected a text; the store is damaged")
-        columns = fields.items("columns") if "columns" in fields.document else None
-        if columns is not None and not all(isinstance(key, str) and _removable(key) for key in columns):
-            raise FormatError(f"{where}: columns: expected labels or user columns; the store is damaged")
+        columns = _columns(fields)
         segments, rejected = _optional_segments(fields, "segments"), _optional_segments(fields, "quarantine")
         self._learn_teachers(fields)
         gone: dict[str, list[Segment]] = {"segments": [], "quarantine": []}
@@ -256,6 +262,16 @@ def _size(segments: Iterable[Segment]) -> tuple[int, int]:
     """Return the numbers of samples and atoms."""
     pairs = [(segment.n_samples, segment.n_atoms) for segment in segments]
     return sum(n for n, _ in pairs), sum(n for _, n in pairs)
+
+
+def _columns(fields: Fields) -> list[str] | None:
+    """Return the names of the columns of which samples lose or get values, or None."""
+    if "columns" not in fields.document:
+        return None
+    columns = fields.items("columns")
+    if not all(isinstance(key, str) and _removable(key) for key in columns):
+        raise FormatError(f"{fields.where}: columns: expected labels or user columns; the store is damaged")
+    return columns
 
 
 def _removable(key: str) -> bool:

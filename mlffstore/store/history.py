@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlffstore.runtime.words import counted
+
 if TYPE_CHECKING:
     from mlffstore.format.entry import Entry
 
@@ -23,9 +25,9 @@ class Commit:
     key : str or None
         Idempotency key.
     n_samples, n_atoms : int
-        Samples that were appended, and their atoms.
+        Samples that were appended or came back, and their atoms.
     n_quarantined : int
-        Samples that were put into quarantine.
+        Samples that were put into quarantine: rejected or removed ones.
     note : str
         What the operation did, in a few words; empty if the figures say everything.
     """
@@ -62,6 +64,10 @@ def _note(entry: Entry) -> str:
     body = entry.body
     if entry.operation == "tag":
         return f"{body['tag']} = {body['target']}"
+    if entry.operation == "untag":
+        return f"{body['tag']} withdrawn"
+    if entry.operation == "remove" or "columns" in body:
+        return _correction(entry)
     if entry.operation == "replace":
         n_in, n_out = (sum(len(pair[name]) for pair in body["replacements"]) for name in ("inputs", "outputs"))
         return f"{n_in} segments merged into {n_out}"
@@ -72,3 +78,18 @@ def _note(entry: Entry) -> str:
     if body.get("duplicates_skipped"):
         return f"{body['duplicates_skipped']} duplicates skipped"
     return ""
+
+
+def _correction(entry: Entry) -> str:
+    """Return what a removal or a reversal did."""
+    body = entry.body
+    n = sum(sum(item["runs"][1::2]) for item in body["replacements"])
+    columns = ", ".join(map(str, body.get("columns", ())))
+    if columns and entry.operation == "replace":
+        done = f"{columns} of {counted(n, 'sample')} put back"
+    elif columns:
+        done = f"{columns} of {counted(n, 'sample')} removed"
+    else:
+        done = f"{counted(n, 'sample')} {'restored' if body.get('segments') else 'removed'}"
+    reverts = f"version {body['reverts']} taken back, " if "reverts" in body else ""
+    return f"{reverts}{done}: {body.get('reason', '')}"
