@@ -113,3 +113,31 @@ def normalise_indices(index: npt.NDArray[Any], n: int) -> Ints:
         bad = int(index[(index < -n) | (index >= n)][0])
         raise IndexError(f"index {bad} is outside the {n} samples")
     return np.where(index < 0, index + n, index)
+
+
+def as_indices(indices: npt.ArrayLike, n: int) -> Ints:
+    """Return the indices of samples that a caller names by indices or by a boolean mask.
+
+    Parameters
+    ----------
+    indices : array_like, shape (k,) or (n,), int or bool
+        Integers from -n to n - 1 in any order, or a boolean mask. A single integer is one sample.
+    n : int
+        Number of samples.
+
+    Returns
+    -------
+    ndarray, shape (k,), int64
+        In the same order, negative ones counted from the end.
+
+    Raises
+    ------
+    IndexError
+        If an index is not an integer or outside the samples, or the mask has another length.
+    """
+    index = np.asarray(indices)
+    if index.dtype == bool:
+        if index.shape != (n,):
+            raise IndexError(f"boolean mask: expected shape ({n},), got {index.shape}")
+        index = np.flatnonzero(index)
+    return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), n)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOG_FOLDER = "_log"
-OPERATIONS = ("create", "append", "layer", "replace", "tag", "expire")
+OPERATIONS = ("create", "append", "layer", "replace", "remove", "tag", "untag", "expire")
 #: Largest entry that is read into memory, bytes. The largest entries in use are far smaller.
 MAX_ENTRY_NBYTES = 64 << 20
 #: Members of an entry that are not part of the operation's body.
@@ -55,7 +55,7 @@ class Entry:
         `mlffstore.format.codec.digest` of the file of the entry before, which makes the log a chain.
     time : str
         UTC, ISO 8601; for people, never for order.
-    operation : {"create", "append", "layer", "replace", "tag", "expire"}
+    operation : {"create", "append", "layer", "replace", "remove", "tag", "untag", "expire"}
     key : str or None
         Idempotency key: a key occurs at most once in a log.
     body : dict

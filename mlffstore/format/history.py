@@ -15,6 +15,7 @@ from mlffstore.errors import FormatError
 from mlffstore.format import checkpoint
 from mlffstore.format.fields import Fields
 from mlffstore.format.increment import seal, unseal
+from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,13 +33,13 @@ class Commit:
         Number of the commit.
     time : str
         When it was made, ISO 8601, UTC.
-    operation : {"create", "append", "layer", "replace", "tag", "expire"}
+    operation : {"create", "append", "layer", "replace", "remove", "tag", "untag", "expire"}
     key : str or None
         Idempotency key.
     n_samples, n_atoms : int
-        Samples that were appended, and their atoms.
+        Samples that were appended or came back, and their atoms.
     n_quarantined : int
-        Samples that were put into quarantine.
+        Samples that were put into quarantine: rejected or removed ones.
     note : str
         What the operation did, in a few words; empty if the figures say everything.
     """
@@ -75,6 +76,10 @@ def _note(entry: Entry) -> str:
     body = entry.body
     if entry.operation == "tag":
         return f"{body['tag']} = {body['target']}"
+    if entry.operation == "untag":
+        return f"{body['tag']} withdrawn"
+    if entry.operation == "remove" or "columns" in body:
+        return _correction(entry)
     if entry.operation == "replace":
         n_in, n_out = (sum(len(pair[name]) for pair in body["replacements"]) for name in ("inputs", "outputs"))
         return f"{n_in} segments merged into {n_out}"
@@ -85,6 +90,21 @@ def _note(entry: Entry) -> str:
     if body.get("duplicates_skipped"):
         return f"{body['duplicates_skipped']} duplicates skipped"
     return ""
+
+
+def _correction(entry: Entry) -> str:
+    """Return what a removal or a reversal did."""
+    body = entry.body
+    n = sum(sum(item["runs"][1::2]) for item in body["replacements"])
+    columns = ", ".join(map(str, body.get("columns", ())))
+    if columns and entry.operation == "replace":
+        done = f"{columns} of {counted(n, 'sample')} put back"
+    elif columns:
+        done = f"{columns} of {counted(n, 'sample')} removed"
+    else:
+        done = f"{counted(n, 'sample')} {'restored' if body.get('segments') else 'removed'}"
+    reverts = f"version {body['reverts']} taken back, " if "reverts" in body else ""
+    return f"{reverts}{done}: {body.get('reason', '')}"
 
 
 @dataclass(frozen=True, slots=True)

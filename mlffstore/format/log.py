@@ -21,6 +21,7 @@ from mlffstore.format import checkpoint, history
 from mlffstore.format.codec import digest
 from mlffstore.format.entry import MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path, now
 from mlffstore.format.history import Record
+from mlffstore.format.read_ahead import Sized, read_ahead
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import NotDurableError
@@ -86,6 +87,11 @@ class Log:
 
     def read(self, version: int) -> ReadEntry | None:
         """Return the entry of a version; None if there is no such version."""
+        sized = self._read_sized(version)
+        return None if sized is None else sized.value
+
+    def _read_sized(self, version: int) -> Sized[ReadEntry] | None:
+        """Return the entry of a version and the size of its file; None if there is no such version."""
         path = entry_path(version)
         where = f"{self.storage.url}/{path}"
         try:
@@ -94,14 +100,14 @@ class Log:
             return None
         if len(data) > MAX_ENTRY_NBYTES:
             raise FormatError(f"{where}: expected at most {MAX_ENTRY_NBYTES} bytes; the store is damaged")
-        return ReadEntry(decode_entry(data, version, self._empty.store, where), digest(data), where)
+        return Sized(ReadEntry(decode_entry(data, version, self._empty.store, where), digest(data), where), len(data))
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[ReadEntry]:
-        """Yield the entries from `start` up to the last one, or up to `stop`, which is not included."""
-        version = start
-        while (stop is None or version < stop) and (result := self.read(version)) is not None:
-            yield result
-            version += 1
+        """Yield the entries from `start` up to the last one, or up to `stop`, which is not included.
+
+        Of many entries the next ones are read in parallel; see `mlffstore.format.read_ahead`.
+        """
+        return read_ahead(self._read_sized, start, stop)
 
     def replay(self, state: State, stop: int | None = None) -> State:
         """Apply the entries after `state.version` up to the last one, or up to `stop`, which is not included."""

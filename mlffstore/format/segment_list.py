@@ -234,7 +234,7 @@ class SegmentList(Sequence[Segment]):
         self.n_atoms.append(segment.n_atoms)
 
     def splice(self, start: int, stop: int, segments: Sequence[Segment]) -> None:
-        """Put segments in the place of others."""
+        """Put segments, or none, in the place of others."""
         paths = [segment.path for segment in segments]
         if len(paths) > stop - start:
             self._index = None

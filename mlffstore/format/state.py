@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.data.schema import is_mask, split_key
 from mlffstore.errors import ConflictError, CorruptionError, FormatError
 from mlffstore.format.fields import Fields
-from mlffstore.format.records import SEGMENT, Layer, Segment, parse_layer, parse_segment, user_columns
+from mlffstore.format.records import Layer, Segment, known_column, parse_layer, parse_segment, user_columns
+from mlffstore.format.replacement import Replacement, column_names, contents, parse_replacements
 from mlffstore.format.segment_list import SegmentList, Tables
 from mlffstore.format.totals import Totals
 
@@ -46,6 +48,16 @@ class State:
     recent: deque[Entry] = field(default_factory=lambda: deque(maxlen=RECENT))
     #: Shared values of the checkpoint that this state began with, and of the next one.
     tables: Tables = field(default_factory=Tables)
+    #: The last version that may have removed samples; of a state that was read from a checkpoint, its own version.
+    last_removal: int = field(default=-1, compare=False)
+
+    def __post_init__(self) -> None:
+        self.last_removal = self.version
+
+    def copy(self) -> State:
+        """Return a copy that does not change with this one; the segments are shared."""
+        mutable = ("segments", "quarantine", "totals", "rejected", "keys", "tags", "teachers", "user", "recent")
+        return replace(self, **{name: getattr(self, name).copy() for name in mutable})
 
     def apply(self, entry: Entry, entry_digest: str, where: str) -> None:
         """Add the next entry, whose file has the digest `entry_digest`.
@@ -72,6 +84,13 @@ class State:
             if not self.retains(target):
                 raise FormatError(f"{where}: a tag of version {target}, which had expired; the store is damaged")
             self.tags[fields.text("tag")] = target
+        elif entry.operation == "remove":
+            self._remove(fields)
+            self.last_removal = entry.version
+        elif entry.operation == "untag":
+            if self.tags.pop(fields.text("tag"), None) is None:
+                raise FormatError(f"{where}: withdraws a tag that is not there; the store is damaged")
+            self.kept = tuple(version for version in self.kept if version in self.tags.values())
         elif entry.operation == "expire":
             before = fields.integer("before", self.expired, entry.version)
             self.kept = tuple(sorted({version for version in self.tags.values() if version < before}))
@@ -87,19 +106,31 @@ class State:
 
     def _append(self, fields: Fields) -> None:
         segments = [parse_segment(value, fields.where) for value in fields.items("segments")]
-        rejected = [parse_segment(value, fields.where) for value in fields.document.get("quarantine", [])]
+        rejected = _optional_segments(fields, "quarantine")
         self._learn_teachers(fields)
+        self._add(segments, rejected, fields.where)
+
+    def _add(self, segments: Iterable[Segment], rejected: Iterable[Segment], where: str) -> None:
+        """Add segments at the end of the accepted and of the rejected samples."""
         for segment in segments:
-            if self.segments.find(segment.path) is not None:
-                raise FormatError(f"{fields.where}: {segment.path} occurs twice; the store is damaged")
-            for teacher in segment.teachers:
-                self.teachers.setdefault(teacher, {})
-            self._learn_user(segment)
+            self._check_new(segment, where)
+            self._learn(segment)
             self.segments.append(segment)
             self.totals.add(segment)
         for segment in rejected:
+            self._check_new(segment, where)
             self.quarantine.append(segment)
             self.rejected.add(segment)
+
+    def _check_new(self, segment: Segment, where: str) -> None:
+        if self.segments.find(segment.path) is not None or self.quarantine.find(segment.path) is not None:
+            raise FormatError(f"{where}: {segment.path} occurs twice; the store is damaged")
+
+    def _learn(self, segment: Segment) -> None:
+        """Note the teachers and user columns of accepted samples."""
+        for teacher in segment.teachers:
+            self.teachers.setdefault(teacher, {})
+        self._learn_user(segment)
 
     def _learn_teachers(self, fields: Fields) -> None:
         about = fields.mapping("teachers") if "teachers" in fields.document else {}
@@ -129,25 +160,84 @@ class State:
             self.totals.add_layer(layer, below)
 
     def _replace(self, fields: Fields) -> None:
-        for value in fields.items("replacements"):
-            item = Fields(value, fields.where)
-            inputs = item.items("inputs")
-            outputs = [parse_segment(document, fields.where) for document in item.items("outputs")]
-            if not inputs or not all(isinstance(path, str) and SEGMENT.fullmatch(path) for path in inputs):
-                raise FormatError(f"{fields.where}: inputs: expected paths of segments; the store is damaged")
-            target = self.segments if self.segments.find(inputs[0]) is not None else self.quarantine
-            start = target.find(inputs[0])
-            stop = (start or 0) + len(inputs)
-            if start is None or target.paths[start:stop] != inputs:
-                raise FormatError(f"{fields.where}: replaces segments that are not there; the store is damaged")
-            old = target[start:stop]
-            if any(
-                sum(getattr(segment, name) for segment in old) != sum(getattr(segment, name) for segment in outputs)
-                for name in ("n_samples", "n_atoms")
+        self._learn_teachers(fields)
+        columns = _columns(fields)  # of which samples got values back
+        for replacement in parse_replacements(fields, with_runs=columns is not None):
+            target, old = self._exchange(replacement, fields.where)
+            if _size(old) != _size(replacement.outputs) or (
+                columns is not None and replacement.n_samples != _size(old)[0]
             ):
                 raise FormatError(f"{fields.where}: replaces segments by others of another size; the store is damaged")
-            (self.totals if target is self.segments else self.rejected).exchange(old, outputs)
-            target.splice(start, stop, outputs)
+            (self.totals if target is self.segments else self.rejected).exchange(old, replacement.outputs)
+
+    def _exchange(self, replacement: Replacement, where: str) -> tuple[SegmentList, list[Segment]]:
+        """Put segments in the place of others; return the list that has them and the segments that are gone."""
+        inputs = replacement.inputs
+        target = self.segments if self.segments.find(inputs[0]) is not None else self.quarantine
+        start = target.find(inputs[0])
+        stop = (start or 0) + len(inputs)
+        if start is None or target.paths[start:stop] != inputs:
+            raise FormatError(f"{where}: replaces segments that are not there; the store is damaged")
+        old = target[start:stop]
+        for segment in replacement.outputs:
+            self._check_new(segment, where)
+            if target is self.segments:
+                self._learn(segment)
+        target.splice(start, stop, replacement.outputs)
+        return target, old
+
+    def _remove(self, fields: Fields) -> None:
+        """Move samples from the accepted to the rejected ones or back, or take columns off accepted samples."""
+        where = fields.where
+        if not fields.text("reason"):
+            raise FormatError(f"{where}: reason: expected a text; the store is damaged")
+        columns = _columns(fields)
+        segments, rejected = _optional_segments(fields, "segments"), _optional_segments(fields, "quarantine")
+        self._learn_teachers(fields)
+        gone: dict[str, list[Segment]] = {"segments": [], "quarantine": []}
+        moved: dict[str, Counter[str]] = {"segments": Counter(), "quarantine": Counter()}
+        for replacement in parse_replacements(fields, with_runs=True):
+            target, old = self._exchange(replacement, where)
+            role = "segments" if target is self.segments else "quarantine"
+            left = contents(old)
+            left.subtract(contents(replacement.outputs))
+            if (
+                replacement.n_samples != sum(segment.n_samples for segment in old)
+                or left["samples"] != (replacement.n_touched if columns is None else 0)
+                or not column_names(replacement.outputs) <= column_names(old)
+                or (columns is not None and role == "quarantine")
+            ):
+                raise FormatError(f"{where}: segments that do not hold what they say; the store is damaged")
+            moved[role].update(left)
+            gone[role] += old
+            for segment in replacement.outputs:
+                (self.totals if role == "segments" else self.rejected).add(segment)
+        if moved["segments"] != contents(rejected) or moved["quarantine"] != contents(segments):
+            raise FormatError(f"{where}: samples that appear or vanish; the store is damaged")
+        self._add(segments, rejected, where)
+        self.totals.remove(gone["segments"], self.segments)
+        self.rejected.remove(gone["quarantine"], self.quarantine)
+        self._forget(gone["segments"])
+
+    def _forget(self, gone: Iterable[Segment]) -> None:
+        """Forget the user columns, and what is known of the teachers, that no accepted sample has any more.
+
+        A column may then be added with another unit, and labels of another model under the same name. The name of the
+        teacher stays, since rejected samples may have labels of it.
+        """
+        columns = column_names(gone)
+        user = {key for key in columns if key in self.user}
+        teachers = {teacher for key in columns if not is_mask(key) and (teacher := split_key(key)[1]) is not None}
+        teachers = {teacher for teacher in teachers if not self.totals.labelled.get(teacher)}
+        for segment in self.segments:
+            if not user and not teachers:
+                return
+            user -= set(segment.columns)
+            teachers -= set(segment.teachers)
+        for name in user:
+            del self.user[name]
+        for teacher in teachers:
+            self.teachers[teacher] = {}
 
     def check_append(self, teachers: Mapping[str, Mapping[str, Any]], user: Iterable[Column]) -> None:
         """Raise if a batch with these teachers and user columns does not fit what the store holds.
@@ -168,3 +258,29 @@ class State:
                 )
         for column in user:
             self.user.get(column.name, column).require_same_kind(column)
+
+
+def _optional_segments(fields: Fields, role: str) -> list[Segment]:
+    """Return the segments of a member that may be absent."""
+    return [parse_segment(value, fields.where) for value in (fields.items(role) if role in fields.document else ())]
+
+
+def _size(segments: Iterable[Segment]) -> tuple[int, int]:
+    """Return the numbers of samples and atoms."""
+    pairs = [(segment.n_samples, segment.n_atoms) for segment in segments]
+    return sum(n for n, _ in pairs), sum(n for _, n in pairs)
+
+
+def _columns(fields: Fields) -> list[str] | None:
+    """Return the names of the columns of which samples lose or get values, or None."""
+    if "columns" not in fields.document:
+        return None
+    columns = fields.items("columns")
+    if not all(isinstance(key, str) and _removable(key) for key in columns):
+        raise FormatError(f"{fields.where}: columns: expected labels or user columns; the store is damaged")
+    return columns
+
+
+def _removable(key: str) -> bool:
+    """Return whether an on-disk name is that of a label or user column: samples can do without."""
+    return not is_mask(key) and (split_key(key)[1] is not None or known_column(key) is None)

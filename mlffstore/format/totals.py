@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mlffstore.format.records import Layer, Segment
 
@@ -26,12 +26,42 @@ class Totals:
     def add(self, segment: Segment) -> None:
         """Count one more segment."""
         summary = segment.summary
-        for z, n in summary.elements.items():
-            self.elements[z] = self.elements.get(z, 0) + n
-        self.n_periodic += summary.n_periodic
+        self._count(segment, 1)
         self.n_atoms_min = min(self.n_atoms_min or summary.n_atoms_min, summary.n_atoms_min)
         self.n_atoms_max = max(self.n_atoms_max, summary.n_atoms_max)
-        self._add(segment, summary.labelled)
+
+    def remove(self, segments: Sequence[Segment], rest: Iterable[Segment]) -> None:
+        """Count segments no more.
+
+        Parameters
+        ----------
+        segments : sequence of Segment
+            The segments that are gone.
+        rest : iterable of Segment
+            All segments that are left. They are looked at only as far as needed to find the smallest and largest samples.
+        """
+        for segment in segments:
+            self._count(segment, -1)
+        self.elements = {z: n for z, n in self.elements.items() if n}
+        if all(
+            segment.summary.n_atoms_min > self.n_atoms_min and segment.summary.n_atoms_max < self.n_atoms_max
+            for segment in segments
+        ):
+            return
+        least = most = 0
+        for segment in rest:
+            least = min(least or segment.summary.n_atoms_min, segment.summary.n_atoms_min)
+            most = max(most, segment.summary.n_atoms_max)
+            if (least, most) == (self.n_atoms_min, self.n_atoms_max):
+                return
+        self.n_atoms_min, self.n_atoms_max = least, most
+
+    def _count(self, segment: Segment, sign: int) -> None:
+        summary = segment.summary
+        for z, n in summary.elements.items():
+            self.elements[z] = self.elements.get(z, 0) + sign * n
+        self.n_periodic += sign * summary.n_periodic
+        self._add(segment, summary.labelled, sign)
 
     def _add(self, part: Segment | Layer, labelled: Mapping[str, int], sign: int = 1) -> None:
         for teacher, n in labelled.items():

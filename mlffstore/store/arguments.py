@@ -12,8 +12,8 @@ from mlffstore.storage.base import TEMPORARY
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: Longest idempotency key and longest tag, characters.
-MAX_KEY, MAX_TAG = 1024, 128
+#: Longest idempotency key, tag and reason, characters.
+MAX_KEY, MAX_TAG, MAX_REASON = 1024, 128, 4096
 
 
 def check_key(key: str | None) -> str | None:
@@ -28,6 +28,13 @@ def check_tag(name: str) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_TAG or name.isdigit():
         raise DataError(f"tag: expected a name of at most {MAX_TAG} characters that is not just a number, got {name!r}")
     return name
+
+
+def check_reason(reason: str) -> str:
+    """Return the reason for a removal; raise `DataError` if it says nothing."""
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > MAX_REASON:
+        raise DataError(f"reason: expected a text of 1 to {MAX_REASON} characters, got {str(reason)[:80]!r}; say why")
+    return reason
 
 
 def json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:

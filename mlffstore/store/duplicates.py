@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.errors import ConflictError, DataError, MlffstoreError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ class Clash(MlffstoreError):
     """Another writer committed some of the same structures meanwhile; never leaves `Transaction.commit`."""
 
 
+class RemovedMeanwhileError(ConflictError):
+    """Structures that were left out, since the store had them, were removed before the commit."""
+
+
 class HashSet:
     """A set of content hashes, 8 bytes each.
 
@@ -43,6 +47,10 @@ class HashSet:
         while len(blocks) > 1 and 2 * len(blocks[-1]) >= len(blocks[-2]):
             blocks[-2:] = [np.union1d(blocks[-2], blocks[-1])]
         self._blocks = tuple(blocks)
+
+    def is_subset(self, other: HashSet) -> bool:
+        """Return whether another set has all hashes of this one."""
+        return all(other.holds(block).all() for block in self._blocks)
 
     def holds(self, hashes: U64) -> npt.NDArray[np.bool_]:
         """Return which of some hashes are in the set, shape (S,)."""
@@ -65,13 +73,18 @@ class HashIndex(HashSet):
         super().__init__()
         self._reader = ColumnReader(storage, ChunkCache(0))
         self._seen: set[str] = set()
+        #: The version up to which the log was read.
+        self.version = -1
 
     def update(self, state: State) -> None:
-        """Read the hashes of segments that are new since the last call."""
+        """Read the hashes of segments that are new since the last call; all of them if samples were removed since."""
+        if state.last_removal > self.version:
+            self._blocks, self._seen = (), set()
         for i, path in enumerate(state.segments.paths):
             if path not in self._seen:
                 self.add(np.unique(read_column(self._reader, state.segments[i].columns["content_hash"])))
                 self._seen.add(path)
+        self.version = state.version
 
 
 def first_of_each(hashes: U64) -> npt.NDArray[np.bool_]:

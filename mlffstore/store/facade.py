@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,8 +13,8 @@ from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.errors import ConflictError, DataError, MlffstoreError
 from mlffstore.store import layers
 from mlffstore.store.arguments import check_tag, json_mapping
-from mlffstore.store.duplicates import HashIndex
-from mlffstore.store.maintained import MaintainedStore
+from mlffstore.store.correctable import CorrectableStore
+from mlffstore.store.duplicates import HashIndex, RemovedMeanwhileError
 from mlffstore.store.transaction import Transaction
 from mlffstore.store.writer import Writer
 
@@ -51,7 +52,7 @@ class _TagTakenError(MlffstoreError):
     """The tag exists; never leaves `Store.tag`."""
 
 
-class Store(MaintainedStore):
+class Store(CorrectableStore):
     """A dataset of labelled samples that many processes append to and read from at once.
 
     `mlffstore.create` and `mlffstore.open` make it. It can be pickled and used after a fork.
@@ -150,11 +151,15 @@ class Store(MaintainedStore):
         -------
         int
         """
-        with self.transaction(
-            key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
-        ) as tx:
-            tx.add(batch, rejected, reasons)
-            return tx.commit()
+        while True:
+            with (
+                self.transaction(
+                    key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
+                ) as tx,
+                contextlib.suppress(RemovedMeanwhileError),
+            ):
+                tx.add(batch, rejected, reasons)
+                return tx.commit()
 
     def transaction(
         self,
@@ -275,7 +280,7 @@ class Store(MaintainedStore):
     def _same_data(self, earlier: int, later: int) -> bool:
         """Return whether two versions hold the same samples, because only tags and expiries lie between them."""
         between = self._log.entries(earlier + 1, later + 1)
-        return all(entry.operation in ("tag", "expire") for entry, _, _ in between)
+        return all(entry.operation in ("tag", "untag", "expire") for entry, _, _ in between)
 
     def add_column(
         self,

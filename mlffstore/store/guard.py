@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mlffstore.format.state import State
 
 
+class SegmentsChangedError(ConflictError):
+    """Other commits changed the segments since they were read. Work that can be done again may read them again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitGuard:
     """Checks that a commit about some segments may follow a state.
@@ -30,8 +34,9 @@ class CommitGuard:
     new_columns : collection of str
         Names on disk of the columns that the commit adds as layers. None of the segments may have one of them.
     replaces : bool
-        Whether the commit replaces the segments. They must then be neighbours in this order, without a layer that was not
-        read.
+        Whether the commit replaces the segments. They must then be without a layer that was not read.
+    neighbours : bool
+        Whether segments that are replaced must be neighbours in this order.
     teachers : mapping of str to mapping
         JSON about the teachers of the commit, which must not contradict what the log says of them.
     user_columns : sequence of Column
@@ -41,6 +46,7 @@ class CommitGuard:
     segments: Sequence[Segment]
     new_columns: Collection[str] = ()
     replaces: bool = False
+    neighbours: bool = True
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     user_columns: Sequence[Column] = ()
 
@@ -48,7 +54,8 @@ class CommitGuard:
         """Raise `ConflictError` if the commit may not follow a state."""
         state.check_append(self.teachers, self.user_columns)
         if self.replaces:
-            self._check_unchanged(state)
+            for run in [self.segments] if self.neighbours else [[segment] for segment in self.segments]:
+                _check_unchanged(state, run)
         else:
             self._check_free(state)
 
@@ -56,8 +63,9 @@ class CommitGuard:
         for segment in self.segments:
             i = state.segments.find(segment.path)
             if i is None:
-                raise ConflictError(
-                    f"{segment.path}: another process merged it meanwhile; take a new snapshot and try again"
+                raise SegmentsChangedError(
+                    f"{segment.path}: another process merged it or removed samples of it meanwhile; take a new snapshot and "
+                    "try again"
                 )
             columns = state.segments[i].columns
             taken = [name for name in self.new_columns if name in columns]
@@ -66,17 +74,19 @@ class CommitGuard:
                     f"column {taken[0]!r}: {segment.path} has it already, and columns never change; choose another name"
                 )
 
-    def _check_unchanged(self, state: State) -> None:
-        paths = [segment.path for segment in self.segments]
-        for stored in (state.segments, state.quarantine):
-            start = stored.find(paths[0])
-            if start is not None:
-                stop = start + len(paths)
-                same = stored.paths[start:stop] == paths
-                if same and all(
-                    now.files == before.files for now, before in zip(stored[start:stop], self.segments, strict=True)
-                ):
-                    return
-        raise ConflictError(
-            f"{paths[0]} and its neighbours: another process merged them or added labels meanwhile; try again"
-        )
+
+def _check_unchanged(state: State, segments: Sequence[Segment]) -> None:
+    """Raise unless segments are there as they were read, one after another."""
+    paths = [segment.path for segment in segments]
+    for stored in (state.segments, state.quarantine):
+        start = stored.find(paths[0])
+        if start is not None:
+            stop = start + len(paths)
+            same = stored.paths[start:stop] == paths
+            if same and all(
+                now.files == before.files for now, before in zip(stored[start:stop], segments, strict=True)
+            ):
+                return
+    raise SegmentsChangedError(
+        f"{paths[0]} or its neighbours: another process merged them, added labels or removed samples meanwhile; try again"
+    )

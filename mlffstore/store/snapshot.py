@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlffstore.data.labels import choose_teacher
-from mlffstore.data.ragged import Ints, normalise_indices, offsets
+from mlffstore.data.ragged import Ints, as_indices, offsets
 from mlffstore.data.schema import LABELS, STANDARD, Column
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
@@ -274,12 +274,7 @@ class Snapshot:
             return np.arange(len(self))
         if isinstance(indices, slice):
             return np.arange(*indices.indices(len(self)))
-        index = np.asarray(indices)
-        if index.dtype == bool:
-            if index.shape != (len(self),):
-                raise IndexError(f"boolean mask: expected shape ({len(self)},), got {index.shape}")
-            index = np.flatnonzero(index)
-        return normalise_indices(np.atleast_1d(index) if index.size else index.reshape(-1), len(self))
+        return as_indices(indices, len(self))
 
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data import rules
-from mlffstore.data.batch import assemble
 from mlffstore.data.concatenation import merge_user_columns
-from mlffstore.data.vocabulary import encode
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.content import Content
 from mlffstore.format.log import Attempt
@@ -18,7 +16,8 @@ from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
 from mlffstore.format.records import Segment, segment_document
 from mlffstore.format.segment import write_segment
 from mlffstore.store.arguments import check_key, json_mapping
-from mlffstore.store.duplicates import Clash, HashSet, check_policy, refuse_duplicates, resolve
+from mlffstore.store.duplicates import Clash, HashSet, RemovedMeanwhileError, check_policy, refuse_duplicates, resolve
+from mlffstore.store.quarantine import with_reasons
 from mlffstore.store.staging import Staged
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ class Transaction:
         self._provenance = json_mapping("provenance", provenance or {})
         self._parts: list[_Part] = []
         self._staged, self._added = Staged(storage), HashSet()
+        #: Structures that were left out because the store had them, and the version that was asked first.
+        self._skipped, self._skipped_since = HashSet(), 1 << 62
         self._user: dict[str, Column] = {}
         self._labelled_by: dict[str, None] = {}
         self._content, self._attempt = Content(), Attempt()
@@ -136,7 +137,7 @@ class Transaction:
                     f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
                 )
             rejected.check_masks()
-            rejected = _with_reasons(rejected.astype(self._precision).hashed(), reasons)
+            rejected = with_reasons(rejected.astype(self._precision).hashed(), reasons)
         else:
             rejected = None
         user, labelled_by = self._user, self._labelled_by
@@ -171,7 +172,16 @@ class Transaction:
         """Return the samples that neither the store nor this transaction has."""
         index = self._index()
         index.update(state)
-        return resolve(batch, index.holds(batch.content_hash) | self._added.holds(batch.content_hash), self._policy)
+        held = index.holds(batch.content_hash)
+        new = resolve(batch, held | self._added.holds(batch.content_hash), self._policy)
+        self._note_skipped(batch.content_hash[held], state.version)
+        return new
+
+    def _note_skipped(self, hashes: U64, version: int) -> None:
+        """Note structures that were left out because the store has them as of a version."""
+        if len(hashes):
+            self._skipped.add(np.unique(hashes))
+            self._skipped_since = min(self._skipped_since, version)
 
     def _write_all(self, batches: Sequence[tuple[SampleBatch | None, bool]]) -> list[_Part]:
         """Write batches, all or none, each with whether it holds rejected samples."""
@@ -270,6 +280,11 @@ class Transaction:
             index.update(state)
             if any(part.hashes is not None and index.holds(part.hashes).any() for part in self._parts):
                 raise Clash
+            if state.last_removal > self._skipped_since and not self._skipped.is_subset(index):
+                raise RemovedMeanwhileError(
+                    "some structures were left out because the store had them, and another process removed these meanwhile; "
+                    "nothing was committed, append the samples again"
+                )
         self._staged.check()
 
     def _remove_clashes(self) -> None:
@@ -282,7 +297,9 @@ class Transaction:
             raise refuse_duplicates(n, "another process stored them meanwhile")
         for part in clashing:
             batch = read_segment(reader, part.segment)
-            rest = batch.take(~index.holds(batch.content_hash))
+            held = index.holds(batch.content_hash)
+            rest = batch.take(~held)
+            self._note_skipped(batch.content_hash[held], index.version)
             place = self._parts.index(part)
             self._parts[place : place + 1] = [self._write(rest, rejected=False)] if len(rest) else []
             self._staged.discard(part.segment.path)
@@ -320,16 +337,3 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
-
-
-def _with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
-    """Return a batch with the column `reason`."""
-    codes, meanings = encode([str(reason) for reason in reasons])
-    return assemble(
-        batch.columns | {"reason": codes},
-        batch.labels,
-        batch.user,
-        batch.vocabulary | {"reason": meanings},
-        batch.offsets,
-        batch.masks,
-    )

@@ -140,6 +140,14 @@ def test_every_request_of_an_append_may_fail(store, url, proxy):
     assert store.verify(full=True).ok
 
 
+def test_a_commit_is_four_requests(store, proxy):
+    """Segment, look at the last entry and beyond the next one, claim: no listing, and nothing is read twice."""
+    store.append(BATCH)
+    proxy.requests.clear()
+    store.append(BATCH, key="a")
+    assert [method for method, _, _ in proxy.requests] == ["PUT", "GET", "HEAD", "PUT"]
+
+
 def test_when_nothing_answers_the_error_says_what_to_do(store, proxy):
     proxy.fault = lambda method, path, headers: "500 before" if "/_log/" in path else ""
     with pytest.raises(StorageError, match=r"Try again|append with the same key"):

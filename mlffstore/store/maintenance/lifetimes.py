@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,19 +45,16 @@ class Lifetimes:
 
     def apply(self, state: State, entry: Entry, entry_digest: str, where: str) -> None:
         """Apply an entry to a state, as `State.apply` does, and note what it changes."""
-        before = [*state.segments, *state.quarantine] if entry.operation == "replace" else []
+        known = _replaced(state, entry)
         state.apply(entry, entry_digest, where)  # raises if the entry is not what it should be
-        if entry.operation == "append":
-            for role in ("segments", "quarantine"):
-                for document in entry.body.get(role, ()):
-                    self._lives[document["path"]] = Lifetime(entry.version, role == "quarantine")
-        elif entry.operation == "replace":
-            known = {segment.path: segment for segment in before}
-            for item in entry.body["replacements"]:
-                for path in item["inputs"]:
-                    self._lives[path].died, self._lives[path].last = entry.version, known[path]
-                for document in item["outputs"]:
-                    self._lives[document["path"]] = Lifetime(entry.version, self._lives[item["inputs"][0]].rejected)
+        for role in ("segments", "quarantine") if entry.operation in ("append", "remove") else ():
+            for document in entry.body.get(role, ()):
+                self._lives[document["path"]] = Lifetime(entry.version, role == "quarantine")
+        for item in entry.body["replacements"] if entry.operation in ("replace", "remove") else ():
+            for path in item["inputs"]:
+                self._lives[path].died, self._lives[path].last = entry.version, known[path]
+            for document in item["outputs"]:
+                self._lives[document["path"]] = Lifetime(entry.version, self._lives[item["inputs"][0]].rejected)
 
     def needed(self, state: State, expired: int | None = None) -> Iterator[tuple[Segment, bool]]:
         """Yield each segment that some retained version needs, and whether it holds rejected samples.
@@ -78,3 +76,16 @@ class Lifetimes:
                 readable = life.died > before or any(life.born <= version < life.died for version in kept)
                 if readable:
                     yield life.last, life.rejected
+
+
+def _replaced(state: State, entry: Entry) -> dict[str, Segment]:
+    """Return the segments that an entry replaces, with their layers; the entry was not checked yet."""
+    if entry.operation not in ("replace", "remove"):
+        return {}
+    known = {}
+    with contextlib.suppress(KeyError, TypeError):  # an entry without inputs, which the state refuses
+        for path in [path for item in entry.body["replacements"] for path in item["inputs"]]:
+            for stored in (state.segments, state.quarantine):
+                if (i := stored.find(path)) is not None:
+                    known[path] = stored[i]
+    return known

@@ -1,0 +1,136 @@
+"""Blanks: label and user columns of which some samples lose their values, or get them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlffstore.data.batch import SampleBatch, assemble
+from mlffstore.data.labels import missing_label
+from mlffstore.data.masks import missing_rows, present, user_rows
+from mlffstore.data.ragged import row_indices
+from mlffstore.data.schema import LABELS, split_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
+
+
+def has_values(batch: SampleBatch, keys: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Return which samples have any value in some columns, also of a label that is missing in part; shape (S,).
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    keys : iterable of str
+        On-disk names of label and user columns, such as ``energy.orb-v2``. The batch may lack them.
+    """
+    out = np.zeros(len(batch), bool)
+    for key in keys:
+        name, teacher = split_key(key)
+        if teacher is not None:
+            if (values := batch.labels.get(teacher, {}).get(name)) is None:
+                continue
+            axis, there = LABELS[name].axis, ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
+        elif name in batch.user:
+            axis, there = batch.user[name].axis, user_rows(batch, batch.user[name])[1]
+        else:
+            continue
+        out |= there if axis == "sample" else np.logical_or.reduceat(there, batch.offsets[:-1])
+    return out
+
+
+def without_values(batch: SampleBatch, keys: Iterable[str], samples: Ints) -> SampleBatch:
+    """Return the batch without the values of some samples in some columns.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    keys : iterable of str
+        On-disk names of label and user columns. The batch may lack them.
+    samples : ndarray, shape (T,), int64
+        The samples that lose their values.
+
+    Returns
+    -------
+    SampleBatch
+        A column that has no value left is dropped.
+    """
+    labels = {teacher: dict(named) for teacher, named in batch.labels.items()}
+    columns, user, masks = dict(batch.columns), dict(batch.user), dict(batch.masks)
+    atoms = row_indices(batch.offsets[samples], batch.n_atoms[samples])
+    for key in keys:
+        name, teacher = split_key(key)
+        if teacher is not None:
+            if (named := labels.get(teacher)) is None or name not in named:
+                continue
+            named[name] = named[name].copy()
+            named[name][samples if LABELS[name].axis == "sample" else atoms] = np.nan
+            if np.isnan(named[name]).all():
+                del named[name]
+            if not named:
+                del labels[teacher]
+        elif name in user:
+            column = user[name]
+            rows = samples if column.axis == "sample" else atoms
+            values, mask = user_rows(batch, column)
+            values, mask = values.copy(), mask.copy()
+            values[rows], mask[rows] = missing_rows(column, len(rows)), False
+            columns[name] = values
+            _set_mask(masks, name, values, mask)
+            if not mask.any():
+                del columns[name], user[name]
+                masks.pop(name, None)
+    return assemble(columns, labels, user, batch.vocabulary, batch.offsets, masks)
+
+
+def with_values(batch: SampleBatch, donor: SampleBatch, keys: Iterable[str], samples: Ints) -> SampleBatch:
+    """Return the batch with the values of another batch in some columns of some samples.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    donor : SampleBatch
+        As many samples as `samples`, with as many atoms each.
+    keys : iterable of str
+        On-disk names of label and user columns. Columns that the donor lacks stay as they are.
+    samples : ndarray, shape (T,), int64
+        The samples that get the values.
+    """
+    labels = {teacher: dict(named) for teacher, named in batch.labels.items()}
+    columns, user, masks = dict(batch.columns), dict(batch.user), dict(batch.masks)
+    atoms = row_indices(batch.offsets[samples], batch.n_atoms[samples])
+    for key in keys:
+        name, teacher = split_key(key)
+        if teacher is not None:
+            if (new := donor.labels.get(teacher, {}).get(name)) is None:
+                continue
+            named = labels.setdefault(teacher, {})
+            old = named.get(name, missing_label(name, len(batch), batch.n_atoms_total)).copy()
+            old[samples if LABELS[name].axis == "sample" else atoms] = new
+            named[name] = old
+        elif name in donor.user:
+            column = donor.user[name]
+            rows = samples if column.axis == "sample" else atoms
+            values, mask = (array.copy() for array in user_rows(batch, column))
+            values[rows], mask[rows] = user_rows(donor, column)
+            columns[name], user[name] = values, column
+            _set_mask(masks, name, values, mask)
+    ordered = {
+        teacher: {name: named[name] for name in LABELS if name in named} for teacher, named in labels.items() if named
+    }
+    return assemble(columns, ordered, user, batch.vocabulary, batch.offsets, masks)
+
+
+def _set_mask(masks: dict[str, Array], name: str, values: Array, mask: Array) -> None:
+    """Note the mask of a column, unless NaN says where it has no value or every row has one."""
+    needed = None if values.dtype.kind == "f" else present(mask)
+    if needed is None:
+        masks.pop(name, None)
+    else:
+        masks[name] = needed
