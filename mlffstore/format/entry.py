@@ -60,6 +60,8 @@ class Entry:
         Idempotency key: a key occurs at most once in a log.
     body : dict
         Members of the operation; see docs/format.md.
+    nbytes : int
+        Size of its file; 0 if it was not written or read yet.
     """
 
     version: int
@@ -70,6 +72,7 @@ class Entry:
     operation: str
     key: str | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
+    nbytes: int = field(default=0, compare=False)
 
     def encode(self) -> bytes:
         """Return the bytes of the file. The last member is the CRC-32C of everything before it."""
@@ -121,6 +124,7 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
         operation=fields.text("operation"),
         key=None if document.get("key") is None else fields.text("key"),
         body={k: v for k, v in document.items() if k not in _ENVELOPE},
+        nbytes=len(data),
     )
     if entry.version != version:
         raise CorruptionError(f"{where}: expected version {version}, got {entry.version}; the file was moved or copied")

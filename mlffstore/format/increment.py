@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlffstore.format.state import State
 
 ROLES = ("segments", "quarantine")
-_TOTALS = ("n_periodic", "n_atoms_min", "n_atoms_max", "nbytes", "nbytes_raw")
+_TOTALS = ("n_periodic", "n_atoms_min", "n_atoms_max", "nbytes", "nbytes_raw", "nbytes_files")
 #: What a line says of each column; the rest is shared by many segments.
 _OWN = ("chunk", "offset", "nbytes", "digest")
 #: A line begins with the path of its segment and the names of two shared values.
@@ -94,6 +94,7 @@ def encode(state: State, base: int | None) -> bytes:
         "user": {name: _user_document(column) for name, column in state.user.items()},
         "expired": state.expired,
         "kept": state.kept,
+        "nbytes_log": state.nbytes_log,
         "totals": {"segments": _totals_document(state.totals), "quarantine": _totals_document(state.rejected)},
         "tables": [state.tables.rows[name] for name in sorted(names)],
         "sizes": sizes,
@@ -215,6 +216,7 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
             user={name: _parse_user(name, value) for name, value in fields.mapping("user").items()},
             expired=fields.integer("expired"),
             kept=tuple(int(version) for version in fields.items("kept")),
+            nbytes_log=fields.integer("nbytes_log"),
             tables=tables,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:

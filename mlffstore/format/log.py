@@ -13,7 +13,7 @@ import random
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, MlffstoreError, StorageError
@@ -263,7 +263,9 @@ class Log:
     def _advance(self, state: State, entry: Entry, data: bytes) -> None:
         """Add an entry that this log wrote to the state."""
         try:
-            state.apply(entry, digest(data), f"{self.storage.url}/{entry_path(entry.version)}")
+            state.apply(
+                replace(entry, nbytes=len(data)), digest(data), f"{self.storage.url}/{entry_path(entry.version)}"
+            )
             self._maybe_checkpoint(state)
         except BaseException:  # an interrupt may have come in the middle: read everything again
             self._state = None

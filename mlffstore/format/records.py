@@ -85,6 +85,11 @@ class Layer:
     labelled: Mapping[str, int]
     """Teacher of this layer -> samples of the segment with any label of that teacher, here or below."""
 
+    @property
+    def nbytes_files(self) -> int:
+        """Size of the file."""
+        return self.file.nbytes
+
     def over(self, segment: Segment) -> Segment:
         """Return the segment with these columns."""
         counts = {**segment.summary.labelled, **self.labelled}
@@ -113,6 +118,11 @@ class Segment:
     def nbytes(self) -> int:
         """Bytes of the columns on disk, without the metadata in the same files."""
         return sum(stored.nbytes for stored in self.columns.values())
+
+    @property
+    def nbytes_files(self) -> int:
+        """Size of the file and of those of the layers."""
+        return sum(file.nbytes for file in self.files.values())
 
     @property
     def teachers(self) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class State:
     #: Versions before this one are gone, but for those in `kept`.
     expired: int = 0
     kept: tuple[int, ...] = ()
+    #: Size of the entries.
+    nbytes_log: int = 0
     #: The entries that were applied last, for the history.
     recent: deque[Entry] = field(default_factory=lambda: deque(maxlen=RECENT))
     #: Shared values of the checkpoint that this state began with, and of the next one.
@@ -98,6 +100,7 @@ class State:
         if entry.key is not None:
             self.keys[entry.key] = entry.version
         self.version, self.parent = entry.version, entry_digest
+        self.nbytes_log += entry.nbytes
         self.recent.append(entry)
 
     def retains(self, version: int) -> bool:

@@ -22,6 +22,7 @@ class Totals:
     n_atoms_max: int = 0
     nbytes: int = 0
     nbytes_raw: int = 0
+    nbytes_files: int = 0
 
     def add(self, segment: Segment) -> None:
         """Count one more segment."""
@@ -69,6 +70,7 @@ class Totals:
         for stored in part.columns.values():
             self.nbytes += sign * stored.nbytes
             self.nbytes_raw += sign * stored.rows * stored.column.row_nbytes
+        self.nbytes_files += sign * part.nbytes_files
 
     def add_layer(self, layer: Layer, below: Segment) -> None:
         """Count the columns of a layer over a segment."""

@@ -71,7 +71,7 @@ def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, s
     elements = sorted(about["elements"], key=lambda symbol: -about["elements"][symbol])
     few = len(elements) if show_all else 24
     shown = " ".join(elements[:few]) + (f" and {len(elements) - few} more" if len(elements) > few else "")
-    raw = f"; {human_bytes(about['nbytes_raw'])} uncompressed" if about["nbytes"] else ""
+    raw = f" ({human_bytes(about['nbytes_raw'])} uncompressed)" if about["nbytes"] else ""
     least, most = about["n_atoms_min"], about["n_atoms_max"]
     sizes = f", {least if least == most else f'{least} to {most}'} per sample" if n else ""
     out = [
@@ -81,7 +81,8 @@ def lines(about: dict[str, Any], *, show_all: bool = False) -> list[tuple[str, s
         ("elements", f"{len(elements)}: {shown}" if elements else "none yet"),
         ("teachers", ", ".join(f"{teacher} ({count:,})" for teacher, count in about["teachers"].items()) or "none yet"),
         ("quarantined", f"{about['quarantined']:,}"),
-        ("bytes", f"{human_bytes(about['nbytes'])} in {counted(about['segments'], 'segment')}{raw}"),
+        ("columns", f"{human_bytes(about['nbytes'])} in {counted(about['segments'], 'segment')}{raw}"),
+        ("on disk", f"{human_bytes(about['nbytes_on_disk'])} with metadata, rejected samples and log"),
         ("precision", about["precision"]),
         ("version", str(about["version"])),
     ]

@@ -54,6 +54,7 @@ class Snapshot:
         self._rejected, self._rejected_totals = state.quarantine.copy(), state.rejected.copy()
         self._state_settings = dict(state.settings)
         self._precision = state.precision
+        self._nbytes_log = state.nbytes_log
         self.version = state.version
         #: Digest of the last log entry; it covers the entries before, so that it names the content of this version.
         self.digest = state.parent
@@ -118,6 +119,11 @@ class Snapshot:
         return self._totals.nbytes
 
     @property
+    def nbytes_on_disk(self) -> int:
+        """Bytes of the files of this version: columns and metadata, rejected samples, and the log."""
+        return self._totals.nbytes_files + self._rejected_totals.nbytes_files + self._nbytes_log
+
+    @property
     def n_quarantined(self) -> int:
         """Number of rejected samples on record."""
         return sum(self._rejected.n_samples)
@@ -144,6 +150,7 @@ class Snapshot:
             "teachers": {teacher: totals.labelled[teacher] for teacher in self.teachers},
             "segments": len(self._segments),
             "nbytes": self.nbytes,
+            "nbytes_on_disk": self.nbytes_on_disk,
             "nbytes_raw": totals.nbytes_raw,
             "quarantined": self.n_quarantined,
             "precision": self.precision,

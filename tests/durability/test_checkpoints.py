@@ -31,7 +31,19 @@ def assert_same(state, other) -> None:
         assert ours.paths == theirs.paths
         assert list(ours) == list(theirs)
         assert (ours.n_samples, ours.n_atoms) == (theirs.n_samples, theirs.n_atoms)
-    for name in ("version", "parent", "keys", "tags", "teachers", "user", "totals", "rejected", "expired", "kept"):
+    for name in (
+        "version",
+        "parent",
+        "keys",
+        "tags",
+        "teachers",
+        "user",
+        "totals",
+        "rejected",
+        "expired",
+        "kept",
+        "nbytes_log",
+    ):
         assert getattr(state, name) == getattr(other, name), name
 
 

@@ -333,7 +333,7 @@ def validate(
     if not isinstance(data, xr.Dataset):
         snapshot = as_snapshot(data)
         recorded = {name: snapshot.teacher_info(name) for name in snapshot.teachers}
-        nbytes, data = snapshot.nbytes if nbytes is None else nbytes, snapshot.to_xarray()
+        nbytes, data = snapshot.nbytes_on_disk if nbytes is None else nbytes, snapshot.to_xarray()
     else:
         recorded = json.loads(data.attrs.get("teachers", "{}"))
     ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))

@@ -178,7 +178,18 @@ class Survey:
                 saved, replayed = getattr(kept, role), getattr(self.state, role)
                 if saved.paths != replayed.paths or any(a != b for a, b in zip(saved, replayed, strict=True)):
                     raise CorruptionError("the checkpoint differs from the log; delete it, the log has everything")
-            names = ("parent", "totals", "rejected", "keys", "tags", "teachers", "user", "expired", "kept")
+            names = (
+                "parent",
+                "totals",
+                "rejected",
+                "keys",
+                "tags",
+                "teachers",
+                "user",
+                "expired",
+                "kept",
+                "nbytes_log",
+            )
             wrong = [name for name in names if getattr(kept, name) != getattr(self.state, name)]
             if wrong:
                 raise CorruptionError(
