@@ -120,7 +120,7 @@ def _write(
     zero = np.zeros(1, np.int64)
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
         queue.add(columns[name], zero)
-    words: dict[str, list[str]] = {name: [] for name in CODED}
+    words: dict[str, dict[str, int]] = {name: {} for name in CODED}
     for split, _, batch in parts(snapshot, splits, teacher_name, progress):
         ends = atoms + batch.offsets[1:]
         values = {
@@ -149,7 +149,7 @@ def _write(
         queue.finish(one)
     queue.drain()
     for name in CODED:
-        file[f"metadata/{name}"].attrs["meanings"] = json.dumps(words[name])
+        file[f"metadata/{name}"].attrs["meanings"] = json.dumps(list(words[name]))
     file["metadata"].attrs.update(
         {
             "teacher_model": teacher_name, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,

@@ -26,7 +26,7 @@ from mlffstore.data.schema import (
     mask_key,
 )
 from mlffstore.data.splits import SPLITS
-from mlffstore.data.vocabulary import flag_word, translate
+from mlffstore.data.vocabulary import flag_word
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
@@ -260,7 +260,7 @@ class _Split:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
             if is_mask(key):
                 self.datasets[key.partition(".")[2]].dataset.attrs["ancillary_variables"] = name
-        self.words: dict[str, list[str]] = {name: [] for name in CODED}
+        self.words: dict[str, dict[str, int]] = {name: {} for name in CODED}
 
     def add(self, queue: chunks.ChunkQueue, batch: SampleBatch) -> None:
         """Hand the next samples to the queue."""
@@ -280,7 +280,7 @@ class _Split:
     def seal(self) -> bytes:
         """Write what is known at the end; return a digest of all columns."""
         for name in CODED:
-            attributes, words = self.datasets[name].dataset.attrs, self.words[name]
+            attributes, words = self.datasets[name].dataset.attrs, list(self.words[name])
             attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint32)
             attributes["flag_meanings"] = " ".join(flag_word(word) for word in words) or "unknown"
             attributes["meanings"] = json.dumps(words)
@@ -303,10 +303,24 @@ class _Split:
         return batch.columns.get(name)
 
 
-def recoded(batch: SampleBatch, name: str, words: list[str]) -> Array:
-    """Return a coded column of a batch in the codes of a file whose vocabulary is `words`, which new words are added to."""
-    words += [word for word in batch.vocabulary[name] if word not in words]
-    return translate(batch.columns[name], batch.vocabulary[name], words, name)
+def recoded(batch: SampleBatch, name: str, words: dict[str, int]) -> Array:
+    """Return a coded column of a batch in the codes of a file.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+    name : str
+        The column.
+    words : dict of str to int
+        Code of each string in the file. New strings of the batch are added.
+    """
+    codes, used = batch.columns[name], batch.vocabulary[name]
+    own = np.zeros(max(len(used), 1), np.uint32)
+    # In order of first appearance, so that the codes of a file do not depend on how its samples are cut into batches.
+    appeared, first = np.unique(codes, return_index=True)
+    for code in appeared[np.argsort(first)].tolist():
+        own[code] = words.setdefault(used[code], len(words))
+    return own[codes]
 
 
 def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:

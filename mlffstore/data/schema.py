@@ -122,7 +122,8 @@ MASK = "mask"
 #: The extra column of quarantined samples: why they were rejected.
 REASON = _column("reason", "sample", "uint32", "1", "why the sample was rejected")
 
-_TEACHER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,63}")
+#: Names of teachers.
+TEACHER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,63}")
 _USER_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 #: dtypes that every Zarr v3 reader shares.
 USER_DTYPES = (
@@ -132,7 +133,7 @@ USER_DTYPES = (
 
 def check_teacher_name(name: str) -> str:
     """Return `name` if it can name a teacher's columns; raise `DataError` otherwise."""
-    if not isinstance(name, str) or not _TEACHER.fullmatch(name):
+    if not isinstance(name, str) or not TEACHER.fullmatch(name):
         raise DataError(
             f"teacher name: expected 1 to 64 letters, digits or any of '_+.-' starting with a letter or digit, "
             f"got {name!r}; choose a name such as 'dft-pbe'"

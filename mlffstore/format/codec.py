@@ -78,6 +78,11 @@ class Layout:
         return max(1, math.ceil(self.rows / self.chunk))
 
     @property
+    def least_nbytes(self) -> int:
+        """Bytes of the smallest data that can hold the chunks: headers, checksums and index."""
+        return self.n_chunks * (_BLOSC_HEADER + 4) + self.index_nbytes
+
+    @property
     def index_nbytes(self) -> int:
         """Bytes of the index at the end of the shard, with its checksum; none if there is only one chunk."""
         return 16 * self.n_chunks + 4 if self.n_chunks > 1 else 0

@@ -17,6 +17,7 @@ from mlffstore.data.schema import (
     LABELS,
     REASON,
     STANDARD,
+    TEACHER,
     USER_DTYPES,
     Axis,
     Column,
@@ -27,6 +28,7 @@ from mlffstore.data.schema import (
 )
 from mlffstore.data.vocabulary import MAX_WORDS
 from mlffstore.errors import FormatError
+from mlffstore.format.codec import CHUNK_NBYTES, Layout
 from mlffstore.format.fields import MAX_COUNT, Fields
 
 if TYPE_CHECKING:
@@ -197,12 +199,15 @@ def parse_column(key: str, value: Any, file: StoredFile, n_samples: int, n_atoms
         raise FormatError(f"{where}: expected shape {[rows, *column.shape]}, got {shape}; the store is damaged")
     if column.name != key:
         column = replace(column, name=key)
-    nbytes = fields.integer("nbytes", 0, file.nbytes)
+    layout = Layout(rows, fields.integer("chunk", 1, max(rows, 1)))
+    if layout.chunk * column.row_nbytes > CHUNK_NBYTES + column.row_nbytes:
+        raise FormatError(f"{where}: chunk: expected at most {CHUNK_NBYTES} bytes and a row; the store is damaged")
+    nbytes = fields.integer("nbytes", layout.least_nbytes, file.nbytes)
     return StoredColumn(
         file=file,
         column=column,
         rows=rows,
-        chunk=fields.integer("chunk", 1, max(rows, 1)),
+        chunk=layout.chunk,
         offset=fields.integer("offset", 0, file.nbytes - nbytes),
         nbytes=nbytes,
         digest=fields.text("digest", DIGEST),
@@ -283,9 +288,9 @@ def parse_segment(value: Any, where: str) -> Segment:
 
 def _parse_summary(fields: Fields) -> Summary:
     summary = Fields(fields.mapping("summary"), f"{fields.where}: summary")
-    # 0 is what no element is; rejected samples may have it.
+    # 0 is what no element is; rejected samples may have it, and any other number.
     elements = Fields(summary.mapping("elements"), f"{summary.where}: elements")
-    if not all(re.fullmatch(r"0|[1-9]\d{0,2}", z) for z in elements.document):
+    if not all(re.fullmatch(r"0|[1-9]\d{0,2}", z) and int(z) < 256 for z in elements.document):
         raise FormatError(f"{elements.where}: expected atomic numbers; the store is damaged")
     return Summary(
         elements={int(z): elements.integer(z) for z in elements.document},
@@ -298,6 +303,8 @@ def _parse_summary(fields: Fields) -> Summary:
 
 def _parse_labelled(fields: Fields) -> dict[str, int]:
     labelled = Fields(fields.mapping("labelled"), f"{fields.where}: labelled")
+    if not all(TEACHER.fullmatch(teacher) for teacher in labelled.document):
+        raise FormatError(f"{labelled.where}: expected names of teachers; the store is damaged")
     return {teacher: labelled.integer(teacher) for teacher in labelled.document}
 
 

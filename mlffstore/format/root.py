@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.schema import CONVENTIONS, FORMAT_VERSION
@@ -62,7 +63,7 @@ def read_root(storage: Storage) -> tuple[dict[str, Any], str]:
         good = (
             attributes["precision"] in ("float32", "float64")
             and isinstance(attributes["split_seed"], int)
-            and isinstance(attributes["uuid"], str)
+            and re.fullmatch("[0-9a-f]{32}", attributes["uuid"]) is not None
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         good = False

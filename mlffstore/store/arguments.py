@@ -18,15 +18,17 @@ MAX_KEY, MAX_TAG, MAX_REASON = 1024, 128, 4096
 
 def check_key(key: str | None) -> str | None:
     """Return an idempotency key; raise `DataError` if it cannot be one."""
-    if key is not None and (not isinstance(key, str) or not key or len(key) > MAX_KEY):
-        raise DataError(f"key: expected a string of 1 to {MAX_KEY} characters, got {key!r}")
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise DataError(f"key: expected a string of 1 to {MAX_KEY} printable characters, got {key!r}")
     return key
 
 
 def check_tag(name: str) -> str:
     """Return the name of a tag; raise `DataError` if it cannot be one."""
-    if not isinstance(name, str) or not name.strip() or len(name) > MAX_TAG or name.isdigit():
-        raise DataError(f"tag: expected a name of at most {MAX_TAG} characters that is not just a number, got {name!r}")
+    if not (isinstance(name, str) and name.strip() and len(name) <= MAX_TAG and name.isprintable()) or name.isdigit():
+        raise DataError(
+            f"tag: expected a name of at most {MAX_TAG} printable characters that is not just a number, got {name!r}"
+        )
     return name
 
 

@@ -146,7 +146,10 @@ class Snapshot:
             "periodic": totals.n_periodic,
             "n_atoms_min": totals.n_atoms_min,
             "n_atoms_max": totals.n_atoms_max,
-            "elements": {chemical_symbols[z]: n for z, n in self.elements().items()},
+            # Rejected samples may have numbers that are no element's.
+            "elements": {
+                chemical_symbols[z] if z < len(chemical_symbols) else f"Z{z}": n for z, n in self.elements().items()
+            },
             "teachers": {teacher: totals.labelled[teacher] for teacher in self.teachers},
             "segments": len(self._segments),
             "nbytes": self.nbytes,

@@ -257,7 +257,7 @@ def _shown(shown: list[Shown], kind: str, width: int) -> str:
 def _provenance(c: Contents) -> str:
     from mlffstore.runtime.version import VERSION
 
-    parts = [f"<p>Made by mlffstore {VERSION} from {_e(c.summary['url'])}, store {c.summary['uuid']}.</p>"]
+    parts = [f"<p>Made by mlffstore {VERSION} from {_e(c.summary['url'])}, store {_e(c.summary['uuid'])}.</p>"]
     for title, document in [("Policy", c.validation.policy.to_json()), *((_heading(p), p) for p in c.provenance)]:
         parts.append(
             f"<details><summary>{_e(title)}</summary><pre>{_e(json.dumps(document, indent=1, default=str))}</pre></details>"

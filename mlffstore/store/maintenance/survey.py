@@ -71,12 +71,17 @@ class Survey:
         commits: list[bytes] = []
         broken = False
         parent: str | None = None  # digest of the entry before, if that could be read
-        for version in range(versions[-1] + 1):
+        expected = 0
+        for version in versions:
+            if version != expected:
+                self._gap(expected, version - 1, broken=broken)
+                broken, parent = True, None
+            expected = version + 1
             path = entry_path(version)
             try:
                 read = log.read(version)
                 if read is None:
-                    raise CorruptionError("the entry is missing, though later ones exist; restore it from a copy")
+                    raise CorruptionError("the entry went missing while the log was read; restore it from a copy")
                 entry, entry_digest, where = read
                 if version and broken and parent is not None and entry.parent != parent:
                     raise CorruptionError("does not follow the entry before it; an entry was replaced or edited")
@@ -98,6 +103,14 @@ class Survey:
                 broken, parent = True, None
         self.n_entries = len(versions)
         self._hint(log, versions[-1])
+
+    def _gap(self, first: int, last: int, *, broken: bool) -> None:
+        """Note that entries are missing; one problem, however many there are."""
+        path = entry_path(first)
+        and_more = "" if first == last else f" and those up to {last}"
+        self.complain(path, f"the entry{and_more} is missing, though later ones exist; restore it from a copy")
+        if not broken:
+            self.complain(LOG_FOLDER, f"versions from {first} on cannot be read until {path} is restored from a copy")
 
     def _versions(self, listed: Mapping[str, int]) -> list[int]:
         versions = []
