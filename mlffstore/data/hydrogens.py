@@ -66,7 +66,7 @@ def _crystal_lacks_hydrogen(sample: SampleBatch) -> bool:
     numbers = sample.numbers
     atoms = Atoms(numbers, sample.positions.astype(np.float64), cell=sample.cell[0], pbc=sample.pbc[0])
     first, second, distance, vector = ase_neighbor_list("ijdD", atoms, bond_cutoff(numbers))
-    bare = _bare(numbers, first, second, distance, vector)
+    bare = _bare(numbers, first.astype(np.int64), second.astype(np.int64), distance, vector)  # NumPy 1 counts no uint64
     share = 2 if (numbers == 6).all() else 6
     return bool(share * bare.sum() >= (numbers == 6).sum())
 
