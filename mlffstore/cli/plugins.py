@@ -71,13 +71,13 @@ def make_teacher(name: str, options: dict[str, Any]) -> Teacher:
 
 
 def _listed(kind: str, ask: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the description of every plugin of a kind. A plugin that fails is listed as broken; the others are described.
+    """Return what there is to say of every plugin of a kind. One that breaks is listed as broken, the others are asked.
 
     Parameters
     ----------
     kind : {"teacher", "generator"}
     ask : callable
-        Returns the description of the plugin of that name.
+        Returns what a plugin of that name says of itself.
     """
     out = []
     for name in available(kind):
@@ -108,34 +108,34 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    entries = _listed("teacher", _about_teacher)
+    found = _listed("teacher", _about_teacher)
     if as_json:
-        print_json(entries)
+        print_json(found)
         return
     rows = [
         [
-            entry["name"],
-            {"installed": "yes", "not installed": "no"}.get(entry["state"], entry["state"]),
-            ", ".join(entry.get("domains", ())),
-            ", ".join(entry.get("properties", ())),
-            str(len(entry["elements"])) if entry.get("elements") else "",
-            entry.get("licence", ""),
-            entry["about"],
+            one["name"],
+            {"installed": "yes", "not installed": "no"}.get(one["state"], one["state"]),
+            ", ".join(one.get("domains", ())),
+            ", ".join(one.get("properties", ())),
+            str(len(one["elements"])) if one.get("elements") else "",
+            one.get("licence", ""),
+            one["about"],
         ]
-        for entry in entries
+        for one in found
     ]
     print_grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows)
 
 
 def _about_teacher(name: str) -> dict[str, Any]:
-    """Return the description of a teacher, or the option that it lacks, such as its weights."""
+    """Return what a teacher says of itself; one that lacks an option, such as its weights, says which."""
     try:
         teacher = get_teacher(name)
     except TeacherError as error:
         needs = str(error).partition(": expected ")[2].partition(", got")[0]
         doc = (inspect.getdoc(load("teacher", name)) or "").split("\n")[0]
         return {"about": f"{doc} Needs {needs or error}."}
-    # A teacher whose weights would have to be fetched first is not loaded.
+    # What would have to be fetched first is not asked what it knows.
     return {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
 
 
@@ -191,14 +191,14 @@ def generators(context: typer.Context, as_json: AsJson = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    entries = _listed("generator", lambda name: {"options": get_generator(name).provenance().get("options", {})})
+    found = _listed("generator", lambda name: {"options": get_generator(name).provenance().get("options", {})})
     if as_json:
-        print_json([{"options": {}, **entry} for entry in entries])
+        print_json([{"options": {}, **one} for one in found])
         return
-    for entry in entries:
-        state = "" if entry["installed"] else f" ({entry['state']})"
-        say(f"{entry['name']}{state}  {entry['about']}")
-        for option, value in entry.get("options", {}).items():
+    for one in found:
+        state = "" if one["installed"] else f" ({one['state']})"
+        say(f"{one['name']}{state}  {one['about']}")
+        for option, value in one.get("options", {}).items():
             say(f"    {option} = {value}")
 
 
@@ -218,19 +218,19 @@ def plan(
     parsed = load_recipe(recipe)
     with progress_bar("parts") as progress:
         parts = make_plan(parsed, count=count, progress=progress)
-    bad = [part for part in parts if part.problem]
-    elements = sorted({symbol for part in parts for symbol in part.elements})
-    total, hours = sum(part.samples for part in parts), sum(part.hours for part in parts)
-    periodic = sum(part.samples * part.periodic for part in parts) / total
+    bad = [one for one in parts if one.problem]
+    elements = sorted({symbol for one in parts for symbol in one.elements})
+    total, hours = sum(one.samples for one in parts), sum(one.hours for one in parts)
+    periodic = sum(one.samples * one.periodic for one in parts) / total
     if as_json:
         print_json(
             {
                 "samples": total, "hours_one_process": hours, "periodic": periodic, "elements": elements,
-                "parts": [dataclasses.asdict(part) for part in parts],
+                "parts": [dataclasses.asdict(one) for one in parts],
             }
         )  # fmt: skip
     else:
-        rows = [[part.part, f"{part.samples:,}", f"{part.samples / total:.0%}", *_figures(part)] for part in parts]
+        rows = [[one.part, f"{one.samples:,}", f"{one.samples / total:.0%}", *_figures(one)] for one in parts]
         headings = ["part", "samples", "share", "accepted", "s per sample", "hours", "elements", "atoms", "rejected"]
         print_grid(headings, rows)
         say()
@@ -245,15 +245,15 @@ def plan(
         raise typer.Exit(1)
 
 
-def _figures(part: Planned) -> list[str]:
-    """Return the cells of a line of the plan after the shares."""
+def _figures(one: Planned) -> list[str]:
+    """Return what a line of the plan says after the shares."""
     from mlffstore.pipeline.plan import SIZES
 
-    if part.problem:
-        return ["", "", "", "", "", part.problem]
-    reasons = ", ".join(f"{n} x {reason}" for reason, n in list((part.reasons or {}).items())[:2])
-    sizes = " ".join(f"{low}+:{n}" for low, n in zip(SIZES, part.sizes, strict=False) if n)
-    return [f"{part.accepted:.0%}", f"{part.seconds:.2f}", f"{part.hours:.1f}", str(len(part.elements)), sizes, reasons]
+    if one.problem:
+        return ["", "", "", "", "", one.problem]
+    reasons = ", ".join(f"{n} x {reason}" for reason, n in list((one.reasons or {}).items())[:2])
+    sizes = " ".join(f"{low}+:{n}" for low, n in zip(SIZES, one.sizes, strict=False) if n)
+    return [f"{one.accepted:.0%}", f"{one.seconds:.2f}", f"{one.hours:.1f}", str(len(one.elements)), sizes, reasons]
 
 
 @generators_app.command("account")
@@ -269,40 +269,40 @@ def account(
     from mlffstore.pipeline.account import account as make_account
     from mlffstore.pipeline.recipe import load_recipe
 
-    account = make_account(load_recipe(recipe))
+    found = make_account(load_recipe(recipe))
     if as_json:
-        print_json({**dataclasses.asdict(account), "drift": account.drift})
+        print_json({**dataclasses.asdict(found), "drift": found.drift})
     else:
-        _print_account(account, show_all)
-    if account.drift:
+        _print_account(found, show_all)
+    if found.drift:
         raise typer.Exit(1)
 
 
-def _print_account(account: Account, show_all: bool) -> None:
+def _print_account(found: Account, show_all: bool) -> None:
     from mlffstore.pipeline.plan import SIZES
 
     rows = [
         [
-            part.part, f"{part.wanted:,}", f"{part.accepted:,}", f"{part.rejected:,}", str(part.tasks), str(part.refills),
-            ", ".join(f"{n:,} x {reason}" for reason, n in list(part.reasons.items())[:2]),
-            ", ".join(f"{n:,} x {reason}" for reason, n in list(part.skipped.items())[:1]),
+            one.part, f"{one.wanted:,}", f"{one.accepted:,}", f"{one.rejected:,}", str(one.tasks), str(one.refills),
+            ", ".join(f"{n:,} x {reason}" for reason, n in list(one.reasons.items())[:2]),
+            ", ".join(f"{n:,} x {reason}" for reason, n in list(one.skipped.items())[:1]),
         ]
-        for part in account.parts
+        for one in found.parts
     ]  # fmt: skip
     headings = ["part", "wanted", "accepted", "rejected", "tasks", "refills", "rejected for", "draws without structure"]
     print_grid(headings, rows)
     say()
-    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, account.sizes, strict=True) if n]
+    sizes = [f"{low}+: {n:,}" for low, n in zip(SIZES, found.sizes, strict=True) if n]
     print_pairs(
         [
-            ("in all", account.line),
-            ("atoms", f"{account.atoms:,}; samples by size {', '.join(sizes)}"),
-            ("samples with", _figures_by_name(account.elements, show_all)),
-            ("classes", _figures_by_name(account.classes, show_all)),
-            ("samplers", _figures_by_name(account.samplers, show_all)),
+            ("in all", found.line),
+            ("atoms", f"{found.atoms:,}; samples by size {', '.join(sizes)}"),
+            ("samples with", _figures_by_name(found.elements, show_all)),
+            ("classes", _figures_by_name(found.classes, show_all)),
+            ("samplers", _figures_by_name(found.samplers, show_all)),
         ]
     )
-    for line in account.drift:
+    for line in found.drift:
         remark(f"drift: {line}")
 
 
