@@ -16,7 +16,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later; call: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first: the constraint picks the build, so that no other package pulls a larger one.
+# torch first: with the constraint no other package pulls another release of it.
 $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --constraint $(CONSTRAINTS) torch
 	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[quickstart]'

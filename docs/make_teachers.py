@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEAD = """# The teachers, examined
 
 This page is written by `python docs/make_teachers.py`; `mlffstore teachers check NAME` prints the same for any teacher, with your
-weights on your machine. The structures are rattled molecules and strained, rattled crystals, those of them that the teacher knows.
+weights on your machine. The structures are rattled molecules and strained, rattled crystals, those of them that the teacher can label.
 
 A figure is the largest deviation found; in brackets the largest that passes, which follows from the precision in which the
 teacher computes (`mlffstore.contracts.conformance.check` says how). **Figures without brackets are reported, not judged**: where forces

@@ -54,8 +54,8 @@ def export_aselmdb(
     Notes
     -----
     Charge (e) and spin multiplicity are in ``row.data`` as `charge` and `spin`, where fairchem looks for them, beside root,
-    source, sampler and user columns. `metadata.npz` in each folder has the `natoms` that its samplers want. A label that a
-    sample lacks is not in its row.
+    source, sampler and user columns. `metadata.npz` in each folder has the `natoms` that fairchem's samplers read. A
+    label that a sample lacks is not in its row.
     """
     try:
         from ase_db_backends.aselmdb import LMDBDatabase

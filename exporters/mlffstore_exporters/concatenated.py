@@ -79,8 +79,8 @@ def export_concatenated(
     Notes
     -----
     Units are eV and angstrom, stress in Voigt order xx yy zz yz xz xy. A label that a sample lacks is zero and False in
-    `energy_mask`, `forces_mask` or `stress_mask`, which have one entry for each sample. The layout knows no splits: samples
-    lie in the order train, val, test, and `metadata/split` (0, 1, 2) says which they are. User columns are in the group
+    `energy_mask`, `forces_mask` or `stress_mask`, which have one entry for each sample. The layout has no splits: samples
+    lie in the order train, val, test, and `metadata/split` (0, 1, 2) has the split of each. User columns are in the group
     `columns`, with the attributes `axis` and `units`; a missing float is NaN, and of integers and booleans the mask that the
     attribute `ancillary_variables` names says where there is a value.
     """
@@ -145,8 +145,8 @@ def _write(
         for name, array in values.items():
             queue.add(columns[name], np.ascontiguousarray(array, columns[name].dataset.dtype))
         done, atoms = done + len(batch), int(ends[-1])
-    for one in columns.values():
-        queue.finish(one)
+    for dataset in columns.values():
+        queue.finish(dataset)
     queue.drain()
     for name in CODED:
         file[f"metadata/{name}"].attrs["meanings"] = json.dumps(list(words[name]))

@@ -130,7 +130,7 @@ def _column(array: Array) -> tuple[str, str, Array]:
     """Return the type letter of an array of the atoms, the format of a number, and what to format."""
     if array.dtype.kind == "b":
         return "L", "%s", np.where(array, "T", "F")
-    if array.dtype.kind in "iu":  # the reader knows integers of 32 bits
+    if array.dtype.kind in "iu":  # the reader parses integers as 32 bits
         small = not array.size or (array.min() >= _INT32.min and array.max() <= _INT32.max)
         return ("I", "%d", array) if small else ("R", "%r", array.astype(np.float64))
     return "R", "%r", array.astype(np.float64)  # as few digits as give the same number back
@@ -145,7 +145,7 @@ def _value(value: Any) -> str:
     array = np.asarray(value)
     fits = array.dtype.kind != "u" or not array.size or int(array.max()) <= np.iinfo(np.int64).max
     if fits and (array.ndim == 0 or (array.ndim == 1 and len(array) > 1)):
-        text = " ".join(_scalar(one) for one in array.reshape(-1))
+        text = " ".join(_scalar(value) for value in array.reshape(-1))
         return _quoted(text) if array.ndim else text
     return _quoted(f"_JSON {json.dumps(array.tolist())}")
 

@@ -98,7 +98,7 @@ def export_hdf5(
 
     Notes
     -----
-    The file says nothing of the time of its making: the same snapshot gives the same bytes.
+    The file does not contain the time at which it was written: the same snapshot gives the same bytes.
     """
     teachers, target = choose_teachers(snapshot, teacher), Path(path)
     level, filters = filters_of(codec, compression_level)
@@ -139,11 +139,11 @@ def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> 
         return (choose_teacher(snapshot.teachers, teacher),)
     if len(set(teacher)) != len(teacher) or not teacher:
         raise DataError(f"teacher: expected different names, at least one, got {list(teacher)}")
-    return tuple(choose_teacher(snapshot.teachers, one) for one in teacher)
+    return tuple(choose_teacher(snapshot.teachers, name) for name in teacher)
 
 
 def filters_of(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
-    """Return the level of our compression, or None, and what h5py is told of a dataset."""
+    """Return the level of our compression, or None, and the options of h5py for a dataset."""
     if not 1 <= level <= 9:
         raise DataError(f"compression_level: expected 1 to 9, got {level}")
     if codec == "gzip":
@@ -174,16 +174,16 @@ def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
 def _root_attributes(
     snapshot: Snapshot, teachers: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    info = {one: snapshot.teacher_info(one) for one in teachers}
-    one = {"teacher": teachers[0]} if len(teachers) == 1 else {}
+    info = {name: snapshot.teacher_info(name) for name in teachers}
+    only_teacher = {"teacher": teachers[0]} if len(teachers) == 1 else {}
     return {
         "Conventions": CONVENTIONS,
         "format": FORMAT,
         "title": title,
         "version": version,
-        **one,
+        **only_teacher,
         "teachers": json.dumps(list(teachers)),
-        "teacher_info": json.dumps(info[teachers[0]] if one else info, sort_keys=True),
+        "teacher_info": json.dumps(info[teachers[0]] if only_teacher else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
         "precision": snapshot.precision,
@@ -198,17 +198,17 @@ def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the provenance with the tasks of a recipe added up part by part: a large run has thousands of them."""
     out: list[dict[str, Any]] = []
     parts: dict[str, dict[str, Any]] = {}
-    for one in provenance:
-        if not {"part", "task"} <= set(one):
-            out.append(one)
+    for entry in provenance:
+        if not {"part", "task"} <= set(entry):
+            out.append(entry)
             continue
-        name = str(one["part"])
+        name = str(entry["part"])
         if name not in parts:
             parts[name] = {"part": name, "tasks": 0, "skipped": Counter(), "rejected": Counter()}
             out.append(parts[name])
         parts[name]["tasks"] += 1
         for what in ("skipped", "rejected"):
-            parts[name][what].update(one.get(what, {}))
+            parts[name][what].update(entry.get(what, {}))
     return out
 
 
@@ -274,8 +274,8 @@ class _Split:
 
     def finish(self, queue: chunks.ChunkQueue) -> None:
         """Hand over what does not fill a chunk."""
-        for one in self.datasets.values():
-            queue.finish(one)
+        for writer in self.datasets.values():
+            queue.finish(writer)
 
     def seal(self) -> bytes:
         """Write what is known at the end; return a digest of all columns."""
@@ -284,9 +284,9 @@ class _Split:
             attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint32)
             attributes["flag_meanings"] = " ".join(flag_word(word) for word in words) or "unknown"
             attributes["meanings"] = json.dumps(words)
-        for one in self.datasets.values():
-            one.dataset.attrs["content_sha256"] = one.digest.hexdigest()
-        return b"".join(one.digest.digest() for one in self.datasets.values())
+        for writer in self.datasets.values():
+            writer.dataset.attrs["content_sha256"] = writer.digest.hexdigest()
+        return b"".join(writer.digest.digest() for writer in self.datasets.values())
 
     def _values(self, batch: SampleBatch, name: str, key: str) -> Array | None:
         if key in LABELS:
@@ -332,10 +332,10 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
         name: (column.with_dtype(snapshot.precision) if name == "positions" else column, name)
         for name, column in STANDARD.items()
     }
-    for one in teachers:
+    for teacher_name in teachers:
         for column in LABELS.values():
-            if any(label_key(column.name, one) in segment.columns for segment in snapshot.segments):
-                out[column.name if len(teachers) == 1 else label_key(column.name, one)] = (column, column.name)
+            if any(label_key(column.name, teacher_name) in segment.columns for segment in snapshot.segments):
+                out[column.name if len(teachers) == 1 else label_key(column.name, teacher_name)] = (column, column.name)
     user = snapshot.user_columns
     masks = mask_names((segment.columns for segment in snapshot.segments), user)
     for name, column in user.items():

@@ -69,7 +69,7 @@ def export_mace(
     -----
     Each file has one ``config_batch_0``: MACE takes all batches of a file to be of one size. A label that a sample lacks
     is "None" with the weight 0. Stress is in ASE's order, sign and unit, which MACE shares. ``properties/total_charge`` is
-    in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 for it says. User columns are in
+    in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 implies. User columns are in
     ``properties`` too; roots, sources and samplers in the attributes of each file. A user column with a name that MACE
     reads as a label (`dipole`, `charges`, ...) is left out, and a warning is logged: its unit could be another.
     """
@@ -116,12 +116,12 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
     configs = file.create_group("config_batch_0")
     for i in range(len(batch)):
         atoms = slice(starts[i], starts[i + 1])
-        one = configs.create_group(f"config_{i}")
-        one["atomic_numbers"] = batch.numbers[atoms].astype("i8")
-        one["positions"] = batch.positions[atoms].astype("f8")
-        one["cell"], one["pbc"] = batch.cell[i], batch.pbc[i]
-        one["weight"], one["config_type"] = 1.0, "Default"
-        named, weights = one.create_group("properties"), one.create_group("property_weights")
+        config = configs.create_group(f"config_{i}")
+        config["atomic_numbers"] = batch.numbers[atoms].astype("i8")
+        config["positions"] = batch.positions[atoms].astype("f8")
+        config["cell"], config["pbc"] = batch.cell[i], batch.pbc[i]
+        config["weight"], config["config_type"] = 1.0, "Default"
+        named, weights = config.create_group("properties"), config.create_group("property_weights")
         for name, whole in there.items():
             if whole[i]:
                 value = labels[name][atoms if LABELS[name].axis == "atom" else i]

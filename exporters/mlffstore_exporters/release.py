@@ -93,7 +93,7 @@ def export_release(
     policy : Policy, mapping, name or path, optional
         Policy of the validation; see `mlffstore.validate`.
     allow_failing : bool, optional
-        Publish although the validation fails; the manifest and the card say so.
+        Publish although the validation fails; the manifest and the card record it.
     since : path, optional
         An older release. The manifest and the card list the differences from it.
     shard_nbytes : int, optional
@@ -123,7 +123,7 @@ def export_release(
     older = None if since is None else Release(since)
     _check_names(name, version, target)
     licence = _spdx(licence)
-    filters_of(codec, compression_level)  # what is wrong is told before a long validation
+    filters_of(codec, compression_level)  # wrong options are refused before a long validation
     steps_of(rounding or {})
     teachers = choose_teachers(snapshot, teacher)
     splits = select(snapshot, teachers)
@@ -134,7 +134,7 @@ def export_release(
         raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(teachers)}")
     shards = _shards(snapshot, splits, shard_nbytes)
     validation, statistics = _examine(snapshot, teachers, chosen, policy)
-    if not allow_failing:  # before a long export; how large the files are, only they can say
+    if not allow_failing:  # before a long export; the size of the files is known only after it
         _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
@@ -155,7 +155,7 @@ def export_release(
                 provenance=provenance, progress=_shifted(progress, done, len(chosen)),
             )  # fmt: skip
             done += sum(len(index) for index in part.values())
-        about = replace(about, validation=validation.of_size(sum(one.stat().st_size for one in temporary.iterdir())))
+        about = replace(about, validation=validation.of_size(sum(file.stat().st_size for file in temporary.iterdir())))
         if not allow_failing:
             _gate(target, about.validation, about.validation.ok)
         if older is not None:
@@ -238,7 +238,7 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
     for split, index in splits.items():
         wanted = counts.get(split, 0)
         if wanted > len(index):
-            have = ", ".join(f"{name} {len(one):,}" for name, one in splits.items())
+            have = ", ".join(f"{name} {len(index):,}" for name, index in splits.items())
             raise ReleaseError(
                 f"counts: expected {wanted:,} samples of {split}, the store has {have}; add samples, or make a store with "
                 "other fractions of the splits: a sample never changes its split"
@@ -315,7 +315,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
             "invalid": int(verdict.invalid.sum()),
             "failed": [line.quantity for line in verdict.acceptance if not line.passed],
         },
-        "recipe": next((one["recipe"] for one in reversed(about.provenance) if "recipe" in one), None),
+        "recipe": next((entry["recipe"] for entry in reversed(about.provenance) if "recipe" in entry), None),
         "software": _software(),
     }
 

@@ -42,11 +42,12 @@ def active(
                 "median", "largest", "version"]  # fmt: skip
     rows = [
         [
-            str(one.number), f"{one.pool:,}", f"{one.confident:,}", f"{one.beyond:,}", f"{one.refused:,}",
-            f"{one.familiar:,}", f"{one.wanted:,} ({one.share:.0%})", f"{one.accepted:,}", f"{one.rejected:,}",
-            f"{one.median:.2f}", f"{one.largest:.2f}", str(one.version),
+            str(outcome.number), f"{outcome.pool:,}", f"{outcome.confident:,}", f"{outcome.beyond:,}",
+            f"{outcome.refused:,}", f"{outcome.familiar:,}", f"{outcome.wanted:,} ({outcome.share:.0%})",
+            f"{outcome.accepted:,}", f"{outcome.rejected:,}", f"{outcome.median:.2f}", f"{outcome.largest:.2f}",
+            str(outcome.version),
         ]
-        for one in report.rounds
+        for outcome in report.rounds
     ]  # fmt: skip
     print_grid(headings, rows, title=f"{parsed.name}: {parsed.store}")
     low, high = parsed.window
@@ -55,5 +56,5 @@ def active(
     say(f"{'converged' if report.converged else 'not converged'}: {report.stopped}")
 
 
-def _tell(one: Round) -> None:
-    remark(f"round {one.number}: {one.wanted:,} of {one.pool:,} wanted, {one.accepted:,} stored")
+def _tell(outcome: Round) -> None:
+    remark(f"round {outcome.number}: {outcome.wanted:,} of {outcome.pool:,} wanted, {outcome.accepted:,} stored")

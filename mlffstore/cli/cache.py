@@ -41,24 +41,31 @@ def cache(
         with progress_bar("samples") as progress:
             caches.mapped(source(build, teacher), progress)
     folder = folders.cache_folder()
-    found = folders.cached()
-    damaged = {str(one.path): text for one in found if verify and (text := caches.damage(one.path))}
+    listed = folders.cached()
+    damaged = {str(entry.path): text for entry in listed if verify and (text := caches.damage(entry.path))}
     if clear:
         folders.clear()
     if as_json:
         entries = [
-            {**dataclasses.asdict(one), "path": str(one.path), "damage": damaged.get(str(one.path))} for one in found
+            {**dataclasses.asdict(entry), "path": str(entry.path), "damage": damaged.get(str(entry.path))}
+            for entry in listed
         ]
         print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear, "caches": entries})
     else:
-        total = sum(one.nbytes for one in found)
+        total = sum(entry.nbytes for entry in listed)
         verb = "removed" if clear else f"of at most {human_bytes(folders.limit())} (MLFFSTORE_CACHE_GB)"
-        say(f"{folder}: {counted(len(found), 'cache')}, {human_bytes(total)} {verb}")
-        if found and not clear:
-            shown, more = few(found, show_all)
+        say(f"{folder}: {counted(len(listed), 'cache')}, {human_bytes(total)} {verb}")
+        if listed and not clear:
+            shown, more = few(listed, show_all)
             rows = [
-                [one.title, f"{one.samples:,}", human_bytes(one.nbytes), _ago(one.used), damaged.get(str(one.path), "")]
-                for one in shown
+                [
+                    entry.title,
+                    f"{entry.samples:,}",
+                    human_bytes(entry.nbytes),
+                    _ago(entry.used),
+                    damaged.get(str(entry.path), ""),
+                ]
+                for entry in shown
             ]
             print_grid(["what", "samples", "size", "used", "damage" if verify else ""], rows)
             say_more(more, "cache")

@@ -55,17 +55,19 @@ def verify(
         _verify_release(store, show_all, as_json)
         return
     with progress_bar("segments") as progress:
-        found = ml.verify(store, full=full, progress=progress)
+        verification = ml.verify(store, full=full, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(found), "ok": found.ok})
+        print_json({**dataclasses.asdict(verification), "ok": verification.ok})
     else:
         how = "every byte read" if full else "log and sizes of files; --full reads every byte"
-        say(
-            f"{found.url}: version {found.version}, {counted(found.n_entries, 'log entry')}, "
-            f"{counted(found.n_segments, 'segment')}, {counted(found.n_files, 'file')}, {human_bytes(found.nbytes)} ({how})"
-        )
-        _say_problems("path", found.problems, "no damage found", show_all)
-    if not found.ok:
+        parts = [
+            f"version {verification.version}", counted(verification.n_entries, "log entry"),
+            counted(verification.n_segments, "segment"), counted(verification.n_files, "file"),
+            human_bytes(verification.nbytes),
+        ]  # fmt: skip
+        say(f"{verification.url}: {', '.join(parts)} ({how})")
+        _say_problems("path", verification.problems, "no damage found", show_all)
+    if not verification.ok:
         raise typer.Exit(1)
 
 
@@ -73,14 +75,14 @@ def _verify_release(path: str, show_all: bool, as_json: bool) -> None:
     from mlffstore.store.describe import human_bytes
 
     with progress_bar("samples") as progress:
-        found = ml.verify_release(path, progress=progress)
+        verification = ml.verify_release(path, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(found), "ok": found.ok})
+        print_json({**dataclasses.asdict(verification), "ok": verification.ok})
     else:
-        files, samples = counted(found.n_files, "file"), counted(found.n_samples, "sample")
-        say(f"{found.path}: {files}, {human_bytes(found.nbytes)}, {samples}")
-        _say_problems("file", found.problems, "it is what was published", show_all)
-    if not found.ok:
+        files, samples = counted(verification.n_files, "file"), counted(verification.n_samples, "sample")
+        say(f"{verification.path}: {files}, {human_bytes(verification.nbytes)}, {samples}")
+        _say_problems("file", verification.problems, "it is what was published", show_all)
+    if not verification.ok:
         raise typer.Exit(1)
 
 

@@ -40,7 +40,7 @@ _OPTIONS = {
     "licence": "--licence", "codec": "--codec", "compression_level": "--level", "rounding": "--round",
     "shard_nbytes": "--shard-gb", "exporter": "--format", "teacher": "--teacher",
 }  # fmt: skip
-#: Options that say something of a release's folder only, and of an HDF5 file too.
+#: Options of a release's folder only, and of an HDF5 file too.
 _FOLDER = ("heads", "counts", "from_release", "policy", "allow_failing", "licence", "author", "description", "shard_gb")
 _HDF5 = ("name", "release", "codec", "level", "rounding")
 
@@ -83,7 +83,7 @@ def export(
     ] = None,
     policy: PolicyOption = None,
     allow_failing: Annotated[
-        bool, typer.Option("--allow-failing", help="Publish although the validation fails; the manifest says so.")
+        bool, typer.Option("--allow-failing", help="Publish although the validation fails; the manifest records it.")
     ] = False,
     licence: Annotated[
         str, typer.Option("--licence", help="SPDX identifier, such as CC-BY-4.0.", show_default=False)
@@ -143,12 +143,12 @@ def export(
                 "allow_failing": allow_failing, "licence": licence, "authors": tuple(author or ()),
                 "description": description, "shard_nbytes": None if shard_gb is None else int(shard_gb * 1e9),
             }  # fmt: skip
-            chosen = [_chosen(snap, one) for one in teacher or snap.teachers or (None,)]
-            # A name that was given for one release is its name; otherwise the teacher tells several apart.
+            chosen = [_chosen(snap, name) for name in teacher or snap.teachers or (None,)]
+            # A name that was given for one release is its name; otherwise several are distinguished by their teachers.
             plain = heads or (name is not None and len(chosen) == 1)
             written = [
                 _release(snap, output, title if plain else f"{title}-{heads_of[0]}", heads_of, heads, options)
-                for heads_of in ([chosen] if heads else [[one] for one in chosen])
+                for heads_of in ([chosen] if heads else [[name] for name in chosen])
             ]
     if as_json:
         print_json(written)
@@ -158,7 +158,7 @@ def export(
 
 
 def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Write one file or folder in a layout, and return what there is to say of it."""
+    """Write one file or folder in a layout, and return its summary."""
     from mlffstore.release.selection import select
 
     with progress_bar("samples") as progress, _warnings() as notes:
@@ -171,7 +171,7 @@ def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[st
 def _release(
     snap: Snapshot, output: Path, name: str, teachers: list[str], heads: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Cut a release, and return what there is to say of it."""
+    """Cut a release, and return its summary."""
     with progress_bar("validating, then writing samples") as progress, _warnings() as notes:
         path = ml.export_release(
             snap, output, name=name, teacher=teachers if heads else teachers[0], progress=progress, **options
@@ -212,7 +212,7 @@ def _warnings() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             notes.append(record.getMessage())
 
-    # In place of the log on stderr, which would say it twice.
+    # In place of the log on stderr, which would repeat it.
     root, collect = logging.getLogger(), Collect(logging.WARNING)
     others = root.handlers
     root.handlers = [collect]
@@ -236,15 +236,15 @@ def _refuse(context: typer.Context, names: tuple[str, ...], what: str) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return what the command line says of a release."""
+    """Return the summary of a release that the command line prints."""
     from mlffstore.release.manifest import read_manifest
 
     manifest = read_manifest(folder)
     return {
         "path": str(folder),
         "teacher": ", ".join(manifest["teachers"]),
-        "bytes": sum(one["bytes"] for name, one in manifest["files"].items() if name.endswith(".h5")),
-        **{split: one["samples"] for split, one in manifest["splits"].items()},
+        "bytes": sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".h5")),
+        **{split: entry["samples"] for split, entry in manifest["splits"].items()},
         "valid": manifest["validation"]["ok"],
         "since": manifest["since"],
     }
@@ -310,7 +310,9 @@ def _rounding(texts: list[str]) -> dict[str, float]:
 
 def _size(path: Path) -> int:
     return (
-        path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+        path.stat().st_size
+        if path.is_file()
+        else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     )
 
 

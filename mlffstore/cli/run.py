@@ -73,7 +73,7 @@ def run(
             report = _run_on_dask(parsed, scheduler, scheduler_file, progress)
     files = [] if report.failed or report.short or parsed.release is None else _release(parsed)
     # The diversity takes seconds, and is the same as before if nothing was added.
-    found = account(parsed, n_environments=2000 if report.accepted else 0)
+    totals = account(parsed, n_environments=2000 if report.accepted else 0)
     about = describe(ml.open(parsed.store))
     seconds = time.monotonic() - began
     if as_json:
@@ -87,14 +87,14 @@ def run(
                 "failed": report.failed,
                 "short": report.short,
                 "warnings": report.warnings,
-                "account": dataclasses.asdict(found),
+                "account": dataclasses.asdict(totals),
                 "release": files,
                 "seconds": seconds,
                 "store": about,
             }
         )
     else:
-        _print(parsed, report, found, about, files, seconds)
+        _print(parsed, report, totals, about, files, seconds)
     if report.failed or report.short:
         raise typer.Exit(1)
 
@@ -128,10 +128,10 @@ def _progress(recipe: Recipe) -> Iterator[Callable[[Outcome], None]]:
             return
         now, told_at = account(recipe), time.monotonic()
         remark(f"{line}; {now.line}")
-        for one in now.parts:
-            if one.drift and one.part not in told:
-                told.add(one.part)
-                remark(f"drift: {one.drift}")
+        for part in now.parts:
+            if part.drift and part.part not in told:
+                told.add(part.part)
+                remark(f"drift: {part.drift}")
 
     with _bar() as update:
         yield progress
@@ -209,7 +209,7 @@ def _release(recipe: Recipe) -> list[dict[str, Any]]:
 def _print(
     recipe: Recipe,
     report: RunReport,
-    found: Account,
+    totals: Account,
     about: dict[str, Any],
     files: list[dict[str, Any]],
     seconds: float,
@@ -217,10 +217,10 @@ def _print(
     from mlffstore.store.describe import human_bytes, lines
 
     rows = lines(about)
-    if found.diversity is not None:
-        score = found.diversity
+    if totals.diversity is not None:
+        score = totals.diversity
         rows.append(("diversity", f"{score.score:.2f} of {score.n_environments:,} environments"))
-    rows += [("release", f"{one['path']} ({one['teacher']}, {human_bytes(one['bytes'])})") for one in files]
+    rows += [("release", f"{file['path']} ({file['teacher']}, {human_bytes(file['bytes'])})") for file in files]
     resumed = f", {report.n_done_before} of {report.n_tasks} tasks were done before" if report.n_done_before else ""
     rows.append(
         (

@@ -32,7 +32,7 @@ def check(teacher: Teacher, samples: SampleBatch | Sequence[Atoms] | None = None
     ----------
     teacher : Teacher
     samples : SampleBatch or sequence of ase.Atoms, optional
-        Structures that the teacher knows, some tens of atoms each, not at a minimum of the energy. By default
+        Structures that the teacher can label, some tens of atoms each, not at a minimum of the energy. By default
         `mlffstore.contracts.structures.default_samples`.
     seed : int, optional
         Seed of random directions, rotations and permutations.

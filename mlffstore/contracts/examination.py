@@ -60,7 +60,7 @@ class Examination:
     ----------
     teacher : Teacher
     batch : SampleBatch
-        Structures that the teacher knows, positions in float64.
+        Structures that the teacher can label, positions in float64.
     rng : numpy.random.Generator
         For directions, rotations and permutations.
 

@@ -28,7 +28,7 @@ class TeacherInfo:
     name : str
         Name of the label columns.
     elements : frozenset of int, or None
-        Atomic numbers that the teacher knows; None for all.
+        Atomic numbers that the teacher can label; None for all.
     domains : frozenset of {"molecule", "periodic"}
         Kinds of samples that the teacher labels: "molecule" is periodic along no direction, "periodic" along some.
     properties : tuple of {"energy", "forces", "stress"}

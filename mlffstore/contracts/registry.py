@@ -62,9 +62,13 @@ def _check_options(kind: str, name: str, factory: Any, options: Mapping[str, Any
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # built in, without a signature
         return
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    known = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
     unknown = [option for option in options if option not in known]
     if unknown:
         has = f"expected one of {', '.join(known)}" if known else "it has no options"

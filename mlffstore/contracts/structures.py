@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def default_samples(info: TeacherInfo) -> SampleBatch:
-    """Return those of the built-in structures whose domain and elements a teacher knows.
+    """Return those of the built-in structures whose domain and elements a teacher can label.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def default_samples(info: TeacherInfo) -> SampleBatch:
     Raises
     ------
     TeacherError
-        If the teacher knows none of the structures.
+        If the teacher can label none of the structures.
     """
     frames = [
         *(_molecules() if "molecule" in info.domains else ()),
@@ -40,7 +40,7 @@ def default_samples(info: TeacherInfo) -> SampleBatch:
     known = [frame for frame in frames if info.elements is None or set(frame.numbers.tolist()) <= info.elements]
     if not known:
         raise TeacherError(
-            f"{info.name}: expected a teacher that knows all elements of one of the built-in structures; give samples="
+            f"{info.name}: expected a teacher that can label all elements of one of the built-in structures; give samples="
         )
     return SampleBatch.from_ase(known).astype("float64")
 

@@ -41,8 +41,9 @@ def translated(exam: Examination) -> None:
 
 def rotated(exam: Examination) -> None:
     """Rotate structures: the energy is the same, and forces and stress turn with the structure."""
-    rotations = [np.linalg.qr(exam.rng.normal(size=(3, 3)))[0] for _ in range(len(exam.batch))]
-    rotations = [rotation * np.sign(np.linalg.det(rotation)) for rotation in rotations]
+    from scipy.spatial.transform import Rotation
+
+    rotations = list(Rotation.random(len(exam.batch), exam.rng).as_matrix())
 
     def turn(i: int) -> Atoms:
         frame = exam.frame(i)

@@ -31,7 +31,7 @@ def lacks_hydrogen(batch: SampleBatch, *, periodic: bool = False) -> Array:
       a stripped aromatic one 3.3, a stripped aliphatic one 1 to 3.
 
     The sample lacks hydrogen when a sixth of its carbons are bare (a third where everything is carbon, as in fullerenes,
-    whose curved faces come closest), so that one stretched bond does not condemn a large molecule. CO2, CS2, CCl4, C2F6
+    whose curved faces come closest), so that one stretched bond does not flag a large molecule. CO2, CS2, CCl4, C2F6
     and C60 pass. So do CH4, HCN and H2CO without hydrogen, which are then a carbon atom, cyanide and CO. Carbon
     clusters, carbenes and other species with free valences do not pass.
 
@@ -66,7 +66,7 @@ def _crystal_lacks_hydrogen(sample: SampleBatch) -> bool:
     numbers = sample.numbers
     atoms = Atoms(numbers, sample.positions.astype(np.float64), cell=sample.cell[0], pbc=sample.pbc[0])
     first, second, distance, vector = ase_neighbor_list("ijdD", atoms, bond_cutoff(numbers))
-    bare = _bare(numbers, first, second, distance, vector)
+    bare = _bare(numbers, first.astype(np.int64), second.astype(np.int64), distance, vector)  # NumPy 1 counts no uint64
     share = 2 if (numbers == 6).all() else 6
     return bool(share * bare.sum() >= (numbers == 6).sum())
 

@@ -1,6 +1,6 @@
 """The mean stress of crystals against their volume: whether stresses are tension positive and in eV/angstrom^3.
 
-This module decides what the numbers say. What a caller tells its user about it is the caller's: an import names its own
+This module interprets the numbers. The message to the user is up to the caller: an import names its own
 options, a validation its own checks.
 """
 
@@ -27,7 +27,7 @@ _MAX_GROUPS, _MAX_PER_GROUP = 2000, 64
 
 @dataclass(frozen=True, slots=True)
 class StressFinding:
-    """What the stresses of a data set say of their own convention.
+    """Evidence of the convention of the stresses of a data set.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class StressFinding:
 
 
 class StressCheck:
-    """Gathers volumes and mean stresses and says when they cannot be tension positive eV/angstrom^3.
+    """Gathers volumes and mean stresses and tells whether they can be tension positive eV/angstrom^3.
 
     A crystal that is stretched pulls back: with tension positive the mean stress s = tr(stress)/3 rises with the
     volume, and ``ds / d(ln V)`` is the bulk modulus. Samples of one chemical formula and number of atoms form a group;
@@ -58,7 +58,7 @@ class StressCheck:
     Parameters
     ----------
     modulus : (float, float), optional
-        Smallest and largest bulk modulus that is believed, eV/angstrom^3.
+        Smallest and largest bulk modulus that counts, eV/angstrom^3.
     """
 
     def __init__(self, modulus: tuple[float, float] = BULK_MODULUS) -> None:
@@ -141,16 +141,12 @@ class StressCheck:
 
 
 def _correlate(points: list[tuple[float, float]]) -> tuple[float, float, float, float] | None:
-    """Return the number of samples, rank correlation, slope and median |stress| of a group, or None if it says nothing."""
+    """Return number of samples, rank correlation, slope and median |stress| of a group, or None for too little data."""
+    from scipy.stats import spearmanr
+
     log_volume, stress = np.array(points).T
     if len(points) < 5 or np.ptp(log_volume) < 0.01 or np.ptp(stress) == 0:
         return None
-    rho = float(np.corrcoef(_ranks(log_volume), _ranks(stress))[0, 1])
+    rho = float(spearmanr(log_volume, stress).statistic)
     slope = float(np.polyfit(log_volume - log_volume.mean(), stress, 1)[0])
     return float(len(points)), rho, slope, float(np.median(np.abs(stress)))
-
-
-def _ranks(values: Array) -> Array:
-    """Return ranks from 1; equal values share their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])

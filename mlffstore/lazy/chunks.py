@@ -34,7 +34,7 @@ def segment_chunks(segments: Sequence[Segment], reader: ColumnReader) -> tuple[t
     for segment in segments:
         if segment.n_atoms <= ragged.TARGET_ATOMS:
             pieces = [(segment.n_samples, segment.n_atoms)]
-        else:  # only the sizes of its samples say where a large segment can be cut
+        else:  # a large segment is cut between samples, so their sizes are needed
             counts = np.empty(segment.n_samples, np.int32)
             reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
             pieces = list(zip(*ragged.cut(counts), strict=True))

@@ -124,7 +124,7 @@ def _teachers(ds: xr.Dataset) -> list[str]:
         return [str(teacher) for teacher in ds["teacher"].values]
     if len(_recorded(ds)) == ds.sizes["teacher"] == 1:
         return _recorded(ds)
-    raise DataError("teacher: expected the coordinate that says whose labels these are, got none; do not drop it")
+    raise DataError("teacher: expected the coordinate with the names of the teachers, got none; do not drop it")
 
 
 def teachers_of(ds: xr.Dataset) -> list[str]:

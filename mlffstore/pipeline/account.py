@@ -158,7 +158,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What a commit says of its task."""
+    """The record of a task in the log entry of its commit."""
 
     accepted: int
     rejected: int
@@ -176,7 +176,7 @@ class Ledger:
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
-        #: Key -> what the commit says of the task.
+        #: Key -> record of the task.
         self._rows: dict[str, _Row] = {}
         self._next = 0
 

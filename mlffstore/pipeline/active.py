@@ -200,7 +200,7 @@ def _past(recipe: ActiveRecipe, store: Store) -> list[Round]:
     versions: list[int] = []
     while (key := _key(recipe, len(versions) + 1)) in keys:
         versions.append(keys[key])
-    notes = {one["version"]: one for one in store.provenance(since=versions[0])} if versions else {}
+    notes = {entry["version"]: entry for entry in store.provenance(since=versions[0])} if versions else {}
     return [Round(version=version, **notes[version]["round"]) for version in versions]
 
 
@@ -212,9 +212,9 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
     sizes = [min(size, recipe.pool.samples - start) for start in range(0, recipe.pool.samples, size)]
     made = list(pool.map(_candidates, [text] * len(sizes), [number] * len(sizes), range(len(sizes)), sizes,
                          [precision] * len(sizes)))  # fmt: skip
-    batch = concatenate([one.batch for one in made])
-    apart = np.concatenate([one.disagreement for one in made])
-    points = np.concatenate([one.fingerprints for one in made])
+    batch = concatenate([candidates.batch for candidates in made])
+    apart = np.concatenate([candidates.disagreement for candidates in made])
+    points = np.concatenate([candidates.fingerprints for candidates in made])
     low, high = recipe.window
     with np.errstate(invalid="ignore"):
         inside = (apart >= low) & (apart <= high)
@@ -235,13 +235,13 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
         "largest": float(finite.max()) if len(finite) else 0.0, "accepted": 0, "rejected": 0,
     }  # fmt: skip
     note: dict[str, Any] = {"active": recipe.name, "round": outcome, "committee": list(made[0].committee)}
-    note["skipped"] = dict(sum((Counter(one.skipped) for one in made), Counter()))
+    note["skipped"] = dict(sum((Counter(candidates.skipped) for candidates in made), Counter()))
     samples = rejected = None
     reasons: list[str] = []
     if len(chosen):
         parts = [batch.take(rows) for rows in np.array_split(chosen, -(-len(chosen) // 16))]
         labelled = list(pool.map(_labelled, [text] * len(parts), parts))
-        samples = concatenate([one for one, _ in labelled])
+        samples = concatenate([part for part, _ in labelled])
         reasons = [reason for _, words in labelled for reason in words]
         good = np.array([not reason for reason in reasons])
         samples, rejected = samples.take(good), samples.take(~good)
@@ -276,21 +276,21 @@ def _candidates(text: str, number: int, task: int, count: int, precision: str) -
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, number, task)))
     generated = _generator(recipe.pool.generator, json.dumps(recipe.pool.options, sort_keys=True)).generate(rng, count)
     batch = generated.batch.astype(precision).structures()
-    members = [shared_teacher(one.teacher, one.options) for one in recipe.committee]
-    said = [label_batch(member, batch)[1] for member in members]
+    members = [shared_teacher(member.teacher, member.options) for member in recipe.committee]
+    answers = [label_batch(member, batch)[1] for member in members]
     about = tuple({"name": member.info.name, "fingerprint": member.info.fingerprint} for member in members)
-    return _Candidates(batch, disagreement(batch, said), fingerprints(batch), dict(generated.skipped), about)
+    return _Candidates(batch, disagreement(batch, answers), fingerprints(batch), dict(generated.skipped), about)
 
 
-def disagreement(batch: SampleBatch, said: Sequence[TeacherLabels]) -> Array:
+def disagreement(batch: SampleBatch, answers: Sequence[TeacherLabels]) -> Array:
     """Return the largest standard deviation of the force on an atom over the committee, eV/angstrom, shape (S,).
 
     NaN where a member gave no forces.
     """
-    forces = np.stack([one.forces.astype(np.float64) for one in said])
+    forces = np.stack([labels.forces.astype(np.float64) for labels in answers])
     spread = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
     out = np.asarray(reduce_rows(np.maximum, spread, batch.offsets), np.float64)
-    out[~np.logical_and.reduce([one.ok for one in said])] = np.nan
+    out[~np.logical_and.reduce([labels.ok for labels in answers])] = np.nan
     return out
 
 
@@ -309,7 +309,7 @@ def _generator(name: str, options: str) -> Generator:
 def to_json(report: ActiveReport) -> dict[str, Any]:
     """Return a report as JSON."""
     return {
-        "rounds": [asdict(one) | {"share": one.share} for one in report.rounds],
+        "rounds": [asdict(entry) | {"share": entry.share} for entry in report.rounds],
         "converged": report.converged,
         "stopped": report.stopped,
     }

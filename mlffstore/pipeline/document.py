@@ -70,20 +70,20 @@ def read_document(path: str | Path, model: type[Document]) -> Document:
     if not isinstance(document, dict):
         needed = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
         raise RecipeError(f"{path}: expected a mapping with {needed}, got {_kind(document)}")
-    problems = {place: [f"{_name(place, document)}: this key is there twice"] for place in repeated}
+    problems = {place: [f"{_name(place, document)}: this key occurs twice"] for place in repeated}
     checked: Document | None = None
     try:
         checked = model.model_validate(document)
     except ValidationError as error:
-        for one in error.errors():
-            problems.setdefault(_known(one["loc"], lines), []).append(_problem(one, document, model))
+        for problem in error.errors():
+            problems.setdefault(_known(problem["loc"], lines), []).append(_problem(problem, document, model))
     if problems:
-        told = [
+        messages = [
             (f"line {lines[place]}: " if lines.get(place) else "") + text
             for place, texts in sorted(problems.items(), key=lambda item: lines.get(item[0], 0))
             for text in texts
         ]
-        raise RecipeError(problems_message(f"{path}: the recipe cannot be run:", told))
+        raise RecipeError(problems_message(f"{path}: the recipe cannot be run:", messages))
     assert checked is not None
     return checked
 
@@ -101,7 +101,7 @@ def _problem(error: Any, document: Any, model: type[BaseModel]) -> str:
         quoted = "; put it in quotes" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
         return f"{name}: expected text, got {_kind(value)}{quoted}"
     if error["type"] == "literal_error":
-        choices = [one for one in _choices(model, place) if isinstance(one, str)]
+        choices = [choice for choice in _choices(model, place) if isinstance(choice, str)]
         hint = nearest(str(value), choices)
         return f"{name}: expected {context.get('expected')}, got {_shown(value)}{hint}"
     for limit, words in (("gt", "more than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most")):
@@ -120,7 +120,7 @@ def _problem(error: Any, document: Any, model: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as it is told in a message."""
+    """Return a value as it is shown in a message."""
     return _kind(value) if isinstance(value, (dict, list)) or value is None else repr(value)[:60]
 
 
@@ -161,13 +161,13 @@ def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
     here: Any = model
     for step in place:
         if isinstance(step, int):
-            here = next((one for one in get_args(here) if one is not Ellipsis), None)
+            here = next((argument for argument in get_args(here) if argument is not Ellipsis), None)
         elif isinstance(here, type) and issubclass(here, BaseModel) and step in here.model_fields:
             here = here.model_fields[step].annotation
         else:
             return None
         if get_origin(here) in (Union, UnionType):  # of X | None
-            here = next((one for one in get_args(here) if one is not type(None)), None)
+            here = next((argument for argument in get_args(here) if argument is not type(None)), None)
     return here if isinstance(here, type) and issubclass(here, BaseModel) else None
 
 
@@ -196,7 +196,7 @@ def _known(place: Place, lines: Mapping[Place, int]) -> Place:
 
 
 def _lines(node: Any) -> tuple[dict[Place, int], list[Place]]:
-    """Return the line of every place of a document, and the places whose key is there twice."""
+    """Return the line of every place of a document, and the places whose key occurs twice."""
     lines: dict[Place, int] = {(): 0}
     repeated: list[Place] = []
 

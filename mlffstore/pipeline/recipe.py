@@ -160,7 +160,7 @@ class Recipe(Strict):
             for p, part in enumerate(self.parts)
             for task in cut(part, part.samples)
         ]
-        return [task for _, _, task in sorted(made, key=lambda one: one[:2])]
+        return [task for _, _, task in sorted(made, key=lambda entry: entry[:2])]
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -49,7 +49,7 @@ class RunReport:
     failed: list[str] = field(default_factory=list)
     #: Parts that have fewer samples than they want, with the reasons.
     short: list[str] = field(default_factory=list)
-    #: What a person should know before using the store.
+    #: Remarks that matter to users of the store.
     warnings: list[str] = field(default_factory=list)
 
 

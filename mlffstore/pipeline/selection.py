@@ -27,7 +27,9 @@ def fingerprints(batch: SampleBatch) -> Array:
     distances, and the square roots of the fractions of the elements, whose distance is Hellinger's.
     """
     descriptors = environments(batch.structures().to_ase())
-    geometry = np.array([np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in descriptors], np.float64)
+    geometry = np.array(
+        [np.concatenate([descriptor.mean(axis=0), descriptor.std(axis=0)]) for descriptor in descriptors], np.float64
+    )
     fractions = np.zeros((len(batch), _ELEMENTS))
     np.add.at(fractions, (np.repeat(np.arange(len(batch)), batch.n_atoms), batch.numbers), 1.0)
     return np.concatenate([geometry.reshape(len(batch), -1), np.sqrt(fractions / batch.n_atoms[:, None])], axis=1)

@@ -1,6 +1,6 @@
-"""Releases: versioned, checksummed HDF5 files cut from a snapshot, and the folder that says what they are.
+"""Releases: versioned, checksummed HDF5 files cut from a snapshot, and their folders, which describe them.
 
-`reading` opens them, `manifest` knows what a folder holds, `verify` checks a folder, `changes` compares two.
+`reading` opens them, `manifest` lists what a folder holds, `verify` checks a folder, `changes` compares two.
 `mlffstore_exporters` writes them.
 """
 

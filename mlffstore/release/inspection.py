@@ -2,8 +2,7 @@
 
 Each chunk has the HDF5 library's checksum (fletcher32), each column a digest; units, hashes of the structures, splits and
 leakage follow, and the statistics, computed again with nothing but NumPy. A damaged file may make the HDF5 library crash, so
-`inspect_apart` looks into it from another process. Whether a file is damaged, its checksum says before that
-(`mlffstore.release.verify`).
+`inspect_apart` reads it in another process. `mlffstore.release.verify` compares the checksums before that.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def inspect_apart(paths: Sequence[Path], folder: Path | None = None) -> Inspecti
             timeout=limit,
         )
         document = json.loads(done.stdout)
-        problems = [Problem(str(one["path"]), str(one["text"])) for one in document["problems"]]
+        problems = [Problem(str(entry["path"]), str(entry["text"])) for entry in document["problems"]]
         return Inspection(int(document["n_samples"]), tuple(problems))
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return Inspection(0, (Problem(paths[0].name if len(paths) == 1 else "", failed),))
@@ -183,7 +182,7 @@ def _column(file: str, name: str, dataset: Any, rows: Mapping[str, int]) -> Iter
 
 
 class _Content:
-    """One pass over the samples, and what it says of splits and statistics."""
+    """One pass over the samples, and its results: splits and statistics."""
 
     def __init__(self, release: Release, progress: Callable[[int, int], None] | None) -> None:
         self.release, self.progress = release, progress
@@ -215,7 +214,7 @@ class _Content:
         )
         wrong = np.flatnonzero(hashes != batch.content_hash)
         if len(wrong):
-            yield Problem(name, f"{split}: {len(wrong):,} structures are not what their content_hash says")
+            yield Problem(name, f"{split}: {len(wrong):,} structures do not have their content_hash")
         self.atoms[split] += batch.n_atoms_total
         self.elements += np.bincount(batch.numbers, minlength=256)
         for teacher, sums in self.sums.items():
@@ -238,13 +237,13 @@ class _Content:
                         yield Problem(name, f"leakage: {shared:,} {what} are in {a} and in {b}")
 
     def manifest(self, manifest: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yield where the manifest says something else than the files."""
+        """Yield where the manifest and the files differ."""
         attributes = self.release.attributes
         listed = _mapping(manifest.get("splits"))
         for split, n in self.release.counts.items():
             measured, expected = {"samples": n, "atoms": self.atoms[split]}, listed.get(split)
             if measured != expected:
-                yield Problem(MANIFEST, f"{split}: the files hold {measured}, the manifest says {expected}")
+                yield Problem(MANIFEST, f"{split}: the files hold {measured}, the manifest has {expected}")
         store = _mapping(manifest.get("store"))
         if (store.get("uuid"), store.get("version")) != (attributes["store_uuid"], int(attributes["store_version"])):
             yield Problem(MANIFEST, "names another store or version than the files")
@@ -263,12 +262,12 @@ class _Content:
         expected = {"samples": document["samples"], "atoms": document["atoms"]}
         expected |= {f"atoms of {k}": v["atoms"] for k, v in document["elements"].items()}
         for teacher in self.sums:
-            one = document["teachers"][teacher]
-            expected[f"{teacher}: samples"] = one["samples"]
+            entry = document["teachers"][teacher]
+            expected[f"{teacher}: samples"] = entry["samples"]
             for what, key in (("energy", "energy_eV_per_atom"), ("forces", "force_component_eV_per_angstrom")):
                 for moment in ("mean", "std"):
-                    if one[key].get("n"):
-                        expected[f"{teacher}: {moment} of {what}"] = one[key][moment]
+                    if entry[key].get("n"):
+                        expected[f"{teacher}: {moment} of {what}"] = entry[key][moment]
         measured: dict[str, float] = {"samples": len(self.release), "atoms": sum(self.atoms.values())}
         measured |= {f"atoms of {chemical_symbols[z]}": int(self.elements[z]) for z in np.flatnonzero(self.elements)}
         for teacher, sums in self.sums.items():
@@ -325,7 +324,7 @@ def _main(folder: str, *paths: str) -> None:
     inspection = inspect([Path(path) for path in paths], Path(folder) if folder else None)
     document = {
         "n_samples": inspection.n_samples,
-        "problems": [{"path": one.path, "text": one.text} for one in inspection.problems],
+        "problems": [{"path": problem.path, "text": problem.text} for problem in inspection.problems],
     }
     sys.stdout.write(json.dumps(document))
 

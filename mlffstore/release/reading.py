@@ -86,7 +86,7 @@ class Release:
         self.attributes: dict[str, Any] = contents[0][0]
         self._counts = [counts for _, counts in contents]
         self.counts = {split: sum(counts.get(split, 0) for counts in self._counts) for split in SPLITS}
-        self.counts = {split: n for split, n in self.counts.items() if any(split in one for one in self._counts)}
+        self.counts = {split: n for split, n in self.counts.items() if any(split in counts for counts in self._counts)}
         listed = self.attributes.get("teachers")
         self.teachers: tuple[str, ...] = (
             (str(self.attributes["teacher"]),) if listed is None else tuple(json.loads(listed))
@@ -178,7 +178,7 @@ class Release:
             raise DataError(f"split: expected one of {', '.join(self.counts)}, got {split!r}")
         wanted = self.counts if split is None else [split]
         size = max(len(self), 1)
-        return concatenate([batch for one in wanted for batch in self.blocks(one, size, teacher, everything=True)])
+        return concatenate([batch for split in wanted for batch in self.blocks(split, size, teacher, everything=True)])
 
     def _stored(self, name: str, teacher: str) -> str:
         return name if len(self.teachers) == 1 else label_key(name, teacher)

@@ -92,22 +92,24 @@ def verify_release(
         inspection = apart if apart.problems else inspect([path], None, progress)
         return ReleaseVerification(str(path), 1, path.stat().st_size, inspection.n_samples, inspection.problems)
     listed, problems = _manifest(path)
-    there = {one.name: describe_file(one) for one in sorted(path.iterdir()) if one.is_file() and not one.is_symlink()}
+    there = {
+        file.name: describe_file(file) for file in sorted(path.iterdir()) if file.is_file() and not file.is_symlink()
+    }
     damaged = list(_files(path, listed, there))
     problems += damaged
-    problems += _checksums(path, there, {one.path for one in problems})
+    problems += _checksums(path, there, {problem.path for problem in problems})
     names = listed if listed is not None else there
     data = [path / name for name in names if name.endswith(".h5") and name in there]
-    sound = listed is not None and not {one.path for one in damaged} & {one.name for one in data}
+    sound = listed is not None and not {problem.path for problem in damaged} & {file.name for file in data}
     content = inspect(data, path, progress) if sound else inspect_apart(data, path if listed is not None else None)
     return ReleaseVerification(
-        str(path), len(there), sum(one["bytes"] for one in there.values()), content.n_samples,
+        str(path), len(there), sum(entry["bytes"] for entry in there.values()), content.n_samples,
         (*problems, *content.problems),
     )  # fmt: skip
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Return what the manifest says of each file, None if it cannot be read, and what is wrong with it."""
+    """Return the entries of the manifest by file name, None if it cannot be read, and what is wrong with it."""
     try:
         listed = load_manifest(folder)["files"]
     except FormatError as error:
@@ -121,11 +123,11 @@ def _manifest(folder: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
 
 
 def _checksums(folder: Path, there: Mapping[str, Mapping[str, Any]], reported: set[str]) -> Iterator[Problem]:
-    """Compare the file of checksums with the files; what others explain is not told again."""
+    """Compare the file of checksums with the files; files that have a problem already are left out."""
     if CHECKSUMS not in there:
         yield Problem(CHECKSUMS, "is missing, or no plain file; restore it")
         return
-    expected = checksums_text({name: one["sha256"] for name, one in there.items() if name != CHECKSUMS}).encode()
+    expected = checksums_text({name: entry["sha256"] for name, entry in there.items() if name != CHECKSUMS}).encode()
     stated = (folder / CHECKSUMS).read_bytes()
     if stated == expected:
         return
@@ -145,12 +147,10 @@ def _files(folder: Path, listed: Mapping[str, Any] | None, there: Mapping[str, M
             yield Problem(name, "is missing, or no plain file; restore it")
         elif there[name]["bytes"] != expected.get("bytes"):
             yield Problem(
-                name, f"has {there[name]['bytes']:,} bytes, the manifest says {expected.get('bytes')!r}; restore it"
+                name, f"has {there[name]['bytes']:,} bytes, the manifest has {expected.get('bytes')!r}; restore it"
             )
         elif there[name]["sha256"] != expected.get("sha256"):
-            yield Problem(
-                name, f"its SHA-256 is {there[name]['sha256'][:16]}..., the manifest says another; restore it"
-            )
+            yield Problem(name, f"its SHA-256 is {there[name]['sha256'][:16]}..., the manifest has another; restore it")
     for path in sorted(folder.iterdir()):
         if listed is not None and path.name not in (*listed, MANIFEST, CHECKSUMS):
             yield Problem(path.name, "is not in the manifest; remove it, or make the release again")

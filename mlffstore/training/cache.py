@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a cache that another process is building.
 _POLL = 0.2
-#: Seconds before the first line that says so, and between the next ones.
+#: Seconds before the first message about the wait, and between the next ones.
 _FIRST_LINE, _LINE = 2.0, 60.0
 #: Changes when the layout does.
 _LAYOUT = 2

@@ -238,7 +238,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
-        """Join batches into one. Torch's DataLoader does it by itself; other loaders may want it as `collate_fn`."""
+        """Join batches into one. Torch's DataLoader does it by itself; other loaders may need it as `collate_fn`."""
         return join(items)
 
     def loader(

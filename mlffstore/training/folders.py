@@ -18,6 +18,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from mlffstore.errors import DataError
 from mlffstore.training.turns import SUFFIX, lock, remove_unused
 
@@ -25,7 +27,7 @@ from mlffstore.training.turns import SUFFIX, lock, remove_unused
 _LIMIT = 50_000_000_000
 #: An empty folder that is younger, in seconds, is one whose builder has not locked it yet.
 _YOUNG = 60
-#: Without locks (not on POSIX), an unfinished folder that is older, in seconds, is one whose builder died.
+#: Without locks (not on POSIX), an unfinished folder that is older, in seconds, is one whose builder was killed.
 _OLD = 86400
 #: A file that changed longer ago, in seconds, shows any later change in its times.
 _SETTLED = 2
@@ -39,9 +41,9 @@ def unfinished(folder: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder (XDG_CACHE_HOME)."""
+    """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder of the operating system."""
     chosen = os.environ.get("MLFFSTORE_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlffstore"
+    return Path(chosen) if chosen else user_cache_path("mlffstore", appauthor=False)
 
 
 def limit() -> int:
@@ -77,7 +79,7 @@ def cached() -> list[Cached]:
             title, samples = "unreadable", 0
         with contextlib.suppress(OSError):  # another process removed it
             out.append(Cached(folder, title, samples, _nbytes(folder), folder.stat().st_mtime))
-    return sorted(out, key=lambda one: -one.used)
+    return sorted(out, key=lambda cache: -cache.used)
 
 
 def make_room(nbytes: int) -> list[Cached]:
@@ -94,7 +96,7 @@ def make_room(nbytes: int) -> list[Cached]:
         )
     sweep()
     kept, removed = cached(), []
-    used = sum(one.nbytes for one in kept) + sum(_nbytes(folder) for folder in _folders(finished=False))
+    used = sum(cache.nbytes for cache in kept) + sum(_nbytes(folder) for folder in _folders(finished=False))
     while kept and used + nbytes > most:
         oldest = kept.pop()
         remove(oldest.path)

@@ -71,7 +71,7 @@ def share(
     if full * step + rest > len(order):
         order = np.resize(order, full * step + rest)
     sizes = [batch_sizes(len(order), batch_size, r, world_size, drop_last=drop_last) for r in range(world_size)]
-    ends = full * step + offsets(np.stack([one[full:] for one in sizes], axis=1).reshape(-1))
+    ends = full * step + offsets(np.stack([sizes_of_rank[full:] for sizes_of_rank in sizes], axis=1).reshape(-1))
     regular = order[: full * step].reshape(-1, world_size, batch_size)[:, rank].reshape(-1)
     last = [order[ends[k] : ends[k + 1]] for k in range(rank, len(ends) - 1, world_size)]
     return np.concatenate([regular, *last]), sizes[rank]

@@ -39,7 +39,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     block_samples : int, optional
         Samples that lie one after another and are read at once.
     blocks : int, optional
-        Blocks that are mixed: with ``block_samples`` this bounds the memory and says how well it is shuffled.
+        Blocks that are mixed. With ``block_samples`` this bounds the memory, and decides how well the samples are shuffled.
     shuffle : bool, optional
         False for the order of the store.
     seed : int, optional
@@ -57,8 +57,9 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     In a DataLoader with several workers each takes its share of the batches; give it ``batch_size=None``.
 
     Each pass has another order. In the process itself it depends on (seed, epoch) alone; in workers also on the seed of
-    torch, as torch's own shuffling does, since workers do not know of each other's passes. Blocks are divided among the
-    ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike, or none.
+    torch, as torch's own shuffling does, since a worker cannot see how many passes the others made. Blocks are divided
+    among the ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike,
+    or none.
 
     Which samples there are is read when the stream is made: about 8 bytes per sample. Labels that are required are read too.
     Since it does not read ahead, batches always have masks: one for each label that is not required, and one for each user
@@ -116,7 +117,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
             index = np.flatnonzero(wanted)
             wanted[index] = where.having(name, index)
         self._n, self._total, self._bits = int(wanted.sum()), len(wanted), np.packbits(wanted)
-        # What set_epoch said last, and how often it was called: in shared memory, for workers that live on.
+        # The epoch of the last call of set_epoch, and the number of calls: in shared memory, for persistent workers.
         self._set = torch.zeros(2, dtype=torch.int64)
         with contextlib.suppress(RuntimeError):  # no shared memory: then there are no workers either
             self._set.share_memory_()  # type: ignore[no-untyped-call]

@@ -93,7 +93,7 @@ class RandomRotation:
         last = {"vector": (3,), "tensor": (3, 3), "invariant": ()}.get(kind or "")
         if last is None:
             raise DataError(
-                f"RandomRotation: expected to be told how the user column {name!r}, shape {tuple(tensor.shape)}, turns; say "
+                f"RandomRotation: expected `turns` to name the user column {name!r}, shape {tuple(tensor.shape)}; give "
                 f"turns={{{name!r}: 'vector'}}, 'tensor' or 'invariant', or leave it out with TorchDataset(columns=...)"
             )
         if kind != "invariant" and tuple(tensor.shape[1:][-len(last) :]) != last:
@@ -107,14 +107,10 @@ class RandomRotation:
 
 def rotations(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
     """Return n random rotation matrices, shape (n, 3, 3), float64; ``x @ R.T`` turns rows of coordinates."""
-    q = torch.randn(n, 4, dtype=torch.float64, generator=generator)
-    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=1).reshape(n, 3, 3)
+    from scipy.spatial.transform import Rotation
+
+    quaternions = torch.randn(n, 4, dtype=torch.float64, generator=generator).numpy()
+    return torch.from_numpy(Rotation.from_quat(quaternions).as_matrix())
 
 
 class ReferenceEnergy:
@@ -137,16 +133,16 @@ class ReferenceEnergy:
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with referenced energies."""
         self.table = self.table.to(batch["numbers"].device)
-        one = self.table[batch["numbers"]]
+        atom_energies = self.table[batch["numbers"]]
         mask = batch.get("energy_mask")
         if mask is not None:
-            one = one.masked_fill(~mask[batch["batch"]], 0.0)
-        if torch.isnan(one).any():
-            missing = sorted(set(batch["numbers"][torch.isnan(one)].tolist()))
+            atom_energies = atom_energies.masked_fill(~mask[batch["batch"]], 0.0)
+        if torch.isnan(atom_energies).any():
+            missing = sorted(set(batch["numbers"][torch.isnan(atom_energies)].tolist()))
             raise DataError(
                 f"ReferenceEnergy: expected an energy of every element, got none of the atomic numbers {missing}"
             )
-        total = torch.zeros_like(batch["energy"]).index_add_(0, batch["batch"], one)
+        total = torch.zeros_like(batch["energy"]).index_add_(0, batch["batch"], atom_energies)
         return {**batch, "energy": batch["energy"] - total}
 
 
@@ -189,8 +185,8 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
 
     document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     normal = document["normalisation"]
-    one = normal[choose_teacher(tuple(normal), teacher)]
-    energies = one["element_energies_eV"]["values"]
+    values = normal[choose_teacher(tuple(normal), teacher)]
+    energies = values["element_energies_eV"]["values"]
     return Compose(
-        ReferenceEnergy(energies), Normalise(one["referenced_energy_eV_per_atom"]["mean"], one["mace"]["std"])
+        ReferenceEnergy(energies), Normalise(values["referenced_energy_eV_per_atom"]["mean"], values["mace"]["std"])
     )

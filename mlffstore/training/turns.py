@@ -45,7 +45,7 @@ def _locked(descriptor: int, *, wait: bool) -> int | None:
 
 
 class BuildTurn:
-    """The right to build one cache: one process has it at a time, and says how far it is to those that wait.
+    """The right to build one cache: one process has it at a time, and reports its progress to those that wait.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class BuildTurn:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:  # the build itself says what is wrong with the folder
+        except OSError:  # the build raises the error that names the folder
             return True
         try:
             locked = _locked(descriptor, wait=False)

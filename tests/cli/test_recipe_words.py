@@ -35,7 +35,7 @@ parts:
         ("samples: 8", "samples: [1]", "expected a whole number, got a list of 1"),
         ("samples: 8", "samples:", "expected a whole number, got nothing"),
         ("samples: 8", f"samples: {'9' * 5000}", "samples"),
-        ("samples: 8", "samples: 8\n    samples: 9", "line 11: parts[0] (metals).samples: this key is there twice"),
+        ("samples: 8", "samples: 8\n    samples: 9", "line 11: parts[0] (metals).samples: this key occurs twice"),
         ("samples: 8", "samples: 8\n    options: [1]", "parts[0] (metals).options: expected a mapping"),
         ("samples: 8", "samples: 8\n    options: {1: 2}", "options"),
         ("float32", "float23", "line 3: precision: expected 'float32' or 'float64', got 'float23'; did you mean 'float32'?"),

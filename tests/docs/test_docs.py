@@ -72,7 +72,9 @@ def test_every_package_is_in_the_internal_reference():
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
 def test_files_that_a_page_names_exist(page):
-    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    folders = ("mlffstore", "generators", "teachers", "exporters", "tests", "docs")
+    files = [path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*")]
+    files += [path.name for path in ROOT.iterdir()]
     for name in re.findall(r"`([\w./-]+\.(?:py|yaml|md|toml))`", (ROOT / page).read_text()):
         assert any(f"/{file}".endswith(f"/{name}") for file in files), name
 

@@ -278,7 +278,7 @@ def test_verify_finds_another_structure_under_an_old_hash(copy):
             dataset.attrs.pop("content_sha256", None)
 
     edit(copy, change)
-    assert any("1 structures are not what their content_hash says" in line for line in problems(copy))
+    assert any("1 structures do not have their content_hash" in line for line in problems(copy))
 
 
 def test_verify_finds_leakage(copy):

@@ -142,7 +142,7 @@ def test_columns_of_unknown_behaviour_are_not_turned_and_not_left(store):
     assert not torch.allclose(turned["dipole"], plain["dipole"])
     for name in ("dipole", "tensor", "embedding"):
         data = ml.TorchDataset(store, split=None, columns=(name,), transform=RandomRotation())
-        with pytest.raises(DataError, match=f"how the user column '{name}'"):
+        with pytest.raises(DataError, match=f"name the user column '{name}'"):
             data.batch([0])
     with pytest.raises(DataError, match="'embedding' is no vector"):
         ml.TorchDataset(store, split=None, transform=RandomRotation(turns={**said, "embedding": "vector"})).batch([0])
