@@ -68,8 +68,9 @@ def new_hdf5(target: Path) -> Iterator[h5py.File]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        # "latest" would shut out older readers; track_order keeps the columns in the order of the specification.
-        with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=True) as file:
+        # "latest" would shut out older readers, "earliest" attributes of more than 64 KiB (the strings of a column of codes).
+        # track_order keeps the columns in the order of the specification.
+        with h5py.File(temporary, "w", libver=("v108", "v110"), track_order=True) as file:
             yield file
         _fsync(temporary)
         temporary.replace(target)
