@@ -284,7 +284,10 @@ def _limits(about: About) -> str:
             f"- {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} EMPTY: too few roots for all splits."
         )
     for teacher_name in about.teachers:
-        trained = s["normalisation"].get(teacher_name, {}).get("element_counts", {})
+        if teacher_name not in s["normalisation"]:
+            lines.append(f"- The split train has no energy of `{teacher_name}`.")
+            continue
+        trained = s["normalisation"][teacher_name]["element_counts"]
         lacking = [symbol for symbol in s["elements"] if symbol not in trained]
         if lacking:
             lines.append(f"- The split train has no sample with {', '.join(lacking)} that `{teacher_name}` labelled.")

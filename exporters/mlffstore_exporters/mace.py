@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
 
     import h5py
 
+    from mlffstore.analysis.statistics import Statistics
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Column
     from mlffstore.store.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 #: Cutoffs, angstrom, of which the statistics count neighbours.
 _CUTOFFS = (4.0, 5.0, 6.0)
@@ -72,6 +77,7 @@ def export_mace(
     in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 implies. User columns are in
     ``properties`` too; roots, sources and samplers in the attributes of each file. A user column with a name that MACE
     reads as a label (`dipole`, `charges`, ...) is left out, and a warning is logged: its unit could be another.
+    Where the teacher gave no energies, those of the elements in ``statistics.json`` are 0, and a warning says so.
     """
     import h5py
 
@@ -80,25 +86,46 @@ def export_mace(
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    normal = statistics(snapshot).normalisation(teacher_name)
+    document = _statistics(statistics(snapshot), teacher_name, r_max)
     columns = {name: column for name, column in snapshot.user_columns.items() if name not in _MEANT_BY_MACE}
     with new_folder(target) as folder:
         for split, number, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             (folder / split).mkdir(exist_ok=True)
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
                 _write(file, batch, teacher_name, columns)
-        document = {
-            "atomic_energies": str({int(z): e for z, e in normal["mace"]["E0s"].items()}),
-            "avg_num_neighbors": normal["neighbours"][f"within_{r_max:g}_angstrom"],
-            "mean": normal["mace"]["mean"],
-            "std": normal["mace"]["std"],
-            "atomic_numbers": str(sorted(int(z) for z in normal["mace"]["E0s"])),
-            "r_max": r_max,
-        }
         (folder / "statistics.json").write_text(json_text(document))
     tell_left_out("mace", {name: "MACE gives this name a meaning of its own"
                            for name in snapshot.user_columns if name in _MEANT_BY_MACE})  # fmt: skip
     return target
+
+
+def _statistics(gathered: Statistics, teacher: str, r_max: float) -> dict[str, Any]:
+    """Return the content of MACE's statistics file.
+
+    Without energies in the split train, the energies of the elements are 0: MACE asks for numbers, and adds them to
+    energies that it does not train on.
+    """
+    whole, within = gathered.to_dict(), f"within_{r_max:g}_angstrom"
+    if whole["teachers"][teacher]["samples_by_split"]["train"]:
+        normal = gathered.normalisation(teacher)
+        energies = {int(z): energy for z, energy in normal["mace"]["E0s"].items()}
+        neighbours, mean, std = normal["neighbours"][within], normal["mace"]["mean"], normal["mace"]["std"]
+    else:
+        energies = {atomic_numbers[symbol]: 0.0 for symbol in whole["elements"]}
+        forces = whole["teachers"][teacher]["force_component_eV_per_angstrom"]["by_split"]
+        neighbours, mean, std = whole["neighbours"][within], 0.0, forces.get("train", {}).get("rms", 1.0)
+        logger.warning(
+            "no sample of the split train has an energy of %r: the energies of the elements in statistics.json are 0; train "
+            "with --energy_weight=0", teacher,
+        )  # fmt: skip
+    return {
+        "atomic_energies": str(energies),
+        "avg_num_neighbors": neighbours,
+        "mean": mean,
+        "std": std,
+        "atomic_numbers": str(sorted(energies)),
+        "r_max": r_max,
+    }
 
 
 def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[str, Column]) -> None:

@@ -47,16 +47,17 @@ def read_database(path: Path) -> Iterator[Record]:
             from ase.db import connect
 
             database = connect(str(path), use_lock_file=False)
-        stated, warnings = _stated_units(database.metadata or {})
-        for row in database.select():
-            # row.key_value_pairs has the names, but a property of the row, such as `charge` (the sum of initial charges),
-            # hides the value of the same name there.
-            pairs = {name: vars(row)[name] for name in row.key_value_pairs}
-            more = {"data": _plain(row.data), "key_value_pairs": pairs}
-            if any(name in _LENGTH_KEYS for name in stated):
-                more["metadata"] = {"length_unit": next(stated[name] for name in _LENGTH_KEYS if name in stated)}
-            yield Record(row.toatoms(), f"row {row.id}", more=more, stated_units=stated, warnings=warnings)
-            number += 1
+        with database:  # else ASE connects again for each row
+            stated, warnings = _stated_units(database.metadata or {})
+            for row in database.select():
+                # row.key_value_pairs has the names, but a property of the row, such as `charge` (the sum of initial
+                # charges), hides the value of the same name there.
+                pairs = {name: vars(row)[name] for name in row.key_value_pairs}
+                more = {"data": _plain(row.data), "key_value_pairs": pairs}
+                if any(name in _LENGTH_KEYS for name in stated):
+                    more["metadata"] = {"length_unit": next(stated[name] for name in _LENGTH_KEYS if name in stated)}
+                yield Record(row.toatoms(), f"row {row.id}", more=more, stated_units=stated, warnings=warnings)
+                number += 1
     except (DataError, GeneratorExit):
         raise
     except Exception as error:  # the backends raise whatever a damaged file makes them raise

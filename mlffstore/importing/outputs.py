@@ -77,6 +77,8 @@ _CHARGE_UNKNOWN = {
     "acemolecule-out", "gpaw-out", "onetep-out", "qbox", "turbomole", "turbomole-gradient", "dmol-arc", "abinit-out",
     "abinit-gsr", "dacapo-text", "gamess-us-punch", "nomad-json",
 }  # fmt: skip
+#: Bytes of lines that are looked at together, about.
+_BLOCK_NBYTES = 1 << 18
 
 
 def read_facts(path: Path, format: str) -> OutputFacts:
@@ -112,71 +114,107 @@ def _lines(path: Path) -> Iterator[IO[str]]:
         raise DataError(f"{path}: expected an output file, got something that cannot be read ({error})") from error
 
 
-def _scan(path: Path, format: str) -> OutputFacts:
-    """Look for charge, multiplicity and loops without convergence line by line."""
-    patterns = {
-        name: re.compile(text)
-        for name in ("charge", "multiplicity", "unconverged")
-        if (text := getattr(_PROGRAMS[format], name))
-    }
-    values: dict[str, set[str]] = {"charge": set(), "multiplicity": set()}
-    failures = 0
+def _read(path: Path, *readers: Callable[[list[str]], None]) -> None:
+    """Give the lines of a file, many at a time, to each of these."""
     with _lines(path) as file:
-        for line in file:
-            for name, pattern in patterns.items():
+        while lines := file.readlines(_BLOCK_NBYTES):
+            for reader in readers:
+                reader(lines)
+
+
+class _Stated:
+    """Gathers charge, multiplicity and loops without convergence from the lines of an output.
+
+    Parameters
+    ----------
+    format : str
+        One of `_PROGRAMS`.
+    """
+
+    def __init__(self, format: str) -> None:
+        self._format = format
+        self._patterns = [
+            (name, re.compile(text))
+            for name in ("charge", "multiplicity", "unconverged")
+            if (text := getattr(_PROGRAMS[format], name))
+        ]
+        self._values: dict[str, set[str]] = {"charge": set(), "multiplicity": set()}
+        self._failures = 0
+
+    def __call__(self, lines: list[str]) -> None:
+        for line in lines:
+            for name, pattern in self._patterns:
                 match = pattern.search(line)
                 if match and name == "unconverged":
-                    failures += 1
+                    self._failures += 1
                 elif match:
-                    values[name].add(match[1])
-    problems, numbers = [], {}
-    for name, texts in values.items():
-        given = sorted({float(text) for text in texts})
-        if len(given) > 1:
-            problems.append(
-                f"the file states several values as its {name} ({', '.join(f'{v:g}' for v in given)}); split it into "
-                "one file "
-                "for each"
+                    self._values[name].add(match[1])
+
+    def facts(self) -> OutputFacts:
+        """Return what the lines say."""
+        problems, numbers = [], {}
+        for name, texts in self._values.items():
+            given = sorted({float(text) for text in texts})
+            if len(given) > 1:
+                several = ", ".join(f"{value:g}" for value in given)
+                problems.append(
+                    f"the file states several values as its {name} ({several}); split it into one file for each"
+                )
+            elif given and not given[0].is_integer():
+                problems.append(f"expected a whole number as {name}, got {given[0]:g}")
+            elif given:
+                numbers[name] = int(given[0])
+        warnings = []
+        if self._failures:
+            warnings.append(
+                f"{self._failures} electronic loops did not converge: their energies and forces are not those of the "
+                "ground state"
             )
-        elif given and not given[0].is_integer():
-            problems.append(f"expected a whole number as {name}, got {given[0]:g}")
-        elif given:
-            numbers[name] = int(given[0])
-    warnings = []
-    if failures:
-        warnings.append(
-            f"{failures} electronic loops did not converge: their energies and forces are not those of the ground state"
-        )
-    if "charge" not in numbers and not problems:
-        warnings.append(_unknown_charge(format))
-    return OutputFacts(numbers.get("charge"), numbers.get("multiplicity"), tuple(problems), tuple(warnings))
+        if "charge" not in numbers and not problems:
+            warnings.append(_unknown_charge(self._format))
+        return OutputFacts(numbers.get("charge"), numbers.get("multiplicity"), tuple(problems), tuple(warnings))
 
 
-def _gaussian(path: Path) -> OutputFacts:
-    """Look for forces that are along other axes than the geometry before them.
+def _scan(path: Path, format: str) -> OutputFacts:
+    """Look for charge, multiplicity and loops without convergence line by line."""
+    stated = _Stated(format)
+    _read(path, stated)
+    return stated.facts()
+
+
+class _Axes:
+    """Looks for forces that are along other axes than the geometry before them.
 
     Gaussian prints forces along the axes of the input. If only "Standard orientation" was printed (keyword NoSymm absent,
     no "Input orientation"), the geometry that ASE reads is turned against them.
     """
-    facts = _scan(path, "gaussian-out")
-    seen: set[str] = set()
-    turned, no_symmetry = False, False
-    with _lines(path) as file:
-        for line in file:
+
+    def __init__(self) -> None:
+        self.turned = False
+        self._seen: set[str] = set()
+        self._no_symmetry = False
+
+    def __call__(self, lines: list[str]) -> None:
+        for line in lines:
             text = line.strip()
             if text.startswith("#"):
-                no_symmetry |= "nosym" in text.lower() or "symmetry=none" in text.lower()
+                self._no_symmetry |= "nosym" in text.lower() or "symmetry=none" in text.lower()
             elif text.endswith("orientation:"):
-                seen.add(text.split()[0].lower())
+                self._seen.add(text.split()[0].lower())
             elif text.startswith("Center") and "Forces (Hartrees/Bohr)" in text:
-                turned |= seen == {"standard"} and not no_symmetry
-                seen = set()
-    if not turned:
+                self.turned |= self._seen == {"standard"} and not self._no_symmetry
+                self._seen = set()
+
+
+def _gaussian(path: Path) -> OutputFacts:
+    stated, axes = _Stated("gaussian-out"), _Axes()
+    _read(path, stated, axes)
+    facts = stated.facts()
+    if not axes.turned:
         return facts
     problem = (
-        "the geometry is in Gaussian's standard orientation and the forces are along the axes of the input, so they "
-        "do not "
-        "belong together; run it with NoSymm, or print the input orientation (#P, or IOp(2/9=...))"
+        "the geometry is in Gaussian's standard orientation and the forces are along the axes of the input, so they do "
+        "not belong together; run it with NoSymm, or print the input orientation (#P, or IOp(2/9=...))"
     )
     return OutputFacts(facts.charge, facts.multiplicity, (*facts.problems, problem), facts.warnings)
 
@@ -267,32 +305,44 @@ def _outcar(path: Path) -> OutputFacts:
     return _loops(unconverged, n_loops, charge, problems)
 
 
+class _Electrons:
+    """Gathers the electrons, the valences and the sites of a Quantum ESPRESSO output."""
+
+    def __init__(self) -> None:
+        self.electrons: float | None = None
+        #: Valence electrons of all sites, and how many sites there are.
+        self.total, self.sites = 0.0, 0
+        self._valences: dict[str, float] = {}
+        self._table = ""
+
+    def __call__(self, lines: list[str]) -> None:
+        for line in lines:
+            self._read(line)
+
+    def _read(self, line: str) -> None:
+        if match := re.search(r"number of electrons += +([\d.]+)", line):
+            self.electrons = float(match[1])
+        elif line.split()[:2] == ["atomic", "species"]:
+            self._table = "species"
+        elif "site n." in line and not self.sites:
+            self._table = "sites"
+        elif self._table:
+            words = line.split()
+            if len(words) < 3 or (self._table == "sites" and words[1] not in self._valences):
+                self._table = ""
+            elif self._table == "species":
+                self._valences[words[0]] = float(words[1])
+            else:
+                self.total, self.sites = self.total + self._valences[words[1]], self.sites + 1
+
+
 def _espresso(path: Path) -> OutputFacts:
-    """Read electrons, valences and sites of a Quantum ESPRESSO output; its charge is what is missing."""
-    facts = _scan(path, "espresso-out")
-    electrons, valences, total, table, sites = None, {}, 0.0, "", 0
-    with _lines(path) as file:
-        for line in file:
-            if match := re.search(r"number of electrons += +([\d.]+)", line):
-                electrons = float(match[1])
-            elif line.split()[:2] == ["atomic", "species"]:
-                table = "species"
-            elif "site n." in line and not sites:
-                table = "sites"
-            elif table == "species":
-                words = line.split()
-                if len(words) < 3:
-                    table = ""
-                else:
-                    valences[words[0]] = float(words[1])
-            elif table == "sites":
-                words = line.split()
-                if len(words) < 3 or words[1] not in valences:
-                    table = ""
-                else:
-                    total, sites = total + valences[words[1]], sites + 1
-    if electrons is None or not sites:
+    """Read a Quantum ESPRESSO output; its charge is what electrons are missing."""
+    stated, found = _Stated("espresso-out"), _Electrons()
+    _read(path, stated, found)
+    facts = stated.facts()
+    if found.electrons is None or not found.sites:
         return facts
-    charge, problems = _charge_of(total, electrons)
+    charge, problems = _charge_of(found.total, found.electrons)
     warnings = tuple(text for text in facts.warnings if text != _unknown_charge("espresso-out"))
     return OutputFacts(charge, None, (*facts.problems, *problems), warnings)

@@ -25,7 +25,6 @@ def samples(seed: int, n: int = 24) -> ml.SampleBatch:
     energy[rng.random(n) < 0.3] = np.nan
     forces[(rng.random(n) < 0.3)[per_atom]] = np.nan
     stress[~pbc.all(axis=1) | (rng.random(n) < 0.3)] = np.nan
-    energy[:4] = rng.normal(-50, 9, 4)  # the statistics for MACE need some
     quality = rng.normal(size=n)
     quality[rng.random(n) < 0.5] = np.nan
     extra = {
@@ -118,6 +117,26 @@ def test_a_sample_with_forces_alone_is_exported(layout, tmp_path):
     found = read_layout(layout, ml.get_exporter(layout)(store.snapshot(), tmp_path / "x.h5", teacher="a"))
     assert len(found) == len(batch)
     assert sum("energy" in fields for fields in found.values()) == np.isfinite(batch.energy).sum()
+
+
+def test_forces_alone_are_exported_for_mace(tmp_path, caplog):
+    """Energies of the elements that nobody measured are 0 and said to be."""
+    import json
+
+    batch = samples(5)
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(batch.structures().with_labels("f", forces=np.nan_to_num(batch.forces)), require=("forces",))
+    folder = ml.get_exporter("mace")(store.snapshot(), tmp_path / "m")
+    found = read_layout("mace", folder)
+    assert len(found) == len(batch)
+    assert not any("energy" in fields for fields in found.values())
+    document = json.loads((folder / "statistics.json").read_text())
+    elements = sorted(set(batch.numbers.tolist()))
+    assert json.loads(document["atomic_numbers"]) == elements
+    assert document["atomic_energies"] == str(dict.fromkeys(elements, 0.0))
+    train = store.snapshot().read(store.snapshot().split_indices("train")).label("forces", "f").astype("f8")
+    assert document["std"] == pytest.approx(np.sqrt(np.mean(train**2)))
+    assert any("no sample of the split train has an energy of 'f'" in message for message in caplog.messages)
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):

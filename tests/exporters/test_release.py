@@ -361,3 +361,17 @@ def test_a_card_speaks_of_the_labels_that_there_are(tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     done = subprocess.run([sys.executable, "-c", code], cwd=path.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_card_of_forces_alone_names_no_element_as_lacking(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    batch = ml.SampleBatch.from_ase(metal_frames(20), teacher="emt")
+    store.append(
+        batch.structures().with_labels("f", forces=batch.forces),
+        require=("forces",),
+        teachers={"f": {"licence": "none"}},
+    )
+    path = ml.export_release(store.snapshot(), tmp_path / "out", name="m", allow_failing=True)
+    text = (path.parent / "README.md").read_text()
+    assert "The split train has no energy of `f`." in text
+    assert "The split train has no sample" not in text
