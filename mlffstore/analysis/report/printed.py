@@ -57,7 +57,10 @@ def _lines(c: Contents) -> list[str]:
     out += ["", "FINDINGS"]
     for one in c.validation.checks:
         if not one.problem:
-            out += [f"  {one.mark:<5} {one.check:<20} {one.measured_on}", *(f"    {part}" for part in _folded(one.figure))]
+            out += [
+                f"  {one.mark:<5} {one.check:<20} {one.measured_on}",
+                *(f"    {part}" for part in _folded(one.figure)),
+            ]
     for problem in c.validation.problems:
         out += [f"  {problem.severity}: {problem.check}", *(f"    {part}" for part in _folded(problem.text))]
     out += [f"  {f.severity:<8} {f.check:<22} {f.n_samples:>9,} samples" for f in c.validation.findings] or ["  none"]

@@ -247,7 +247,9 @@ class Validation:
     def table(self) -> str:
         """Return the acceptance table, the checks of the dataset and the findings as text."""
         lines = _aligned([(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance])
-        lines += _aligned([(one.mark, one.check, one.measured_on, one.figure) for one in self.checks if not one.problem])
+        lines += _aligned(
+            [(one.mark, one.check, one.measured_on, one.figure) for one in self.checks if not one.problem]
+        )
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
         lines += [
             f"{finding.severity}: {finding.check}: {finding.n_samples:,} samples, such as "
