@@ -136,6 +136,7 @@ def test_rattled_crystals_of_large_atoms_are_no_copies(tmp_path, symbol):
     store.append(ml.SampleBatch.from_ase(rattled(seed, np.random.default_rng(0), 0.05, 12)), require=())
     found = ml.validate(store)
     assert not len(found.failed("near_duplicate"))
+    assert next(one for one in found.checks if one.check == "length_units").problem == ""
     again = seed.copy()
     again.positions = again.positions[::-1] + 1.3
     store.append(ml.SampleBatch.from_ase([seed, again, bulk(symbol, cubic=True)]), require=())
