@@ -17,6 +17,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mlffstore as ml
+from mlffstore.analysis.validation import recheck
 from tests.planted import sets
 from tests.planted.faults import FAULTS, found
 
@@ -24,6 +25,7 @@ PAGE = Path(__file__).parent / "explanation" / "validation.md"
 BEGIN, END = "<!-- planted faults: begin (python docs/make_planted_faults.py) -->", "<!-- planted faults: end -->"
 SHARED = Path(os.environ.get("MLFFSTORE_SHARED", "../shared"))
 SAMPLES = 150
+recheck.QUICK_ATOMS = 150  # a few samples of each teacher are enough for faults of all samples
 
 
 def main() -> None:
