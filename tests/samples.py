@@ -35,16 +35,30 @@ def metal_frames(n: int, seed: int = 0) -> list[Atoms]:
     return frames
 
 
+#: eV/angstrom^2: force constants of bonds to hydrogen by the other element, of other bonds, and of all other pairs.
+_BONDS, _BOND, _PAIR = {6: 31.0, 7: 40.0, 8: 48.0}, 40.0, 0.5
+
+
 def molecule_frames(n: int, seed: int = 0) -> list[Atoms]:
-    """Return rattled molecules with a harmonic toy label: exact forces -k dx of E = k |dx|^2 / 2."""
+    """Return rattled molecules with a toy label: springs between all atoms, stiff ones along bonds, and exact forces."""
     rng = np.random.default_rng(seed)
     names = ("H2O", "CH4", "C6H6", "CH3OH", "NH3")
     frames = []
     for i in range(n):
         atoms = molecule(names[i % len(names)])
-        shift = rng.normal(0, 0.03, atoms.positions.shape)
-        atoms.positions += shift
-        frames.append(labelled(atoms, 5.0 * float((shift**2).sum()), -10.0 * shift))
+        one, two = np.triu_indices(len(atoms), 1)
+        rest = np.linalg.norm(atoms.positions[one] - atoms.positions[two], axis=1)
+        low, high = np.sort(atoms.numbers[np.stack([one, two])], axis=0)
+        bonds = np.array([_BONDS.get(z, _BOND) if y == 1 else _BOND for y, z in zip(low, high, strict=True)])
+        k = np.where(rest < np.where(low == 1, 1.3, 1.8), np.where(high == 1, _PAIR, bonds), _PAIR)
+        atoms.positions += rng.normal(0, 0.03, atoms.positions.shape)
+        vector = atoms.positions[one] - atoms.positions[two]
+        length = np.linalg.norm(vector, axis=1)
+        pull = -(k * (length - rest) / length)[:, None] * vector
+        forces = np.zeros_like(atoms.positions)
+        np.add.at(forces, one, pull)
+        np.add.at(forces, two, -pull)
+        frames.append(labelled(atoms, 0.5 * float((k * (length - rest) ** 2).sum()), forces))
     return frames
 
 

@@ -68,7 +68,7 @@ def new_hdf5(target: Path) -> Iterator[h5py.File]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        # "latest" would shut out older readers, "earliest" attributes of more than 64 KiB (the strings of a column of codes).
+        # "latest" would shut out older readers, "earliest" attributes of more than 64 KiB (strings of coded columns).
         # track_order keeps the columns in the order of the specification.
         with h5py.File(temporary, "w", libver=("v108", "v110"), track_order=True) as file:
             yield file

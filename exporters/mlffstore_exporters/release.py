@@ -65,6 +65,7 @@ def export_release(
     counts: Mapping[str, int] | None = None,
     policy: Any = None,
     allow_failing: bool = False,
+    recheck: bool = True,
     since: str | os.PathLike[str] | None = None,
     shard_nbytes: int | None = None,
     licence: str = "",
@@ -94,6 +95,8 @@ def export_release(
         Policy of the validation; see `mlffstore.validate`.
     allow_failing : bool, optional
         Publish although the validation fails; the manifest and the card record it.
+    recheck : bool, optional
+        Whether some 50 samples of each teacher are labelled again, if exactly that teacher is installed here.
     since : path, optional
         An older release. The manifest and the card list the differences from it.
     shard_nbytes : int, optional
@@ -133,7 +136,7 @@ def export_release(
     if not len(chosen):
         raise ReleaseError(f"{target}: expected labelled samples, got none of {', '.join(teachers)}")
     shards = _shards(snapshot, splits, shard_nbytes)
-    validation, statistics = _examine(snapshot, teachers, chosen, policy)
+    validation, statistics = _examine(snapshot, teachers, chosen, policy, recheck)
     if not allow_failing:  # before a long export; the size of the files is known only after it
         _gate(target, validation, _passes_but_for_size(validation))
     provenance = snapshot.provenance()
@@ -248,14 +251,16 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
     return out
 
 
-def _examine(snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any) -> tuple[Validation, Statistics]:
+def _examine(
+    snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any, recheck: bool
+) -> tuple[Validation, Statistics]:
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
 
     data = snapshot.to_xarray(teachers=list(teachers))
     if len(chosen) < len(snapshot):
         data = data.mlff.isel(sample=chosen)
-    return validate(data, policy).compute(), statistics(data).compute()
+    return validate(data, policy, teacher="at hand" if recheck else None).compute(), statistics(data).compute()
 
 
 def _shards(snapshot: Snapshot, splits: Mapping[str, Ints], nbytes: int | None) -> list[dict[str, Ints]]:

@@ -23,6 +23,7 @@ from mlffstore.cli.output import (
     remark,
     say,
 )
+from mlffstore.cli.plugins import Recheck
 from mlffstore.errors import TeacherError
 from mlffstore.runtime.words import counted, nearest
 
@@ -41,7 +42,18 @@ _OPTIONS = {
     "shard_nbytes": "--shard-gb", "exporter": "--format", "teacher": "--teacher",
 }  # fmt: skip
 #: Options of a release's folder only, and of an HDF5 file too.
-_FOLDER = ("heads", "counts", "from_release", "policy", "allow_failing", "licence", "author", "description", "shard_gb")
+_FOLDER = (
+    "heads",
+    "counts",
+    "from_release",
+    "policy",
+    "allow_failing",
+    "recheck",
+    "licence",
+    "author",
+    "description",
+    "shard_gb",
+)
 _HDF5 = ("name", "release", "codec", "level", "rounding")
 
 
@@ -85,6 +97,7 @@ def export(
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Publish although the validation fails; the manifest records it.")
     ] = False,
+    recheck: Recheck = True,
     licence: Annotated[
         str, typer.Option("--licence", help="SPDX identifier, such as CC-BY-4.0.", show_default=False)
     ] = "",
@@ -140,7 +153,7 @@ def export(
         else:
             options = compression | {
                 "version": release, "counts": _counts(counts), "since": from_release, "policy": policy,
-                "allow_failing": allow_failing, "licence": licence, "authors": tuple(author or ()),
+                "allow_failing": allow_failing, "recheck": recheck, "licence": licence, "authors": tuple(author or ()),
                 "description": description, "shard_nbytes": None if shard_gb is None else int(shard_gb * 1e9),
             }  # fmt: skip
             chosen = [_chosen(snap, name) for name in teacher or snap.teachers or (None,)]

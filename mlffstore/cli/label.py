@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, print_json, print_pairs, progress_bar
-from mlffstore.cli.plugins import TeacherOptions, Weights, make_teacher, teacher_options
+from mlffstore.cli.plugins import Recheck, TeacherOptions, Weights, make_teacher, recheck_labels, teacher_options
 from mlffstore.runtime.words import counted
+
+if TYPE_CHECKING:
+    from mlffstore.store.facade import Store
+    from mlffstore.store.labelling import LabelReport
 
 
 def label(
@@ -22,6 +26,7 @@ def label(
     option: TeacherOptions = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes; 1 is right for a GPU.")] = 1,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Samples that the teacher is given at a time.")] = 512,
+    recheck: Recheck = True,
     as_json: AsJson = False,
 ) -> None:
     """Label the samples of STORE with a teacher.
@@ -29,13 +34,20 @@ def label(
     Samples that have its labels are left as they are. Run it again to go on after an interruption.
     """
     options = teacher_options(weights, option)
-    make_teacher(teacher, options)  # says what is wrong with the options before the store is opened
+    model = make_teacher(teacher, options)  # says what is wrong with the options before the store is opened
     target = ml.open(store, mode="a")
     with progress_bar("samples") as progress:
         report = target.add_labels(teacher, options=options, workers=workers, chunk_samples=chunk, progress=progress)
+    compared, good = recheck_labels(target, [model]) if recheck and report.labelled else ([], True)
     if as_json:
-        print_json({**vars(report), "reasons": dict(report.reasons)})
-        return
+        print_json({**vars(report), "reasons": dict(report.reasons), "recheck": [text for _, text in compared]})
+    else:
+        _print(target, report, compared)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _print(target: Store, report: LabelReport, compared: list[tuple[str, str]]) -> None:
     commits = counted(len(report.versions), "commit")
     rows = [("labelled", f"{counted(report.labelled, 'sample')} by {report.teacher}, in {commits}")]
     if report.refused:
@@ -47,5 +59,6 @@ def label(
         rows.append(
             ("conflicts", f"{counted(report.n_conflicts, 'segment')} {were} labelled by another process meanwhile")
         )
+    rows += compared
     rows.append(("store", f"{target.url}, version {target.version}"))
     print_pairs(rows)

@@ -31,9 +31,12 @@ from mlffstore.errors import MissingDependencyError, MlffstoreError, TeacherErro
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.plan import Planned
+    from mlffstore.store.facade import Store
 
 Weights = Annotated[
     str | None, typer.Option("--weights", help="File with the weights of the teacher.", show_default=False)
@@ -45,6 +48,34 @@ TeacherOptions = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+
+
+Recheck = Annotated[
+    bool,
+    typer.Option(
+        "--recheck/--no-recheck",
+        help="Label some 50 samples of each teacher again, and compare the labels that are stored.",
+    ),
+]
+
+
+def recheck_labels(store: Store, teachers: Sequence[Teacher]) -> tuple[list[tuple[str, str]], bool]:
+    """Label some samples again, and return lines that say what was found, and whether all of it is right."""
+    from mlffstore.analysis.validation import load_policy
+    from mlffstore.analysis.validation.recheck import recheck
+
+    policy, snapshot = load_policy(), store.snapshot()
+    rows: list[tuple[str, str]] = []
+    good = True
+    for teacher in teachers:
+        name = teacher.info.name
+        if name not in snapshot.teachers:
+            continue
+        with status(f"labelling some samples of {name} again ..."):
+            result = recheck(snapshot.to_xarray(), teacher, policy, 0, quick=True).result(name, policy)
+        rows.append(("recheck" if not rows else "", result.figure))
+        good &= not result.problem
+    return rows, good
 
 
 def teacher_options(weights: str | None, items: list[str] | None) -> dict[str, Any]:

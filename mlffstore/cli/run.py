@@ -13,6 +13,7 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, console, cores, print_json, print_pairs, remark, say, status
+from mlffstore.cli.plugins import Recheck, recheck_labels
 from mlffstore.errors import MlffstoreError, missing_dependency
 from mlffstore.runtime.words import counted
 
@@ -49,6 +50,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    recheck: Recheck = True,
     as_json: AsJson = False,
 ) -> None:
     """Generate, label, check and store what RECIPE says.
@@ -71,7 +73,9 @@ def run(
             report = run_recipe(parsed, workers=workers or cores(), progress=progress)
         else:
             report = _run_on_dask(parsed, scheduler, scheduler_file, progress)
-    files = [] if report.failed or report.short or parsed.release is None else _release(parsed)
+    files = [] if report.failed or report.short or parsed.release is None else _release(parsed, recheck)
+    # A release labels samples again by itself, and its verdict says so.
+    compared, good = _recheck(parsed) if recheck and report.accepted and not files else ([], True)
     # The diversity takes seconds, and is the same as before if nothing was added.
     totals = account(parsed, n_environments=2000 if report.accepted else 0)
     about = describe(ml.open(parsed.store))
@@ -89,13 +93,14 @@ def run(
                 "warnings": report.warnings,
                 "account": dataclasses.asdict(totals),
                 "release": files,
+                "recheck": [text for _, text in compared],
                 "seconds": seconds,
                 "store": about,
             }
         )
     else:
-        _print(parsed, report, totals, about, files, seconds)
-    if report.failed or report.short:
+        _print(parsed, report, totals, about, files, compared, seconds)
+    if report.failed or report.short or not good:
         raise typer.Exit(1)
 
 
@@ -189,7 +194,13 @@ def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, progres
         return run_recipe(recipe, executor=client.get_executor(retries=2), progress=progress)
 
 
-def _release(recipe: Recipe) -> list[dict[str, Any]]:
+def _recheck(recipe: Recipe) -> tuple[list[tuple[str, str]], bool]:
+    """Label some samples of each teacher of a recipe again."""
+    options = {part.teacher: part.teacher_options for part in recipe.parts}
+    return recheck_labels(ml.open(recipe.store), [ml.get_teacher(name, **given) for name, given in options.items()])
+
+
+def _release(recipe: Recipe, recheck: bool) -> list[dict[str, Any]]:
     """Cut the recipe's releases, one for each teacher; leave those alone that were cut from this version before."""
     from mlffstore.release.manifest import is_cut_from
 
@@ -201,7 +212,7 @@ def _release(recipe: Recipe) -> list[dict[str, Any]]:
         path = folder / f"{name}-{version}" / f"{name}-{version}.h5"
         if not is_cut_from(path.parent, snap):
             with status(f"cutting {path.parent} ..."):
-                path = ml.export_release(snap, folder, name=name, version=version, teacher=teacher)
+                path = ml.export_release(snap, folder, name=name, version=version, teacher=teacher, recheck=recheck)
         files.append({"path": str(path), "teacher": teacher, "bytes": path.stat().st_size})
     return files
 
@@ -212,6 +223,7 @@ def _print(
     totals: Account,
     about: dict[str, Any],
     files: list[dict[str, Any]],
+    compared: list[tuple[str, str]],
     seconds: float,
 ) -> None:
     from mlffstore.store.describe import human_bytes, lines
@@ -221,6 +233,7 @@ def _print(
         score = totals.diversity
         rows.append(("diversity", f"{score.score:.2f} of {score.n_environments:,} environments"))
     rows += [("release", f"{file['path']} ({file['teacher']}, {human_bytes(file['bytes'])})") for file in files]
+    rows += compared
     resumed = f", {report.n_done_before} of {report.n_tasks} tasks were done before" if report.n_done_before else ""
     rows.append(
         (

@@ -28,7 +28,8 @@ def lacks_hydrogen(batch: SampleBatch, *, periodic: bool = False) -> Array:
       plane, 348 in C60, 328 in a tetrahedron);
     - its bonds do not add up: Pauling's bond orders ``exp((r_single - d) / 0.3)`` (J. Am. Chem. Soc. 69, 542 (1947); the
       single bond is the sum of Cordero's covalent radii, which ASE has) sum to less than 3.8. A full carbon has 4 to 5,
-      a stripped aromatic one 3.3, a stripped aliphatic one 1 to 3.
+      a stripped aromatic one 3.3, a stripped aliphatic one 1 to 3. Over three bonds they must sum to less than 3.4: a
+      stripped carbon has single bonds there, and a full one a double bond, also where hot dynamics stretch it.
 
     The sample lacks hydrogen when a sixth of its carbons are bare (a third where everything is carbon, as in fullerenes,
     whose curved faces come closest), so that one stretched bond does not flag a large molecule. CO2, CS2, CCl4, C2F6
@@ -137,4 +138,4 @@ def _bare(numbers: Array, first: Ints, second: Ints, distance: Array, vector: Ar
                 cosine = np.einsum("ij,ij->i", around[:, a], around[:, b])
                 angles += np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         free[centre] |= angles < limit
-    return np.asarray((numbers == 6) & free & (total <= 3.8))
+    return np.asarray((numbers == 6) & free & (total <= np.where(count == 3, 3.4, 3.8)))

@@ -116,7 +116,7 @@ def test_normalisation_is_least_squares_on_the_split_train(mlearn):
         nothing.normalisation()
 
 
-def test_minimum_norm_where_the_energies_of_elements_cannot_be_told_apart():
+def test_the_mean_where_the_energies_of_elements_cannot_be_told_apart():
     """In NaCl and 2 NaCl alone, Na and Cl share the energy."""
     batch = ml.SampleBatch(
         n_atoms=[2, 4],

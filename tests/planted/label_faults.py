@@ -53,7 +53,7 @@ def energy_shuffled(ds):
 
 def energy_in_float32(ds):
     """All-electron totals, which are large."""
-    ds.energy.values[:] = (ds.energy.values - 3e3 * ds.n_atoms.values[:, None]).astype(np.float32)
+    ds.energy.values[:] = (ds.energy.values - 2e4 * ds.n_atoms.values[:, None]).astype(np.float32)
     return ds
 
 

@@ -19,7 +19,7 @@ def molecules(folder, n=54, *, roots=True):
     atoms = np.repeat(np.arange(len(batch)), batch.n_atoms)
     electrons = np.bincount(atoms, batch.numbers) - batch.charge
     fits = np.flatnonzero((batch.charge == 0) & (electrons % 2 == 0) & (batch.n_atoms > 3))
-    names = [root for root in dict.fromkeys(batch.root[fits].tolist())]
+    names = list(dict.fromkeys(batch.root[fits].tolist()))
     chosen = names[:: max(len(names) // n, 1)][:n]
     part = batch.take(fits[np.isin(batch.root[fits], chosen)]).astype("float32")
     if not roots:

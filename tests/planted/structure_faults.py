@@ -30,8 +30,8 @@ def numbers_permuted_in_each_sample(ds):
 def numbers_permuted_in_one_sample(ds):
     for i in np.random.default_rng(0).permutation(ds.sizes["sample"]):
         z = ds.numbers.values[rows(ds, i)]
-        if len(np.unique(z)) > 1:
-            ds.numbers.values[rows(ds, i)] = np.sort(z)[::-1] if not np.array_equal(z, np.sort(z)[::-1]) else np.sort(z)
+        if len(np.unique(z)) > 1 and len(z) > 7:
+            ds.numbers.values[rows(ds, i)] = np.roll(z, len(z) // 2)
             return rehash(ds)
     return None
 

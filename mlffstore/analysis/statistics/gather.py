@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 #: Angstrom: neighbours are counted within these.
 CUTOFFS = (4.0, 5.0, 6.0)
 #: Variables of the dataset that are read.
-COLUMNS = ("numbers", "positions", "cell", "pbc", "split", "sampler", *LABELS)
+COLUMNS = ("numbers", "positions", "cell", "pbc", "charge", "split", "sampler", *LABELS)
+#: Angstrom: an atom whose images are farther away than this is isolated.
+_VACUUM = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class TeacherPart:
         Components, and components by element, of the split train.
     train_stress : Moments
         All components of the stress of the split train together.
+    samples_with : ndarray, shape (3, 119)
+        Labelled samples that contain each element, by split.
+    isolated : Moments
+        Energies of neutral isolated atoms by element, eV.
     train_atoms_of : ndarray, shape (119,)
         Atoms of each element in the labelled samples of the split train.
     train_neighbours : ndarray, shape (3,)
@@ -83,6 +89,8 @@ class TeacherPart:
     train_component: Moments
     train_force_by_element: Moments
     train_stress: Moments
+    samples_with: Array
+    isolated: Moments
     train_atoms_of: Array
     train_neighbours: Array
 
@@ -187,6 +195,7 @@ class Gather:
         n_atoms, numbers = np.diff(block.starts), block["numbers"]
         energy = block.energy[:, t].astype(np.float64)
         per_atom, train = energy / n_atoms, (split == 0) & np.isfinite(energy)
+        alone = _isolated(block)
         shares = composition / n_atoms[:, None]
         f = block["forces"][:, t].astype(np.float64) if "forces" in block else np.zeros((0, 3))
         atoms = slice(None) if len(f) else slice(0)
@@ -215,9 +224,25 @@ class Gather:
             train_component=Moments.of(f[in_train]),
             train_force_by_element=Moments.of(f[in_train], np.repeat(atom_number[in_train], 3), N_ELEMENTS),
             train_stress=Moments.of(stress[split[: len(stress)] == 0]),
+            samples_with=np.stack(
+                [(composition[np.isfinite(energy) & (split == i)] > 0).sum(axis=0) for i in range(len(SPLITS))]
+            ),
+            isolated=Moments.of(energy[alone], numbers[block.starts[:-1][alone]], N_ELEMENTS),
             train_atoms_of=composition[train].sum(axis=0),
             train_neighbours=neighbours[train].sum(axis=0),
         )
+
+
+def _isolated(block: Block) -> Array:
+    """Return which samples are one neutral atom without images near it, shape (S,), bool."""
+    single = np.diff(block.starts) == 1
+    if "charge" in block:
+        single &= block["charge"] == 0
+    lengths = np.linalg.norm(block["cell"].astype(np.float64), axis=2)
+    volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64))))
+    pbc = block["pbc"].astype(bool)
+    far = np.where(pbc, lengths, np.inf).min(axis=1) > _VACUUM
+    return np.asarray(single & far & (~pbc.all(axis=1) | (volume > _VACUUM**3)))
 
 
 def _merge(kind: Any, parts: Sequence[Any]) -> Any:

@@ -100,7 +100,7 @@ class Statistics:
                 "by_split": _rows(t.energy, self.splits),
                 "by_sampler": _rows(t.energy_by_sampler, self.samplers),
             },
-            "element_energies_eV": _fit(t.every, t.every_per_atom),
+            "element_energies_eV": _fit(t.every, t.every_per_atom, t.isolated),
             "force_component_eV_per_angstrom": {
                 **t.component.total().row(),
                 "by_split": _rows(t.component, self.splits),
@@ -128,8 +128,11 @@ class Statistics:
         Returns
         -------
         dict
-            ``element_energies_eV`` (least squares of the smallest norm, with rank and condition number), energy per atom raw
-            and referenced, forces, stress, neighbours, and these under the names of MACE, NequIP, SevenNet and SchNetPack.
+            ``element_energies_eV`` (isolated atoms where the data have them, least squares of the others, ridge regression
+            where these cannot be told apart; with rank and condition number), ``elements_that_train_lacks`` (elements of
+            the splits val and test with their samples there; their energies are those of isolated atoms or the mean energy
+            per atom), energy per atom raw and referenced, forces, stress, neighbours, and these under the names of MACE,
+            NequIP, SevenNet and SchNetPack.
         """
         from mlffstore.data.labels import choose_teacher
 
@@ -138,7 +141,8 @@ class Statistics:
         if not t.train.n:
             where = "of the split train" if self.splits else "of the dataset"
             raise DataError(f"normalisation: teacher {name!r} labelled no sample {where}")
-        fit = _fit(t.train, t.train_per_atom)
+        fit = _fit(t.train, t.train_per_atom, t.isolated)
+        lacking = self._lacking(t, fit)
         e0, shift, scale = fit["values"], fit["residual_mean_eV_per_atom"], fit["residual_std_eV_per_atom"]
         raw = t.energy.row(0)
         component = t.train_component.row()
@@ -158,6 +162,7 @@ class Statistics:
             "samples": int(t.labelled[0]),
             "atoms": atoms,
             "element_energies_eV": fit,
+            "elements_that_train_lacks": lacking,
             "energy_eV_per_atom": raw,
             "referenced_energy_eV_per_atom": {"mean": shift, "std": scale},
             "force_component_eV_per_angstrom": component,
@@ -173,6 +178,16 @@ class Statistics:
             "sevennet": {"shift": e0, "scale": rms, "conv_denominator": average},
             "schnetpack": {"atomrefs": {"energy": numbers}, "mean": shift, "stddev": scale},
         }  # fmt: skip
+
+    def _lacking(self, t: TeacherPart, fit: dict[str, Any]) -> dict[str, dict[str, int]]:
+        """Return the elements that val or test need and train lacks, with their samples, and give `fit` values of them."""
+        out = {}
+        for z in np.flatnonzero((t.samples_with[0] == 0) & (t.samples_with[1:].sum(axis=0) > 0)):
+            symbol = _symbol(z)
+            out[symbol] = {name: int(t.samples_with[i, z]) for i, name in enumerate(SPLITS) if i}
+            isolated = t.isolated.n[z] > 0
+            fit["values"][symbol] = float(t.isolated.low[z]) if isolated else t.train.mean_energy
+        return out
 
     def to_xarray(self) -> xr.Dataset:
         """Return the per-element statistics as a Dataset along ``element``."""
@@ -201,16 +216,23 @@ def evenness(counts: Array) -> float:
     return float(-(share * np.log(share)).sum() / np.log(len(share))) if len(share) > 1 else 0.0
 
 
-def _fit(rows: Rows, per_atom: Rows) -> dict[str, Any]:
-    solution, rank, condition = rows.solve()
+def _fit(rows: Rows, per_atom: Rows, isolated: Moments) -> dict[str, Any]:
+    known = np.where(isolated.n > 0, isolated.low, np.nan)
+    solution, rank, condition = rows.solve(known)
     mean, rms = per_atom.residual(solution)
     if np.array_equal(rows.columns, per_atom.columns) and rows.n:
         std = float(np.sqrt(max(rms**2 - mean**2, 0.0)))
     else:
         std = float("nan")
+    from_atoms = [_symbol(z) for z in rows.columns if isolated.n[z]]
+    unknowns = len(solution) - len(from_atoms)
+    fitted = "least squares of total energies on element counts"
+    if rank < unknowns:
+        fitted = "ridge regression of total energies on element counts, towards the mean energy per atom"
     return {
-        "method": "least squares of total energies on element counts, smallest norm",
-        "rank": rank, "unknowns": len(solution), "condition_number": condition,
+        "method": f"isolated atoms, and {fitted}" if from_atoms else fitted,
+        "rank": rank, "unknowns": unknowns, "condition_number": condition,
+        "isolated_atoms": from_atoms,
         "values": {_symbol(z): float(value) for z, value in zip(rows.columns, solution, strict=True)},
         "residual_mean_eV_per_atom": mean, "residual_std_eV_per_atom": std,
     }  # fmt: skip

@@ -102,7 +102,7 @@ def _of_stratum(index: Ints, key: Array, s: Mapping[str, Array]) -> Ints:
 def _close(members: Ints, s: Mapping[str, Array], n: int) -> Ints:
     """Return about `n` of the samples of a group: some at equal distances, with the next one and the most similar ones."""
     centres = np.unique(np.linspace(0, len(members) - 2, max(n // _SHARE_OF_CENTRES, 1)).astype(np.int64))
-    shape = s["shape"][members].astype(np.float64)
+    shape = np.nan_to_num(s["shape"][members].astype(np.float64))
     scale = shape.std(axis=0)
     shape /= np.where(scale > 0, scale, 1.0)
     wanted = [centres, centres + 1]  # the next one: of the same root, or of the same trajectory

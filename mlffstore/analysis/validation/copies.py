@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Array
 
+#: Samples that each sample is compared with, of those that follow it in the order of one number of the shape.
+_WINDOW = 6
+#: Numbers of a shape below this agree if they differ by no more than those of this size may.
+_SMALLEST = 1e-3
+
 
 def find_copies(s: Mapping[str, Array], tolerance: float) -> dict[str, Array]:
     """Return for each check of copies which samples fail it, shape (S,), bool.
@@ -70,13 +75,26 @@ def _groups(key: Array, split: Array) -> tuple[Array, Array]:
 
 
 def _near(s: Mapping[str, Array], tolerance: float) -> Array:
-    """Return a number for each sample that near-duplicates share: one composition, and shapes that agree to `tolerance`."""
-    shape = s["shape"]
-    order = np.lexsort((shape[:, 2], shape[:, 1], shape[:, 0], s["composition"]))
-    a, b = shape[order[:-1]], shape[order[1:]]
-    with np.errstate(invalid="ignore"):
-        alike = (np.abs(a - b) <= tolerance * np.maximum(np.abs(a), 1e-3)).all(axis=1)
-    alike &= s["composition"][order[:-1]] == s["composition"][order[1:]]
-    out = np.empty(len(order), np.int64)
-    out[order] = np.cumsum(np.concatenate([[True], ~alike]))
-    return out
+    """Return a number for each sample that near-duplicates share: one composition, and shapes that agree to `tolerance`.
+
+    Samples are sorted by composition and the first number of the shape, and each is compared with the next `_WINDOW`: in
+    large sets others of that composition lie between near-duplicates by chance.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    shape, composition = s["shape"], s["composition"]
+    n = len(composition)
+    order = np.lexsort((shape[:, 0], composition))
+    first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for step in range(1, min(_WINDOW, n - 1) + 1):
+        one, two = order[:-step], order[step:]
+        same = np.flatnonzero(composition[one] == composition[two])
+        a, b = shape[one[same]], shape[two[same]]
+        with np.errstate(invalid="ignore"):
+            alike = same[(np.abs(a - b) <= tolerance * np.maximum(np.abs(a), _SMALLEST)).all(axis=1)]
+        first.append(one[alike])
+        second.append(two[alike])
+    edges = np.concatenate(first), np.concatenate(second)
+    graph = coo_array((np.ones(len(edges[0]), bool), edges), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)

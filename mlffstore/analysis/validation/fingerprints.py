@@ -23,7 +23,7 @@ _ROUNDS = 4
 #: Numbers that describe a shape.
 N_SHAPE = 6
 #: Angstrom. Crystals with fewer pairs than atoms within the usual cutoff (caesium has none) are described with the first of
-#: these cutoffs that is large enough for their volume per atom, and molecules without such pairs never.
+#: these cutoffs that is large enough for their volume per atom, and molecules without any pair with the first.
 WIDER = (5.0, 7.0)
 #: A cutoff is large enough if it is this multiple of the cube root of the volume per atom: the second shell of bcc and fcc.
 _SHELLS = 1.4
@@ -38,7 +38,13 @@ def compositions(numbers: Array, n_atoms: Array) -> tuple[Array, Array, Array]:
 
 
 def fingerprints(
-    block: Block, neighbours: Pairs, contact: Array, periodic: Array, molecule: Array, composition: tuple[Array, ...]
+    block: Block,
+    neighbours: Pairs,
+    contact: Array,
+    radius: Array,
+    periodic: Array,
+    molecule: Array,
+    composition: tuple[Array, ...],
 ) -> dict[str, Array]:
     """Return hashes of composition, atom order and molecular graph, and numbers that describe the shape.
 
@@ -49,6 +55,8 @@ def fingerprints(
         All pairs up to the usual cutoff.
     contact : ndarray, shape (P,)
         Their distances over the sums of covalent radii.
+    radius : ndarray, shape (A,)
+        Covalent radii, angstrom.
     periodic, molecule : ndarray, shape (S,), bool
         Samples that are periodic in three directions, and in none.
     composition : tuple of ndarray
@@ -59,15 +67,18 @@ def fingerprints(
     dict of str to ndarray
         ``composition`` (of crystals: of the formula unit, so that a supercell has that of its cell), ``order`` (of the
         atomic numbers in their order), ``graph`` (0 unless a molecule), uint64; ``shape`` (S, `N_SHAPE`) float32, which
-        rotations, reflections, shifts, the order of atoms and the choice of the cell do not change.
+        rotations, reflections, shifts, the order of atoms and the choice of the cell do not change; ``contact`` float32, the
+        smallest distance over the sum of covalent radii.
     """
     numbers, starts = block["numbers"], block.starts
     n_atoms = np.diff(starts)
+    shape, wide = _shape(block, neighbours, radius, periodic, molecule)
     return {
         "composition": _reduced(composition, periodic),
         "order": _order(numbers, starts, n_atoms),
         "graph": _graph(numbers, starts, neighbours, contact, molecule),
-        "shape": _shape(block, neighbours, periodic, molecule),
+        "shape": shape,
+        "contact": np.minimum(reduce_pairs(contact, neighbours.counts, np.inf), wide).astype(np.float32),
     }
 
 
@@ -99,35 +110,40 @@ def _graph(numbers: Array, starts: Array, neighbours: Pairs, contact: Array, mol
     return np.where(molecule, mix(np.add.reduceat(atom, starts[:-1])), np.uint64(0))
 
 
-def _shape(block: Block, neighbours: Pairs, periodic: Array, molecule: Array) -> Array:
+def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, molecule: Array) -> tuple[Array, Array]:
+    """Return the shapes, and the smallest contacts of samples that were looked at with a larger cutoff, else infinity."""
     starts, n_atoms = block.starts, np.diff(block.starts)
-    out = np.zeros((len(block), N_SHAPE))
+    out, contact = np.zeros((len(block), N_SHAPE)), np.full(len(block), np.inf)
     z = block["numbers"].astype(np.float64)
     out[:, :5] = _sums(neighbours, z, CUTOFF) / n_atoms[:, None]
     volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64)))) / n_atoms
     reach = _SHELLS * np.cbrt(volume)
     sparse = periodic & (neighbours.counts < n_atoms) & (reach > CUTOFF)
+    alone = molecule & (neighbours.counts == 0) & (n_atoms > 1)
     low = CUTOFF
     for cutoff in WIDER:
-        chosen = np.flatnonzero(sparse & (reach > low) & ((reach <= cutoff) | (cutoff == WIDER[-1])))
+        chosen = sparse & (reach > low) & ((reach <= cutoff) | (cutoff == WIDER[-1]))
+        index = np.flatnonzero(chosen | (alone if low == CUTOFF else False))
         low = cutoff
-        if len(chosen):
-            out[chosen, :5] = _wider(block, chosen, cutoff)
+        if len(index):
+            out[index, :5], contact[index] = _wider(block, radius, index, cutoff)
     x = block["positions"].astype(np.float64)
     centre = np.add.reduceat(x, starts[:-1]) / n_atoms[:, None]
     spread = np.add.reduceat(((x - np.repeat(centre, n_atoms, axis=0)) ** 2).sum(1) * z, starts[:-1]) / n_atoms
     out[:, 5] = np.where(molecule, spread, volume)
-    return out.astype(np.float32)
+    return out.astype(np.float32), contact
 
 
-def _wider(block: Block, chosen: Array, cutoff: float) -> Array:
+def _wider(block: Block, radius: Array, chosen: Array, cutoff: float) -> tuple[Array, Array]:
     from mlffstore.data.ragged import offsets, row_indices
 
     counts = np.diff(block.starts)[chosen]
     rows, starts = row_indices(block.starts[chosen], counts), offsets(counts)
     x, cell, pbc = block["positions"][rows], block["cell"][chosen].astype(np.float64), block["pbc"][chosen].astype(bool)
     found = pairs(starts, x, cell, pbc, cutoff)
-    return np.asarray(_sums(found, block["numbers"][rows].astype(np.float64), cutoff) / counts[:, None])
+    contact = found.distance / (radius[rows][found.first] + radius[rows][found.second])
+    sums = _sums(found, block["numbers"][rows].astype(np.float64), cutoff) / counts[:, None]
+    return np.asarray(sums), reduce_pairs(contact, found.counts, np.inf)
 
 
 def _sums(neighbours: Pairs, z: Array, cutoff: float) -> Array:

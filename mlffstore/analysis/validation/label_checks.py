@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Angstrom: bonds of one type whose lengths vary less than this are at rest, and say nothing of their stiffness.
 _AT_REST = 0.004
+#: eV/angstrom: crystals with larger forces (rms over atoms) are not symmetric.
+_DISORDERED = 0.2
 #: Samples below which a share or a fit says nothing.
 _FEWEST = 10
 
@@ -133,7 +135,9 @@ def _zero_forces(check: Check, s: dict[str, Array], t: int) -> CheckResult:
         return check.nothing("no sample of two atoms or more has forces")
     share, molecule = share[counted], s["molecule"][counted]
     all_zero = share == 1
-    some = float(((share > 0.02) & ~all_zero).mean())
+    # On symmetric sites of crystals single forces vanish too; where forces are large, sites are not symmetric.
+    disordered = molecule | (s["force_rms"][:, t][counted] > _DISORDERED)
+    some = float(((share > 0.02) & ~all_zero & disordered).mean())
     # By symmetry the forces of a perfect crystal vanish, and those of a molecule do not.
     none_of_molecules = float(all_zero[molecule].mean()) if molecule.sum() >= _FEWEST else 0.0
     none = float(all_zero.mean())

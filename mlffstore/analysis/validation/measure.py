@@ -67,7 +67,6 @@ def measure(block: Block) -> Measured:
     radius = _radii()[numbers]
     contact = neighbours.distance / (radius[neighbours.first] + radius[neighbours.second])
     out["d_min"] = reduce_pairs(neighbours.distance, neighbours.counts, np.inf).astype(np.float32)
-    out["contact"] = reduce_pairs(contact, neighbours.counts, np.inf).astype(np.float32)
     out |= _cells(cell, pbc, n_atoms)
     out["too_flat"] = too_flat(cell, pbc, CUTOFF)
     out |= _electrons(block, pbc)
@@ -76,7 +75,7 @@ def measure(block: Block) -> Measured:
     out["hydrogen_free"] = carbon & ~reduce_rows(np.logical_or, numbers == 1, starts)
     out |= odd_bonds(block, neighbours, contact, molecule)
     composition = compositions(numbers, n_atoms)
-    out |= fingerprints(block, neighbours, contact, periodic, molecule, composition)
+    out |= fingerprints(block, neighbours, contact, radius, periodic, molecule, composition)
     for name in ("content_hash", "root", "split", "sampler"):
         if name in block:
             out[name] = block[name]

@@ -91,7 +91,7 @@ def _energy_units(check: Check, found: Slope, meaning: list[units.Units]) -> Che
     rule = check.rule
     text = f"energies differ by {found.value:.3g} +- {found.error:.1g} times the work of the forces"
     off = found.value + 3 * found.error < rule["min_slope"] or found.value - 3 * found.error > rule["max_slope"]
-    uncorrelated = found.correlation + 3 / np.sqrt(found.n) < rule["min_correlation"]
+    uncorrelated = found.correlation + 1 / np.sqrt(found.n) < rule["min_correlation"]
     if off or uncorrelated:
         guess = units.named(meaning) if meaning and _is_sure(found) else (
             "energies and forces do not belong to the same structures (an array that was shuffled, shifted or sorted?)"
@@ -156,7 +156,7 @@ def _stress(check: Check, found: Slope, common: float, meaning: list[units.Units
     beside = f", relative to {common:.3g}, which is off elsewhere" if common != 1 else ""
     text = f"energies differ by {value:.3g} +- {error:.1g} times the work of the {what}{beside}"
     off = value + 3 * error < rule["min_slope"] or value - 3 * error > rule["max_slope"]
-    if off or correlation + 3 / np.sqrt(found.n) < rule["min_correlation"]:
+    if off or correlation + 1 / np.sqrt(found.n) < rule["min_correlation"]:
         if check.name == "stress_shear":
             guess = "the six components may be in another order than xx yy zz yz xz xy"
         else:

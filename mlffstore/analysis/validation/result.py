@@ -7,13 +7,14 @@ import functools
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from mlffstore.analysis.validation.acceptance import Line, table
 from mlffstore.analysis.validation.candidates import compared
+from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, check_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from mlffstore.analysis.validation.check_result import CheckResult
     from mlffstore.analysis.validation.policy import Policy
     from mlffstore.analysis.validation.recheck import Recheck
     from mlffstore.analysis.validation.work import Work
@@ -90,11 +90,11 @@ class Validation:
         ds: xr.Dataset,
         policy: Policy,
         teachers: Mapping[str, Mapping[str, Any]],
-        at_hand: Sequence[Teacher],
+        teacher: Sequence[Teacher] | Literal["at hand"],
         seed: int,
         nbytes: int | None,
     ) -> None:
-        self._ds, self.policy, self._about, self._at_hand, self._seed = ds, policy, dict(teachers), at_hand, seed
+        self._ds, self.policy, self._about, self._teacher, self._seed = ds, policy, dict(teachers), teacher, seed
         self._nbytes = nbytes
         self._pass: Pass[Measured] = sample_pass(ds, COLUMNS, measure, merge)
 
@@ -114,12 +114,21 @@ class Validation:
         return compared(self._ds, self._measured.samples, self._seed)
 
     @functools.cached_property
+    def _at_hand(self) -> tuple[Sequence[Teacher], dict[str, str]]:
+        if self._teacher != "at hand":
+            return self._teacher, {}
+        from mlffstore.analysis.validation.at_hand import teachers_at_hand
+
+        return teachers_at_hand(self._about)
+
+    @functools.cached_property
     def _rechecked(self) -> dict[str, Recheck]:
-        if not self._at_hand:
+        if not self._at_hand[0]:
             return {}
         from mlffstore.analysis.validation.recheck import recheck
 
-        return {one.info.name: recheck(self._ds, one, self.policy, self._seed) for one in self._at_hand}
+        quick = self._teacher == "at hand"
+        return {one.info.name: recheck(self._ds, one, self.policy, self._seed, quick=quick) for one in self._at_hand[0]}
 
     @functools.cached_property
     def _failed(self) -> dict[str, Array]:
@@ -136,6 +145,8 @@ class Validation:
     def checks(self) -> list[CheckResult]:
         """The checks of the dataset as a whole: what each found, on how many samples, or why it was not measured."""
         rechecked = {name: one.result(name, self.policy) for name, one in self._rechecked.items()}
+        for name, reason in self._at_hand[1].items():
+            rechecked[name] = Check("teacher_labels", self.policy.checks["teacher_labels"], name).not_measured(reason)
         return check_dataset(self._measured, self._work, self._failed, self.policy, self._about, rechecked)
 
     @functools.cached_property
@@ -286,7 +297,7 @@ def validate(
     data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
     policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
-    teacher: Teacher | Sequence[Teacher] | None = None,
+    teacher: Teacher | Sequence[Teacher] | Literal["at hand"] | None = None,
     nbytes: int | None = None,
     seed: int = 0,
 ) -> Validation:
@@ -298,9 +309,10 @@ def validate(
         A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
         The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
-    teacher : Teacher or sequence of Teacher, optional
+    teacher : Teacher, sequence of Teacher, or "at hand", optional
         The teachers of the labels. Energy, forces and stress of some samples are compared with those of the teacher, by
-        finite differences of its energies.
+        finite differences of its energies. With ``"at hand"`` they are those that are installed here and have the
+        fingerprints that are recorded with the labels, on at most 50 samples each.
     nbytes : int, optional
         Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
         disk; the size of a Dataset is not known.
@@ -338,8 +350,10 @@ def validate(
         recorded = json.loads(data.attrs.get("teachers", "{}"))
     ds = one_form(data, ("n_atoms", "numbers", "positions", "cell", "pbc"))
     about = {name: recorded.get(name, {}) for name in teachers_of(ds)}
-    at_hand = () if teacher is None else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
-    return Validation(ds, rules, about, at_hand, seed, nbytes)
+    teachers: Any = teacher
+    if teacher != "at hand":
+        teachers = () if teacher is None else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
+    return Validation(ds, rules, about, teachers, seed, nbytes)
 
 
 __all__ = ["DATASET_CHECKS", "DatasetProblem", "Finding", "Line", "Validation", "validate"]

@@ -43,6 +43,7 @@ def judge_samples(measured: Measured, policy: Policy, teachers: Mapping[str, Map
 
     angles, volume = rules["cell_angles"], rules["cell_volume"]
     labelled = ~np.isnan(s["energy"])
+    bare = _bare_in_most_conformations(s)
     # Direct forces of a teacher that does not turn with the structure have a torque by nature.
     turns = np.array(
         [info.get("conservative", True) and info.get("equivariant", True) for info in teachers.values()], bool
@@ -65,17 +66,30 @@ def judge_samples(measured: Measured, policy: Policy, teachers: Mapping[str, Map
             | (s["volume_per_atom"] > volume["max_angstrom3_per_atom"]),
             "cell_too_flat": s["too_flat"],
             "electron_parity": ~s["parity"],
-            "missing_hydrogens": s["bare"] & s["hydrogen_free"],
+            "missing_hydrogens": bare & s["hydrogen_free"],
             "energy_outlier": _outliers(measured, policy),
             "energy_work": above("work_ratio", rules["energy_work"]["max_ratio"]),
             "odd_bonds": s["odd_bonds"],
             "unbound_atoms": s["unbound"],
-            "few_hydrogens": s["bare"] & ~s["hydrogen_free"],
+            "few_hydrogens": bare & ~s["hydrogen_free"],
         }
     out["altered"] = s["altered"]
     out |= find_copies(s, rules["near_duplicate"]["tolerance"])
     out |= {name: np.zeros(n, bool) for name in SAMPLE_CHECKS if name not in out}
     return {name: out[name] for name in SAMPLE_CHECKS}
+
+
+def _bare_in_most_conformations(s: Mapping[str, Array]) -> Array:
+    """Return which molecules have bare carbons, as have at least half of the samples with the same atoms in the same order.
+
+    Hot dynamics stretch bonds in some conformations; hydrogens that were lost are lost in all of them.
+    """
+    bare = s["bare"]
+    if not bare.any():
+        return bare
+    _, group = np.unique(s["order"], return_inverse=True)
+    share = np.bincount(group.ravel(), bare) / np.bincount(group.ravel())
+    return np.asarray(bare & (share[group.ravel()] >= 0.5))
 
 
 def references(measured: Measured, energy: Array) -> tuple[Array, Array]:

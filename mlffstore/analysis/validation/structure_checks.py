@@ -38,7 +38,7 @@ def _length_units(check: Check, measured: Measured) -> CheckResult:
         return check.not_measured(f"{n} samples of two atoms or more, {_FEWEST} needed", n)
     median = float(np.median(contact))
     low, high = check.rule["min_contact"], check.rule["max_contact"]
-    shown = f"{median:.3g}" if np.isfinite(median) else "more than 1.5"
+    shown = f"{median:.3g}" if np.isfinite(median) else "more than two"
     text = f"the closest atoms are {shown} times the sum of their covalent radii apart (median)"
     guess = "are they in bohr (multiply by 0.529177)?" if median > high else "are they in nm (multiply by 10)?"
     return check.judged(

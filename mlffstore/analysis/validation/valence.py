@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _MOST = {1: 1, 6: 4, 7: 4, 8: 3, 9: 1}
 #: Elements that form bonds wherever they are in a molecule. Metals and halogens may be ions, and noble gases alone.
 _BONDED = (1, 6, 7, 8)
-#: An atom farther than this multiple of the sum of covalent radii from every other has no bond.
-_UNBOUND = 1.6
+#: An atom farther than this multiple of the sum of covalent radii from every other has no bond; hydrogen, whose bonds are
+#: stiff, at the second: C-H of 1.44 angstrom.
+_UNBOUND, _UNBOUND_HYDROGEN = 1.6, 1.35
 
 
 def odd_bonds(block: Block, neighbours: Pairs, contact: Array, molecule: Array) -> dict[str, Array]:
@@ -55,7 +56,8 @@ def odd_bonds(block: Block, neighbours: Pairs, contact: Array, molecule: Array) 
     bonds = count(inside & (contact < BOND) & ordinary[ends[0]] & ordinary[ends[1]])
     most = np.full(256, 255)
     most[list(_MOST)] = list(_MOST.values())
-    near = count(inside & (contact < _UNBOUND))
+    limit = np.where((numbers[ends[0]] == 1) | (numbers[ends[1]] == 1), _UNBOUND_HYDROGEN, _UNBOUND)
+    near = count(inside & (contact < limit))
     alone = np.isin(numbers, _BONDED) & (near == 0)
     odd = reduce_rows(np.logical_or, bonds > most[numbers], starts)
     return {

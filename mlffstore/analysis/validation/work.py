@@ -37,6 +37,9 @@ _MAX_STRAIN = 0.4
 _UNSTRAINED = 1e-6
 #: eV per atom, added to the scale by which a deviation is judged: near a minimum the work vanishes.
 FLOOR = 0.01
+#: Share of the curvature in that scale. The rule is exact for harmonic energies, and in hot water (forces of 4 eV/angstrom
+#: rms, up to 45) it missed at most a tenth of the curvature in 99 % of the pairs, 0.01 of it in half of them.
+ANHARMONIC = 0.05
 #: Atoms of the pairs that are compared at a time.
 _ATOMS = 1 << 17
 
@@ -93,7 +96,8 @@ class Work:
     @property
     def scale(self) -> Array:
         """By what a deviation is judged, eV: the error that the trapezoid rule was seen to make, and a margin."""
-        return np.asarray(0.5 * np.abs(self.force_work) + np.abs(self.stress_work) + FLOOR * self.n_atoms)
+        least = FLOOR * self.n_atoms + ANHARMONIC * np.abs(self.curvature)
+        return np.asarray(0.5 * np.abs(self.force_work) + np.abs(self.stress_work) + least)
 
     @property
     def ratio(self) -> Array:
