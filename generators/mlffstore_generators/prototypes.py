@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.errors import missing_dependency
+from mlffstore_generators.chemistry import LAST_ELEMENT, draw_class, draw_metals, draw_salt, is_drawn, is_metallic
 from mlffstore_generators.seeds.base import NoSeedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ase import Atoms
 
-#: Not drawn: noble gases, elements without a stable isotope, and the lanthanides but La and Ce, whose fourteen
-#: near-equal chemistries would take over every trivalent site.
-_EXCLUDED = {2, 10, 18, 36, 43, 54, *range(59, 72)}
-_SYMBOLS_UP_TO = 83
+#: Prototypes and elements that are tried for a compound of the class that was drawn.
+_TRIES = 40
 _STRUCTURES = ("fcc", "bcc", "hcp", "diamond")
 #: `DLSVolumePredictor` scales the shortest bond to a typical one; of 50 measured crystals it gives this share of the volume.
 _DLS = 0.87
@@ -50,66 +52,81 @@ def prototypes() -> tuple[tuple[str, Any], ...]:
     return tuple((tag, structures[tag]) for tag in sorted(structures) if 2 <= len(structures[tag].composition) <= 4)
 
 
-@functools.lru_cache(maxsize=1)
-def species() -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
-    """Return the elements of each common oxidation state, and the metals, in order of atomic number."""
-    from pymatgen.core import Element
+@dataclass(frozen=True, slots=True)
+class _Sites:
+    """The elements of a prototype, the anion last: how many atoms of each, and whether each cation is a metal."""
 
-    allowed = [Element.from_Z(z) for z in range(1, _SYMBOLS_UP_TO + 1) if z not in _EXCLUDED]
-    states: dict[int, list[str]] = {}
-    for element in allowed:
-        for state in element.common_oxidation_states:
-            states.setdefault(state, []).append(element.symbol)
-    metals = tuple(element.symbol for element in allowed if element.is_metal)
-    return {state: tuple(symbols) for state, symbols in states.items()}, metals
+    symbols: tuple[str, ...]
+    counts: tuple[int, ...]
+    metallic: tuple[bool, ...]
+    intermetallic: bool
 
 
 @functools.lru_cache(maxsize=512)
-def _oxidation(index: int) -> tuple[tuple[str, int], ...] | None:
-    """Return the oxidation state of each element of a prototype, None for a compound of metals.
-
-    Raises
-    ------
-    NoSeedError
-        If no integer states make it neutral.
-    """
-    structure = prototypes()[index][1]
-    symbols = [element.symbol for element in structure.composition.elements]
-    if all(symbol in species()[1] for symbol in symbols):
-        return None
-    guesses = structure.composition.reduced_composition.oxi_state_guesses(max_sites=-50)
-    for guess in guesses:
-        if all(float(state).is_integer() and state != 0 for state in guess.values()):
-            return tuple((symbol, int(guess[symbol])) for symbol in symbols)
-    raise NoSeedError("prototype without integer oxidation states")
+def _sites(index: int) -> _Sites:
+    composition = prototypes()[index][1].composition.reduced_composition
+    elements = sorted(composition.elements, key=lambda element: (element.X, element.symbol))
+    symbols = tuple(element.symbol for element in elements)
+    counts = tuple(int(composition[element]) for element in elements)
+    return _Sites(
+        symbols, counts, tuple(is_metallic(symbol) for symbol in symbols[:-1]),
+        all(element.is_metal for element in elements),
+    )  # fmt: skip
 
 
-def draw_compound(rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]:
+@functools.lru_cache(maxsize=2)
+def _prototypes_of(intermetallic: bool) -> tuple[int, ...]:
+    """Return the indices of the ordered prototypes that are, or are not, of metals alone."""
+    return tuple(
+        k for k, (_, one) in enumerate(prototypes()) if one.is_ordered and _sites(k).intermetallic == intermetallic
+    )
+
+
+def draw_compound(
+    rng: np.random.Generator, max_atoms: int, classes: Mapping[str, float] | None = None
+) -> tuple[Atoms, str]:
     """Return a prototype with other elements in it, scaled to a plausible volume, and its tag.
 
-    Every element is replaced by one that has the same oxidation state among its common ones (so the compound stays
-    neutral); in a compound of metals, by another metal.
+    The most electronegative element of the prototype becomes the anion of a class that is drawn, the others become cations
+    that are less electronegative and neutralise it; in a compound of metals every element becomes another metal.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    max_atoms : int
+        Atoms in the cell of the prototype, at most.
+    classes : mapping of str to float, optional
+        Shares of the classes of compounds; `mlffstore_generators.chemistry.SHARES` by default.
     """
+    kind = draw_class(rng, classes)
+    reason = NoSeedError("no compound")
+    for _ in range(_TRIES):  # in the class that was drawn, or classes that fail seldom would have more than their share
+        try:
+            return _draw_of(kind, rng, max_atoms)
+        except NoSeedError as error:
+            reason = error
+    raise NoSeedError(f"{kind}: {reason}")
+
+
+def _draw_of(kind: str, rng: np.random.Generator, max_atoms: int) -> tuple[Atoms, str]:
+    """Return a compound of a class and the tag of its prototype."""
     from pymatgen.io.ase import AseAtomsAdaptor
 
-    index = int(rng.integers(len(prototypes())))
+    pool = _prototypes_of(kind == "intermetallic")
+    index = pool[int(rng.integers(len(pool)))]
     tag, prototype = prototypes()[index]
     if len(prototype) > max_atoms:
         raise NoSeedError("prototype larger than max_atoms")
-    if not prototype.is_ordered:
-        raise NoSeedError("prototype with partial occupation")
-    states = _oxidation(index)
-    by_state, metals = species()
-    chosen: dict[str, str] = {}
-    for symbol in [element.symbol for element in prototype.composition.elements]:
-        pool = metals if states is None else by_state.get(dict(states)[symbol], ())
-        free = [candidate for candidate in pool if candidate not in chosen.values()]
-        if not free:
-            raise NoSeedError("no element of that oxidation state")
-        chosen[symbol] = free[int(rng.integers(len(free)))]
+    sites = _sites(index)
+    if kind == "intermetallic":
+        chosen = draw_metals(rng, len(sites.symbols))
+    else:
+        cations, anion = draw_salt(rng, kind, sites.counts, sites.metallic)
+        chosen = [*cations, anion]
     structure = prototype.copy()
-    structure.replace_species(chosen)
-    structure.scale_lattice(metallic_volume(structure) if states is None else ionic_volume(structure, prototype))
+    structure.replace_species(dict(zip(sites.symbols, chosen, strict=True)))
+    volume = metallic_volume(structure) if kind == "intermetallic" else ionic_volume(structure, prototype)
+    structure.scale_lattice(volume)
     return plain(AseAtomsAdaptor.get_atoms(structure)), f"aflow:{tag}"
 
 
@@ -156,8 +173,8 @@ def draw_element(rng: np.random.Generator) -> tuple[Atoms, str]:
 
     known = [
         z
-        for z in range(1, _SYMBOLS_UP_TO + 1)
-        if z not in _EXCLUDED and (reference_states[z] or {}).get("symmetry") in _STRUCTURES
+        for z in range(1, LAST_ELEMENT + 1)
+        if is_drawn(z) and (reference_states[z] or {}).get("symmetry") in _STRUCTURES
     ]
     z = known[int(rng.integers(len(known)))]
     symbol, own = chemical_symbols[z], reference_states[z]["symmetry"]
@@ -204,3 +221,23 @@ def too_close(atoms: Atoms) -> bool:
         points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijd", copy=True
     )
     return bool((distance < _CONTACT * (radii[first] + radii[second])).any())
+
+
+def identity(atoms: Atoms, source: str) -> str:
+    """Return what a crystal is, whatever its supercell, strain or defects: its prototype and its composition.
+
+    Supercells, slabs and defects of one crystal have the same, so that they share a root and never straddle splits.
+    """
+    from math import gcd
+
+    counts: dict[str, int] = {}
+    for symbol in atoms.get_chemical_symbols():
+        counts[symbol] = counts.get(symbol, 0) + 1
+    unit = gcd(*counts.values())
+    return f"{source} " + " ".join(f"{symbol}{n // unit}" for symbol, n in sorted(counts.items()))
+
+
+def wide_supercell(atoms: Atoms, distance: float) -> Atoms:
+    """Repeat a crystal until opposite faces of its cell are `distance` (angstrom) apart, so that images are too."""
+    faces = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    return atoms * [max(1, int(np.ceil(distance / face - 1e-6))) for face in faces]

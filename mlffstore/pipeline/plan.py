@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.contracts.registry import get_generator, shared_teacher
+from mlffstore.contracts.registry import available, get_generator, shared_teacher
+from mlffstore.data.batch import SampleBatch
+from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Task
@@ -96,8 +98,8 @@ def plan(
 
     Notes
     -----
-    A generator that takes many steps for a sample, such as dynamics, may have a method ``preview()`` that returns a shorter
-    generator and how many times as long the real one takes.
+    A generator may have a method ``warm()``, which loads what is not to be timed, and one ``preview()`` that returns a cheap
+    stand-in for itself, how many times as many calls of teachers it makes, and further calls per sample.
     """
     out: list[Planned] = []
     with contextlib.ExitStack() as stack:
@@ -126,24 +128,46 @@ def _try(recipe: Recipe, part: Part, count: int) -> Planned:
     from ase.data import chemical_symbols
 
     generator: Any = get_generator(part.generator, **part.options)
-    generator, times = generator.preview() if hasattr(generator, "preview") else (generator, 1.0)
-    for more in ((part.teacher, part.teacher_options), *((one.teacher, one.options) for one in recipe.more_teachers)):
-        shared_teacher(*more)
-    label_all(
-        recipe, part, generator.generate(rng_of(recipe, Task(part, part.n_tasks + 1, 1)), 1)
-    )  # loads and compiles
+    generator, times, further = generator.preview() if hasattr(generator, "preview") else (generator, 1.0, 0.0)
+    _warm(recipe, part, generator)
     began = time.process_time()
     generated = generator.generate(rng_of(recipe, Task(part, part.n_tasks, count)), count)
     between = time.process_time()
     made = label_all(recipe, part, generated)
     batch, labels = made.batch, made.labels
     rejected = Counter(reason for reason in verdicts(batch, labels, recipe.checks) if reason)
-    seconds = (between - began) * times + time.process_time() - between
     before, kept = sum(generated.calls.values()), max(count - sum(rejected.values()), 1)
+    generating = between - began
+    more = further * generating / before if before else 0.0
+    seconds = (generating * times + time.process_time() - between) / kept + more
+    calls = (before * times + sum(made.calls.values()) - before) / kept + further
     counts, _ = np.histogram(batch.n_atoms, (*SIZES, 10**9))
     return Planned(
-        part.name, part.samples, count, 1 - sum(rejected.values()) / count, seconds / kept,
-        seconds / kept * part.samples / 3600, (before * times + sum(made.calls.values()) - before) / kept,
+        part.name, part.samples, count, 1 - sum(rejected.values()) / count, seconds, seconds * part.samples / 3600, calls,
         float(batch.pbc.any(axis=1).mean()), tuple(chemical_symbols[z] for z in np.unique(batch.numbers)),
         tuple(counts.tolist()), dict(rejected) | {f"no structure: {k}": n for k, n in generated.skipped.items()},
     )  # fmt: skip
+
+
+def _warm(recipe: Recipe, part: Part, generator: Any) -> None:
+    """Load teachers and whatever the generator needs: that is done once per process, and not a matter of samples."""
+    wanted = [(part.teacher, part.teacher_options), *((one.teacher, one.options) for one in recipe.more_teachers)]
+    if "teacher" in part.options and part.options["teacher"] in available("teacher"):
+        wanted.append((part.options["teacher"], part.options.get("teacher_options", {})))
+    for name, options in wanted:
+        teacher = shared_teacher(name, options)
+        teacher.label(concatenate([_molecule(), _crystal()]))
+    if hasattr(generator, "warm"):
+        generator.warm()
+
+
+def _molecule() -> SampleBatch:
+    positions = [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]]
+    return SampleBatch(n_atoms=[3], numbers=[8, 1, 1], positions=positions)
+
+
+def _crystal() -> SampleBatch:
+    cell = 2.8 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    return SampleBatch(
+        n_atoms=[2], numbers=[11, 17], positions=[[0.0, 0.0, 0.0], [2.8, 0.0, 0.0]], cell=cell[None], pbc=[[True] * 3]
+    )

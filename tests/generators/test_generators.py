@@ -61,7 +61,7 @@ def test_crystals_are_periodic_varied_and_not_too_dense(crystals):
 def test_roots_join_the_frames_of_a_seed(molecules, crystals):
     for batch in (molecules, crystals):
         roots, counts = np.unique(batch.root, return_counts=True)
-        assert counts.max() == 4
+        assert counts.max() in (4, 8)  # an element may be drawn twice
         assert len(set(batch.content_hash.tolist())) == len(batch)
         assert len(roots) >= len(batch) // 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ase import Atoms
+
+    from mlffstore.contracts.protocols import TeacherInfo
 
 #: Draws for every structure that is needed, before the options are called impossible.
 DRAWS = 50
@@ -64,6 +67,14 @@ class Sampler(ABC):
     def source(self) -> Seeds:
         """The class of seeds."""
         return get_seeds(self.seeds)
+
+    def warm(self) -> None:
+        """Load what drawing needs, so that it is not timed: one draw of the innermost class of seeds."""
+        source: Any = self.source
+        while hasattr(source, "source"):
+            source = source.source
+        with contextlib.suppress(NoSeedError):
+            source.draw(np.random.default_rng(0))
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds, and how often teachers were asked for them."""
@@ -116,13 +127,14 @@ class SeedSampler(Sampler):
     """Base of samplers that take one seed after the other."""
 
     @abstractmethod
-    def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
-        """Return up to `count` frames of a seed and the name under which they are recorded."""
+    def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str] | list[SampleBatch]:
+        """Return up to `count` frames of a seed and the name under which they are recorded, or batches of them."""
 
     def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds."""
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
+        info: TeacherInfo | None = None
         made = 0
         for _ in range(DRAWS * count):
             if made >= count:
@@ -131,15 +143,18 @@ class SeedSampler(Sampler):
             frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
             try:
                 seed = self.source.draw(frame_rng)
-                frames, label = self.sample(seed, frame_rng, min(self.frames, count - made))
+                result = self.sample(seed, frame_rng, min(self.frames, count - made))
             except NoSeedError as error:
                 skipped[str(error)] += 1
                 continue
-            made += len(frames)
-            if frames:
-                batches.append(batch_of(frames, seed, label))
+            if isinstance(result, tuple):
+                result = [batch_of(result[0], seed, result[1])] if result[0] else []
+            if seed.path is not None and any(batch.labels for batch in result):
+                info = seed.path.teacher
+            made += sum(map(len, result))
+            batches += result
         self.check_count(made, count, skipped)
-        return Generated(concatenate(batches), dict(skipped))
+        return Generated(concatenate(batches), dict(skipped), info)
 
 
 def batch_of(frames: Sequence[Atoms], seed: Seed, label: str) -> SampleBatch:

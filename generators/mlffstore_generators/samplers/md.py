@@ -20,6 +20,7 @@ from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, STEP_OTHERS, Ensemble, sampling_masses
 from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.seeds.relaxed import Relaxed
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -121,13 +122,20 @@ class MolecularDynamics(Sampler):
         """References of the method."""
         return ["BAOAB, doi:10.1093/amrx/abs010"]
 
-    def preview(self) -> tuple[MolecularDynamics, float]:
-        """Return dynamics of a tenth of the length, and how many times as many steps this one takes."""
+    def preview(self) -> tuple[MolecularDynamics, float, float]:
+        """Return a cheap stand-in for a plan: dynamics of a tenth of the length, from seeds that are not relaxed.
+
+        Beside it, how many times as many calls of the teacher the dynamics itself takes, and how many the relaxation of its
+        seeds takes per frame.
+        """
+        seeds, calls = self.seeds, 0.0
+        if isinstance(self.source, Relaxed):
+            seeds, calls = self.source.seeds, self.source.steps / self.frames
         short = dataclasses.replace(
-            self, ramp_fs=self.ramp_fs / 10, equilibration_fs=self.equilibration_fs / 10,
+            self, seeds=seeds, ramp_fs=self.ramp_fs / 10, equilibration_fs=self.equilibration_fs / 10,
             interval_fs=self.interval_fs / 10, distance=0.0,
         )  # fmt: skip
-        return short, 10.0
+        return short, 10.0, calls
 
     def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` frames of about ``count / frames`` trajectories, with the teacher's labels."""

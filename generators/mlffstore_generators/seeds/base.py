@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from mlffstore.contracts.protocols import TeacherInfo
+
 #: Name -> module and class below this package; what they need is imported when they draw.
 _KNOWN = {
     "molecules": "molecules:Molecules",
@@ -30,11 +32,36 @@ _KNOWN = {
     "defects": "defects:Defects",
     "few-atoms": "few_atoms:FewAtoms",
     "files": "files:Files",
+    "relaxed": "relaxed:Relaxed",
 }
 
 
 class NoSeedError(Exception):
     """A draw gives no structure; the text is the reason under which it is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFrames:
+    """Structures on a path of a relaxation, with labels of the teacher that relaxed them.
+
+    Attributes
+    ----------
+    teacher : TeacherInfo
+    frames : tuple of ase.Atoms
+        Positions are rounded to float32, as they are stored.
+    energy : ndarray, shape (S,)
+        eV. NaN where a label depends on the way and must be computed again.
+    forces : tuple of ndarray of shape (N, 3)
+        eV/angstrom.
+    stress : ndarray, shape (S, 6)
+        eV/angstrom^3, tension positive.
+    """
+
+    teacher: TeacherInfo
+    frames: tuple[Atoms, ...]
+    energy: np.ndarray
+    forces: tuple[np.ndarray, ...]
+    stress: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +83,8 @@ class Seed:
         conformers of a molecule never straddle splits. Empty where the structure itself is what it is.
     molecule : rdkit.Chem.Mol, optional
         The atoms with their bond orders, in the same order, for force fields of molecules.
+    path : PathFrames, optional
+        Structures on the way to `atoms` that a teacher has labelled.
     """
 
     atoms: Atoms
@@ -64,6 +93,7 @@ class Seed:
     fragments: tuple[np.ndarray, ...] = ()
     family: str = ""
     molecule: Any = None
+    path: PathFrames | None = None
 
     @property
     def root(self) -> np.uint64:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlffstore_generators.prototypes import draw_compound, draw_element, supercell, too_close
+from mlffstore_generators.chemistry import check_classes
+from mlffstore_generators.prototypes import draw_compound, draw_element, identity, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 
 if TYPE_CHECKING:
@@ -22,24 +23,31 @@ class Crystals:
         Sizes of the supercells.
     elemental : float, optional
         Fraction of crystals of one element.
+    classes : mapping of str to float, optional
+        Shares of the classes of compounds: oxide, chalcogenide, halide, nitride, hydride, carbide, intermetallic.
     elements : tuple of str, optional
         Allowed elements; all by default.
     """
 
     min_atoms: int = 10
     max_atoms: int = 60
-    elemental: float = 0.2
+    elemental: float = 0.08
     elements: tuple[str, ...] | None = None
+    classes: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.elements is not None:
             object.__setattr__(self, "elements", tuple(self.elements))
         check_sizes("crystals", self.min_atoms, self.max_atoms)
         check_share("crystals", "elemental", self.elemental)
+        object.__setattr__(self, "classes", check_classes("crystals", self.classes))
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a supercell."""
-        atoms, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, self.max_atoms)
+        if rng.random() < self.elemental:
+            atoms, source = draw_element(rng)
+        else:
+            atoms, source = draw_compound(rng, self.max_atoms, self.classes)
         if self.elements is not None and not set(atoms.get_chemical_symbols()) <= set(self.elements):
             raise NoSeedError("element that is not allowed")
         atoms = supercell(atoms, self.min_atoms)
@@ -47,7 +55,7 @@ class Crystals:
             raise NoSeedError("supercell larger than max_atoms")
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, source)
+        return Seed(atoms, source, family=identity(atoms, source))
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from mlffstore_generators.prototypes import species, too_close
-from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
+from mlffstore.errors import DataError
+from mlffstore_generators.chemistry import check_classes, species
+from mlffstore_generators.prototypes import supercell, too_close, wide_supercell
+from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds
 from mlffstore_generators.seeds.crystals import Crystals
 
 if TYPE_CHECKING:
@@ -24,18 +27,44 @@ class Defects:
     ----------
     min_atoms, max_atoms : int, optional
         Range of the number of atoms in the perfect supercell.
+    distance : float, optional
+        Between a defect and its images at least, angstrom.
+    elemental : float, optional
+        Fraction of hosts of one element.
+    classes : mapping of str to float, optional
+        Shares of the classes of compounds among the hosts, as of the seeds ``crystals``.
     elements : tuple of str, optional
         Allowed elements; all by default.
+    host : str or mapping, optional
+        Class of seeds of which the host is drawn, such as ``relaxed`` ones; by default crystals of the options above.
+
+    Notes
+    -----
+    A defect shares its root with its host.
     """
 
     min_atoms: int = 16
-    max_atoms: int = 80
+    max_atoms: int = 160
+    distance: float = 10.0
+    elemental: float = 0.25
+    classes: dict[str, float] | None = None
     elements: tuple[str, ...] | None = None
+    host: Any = None
 
     def __post_init__(self) -> None:
         if self.elements is not None:
             object.__setattr__(self, "elements", tuple(self.elements))
         check_sizes("defects", self.min_atoms, self.max_atoms)
+        check_share("defects", "elemental", self.elemental)
+        object.__setattr__(self, "classes", check_classes("defects", self.classes))
+        if self.distance < 0:
+            raise DataError(f"defects: expected a distance of at least 0 angstrom, got {self.distance!r}")
+
+    @cached_property
+    def _hosts(self) -> Seeds:
+        if self.host is not None:
+            return get_seeds(self.host)
+        return Crystals(1, 40, self.elemental, self.elements, self.classes)
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a crystal with a defect."""
@@ -43,8 +72,10 @@ class Defects:
         from ase.data import atomic_numbers
 
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
-        host = Crystals(self.min_atoms, self.max_atoms, elemental=0.4, elements=self.elements).draw(rng)
-        atoms, metals = host.atoms.copy(), species()[1]
+        host = self._hosts.draw(rng)
+        atoms, metals = supercell(wide_supercell(host.atoms, self.distance), self.min_atoms), species()[1]
+        if len(atoms) > self.max_atoms:
+            raise NoSeedError("supercell larger than max_atoms")
         pool = [symbol for symbol in metals if self.elements is None or symbol in self.elements]
         if not pool:
             raise NoSeedError("no metal is allowed")
@@ -63,11 +94,11 @@ class Defects:
             atoms.numbers[rng.choice(sites, size=min(n, len(sites)), replace=False)] = atomic_numbers[other]
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, f"{kind}:{host.source}")
+        return Seed(atoms, f"{kind}:{host.source}", family=host.family)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
-        return Crystals().provenance()
+        return self._hosts.provenance()
 
 
 def _gap(atoms: Atoms, x: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Molecular liquids: several molecules of one or two kinds, packed into a periodic cube by packmol."""
+"""Molecular liquids: flexible molecules of one or two kinds, packed into a periodic cube by packmol."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore_generators.mmff import MMFFForces
+from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, Ensemble, sampling_masses
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
-from mlffstore_generators.seeds.clusters import solvent
+from mlffstore_generators.seeds.clusters import pure_solvent
 from mlffstore_generators.seeds.molecules import Molecules
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds that packmol may take.
 _PATIENCE = 30
+#: Steps of 1.5 fs in which the vibrations of a molecule come about.
+_VIBRATIONS = 100
 #: Grams per mole and cubic angstrom in g/cm^3.
 _DENSITY = 1.66053907
 
@@ -40,6 +44,11 @@ class Liquids:
         Smallest distance of atoms of two molecules when packed, angstrom.
     mixture : float, optional
         Fraction of boxes with two kinds of molecules.
+    edge : tuple of float, optional
+        Range of the edge of the box, angstrom; boxes outside are passed over. GFN2-xTB at the Gamma point is fit for 9 to
+        12.
+    temperature : float, optional
+        Of the vibrations that each molecule has for itself, by MMFF94, kelvin; 0 packs them as they are relaxed.
 
     Notes
     -----
@@ -51,9 +60,16 @@ class Liquids:
     density: tuple[float, float] = (0.7, 1.1)
     tolerance: float = 1.8
     mixture: float = 0.5
+    edge: tuple[float, float] = (0.0, 1e3)
+    temperature: float = 300.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", tuple(float(x) for x in self.density))
+        object.__setattr__(self, "edge", tuple(float(x) for x in self.edge))
+        if len(self.edge) != 2 or not 0 <= self.edge[0] < self.edge[1] or not self.temperature >= 0:
+            raise DataError(
+                f"liquids: expected two rising edges and a temperature from 0 up, got {self.edge} and {self.temperature}"
+            )
         check_sizes("liquids", self.min_atoms, self.max_atoms)
         if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < 3:
             raise DataError(f"liquids: expected two densities between 0 and 3 g/cm^3, got {self.density}")
@@ -62,9 +78,9 @@ class Liquids:
         """Return a box."""
         from ase import Atoms
 
-        kinds = [solvent(rng)]
+        kinds = [pure_solvent(rng)]
         if rng.random() < self.mixture:
-            kinds.append(Molecules(min_atoms=4, max_atoms=max(4, self.max_atoms // 4)).draw(rng))
+            kinds.append(Molecules(min_atoms=4, max_atoms=max(4, self.max_atoms // 4), neutral=True).draw(rng))
         total = int(rng.integers(self.min_atoms, self.max_atoms + 1))
         counts = [1] * len(kinds)
         counts[0] = max(2, (total - sum(len(kind.atoms) for kind in kinds[1:])) // len(kinds[0].atoms))
@@ -74,8 +90,15 @@ class Liquids:
         mass = sum(n * kind.atoms.get_masses().sum() for n, kind in zip(counts, kinds, strict=True))
         volume = mass * _DENSITY / rng.uniform(*self.density)
         edge = float(volume ** (1 / 3))
+        if not self.edge[0] <= edge <= self.edge[1]:
+            raise NoSeedError("box outside the limits")
         seed = int(rng.integers(1, 2**31))
-        positions = _pack([kind.atoms for kind in kinds], counts, edge, self.tolerance, seed)
+        copies = [
+            one
+            for kind, n in zip(kinds, counts, strict=True)
+            for one in (thermal_copies(kind, n, self.temperature, rng) if self.temperature else [kind.atoms] * n)
+        ]
+        positions = _pack(copies, edge, self.tolerance, seed)
         order = np.concatenate([np.tile(kind.atoms.numbers, n) for n, kind in zip(counts, kinds, strict=True)])
         atoms = Atoms(order, positions, cell=[edge] * 3, pbc=True)
         bonds, fragments, start = [], [], 0
@@ -86,7 +109,8 @@ class Liquids:
                 start += len(kind.atoms)
         charge = sum(n * int(kind.atoms.info.get("charge", 0)) for n, kind in zip(counts, kinds, strict=True))
         atoms.info = {"charge": charge}
-        return Seed(atoms, "liquid", np.concatenate(bonds), tuple(fragments))
+        members = ".".join(f"{kind.family}*{n}" for kind, n in zip(kinds, counts, strict=True))
+        return Seed(atoms, "liquid", np.concatenate(bonds), tuple(fragments), f"liquid {members}")
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
@@ -104,7 +128,22 @@ def _packmol() -> str:
     return executable
 
 
-def _pack(kinds: list[Atoms], counts: list[int], edge: float, tolerance: float, seed: int) -> np.ndarray:
+def thermal_copies(kind: Seed, count: int, temperature: float, rng: np.random.Generator) -> list[Atoms]:
+    """Return copies of a molecule, each with vibrations of its own at a temperature, by dynamics on MMFF94."""
+    follower = MMFFForces()
+    for k in range(count):
+        follower.add(k, kind)
+    rngs = [np.random.default_rng(rng.integers(2**63, size=2)) for _ in range(count)]
+    run = Ensemble(
+        [kind.atoms] * count, rngs, None, np.full(count, temperature), np.full(count, STEP_HYDROGEN), 0.02,
+        [sampling_masses(kind.atoms.numbers)] * count, follower,
+    )  # fmt: skip
+    for _ in range(_VIBRATIONS):
+        run.step()
+    return [run.frame(k) for k in range(count)]
+
+
+def _pack(molecules: list[Atoms], edge: float, tolerance: float, seed: int) -> np.ndarray:
     """Return the positions of all molecules in a box, half the tolerance inside so that images keep it as well."""
     from ase.io import read, write
 
@@ -112,10 +151,10 @@ def _pack(kinds: list[Atoms], counts: list[int], edge: float, tolerance: float, 
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         lines = [f"tolerance {tolerance}", "filetype xyz", "output box.xyz", f"seed {seed}", "nloop 50"]
-        for k, (atoms, n) in enumerate(zip(kinds, counts, strict=True)):
+        for k, atoms in enumerate(molecules):
             write(base / f"{k}.xyz", atoms, format="xyz")
             inside = f"  inside box {margin} {margin} {margin} {edge - margin} {edge - margin} {edge - margin}"
-            lines += [f"structure {k}.xyz", f"  number {n}", inside, "end structure"]
+            lines += [f"structure {k}.xyz", "  number 1", inside, "end structure"]
         (base / "in.inp").write_text("\n".join(lines) + "\n")
         try:
             done = subprocess.run(

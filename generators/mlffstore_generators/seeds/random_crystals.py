@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.errors import missing_dependency
-from mlffstore_generators.prototypes import plain, species, supercell, too_close
+from mlffstore_generators.chemistry import species
+from mlffstore_generators.prototypes import plain, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 
 if TYPE_CHECKING:

@@ -1,21 +1,26 @@
-"""Surfaces: slabs of elements and of prototypes, clean or with small molecules on them."""
+"""Surfaces: slabs of elements and of prototypes, with all terminations, clean or with small molecules on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.errors import DataError
-from mlffstore_generators.prototypes import draw_compound, draw_element, plain, too_close
-from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes, rotation
+from mlffstore_generators.chemistry import check_classes
+from mlffstore_generators.prototypes import plain, too_close
+from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds, rotation
+from mlffstore_generators.seeds.crystals import Crystals
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 #: Low-index surfaces that are cut.
 _PLANES = ((1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 0))
+#: Planes of atoms that are farther apart than this, angstrom, can be cut apart.
+_PLANE = 0.4
 #: Adsorbates, by their names in ASE's g2 collection; closed shells.
 _ADSORBATES = ("CO", "H2O", "NH3", "CH4", "CO2", "N2", "H2", "CH3OH", "H2CO", "HCN", "C2H4", "C2H2", "SO2", "HCl")
 
@@ -28,38 +33,56 @@ class Slabs:
     ----------
     min_atoms, max_atoms : int, optional
         Adsorbate included.
+    thickness : float, optional
+        Of the slab at least, angstrom, between the centres of its outermost atoms.
     vacuum : float, optional
         Between the top of a slab and the bottom of its image, angstrom.
     adsorbed : float, optional
         Fraction of slabs with a molecule 1.6 to 2.8 angstrom above a random place of the surface.
     elemental : float, optional
         Fraction of slabs of one element.
+    classes : mapping of str to float, optional
+        Shares of the classes of compounds, as of the seeds ``crystals``.
+    host : str or mapping, optional
+        Class of seeds of which the crystal that is cut is drawn, such as ``relaxed`` ones; by default crystals of the
+        options above.
+
+    Notes
+    -----
+    The cut between two planes of atoms is drawn, so that compounds have all their terminations. A slab shares its root with
+    the crystal that it is cut from.
     """
 
     min_atoms: int = 10
-    max_atoms: int = 80
+    max_atoms: int = 120
+    thickness: float = 8.0
     vacuum: float = 12.0
     adsorbed: float = 0.5
-    elemental: float = 0.6
+    elemental: float = 0.25
+    classes: dict[str, float] | None = None
+    host: Any = None
 
     def __post_init__(self) -> None:
         check_sizes("slabs", self.min_atoms, self.max_atoms)
         check_share("slabs", "adsorbed", self.adsorbed)
         check_share("slabs", "elemental", self.elemental)
+        object.__setattr__(self, "classes", check_classes("slabs", self.classes))
+        if not self.thickness > 0:
+            raise DataError(f"slabs: expected a positive thickness, got {self.thickness!r}")
         if not self.vacuum >= 6:
             raise DataError(f"slabs: expected a vacuum of at least 6 angstrom, got {self.vacuum!r}")
 
+    @cached_property
+    def _hosts(self) -> Seeds:
+        if self.host is not None:
+            return get_seeds(self.host)
+        return Crystals(1, 12, self.elemental, None, self.classes)
+
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a slab."""
-        from ase.build import surface
-
-        bulk, source = draw_element(rng) if rng.random() < self.elemental else draw_compound(rng, 12)
-        plane = _PLANES[int(rng.integers(len(_PLANES)))]
-        layers = int(rng.integers(2, 5))
-        try:
-            slab = surface(bulk, plane, layers, vacuum=self.vacuum / 2, periodic=True)
-        except (ValueError, ZeroDivisionError, np.linalg.LinAlgError) as error:
-            raise NoSeedError("surface cannot be cut") from error
+        host = self._hosts.draw(rng)
+        bulk, source = host.atoms, host.source
+        slab = self._cut(bulk, _PLANES[int(rng.integers(len(_PLANES)))], rng)
         wants = rng.random() < self.adsorbed
         room = self.max_atoms - (8 if wants else 0)
         while len(slab) < self.min_atoms or min(slab.cell.lengths()[:2]) < (5.0 if wants else 0.0):
@@ -70,21 +93,62 @@ class Slabs:
         if not self.min_atoms <= len(slab) <= room:
             raise NoSeedError("slab outside the limits")
         if wants:
-            slab = _adsorb(slab, rng)
+            slab = _spaced(_adsorb(slab, rng), self.vacuum)
             source += "+adsorbate"
         atoms = plain(slab)
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, f"slab:{source}")
+        return Seed(atoms, f"slab:{source}", family=host.family)
+
+    def _cut(self, bulk: Atoms, plane: tuple[int, int, int], rng: np.random.Generator) -> Atoms:
+        """Return a slab of a crystal, cut between two of its planes, with vacuum along the third vector."""
+        from ase.build import surface
+
+        try:
+            unit = surface(bulk, plane, 1, periodic=True)
+        except (ValueError, ZeroDivisionError, np.linalg.LinAlgError) as error:
+            raise NoSeedError("surface cannot be cut") from error
+        height = unit.get_volume() / float(np.linalg.norm(np.cross(*unit.cell.array[:2])))
+        scaled = unit.get_scaled_positions()
+        levels = np.sort(np.unique(np.round(scaled[:, 2] * height, 2))) / height
+        # The cut goes into a gap between planes; atoms below it go to the top.
+        gaps = np.append(levels[1:], levels[0] + 1) - levels
+        wide = np.flatnonzero(gaps * height > _PLANE)
+        if not len(wide):
+            raise NoSeedError("no gap between the planes of atoms")
+        cut = int(wide[int(rng.integers(len(wide)))])
+        scaled[:, 2] = (scaled[:, 2] - levels[cut] - gaps[cut] / 2) % 1.0
+        unit.set_scaled_positions(scaled)
+        spread = float(np.ptp(scaled[:, 2])) * height
+        repeats = 1 + max(0, int(np.ceil((self.thickness - spread) / height)))
+        if len(unit) * repeats > self.max_atoms:
+            raise NoSeedError("slab outside the limits")
+        return _spaced(unit * (1, 1, repeats), self.vacuum)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
-        from mlffstore_generators.seeds.crystals import Crystals
-
         return [
-            *Crystals().provenance(),
+            *self._hosts.provenance(),
             {"name": "g2", "what": "geometries of adsorbates in ASE", "licence": "LGPL-2.1-or-later"},
         ]
+
+
+def _spaced(slab: Atoms, vacuum: float) -> Atoms:
+    """Return a slab whose third vector is its normal, with that much vacuum (angstrom) between it and its image.
+
+    The normal may not be a period of the crystal, but there is nothing beyond the vacuum that it would have to match.
+    """
+    out = slab.copy()
+    normal = np.cross(*out.cell.array[:2])
+    normal /= np.linalg.norm(normal)
+    heights = out.positions @ normal
+    cell = out.cell.array.copy()
+    cell[2] = normal * (np.ptp(heights) + vacuum)
+    out.set_cell(cell)
+    out.positions += (vacuum / 2 - heights.min()) * normal
+    out.wrap(pbc=[True, True, False])
+    out.pbc = True
+    return out
 
 
 def _adsorb(slab: Atoms, rng: np.random.Generator) -> Atoms:
@@ -92,7 +156,8 @@ def _adsorb(slab: Atoms, rng: np.random.Generator) -> Atoms:
 
     guest = molecule(_ADSORBATES[int(rng.integers(len(_ADSORBATES)))])
     guest.positions = (guest.positions - guest.positions.mean(axis=0)) @ rotation(rng).T
-    place = rng.random(2) @ slab.cell.array[:2]
-    guest.positions += [*place[:2], 0.0]
-    guest.positions[:, 2] += slab.positions[:, 2].max() + rng.uniform(1.6, 2.8) - guest.positions[:, 2].min()
+    normal = slab.cell.array[2] / np.linalg.norm(slab.cell.array[2])
+    top = float((slab.positions @ normal).max()) + rng.uniform(1.6, 2.8)
+    guest.positions += rng.random(2) @ slab.cell.array[:2]
+    guest.positions += (top - float((guest.positions @ normal).min())) * normal
     return slab + guest
