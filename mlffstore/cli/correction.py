@@ -62,15 +62,12 @@ def _show(plan: Correction) -> None:
     if plan.done is not None:
         say(f"nothing to do: version {plan.done} did this under the same key")
         return
-    gone = f"; {counted(plan.n_gone, 'other sample')} not there any more" if plan.n_gone else ""
+    gone = f"{counted(plan.n_gone, 'sample')} gone already"
     if not plan.n_samples:
-        say(
-            f"nothing to do: none of the samples is there{gone}"
-            if plan.n_gone
-            else "nothing to do: no sample is concerned"
-        )
+        say(f"nothing to do: {gone if plan.n_gone else 'no sample is concerned'}")
         return
-    say(f"{counted(plan.n_samples, 'sample')} ({counted(plan.n_atoms, 'atom')}) {_ACTIONS[plan.action]}{gone}")
+    more = f"; {gone}" if plan.n_gone else ""
+    say(f"{counted(plan.n_samples, 'sample')} ({counted(plan.n_atoms, 'atom')}) {_ACTIONS[plan.action]}{more}")
     rows = [("splits", ", ".join(f"{split} {n:,}" for split, n in plan.splits.items()))]
     if plan.columns:
         rows.append(("columns", ", ".join(plan.columns)))
