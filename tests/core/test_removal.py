@@ -152,6 +152,13 @@ def test_indices_of_an_old_snapshot_find_their_samples(store):
     assert numbers(store.snapshot().quarantine) == [1, 2, 8, 3, 9]
 
 
+def test_a_column_for_samples_of_which_some_are_gone_is_refused(store):
+    snap = store.snapshot()
+    store.remove([0], reason="bad")
+    with pytest.raises(ConflictError, match="removed samples of it meanwhile; take a new snapshot"):
+        store.add_column("x", np.zeros(12), snapshot=snap)
+
+
 def test_a_dry_run_says_what_would_go_and_writes_nothing(store, tmp_path):
     files = sorted(path for path in (tmp_path / "d.zarr").rglob("*"))
     snap = store.snapshot()

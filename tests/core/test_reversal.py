@@ -105,8 +105,11 @@ def test_a_column_is_taken_off_and_may_be_added_in_another_unit(store, compacted
     assert numbers(store.snapshot()) == list(range(14))
     with pytest.raises((ConflictError, DataError), match="have other values"):
         store.revert(version, reason="too late")
+    with pytest.raises(DataError, match="version 4: nothing of it is left"):
+        store.revert(4, reason="the values are those of another commit by now")
     store.revert(store.version, reason="once more")
     store.revert(version, reason="the first was right")
+    assert store.revert(4, reason="wrong after all", dry_run=True).n_samples == 12
     batch = store.snapshot().read()
     assert batch.columns["number"].dtype == np.int64
     assert batch.columns["number"].tolist() == [*range(12), 0, 0]
