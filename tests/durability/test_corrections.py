@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.errors import ConflictError, CorruptionError, StorageError
+from mlffstore.errors import ConflictError, CorruptionError, MlffstoreError, StorageError
 from mlffstore.format.segment import write_segment
+from mlffstore.storage import local
 from mlffstore.store import revision, transaction
+from tests.durability.faults import FaultyOs
 from tests.samples import metal_frames
 
 SEEDS = range(12)
@@ -293,3 +297,37 @@ def test_a_failed_removal_leaves_nothing_behind(store, monkeypatch):
     assert {file.path for file in store._storage.list("segments")} == before
     monkeypatch.undo()
     assert store.remove([0, 1, 2], reason="bad") == 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["error", "error after the effect"])
+def test_every_call_of_a_removal_may_fail(after, tmp_path, monkeypatch):
+    n = 400
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(
+        ml.SampleBatch(n_atoms=[1] * n, numbers=[2] * n, positions=np.arange(3 * n).reshape(n, 3) / 7), require=()
+    )
+    hashes = store.snapshot().read().content_hash.tolist()
+    fail_at = failures = 0
+    while True:
+        before, key, probe = len(store), f"call {fail_at}", FaultyOs(fail_at, errno.EIO, after=after)
+        monkeypatch.setattr(local, "os", probe)
+        acknowledged, message = None, store.url
+        try:
+            acknowledged = store.remove([0], reason=key, key=key)
+        except MlffstoreError as error:  # anything else would be a bug
+            failures, message = failures + 1, str(error)
+        assert store.url in message
+        monkeypatch.setattr(local, "os", os)
+        assert len(ml.open(store.url)) in (before, before - 1)  # all of it or nothing
+        version = store.remove([0], reason=key, key=key)
+        assert version == (acknowledged or version)
+        assert len(store) == before - 1
+        if len(probe.calls) <= fail_at:
+            break
+        fail_at += 1
+    assert failures > fail_at // 2 > 10
+    snap = ml.open(store.url).snapshot()
+    assert snap.read().content_hash.tolist() == hashes[fail_at + 1 :]
+    assert snap.quarantine.read().content_hash.tolist() == hashes[: fail_at + 1]
+    assert store.verify(full=True).ok
