@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from mlffstore.cli import active, cache, care, check, export, importing, info, label, log, plugins, run, tag
+from mlffstore.cli import (
+    active,
+    cache,
+    care,
+    check,
+    export,
+    importing,
+    info,
+    label,
+    log,
+    plugins,
+    remove,
+    revert,
+    run,
+    tag,
+)
 from mlffstore.cli.entry import CommandLine
 from mlffstore.runtime.version import VERSION
 
@@ -44,6 +59,8 @@ app.command("info")(info.info)
 app.command("log")(log.log)
 app.command("export")(export.export)
 app.command("tag")(tag.tag)
+app.command("remove")(remove.remove)
+app.command("revert")(revert.revert)
 app.command("validate")(check.validate)
 app.command("stats")(check.stats)
 app.command("report")(check.report)

@@ -36,6 +36,8 @@ _INTERRUPTED = {
     "compact": "every sample is safe, and what was merged stays merged; run the same command again to merge the rest",
     "gc": "every sample is safe, and what was removed was not needed; run the same command again to remove the rest",
     "backup": "the store is as it was, and the copy is not complete; run the same command again to go on",
+    "remove": "a removal takes effect as a whole or not at all: 'mlffstore log STORE' shows whether it did",
+    "revert": "a reversal takes effect as a whole or not at all: 'mlffstore log STORE' shows whether it did",
     "tag": "a tag is there or it is not: 'mlffstore tag STORE' lists them",
 }
 

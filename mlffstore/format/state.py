@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data.schema import is_mask, split_key
 from mlffstore.errors import ConflictError, CorruptionError, FormatError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Entries that a state keeps.
 RECENT = 100
+
+
+Role = Literal["segments", "quarantine"]
 
 
 @dataclass(slots=True)
@@ -165,29 +168,34 @@ class State:
     def _replace(self, fields: Fields) -> None:
         self._learn_teachers(fields)
         columns = _columns(fields)  # of which samples got values back
-        for replacement in parse_replacements(fields, with_runs=columns is not None):
-            target, old = self._exchange(replacement, fields.where)
+        for role, old, replacement in self._exchange(fields, with_runs=columns is not None):
             if _size(old) != _size(replacement.outputs) or (
                 columns is not None and replacement.n_samples != _size(old)[0]
             ):
                 raise FormatError(f"{fields.where}: replaces segments by others of another size; the store is damaged")
-            (self.totals if target is self.segments else self.rejected).exchange(old, replacement.outputs)
+            (self.totals if role == "segments" else self.rejected).exchange(old, replacement.outputs)
 
-    def _exchange(self, replacement: Replacement, where: str) -> tuple[SegmentList, list[Segment]]:
-        """Put segments in the place of others; return the list that has them and the segments that are gone."""
-        inputs = replacement.inputs
-        target = self.segments if self.segments.find(inputs[0]) is not None else self.quarantine
-        start = target.find(inputs[0])
-        stop = (start or 0) + len(inputs)
-        if start is None or target.paths[start:stop] != inputs:
-            raise FormatError(f"{where}: replaces segments that are not there; the store is damaged")
-        old = target[start:stop]
-        for segment in replacement.outputs:
-            self._check_new(segment, where)
-            if target is self.segments:
-                self._learn(segment)
-        target.splice(start, stop, replacement.outputs)
-        return target, old
+    def _exchange(self, fields: Fields, *, with_runs: bool) -> list[tuple[Role, list[Segment], Replacement]]:
+        """Put segments in the place of others; return for each replacement which list has them and what is gone."""
+        out: list[tuple[Role, list[Segment], Replacement]] = []
+        places: list[tuple[int, int, SegmentList, list[Segment]]] = []
+        for replacement in parse_replacements(fields, with_runs=with_runs):
+            inputs = replacement.inputs
+            role: Role = "segments" if self.segments.find(inputs[0]) is not None else "quarantine"
+            target = self.segments if role == "segments" else self.quarantine
+            start = target.find(inputs[0])
+            stop = (start or 0) + len(inputs)
+            if start is None or target.paths[start:stop] != inputs:
+                raise FormatError(f"{fields.where}: replaces segments that are not there; the store is damaged")
+            for segment in replacement.outputs:
+                self._check_new(segment, fields.where)
+                if role == "segments":
+                    self._learn(segment)
+            out.append((role, target[start:stop], replacement))
+            places.append((start, stop, target, replacement.outputs))
+        for start, stop, target, outputs in sorted(places, key=lambda place: -place[0]):  # the last first: places stay
+            target.splice(start, stop, outputs)
+        return out
 
     def _remove(self, fields: Fields) -> None:
         """Move samples from the accepted to the rejected ones or back, or take columns off accepted samples."""
@@ -197,11 +205,9 @@ class State:
         columns = _columns(fields)
         segments, rejected = _optional_segments(fields, "segments"), _optional_segments(fields, "quarantine")
         self._learn_teachers(fields)
-        gone: dict[str, list[Segment]] = {"segments": [], "quarantine": []}
-        moved: dict[str, Counter[str]] = {"segments": Counter(), "quarantine": Counter()}
-        for replacement in parse_replacements(fields, with_runs=True):
-            target, old = self._exchange(replacement, where)
-            role = "segments" if target is self.segments else "quarantine"
+        gone: dict[Role, list[Segment]] = {"segments": [], "quarantine": []}
+        moved: dict[Role, Counter[str]] = {"segments": Counter(), "quarantine": Counter()}
+        for role, old, replacement in self._exchange(fields, with_runs=True):
             left = contents(old)
             left.subtract(contents(replacement.outputs))
             if (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +107,12 @@ class Removal:
         entry = self._log.entry(version)
         asked_in = entry.body.get("snapshot")
         if entry.operation == "remove" and type(asked_in) is int and 0 <= asked_in < version:
-            # Indices without a snapshot mean those of the first time.
-            content = self._content(choose(self._log, self._samples, self._snapshot, asked_in))
-            if entry.body.get("content") == content:
-                self._log.settle(version)
-                return version
+            # Indices without a snapshot mean those of the first time; then some may be outside.
+            with contextlib.suppress(IndexError):
+                content = self._content(choose(self._log, self._samples, self._snapshot, asked_in))
+                if entry.body.get("content") == content:
+                    self._log.settle(version)
+                    return version
         raise other_content(self._key, version)
 
 

@@ -121,7 +121,11 @@ class Reversal:
 
     def _plan(self) -> tuple[Trace, Edit]:
         """Return the samples that the commit was about, where they are now, and what is to become of them."""
-        state, entry = self._log.at(self._version), self._log.entry(self._version)
+        entry = self._log.entry(self._version)
+        if entry.operation in _REFUSED:
+            raise self._refusal(entry)
+        # Applying the entry checks it, which a checkpoint of its version would not.
+        state = self._log.replay(self._log.at(self._version - 1), self._version + 1)
         trace, edit = self._choose(state, entry)
         trace.follow(self._log)
         if isinstance(edit, Clear):

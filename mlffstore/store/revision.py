@@ -77,8 +77,10 @@ def works(trace: Trace, edit: Edit) -> Iterator[Work]:
 
 def touched(reader: ColumnReader, edit: Edit, work: Work) -> Ints:
     """Return the samples that an edit changes, reading no more than it needs to know; shape (T,), int64."""
+    if edit.action in ("remove", "restore"):
+        return work.rows
     columns = edit.columns(work.segment)
-    return edit.touched(read_some(reader, work.segment, columns), columns, work.rows) if columns else work.rows
+    return edit.touched(read_some(reader, work.segment, columns), columns, work.rows) if columns else work.rows[:0]
 
 
 def read_some(reader: ColumnReader, segment: Segment, columns: Collection[str]) -> SampleBatch:
