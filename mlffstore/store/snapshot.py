@@ -304,7 +304,9 @@ class Snapshot:
         preferred: dict[Any, Any] = {}
         for variable in out.variables.values():
             preferred |= variable.encoding.get("preferred_chunks", {})
-        return out.chunk(preferred if chunks == () else chunks)
+        # Dask would otherwise find names for the variables by pickling each, and open the store again for each.
+        token = f"{self.store_uuid} {self.digest} {teachers}"
+        return out.chunk(preferred if chunks == () else chunks, token=token)
 
     # -- splits --------------------------------------------------------------------------------------------------
 

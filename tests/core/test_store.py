@@ -248,3 +248,23 @@ def test_nothing_reads_as_a_batch_of_no_samples(tmp_path):
         assert batch.to_ase() == snap[:0] == []
         assert (batch.source, batch.teachers) == ([], ())
         assert list(snap.read([], columns=["charge"]).columns) == ["n_atoms", "charge"]
+
+
+def test_a_dataset_does_not_open_the_store_again(store, monkeypatch):
+    """Dask names variables by their pickles unless it is told a name, and unpickling a snapshot opens its store."""
+    from mlffstore.store.opening import StoreOpener
+
+    store.append(metal_frames(2), teacher="emt")
+    store.append(metal_frames(2, seed=1), teacher="other")
+    snap = store.snapshot()
+
+    def opened(*_):
+        raise AssertionError("the store was opened again")
+
+    monkeypatch.setattr(StoreOpener, "__call__", opened)
+    ds = snap.to_xarray()
+    one, other = (snap.to_xarray(teachers=name) for name in ("emt", "other"))
+    assert np.array_equal(ds["positions"].values, snap.read().positions)
+    # The names that Dask knows the variables by differ where the variables do.
+    assert one["energy"].data.name != other["energy"].data.name
+    assert np.isnan(one["energy"].values).sum() == np.isnan(other["energy"].values).sum() == 2
