@@ -236,7 +236,9 @@ class _Content:
             first = self.user.setdefault(column.name, column)
             if not first.same_kind(column):
                 self.user[column.name] = column
-                yield Problem(name, f"{split}/{column.name}: another dtype, shape, axis or unit than in the splits before")
+                yield Problem(
+                    name, f"{split}/{column.name}: another dtype, shape, axis or unit than in the splits before"
+                )
         self.atoms[split] += batch.n_atoms_total
         self.elements += np.bincount(batch.numbers, minlength=256)
         for teacher, sums in self.sums.items():
