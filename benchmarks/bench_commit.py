@@ -28,7 +28,7 @@ def batch(n_samples: int, seed: int, n_atoms: int = 24) -> ml.SampleBatch:
     """Return samples of `n_atoms` atoms each with energies and forces."""
     rng = np.random.default_rng(seed)
     total = n_samples * n_atoms
-    grid = np.stack(np.meshgrid(*[np.arange(3) * 1.5] * 3), -1).reshape(-1, 3)[:n_atoms]
+    grid = np.stack(np.meshgrid(*[np.arange(4) * 1.5] * 3), -1).reshape(-1, 3)[:n_atoms]
     return ml.SampleBatch(
         n_atoms=np.full(n_samples, n_atoms),
         numbers=rng.choice([1, 6, 7, 8], total),

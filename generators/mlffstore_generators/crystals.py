@@ -54,7 +54,7 @@ class CrystalGenerator:
     frames: int = 4
     strain: float = 0.02
     rattle: tuple[float, float] = (0.02, 0.12)
-    elemental: float = 0.08
+    elemental: float = 0.06
     elements: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -83,7 +83,8 @@ def _is_there(storage: Storage, path: str) -> bool:
 def newest(storage: Storage) -> int:
     """Return the version of the newest checkpoint according to the hint. Raise if there is none or it is damaged."""
     try:
-        return Fields(json.loads(unseal(storage.read(HINT, 0, 4096), HINT) + b"}"), HINT).integer("version")
+        data = storage.read(HINT, 0, 4096)
+        return Fields(json.loads(data[: unseal(data, HINT)] + b"}"), HINT).integer("version")
     except ValueError as error:
         raise CorruptionError(f"{HINT}: not a JSON document; it may be deleted, the log has everything") from error
 

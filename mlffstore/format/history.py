@@ -178,7 +178,7 @@ def decode(data: bytes, version: int, store: str, where: str) -> tuple[int | Non
     CorruptionError, FormatError
         If it is damaged, of another store or version, or not a file of records.
     """
-    head, _, text = unseal(data, where).partition(b',"commits":[\n')
+    head, _, text = data[: unseal(data, where)].partition(b',"commits":[\n')
     try:
         about = Fields(json.loads(head + b"}"), where)
     except (ValueError, RecursionError) as error:

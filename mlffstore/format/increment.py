@@ -7,14 +7,18 @@ when its segment is looked at. The names, types and units of columns repeat in e
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlffstore.data.schema import FORMAT_VERSION, Column
 from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
-from mlffstore.format.codec import crc32c
+from mlffstore.format.codec import crc32c, extend_crc32c
 from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.format.records import (
     SEGMENT,
@@ -27,7 +31,7 @@ from mlffstore.format.records import (
     parse_segment,
     summary_document,
 )
-from mlffstore.format.segment_list import Run, SegmentList, Tables
+from mlffstore.format.segment_list import Lines, Run, SegmentList, Tables
 from mlffstore.format.totals import Totals
 
 if TYPE_CHECKING:
@@ -39,9 +43,13 @@ ROLES = ("segments", "quarantine")
 _TOTALS = ("n_periodic", "n_atoms_min", "n_atoms_max", "nbytes", "nbytes_raw", "nbytes_files")
 #: What a line says of each column; the rest is shared by many segments.
 _OWN = ("chunk", "offset", "nbytes", "digest")
-#: A line begins with the path of its segment and the names of two shared values.
-_PATH_NBYTES, _NAME_NBYTES = len("segments/.zarr.zip") + 32, 16
-_KIND, _VOCABULARY = _PATH_NBYTES + 5, _PATH_NBYTES + _NAME_NBYTES + 8
+#: A line begins with the names of two shared values.
+_NAME_NBYTES = 16
+_PATH_NBYTES = len("segments/.zarr.zip") + 32
+_PATHS = re.compile(f"(?:{SEGMENT.pattern})*")
+_BETWEEN = b",\n"
+_SEGMENTS, _QUARANTINE = b',"segments":[\n', b'\n],"quarantine":[\n'
+_KIND, _VOCABULARY = 2, _NAME_NBYTES + 5
 
 
 def seal(head: bytes) -> bytes:
@@ -49,18 +57,19 @@ def seal(head: bytes) -> bytes:
     return head + b',"crc32c":%d}\n' % crc32c(head)
 
 
-def unseal(data: bytes, where: str) -> bytes:
-    """Return what `seal` was given, after checking it.
+def unseal(data: bytes, where: str) -> int:
+    """Return how many bytes of a sealed object `seal` was given, after checking them.
 
     Raises
     ------
     CorruptionError
         If the checksum is wrong.
     """
-    head, comma, tail = data.rpartition(b',"crc32c":')
-    if not comma or tail != b"%d}\n" % crc32c(head):
+    end = data.rfind(b',"crc32c":', -40)
+    # Of many megabytes no copy is made.
+    if end < 0 or data[end:] != b',"crc32c":%d}\n' % extend_crc32c(0, np.frombuffer(data, np.uint8, end)):
         raise CorruptionError(f"{where}: the checkpoint is damaged; it may be deleted, the log has everything")
-    return head
+    return end
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -70,12 +79,17 @@ def encode(state: State, base: int | None) -> bytes:
     """Return the file of a state as what changed since version `base`; the whole state if that is None."""
     pack = partial(_line, tables=state.tables)
     lines: dict[str, list[bytes]] = {}
-    sizes, runs = {}, {}
+    new_segments, runs = {}, {}
     for role in ROLES:
         stored: SegmentList = getattr(state, role)
         new = stored.new(base)
         lines[role] = [stored.line(i, pack) for i in new]
-        sizes[role] = [[stored.n_samples[i] for i in new], [stored.n_atoms[i] for i in new]]
+        new_segments[role] = {
+            "paths": [stored.paths[i] for i in new],
+            "n_samples": [stored.n_samples[i] for i in new],
+            "n_atoms": [stored.n_atoms[i] for i in new],
+            "nbytes": list(map(len, lines[role])),
+        }
         runs[role] = stored.runs(base)
     names = {
         line[start : start + _NAME_NBYTES].decode()
@@ -97,12 +111,12 @@ def encode(state: State, base: int | None) -> bytes:
         "nbytes_log": state.nbytes_log,
         "totals": {"segments": _totals_document(state.totals), "quarantine": _totals_document(state.rejected)},
         "tables": [state.tables.rows[name] for name in sorted(names)],
-        "sizes": sizes,
+        "new": new_segments,
         "runs": runs,
     }
     text = json.dumps(document, separators=(",", ":")).encode()[:-1]
     for role in ROLES:
-        text += b',"%s":[\n%s\n]' % (role.encode(), b",\n".join(lines[role]))
+        text += b',"%s":[\n%s\n]' % (role.encode(), _BETWEEN.join(lines[role]))
     return seal(text)
 
 
@@ -120,20 +134,21 @@ def _user_document(column: Column) -> dict[str, Any]:
 
 
 def _line(segment: Segment, *, tables: Tables) -> bytes:
-    """Return a segment as a line of JSON: its path, the names of the shared values, and the values of this segment."""
+    """Return a segment as a line of JSON: the names of the shared values, and the values of this segment."""
     places = {path: i for i, path in enumerate(segment.files)}
     kinds, values = [], []
     for key, stored in segment.columns.items():
         document = column_document(stored)
-        values.append([document.pop(name) for name in _OWN])
+        own = {name: document.pop(name) for name in _OWN}
+        own["digest"] = base64.b64encode(bytes.fromhex(own["digest"]))[:22].decode()
+        if own["chunk"] == stored.rows:
+            own["chunk"] = 0  # the usual case
+        values.append(list(own.values()))
         document["shape"] = document["shape"][1:]
         kinds.append([key, places[stored.file.path], document])
     row = [
-        segment.path,
         tables.name(kinds),
         tables.name({name: list(words) for name, words in segment.vocabulary.items()}),
-        segment.n_samples,
-        segment.n_atoms,
         summary_document(segment.summary),
         [[file.path, file.nbytes, file.digest] for file in segment.files.values()],
         values,
@@ -177,12 +192,12 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
         If it is damaged, of another store or version, or not a checkpoint.
     """
     try:
-        head = unseal(data, where)
-        if not head.endswith(b"\n]"):
+        end = unseal(data, where)
+        first, second = data.find(_SEGMENTS, 0, end), data.rfind(_QUARANTINE, 0, end)
+        if not 0 <= first < second or data[end - 2 : end] != b"\n]":
             raise FormatError(f"{where}: not a checkpoint")
-        text, _, rest = head.partition(b',"segments":[\n')
-        accepted, _, rejected = rest.removesuffix(b"\n]").partition(b'\n],"quarantine":[\n')
-        fields = Fields(json.loads(text + b"}"), where)
+        ranges = ((first + len(_SEGMENTS), second), (second + len(_QUARANTINE), end - 2))
+        fields = Fields(json.loads(data[:first] + b"}"), where)
         if (
             fields.integer("format") != FORMAT_VERSION
             or fields.text("store") != empty.store
@@ -198,9 +213,9 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
             tables.name(row)
         unpack = partial(_unpack, tables=tables, where=where)
         lists: dict[str, Any] = {}
-        for role, lines in zip(ROLES, (accepted, rejected), strict=True):
+        for role, (start, stop) in zip(ROLES, ranges, strict=True):
             runs = [Run(path, length) for path, length in fields.mapping("runs")[role]]
-            new = _new_segments(lines, fields.mapping("sizes")[role], where)
+            new = _new_segments(data, start, stop, Fields(fields.mapping("new")[role], where))
             before = None if earlier is None else getattr(earlier, role)
             lists[role] = SegmentList.after(before, runs, new, version, unpack)
         return replace(
@@ -231,30 +246,35 @@ def _counts(values: Mapping[str, Any]) -> dict[str, int]:
     return dict(values)
 
 
-def _new_segments(text: bytes, sizes: Any, where: str) -> tuple[list[bytes], list[int], list[int], list[str]]:
-    """Return lines, numbers of samples and of atoms, and paths of the new segments of a file."""
-    lines = text.split(b",\n") if text else []
-    n_samples, n_atoms = sizes
-    if not len(lines) == len(n_samples) == len(n_atoms) or not all(
-        type(count) is int and 1 <= count <= MAX_COUNT for count in (*n_samples, *n_atoms)
+def _new_segments(data: bytes, start: int, stop: int, fields: Fields) -> Lines:
+    """Return the new segments of a file, whose lines lie between two places."""
+    # The lines stay where they are: of a large store most are never looked at, and copies would take most of the time.
+    paths, n_samples, n_atoms, nbytes = (fields.items(name) for name in ("paths", "n_samples", "n_atoms", "nbytes"))
+    counts = [*n_samples, *n_atoms, *nbytes]
+    if not len(paths) == len(n_samples) == len(n_atoms) == len(nbytes) or (
+        counts and not ({*map(type, counts)} == {int} and min(counts) >= 1 and max(counts) <= MAX_COUNT)
     ):
-        raise FormatError(f"{where}: expected as many sizes as segments")
-    paths = [line[2 : 2 + _PATH_NBYTES].decode() for line in lines]
-    if not all(SEGMENT.fullmatch(path) for path in paths):
-        raise FormatError(f"{where}: expected paths of segments")
-    return lines, n_samples, n_atoms, paths
+        raise FormatError(f"{fields.where}: expected as many sizes as segments")
+    if not _PATHS.fullmatch("".join(paths)) or {*map(len, paths)} - {_PATH_NBYTES}:
+        raise FormatError(f"{fields.where}: expected paths of segments")
+    starts = [start, *(start + np.cumsum(np.asarray(nbytes, np.int64) + len(_BETWEEN))).tolist()]
+    if starts.pop() != (stop + len(_BETWEEN) if paths else start):
+        raise FormatError(f"{fields.where}: expected as many lines as segments")
+    return Lines(data, starts, n_samples, n_atoms, paths)
 
 
-def _unpack(line: bytes, *, tables: Tables, where: str) -> Segment:
+def _unpack(line: bytes, path: str, n_samples: int, n_atoms: int, *, tables: Tables, where: str) -> Segment:
     """Return the segment of a line, checked exactly as one of a log entry."""
     try:
-        path, kinds, vocabulary, n_samples, n_atoms, summary, files, values = json.loads(line)
+        kinds, vocabulary, summary, files, values = json.loads(line)
         rows = {"sample": n_samples, "atom": n_atoms}
         columns: list[dict[str, Any]] = [{} for _ in files]
         for (key, place, kind), own in zip(tables.rows[kinds], values, strict=True):
             axis = kind["axis"] if "axis" in kind else _axis(key)
+            chunk, offset, nbytes, code = own
             columns[place][key] = {
-                **kind, "shape": [rows[axis], *kind["shape"]], **dict(zip(_OWN, own, strict=True))
+                **kind, "shape": [rows[axis], *kind["shape"]], "chunk": chunk or rows[axis], "offset": offset,
+                "nbytes": nbytes, "digest": base64.b64decode(f"{code}==", validate=True).hex(),
             }  # fmt: skip
         segment = parse_segment(
             {
@@ -306,6 +326,6 @@ def _parse_user(name: str, value: dict[str, Any]) -> Column:
     """Return a user column through the same check as one of a log entry."""
     document = {
         "shape": [1, *value["shape"]], "dtype": value["dtype"], "axis": value["axis"], "unit": value["unit"],
-        "long_name": value["long_name"], "chunk": 1, "offset": 0, "nbytes": 0, "digest": "0" * 32,
+        "long_name": value["long_name"], "chunk": 1, "offset": 0, "nbytes": 64, "digest": "0" * 32,
     }  # fmt: skip
-    return parse_column(name, document, StoredFile("segments", 1, ""), 1, 1, "checkpoint").column
+    return parse_column(name, document, StoredFile("segments", 64, ""), 1, 1, "checkpoint").column

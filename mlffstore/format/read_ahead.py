@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Objects that are read one after another before others are read ahead: most readers find one or two new ones.
 _ALONE = 8
+#: Seconds that an object takes from which on others are read ahead. Where the page cache has them, threads would only
+#: take turns.
+_SLOW_SECONDS = 3e-4
 #: Most objects that are on the way at a time, and most that one job of the pool reads.
 _MOST, _MOST_OF_JOB = 256, 32
 #: Bytes of the objects on the way at a time, unless one alone has more.
@@ -55,12 +59,13 @@ def read_ahead(read: Callable[[int], Sized[T] | None], start: int, stop: int | N
     Exception
         What `read` raises for a number, after all objects before it were yielded.
     """
-    version, n_read, largest = start, 0, 1
+    version, n_read, largest, seconds, slow = start, 0, 1, 0.0, False
     waiting: deque[tuple[Future[_Job[T]], int]] = deque()
     n_waiting = 0
     try:
         while True:
-            if n_read > _ALONE:
+            slow = slow or (n_read > _ALONE and seconds >= _SLOW_SECONDS)
+            if slow:
                 room = max(1, min(n_read // 4, _MOST, _MAX_NBYTES // largest))
                 size = max(1, min(_MOST_OF_JOB, room // IO_THREADS))
                 while n_waiting < room and (stop is None or version < stop):
@@ -73,7 +78,9 @@ def read_ahead(read: Callable[[int], Sized[T] | None], start: int, stop: int | N
                 job = future.result()
                 n_waiting -= size
             elif stop is None or version < stop:
+                began = time.perf_counter()
                 job, version = _read_all(read, version, version + 1), version + 1
+                seconds += (time.perf_counter() - began - seconds) / (1 + min(n_read, _ALONE))  # a moving average
             else:
                 return
             for item in job.objects:

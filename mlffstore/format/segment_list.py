@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from typing import Any, NamedTuple, overload
 
-from mlffstore.errors import FormatError
 from mlffstore.format.records import Segment
 
 #: Places that are searched for a segment, before all places are noted again.
@@ -35,11 +34,38 @@ class Tables:
         return name
 
 
+class Lines(NamedTuple):
+    """The lines of new segments of a checkpoint.
+
+    Attributes
+    ----------
+    text : bytes
+        The file that has them.
+    starts : sequence of int
+        Where each line begins there. A line ends before the next line feed.
+    n_samples, n_atoms : sequence of int
+    paths : sequence of str
+    """
+
+    text: bytes
+    starts: Sequence[int]
+    n_samples: Sequence[int]
+    n_atoms: Sequence[int]
+    paths: Sequence[str]
+
+
 class Run(NamedTuple):
     """Neighbours of a list that an earlier list has too, from the segment `path` on, or that are new if it is None."""
 
     path: str | None
     length: int
+
+
+#: It returns the segment of a line, a path, and the numbers of samples and atoms.
+Unpack = Callable[[bytes, str, int, int], Segment]
+#: The place of a line is the number of its text, shifted, and where it begins there: less than a terabyte.
+_TEXT_SHIFT = 40
+_TEXT_MASK = (1 << _TEXT_SHIFT) - 1
 
 
 class SegmentList(Sequence[Segment]):
@@ -62,6 +88,7 @@ class SegmentList(Sequence[Segment]):
         "_joined",
         "_lines",
         "_shrunk",
+        "_texts",
         "_unpack",
         "n_atoms",
         "n_samples",
@@ -69,10 +96,12 @@ class SegmentList(Sequence[Segment]):
         "paths",
     )
 
-    def __init__(self, unpack: Callable[[bytes], Segment] | None = None) -> None:
+    def __init__(self, unpack: Unpack | None = None) -> None:
         self._unpack = unpack
         self._items: list[Segment | None] = []
-        self._lines: list[bytes | None] = []
+        #: The line of each segment: itself, or its place in one of `_texts`; None if it is not known yet.
+        self._lines: list[bytes | int | None] = []
+        self._texts: list[bytes] = []
         #: Version since which a segment is as it is, and since which it follows the one before it.
         self._changed: list[int] = []
         self._joined: list[int] = []
@@ -96,18 +125,18 @@ class SegmentList(Sequence[Segment]):
             return [self[i] for i in range(*item.indices(len(self)))]
         segment = self._items[item]
         if segment is None:
-            line = self._lines[item]
+            line = self._line(item)
             assert self._unpack is not None
             assert line is not None
-            segment = self._unpack(line)
-            if (segment.path, segment.n_samples, segment.n_atoms) != (
-                self.paths[item],
-                self.n_samples[item],
-                self.n_atoms[item],
-            ):
-                raise FormatError(f"{segment.path}: the checkpoint contradicts itself; delete the folder _checkpoint")
-            self._items[item] = segment
+            segment = self._items[item] = self._unpack(line, self.paths[item], self.n_samples[item], self.n_atoms[item])
         return segment
+
+    def _line(self, place: int) -> bytes | None:
+        line = self._lines[place]
+        if isinstance(line, int):
+            text, start = self._texts[line >> _TEXT_SHIFT], line & _TEXT_MASK
+            line = text[start : text.find(b"\n", start)].removesuffix(b",")
+        return line
 
     # -- checkpoints
 
@@ -135,19 +164,14 @@ class SegmentList(Sequence[Segment]):
 
     def line(self, place: int, pack: Callable[[Segment], bytes]) -> bytes:
         """Return the line of a segment; `pack` makes it if it is not known yet."""
-        line = self._lines[place]
+        line = self._line(place)
         if line is None:
             line = self._lines[place] = pack(self[place])
         return line
 
     @classmethod
     def after(
-        cls,
-        base: SegmentList | None,
-        runs: Sequence[Run],
-        new: tuple[Sequence[bytes], Sequence[int], Sequence[int], Sequence[str]],
-        version: int,
-        unpack: Callable[[bytes], Segment],
+        cls, base: SegmentList | None, runs: Sequence[Run], new: Lines, version: int, unpack: Unpack
     ) -> SegmentList:
         """Return the list that `runs` describes.
 
@@ -156,8 +180,8 @@ class SegmentList(Sequence[Segment]):
         base : SegmentList or None
             The list as of the version that `runs` counts from.
         runs : sequence of Run
-        new : tuple of sequences
-            Lines, numbers of samples and of atoms, and paths of the new segments.
+        new : Lines
+            The new segments.
         version : int
             Version of the result.
         unpack : callable
@@ -169,18 +193,20 @@ class SegmentList(Sequence[Segment]):
             If the runs do not fit `base` and the new segments.
         """
         out = cls(unpack)
-        lines, n_samples, n_atoms, paths = new
+        out._texts = [*(base._texts if base is not None else ()), new.text]
+        offset = (len(out._texts) - 1) << _TEXT_SHIFT
+        starts = [start + offset for start in new.starts]
         taken = place = 0
         for path, length in runs:
             if path is None:
                 part = slice(taken, taken + length)
                 out._items += [None] * length
-                out._lines += lines[part]
+                out._lines += starts[part]
                 out._changed += [version] * length
                 out._joined += [version] * length
-                out.n_samples += n_samples[part]
-                out.n_atoms += n_atoms[part]
-                out.paths += paths[part]
+                out.n_samples += new.n_samples[part]
+                out.n_atoms += new.n_atoms[part]
+                out.paths += new.paths[part]
                 taken += length
             else:
                 if base is None:
@@ -195,9 +221,9 @@ class SegmentList(Sequence[Segment]):
                 out.n_atoms += base.n_atoms[part]
                 out.paths += base.paths[part]
                 place += length
-            if length < 1 or taken > len(lines) or (base is not None and place > len(base)):
+            if length < 1 or taken > len(starts) or (base is not None and place > len(base)):
                 raise ValueError("fewer segments than a run needs")
-        if taken != len(lines):
+        if taken != len(starts):
             raise ValueError("more lines than the runs need")
         return out
 
@@ -206,7 +232,7 @@ class SegmentList(Sequence[Segment]):
     def copy(self) -> SegmentList:
         """Return a copy of the list; the segments are shared."""
         other = SegmentList(self._unpack)
-        other.now = self.now
+        other.now, other._texts = self.now, self._texts
         for name in ("_lines", "_items", "_changed", "_joined", "n_samples", "n_atoms", "paths"):
             setattr(other, name, list(getattr(self, name)))
         return other

@@ -108,6 +108,8 @@ class Account:
         Samples with a label of each teacher.
     structures : dict of str to int
         Different roots, and different compositions, of molecules and of periodic samples.
+    diversity_of : dict of str to Diversity
+        Of molecules and of periodic samples, each by itself, so that neither drowns in the other.
     """
 
     parts: list[PartAccount]
@@ -121,6 +123,7 @@ class Account:
     diversity: Diversity | None
     labelled: dict[str, int] = field(default_factory=dict)
     structures: dict[str, int] = field(default_factory=dict)
+    diversity_of: dict[str, Diversity] = field(default_factory=dict)
 
     @property
     def calls_per_sample(self) -> float:
@@ -153,6 +156,8 @@ class Account:
             words.append(f"{self.samples_per_hour:,.0f} samples per core-hour")
         if self.diversity is not None:
             words.append(f"diversity {self.diversity.score:.2f} of {self.diversity.n_environments:,} environments")
+        if len(self.diversity_of) > 1:
+            words += [f"{one.score:.2f} of {name}s" for name, one in self.diversity_of.items()]
         return ", ".join(words)
 
 
@@ -244,7 +249,9 @@ class Ledger:
         snapshot = self.store.snapshot()
         score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
         parts = [self.part(part) for part in self.recipe.parts]
-        return Account(parts, len(snapshot), snapshot.n_atoms, diversity=score, **_coverage(snapshot))
+        coverage = _coverage(snapshot)
+        each = _diversity_of_domains(snapshot, n_environments // 2) if score is not None else {}
+        return Account(parts, len(snapshot), snapshot.n_atoms, diversity=score, diversity_of=each, **coverage)
 
 
 def account(recipe: Recipe, *, n_environments: int = 2000) -> Account:
@@ -319,6 +326,19 @@ def _diversity(snapshot: Snapshot, n_environments: int) -> Diversity | None:
         return diversity(snapshot, n_environments=n_environments, n_seeds=1)
     except MissingDependencyError:
         return None
+
+
+def _diversity_of_domains(snapshot: Snapshot, n_environments: int) -> dict[str, Diversity]:
+    """Return the diversity of the samples of each domain that there is."""
+    from mlffstore.analysis.statistics.diversity import diversity
+
+    ds = snapshot.to_xarray()
+    periodic = np.asarray(ds["pbc"]).any(axis=1)
+    out = {}
+    for name, rows in (("molecule", ~periodic), ("periodic sample", periodic)):
+        if rows.any() and n_environments:
+            out[name] = diversity(ds.mlff.isel(np.flatnonzero(rows)), n_environments=n_environments, n_seeds=1)
+    return out
 
 
 def _most(reasons: dict[str, int] | Counter[str]) -> str:

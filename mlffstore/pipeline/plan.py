@@ -16,14 +16,18 @@ from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Task
-from mlffstore.pipeline.task import label_all, rng_of
+from mlffstore.pipeline.task import Made, label_all, rng_of
 from mlffstore.runtime.processes import local_pool
+from mlffstore.store.labelling import label_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from mlffstore.contracts.protocols import Generator
     from mlffstore.pipeline.recipe import Part, Recipe
 
+#: Seconds of one core after which no more seeds of a part are tried.
+_PATIENCE = 3.0
 #: Edges of the histogram of sizes, atoms.
 SIZES = (1, 10, 20, 40, 80, 160, 320, 640)
 
@@ -90,7 +94,8 @@ def plan(
     ----------
     recipe : Recipe
     count : int, optional
-        Samples of each part. They are those of a task that the recipe does not have, so that a run makes others.
+        Samples of each part: whole seeds until there are so many, or some seconds are over. They are those of tasks that the
+        recipe does not have, so that a run makes others.
     workers : int, optional
         Number of processes; 1 tries the parts in this one.
     progress : callable, optional
@@ -130,23 +135,47 @@ def _try(recipe: Recipe, part: Part, count: int) -> Planned:
     generator: Any = get_generator(part.generator, **part.options)
     generator, times, further = generator.preview() if hasattr(generator, "preview") else (generator, 1.0, 0.0)
     _warm(recipe, part, generator)
-    began = time.process_time()
-    generated = generator.generate(rng_of(recipe, Task(part, part.n_tasks, count)), count)
-    between = time.process_time()
-    made = label_all(recipe, part, generated)
-    batch, labels = made.batch, made.labels
-    rejected = Counter(reason for reason in verdicts(batch, labels, recipe.checks) if reason)
-    before, kept = sum(generated.calls.values()), max(count - sum(rejected.values()), 1)
-    generating = between - began
-    more = further * generating / before if before else 0.0
-    seconds = (generating * times + time.process_time() - between) / kept + more
-    calls = (before * times + sum(made.calls.values()) - before) / kept + further
+    whole = int(getattr(generator, "frames", count))  # the cost of a seed is shared by all of its frames
+    attempts: list[_Attempt] = []
+    while not attempts or (
+        sum(len(one.made.batch) for one in attempts) < count and sum(one.seconds for one in attempts) < _PATIENCE
+    ):
+        attempts.append(_attempt(recipe, part, generator, Task(part, part.n_tasks + len(attempts), whole)))
+    batch = concatenate([one.made.batch.structures() for one in attempts])
+    rejected = sum((one.rejected for one in attempts), Counter[str]())
+    skipped = sum((Counter(one.made.skipped) for one in attempts), Counter[str]())
+    tried, before = len(batch), sum(one.calls for one in attempts)
+    kept, generating = max(tried - sum(rejected.values()), 1), sum(one.generating for one in attempts)
+    labelling = sum(one.seconds for one in attempts) - generating
+    after = sum(sum(one.made.calls.values()) for one in attempts) - before
+    seconds = (generating * times + labelling) / kept + (further * generating / before if before else 0.0)
     counts, _ = np.histogram(batch.n_atoms, (*SIZES, 10**9))
     return Planned(
-        part.name, part.samples, count, 1 - sum(rejected.values()) / count, seconds, seconds * part.samples / 3600, calls,
-        float(batch.pbc.any(axis=1).mean()), tuple(chemical_symbols[z] for z in np.unique(batch.numbers)),
-        tuple(counts.tolist()), dict(rejected) | {f"no structure: {k}": n for k, n in generated.skipped.items()},
+        part.name, part.samples, tried, 1 - sum(rejected.values()) / tried, seconds, seconds * part.samples / 3600,
+        (before * times + after) / kept + further, float(batch.pbc.any(axis=1).mean()),
+        tuple(chemical_symbols[z] for z in np.unique(batch.numbers)), tuple(counts.tolist()),
+        dict(rejected) | {f"no structure: {k}": n for k, n in skipped.items()},
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Samples of a part, the teacher calls and the seconds of one core that generating them took, and all seconds."""
+
+    made: Made
+    rejected: Counter[str]
+    calls: int
+    generating: float
+    seconds: float
+
+
+def _attempt(recipe: Recipe, part: Part, generator: Generator, task: Task) -> _Attempt:
+    began = time.process_time()
+    generated = generator.generate(rng_of(recipe, task), task.count)
+    generating = time.process_time() - began
+    made = label_all(recipe, part, generated)
+    rejected = Counter(reason for reason in verdicts(made.batch, made.labels, recipe.checks) if reason)
+    return _Attempt(made, rejected, sum(generated.calls.values()), generating, time.process_time() - began)
 
 
 def _warm(recipe: Recipe, part: Part, generator: Any) -> None:
@@ -155,8 +184,8 @@ def _warm(recipe: Recipe, part: Part, generator: Any) -> None:
     if "teacher" in part.options and part.options["teacher"] in available("teacher"):
         wanted.append((part.options["teacher"], part.options.get("teacher_options", {})))
     for name, options in wanted:
-        teacher = shared_teacher(name, options)
-        teacher.label(concatenate([_molecule(), _crystal()]))
+        batch, labels = label_batch(shared_teacher(name, options), concatenate([_molecule(), _crystal()]))
+        verdicts(batch, labels, recipe.checks)
     if hasattr(generator, "warm"):
         generator.warm()
 

@@ -27,7 +27,10 @@ BLOCK = 512
 #: Distances are looked for up to here, angstrom, so that the table shows the smallest one even if it is harmless.
 REACH = 1.2
 #: Classes of sources, up to the colon, whose samples are organic if they have carbon.
-ORGANIC = ("nci", "nci-radical", "nci-cluster", "liquid")
+ORGANIC = (
+    "nci", "nci-radical", "nci-anion", "nci-cation", "nci-dication", "nci-dianion", "nci-cluster", "solvent-cluster",
+    "ion-cluster", "liquid",
+)  # fmt: skip
 GROUPS = {
     "alkali": "Li Na K Rb Cs", "alkaline earth": "Be Mg Ca Sr Ba", "halogen": "F Cl Br I",
     "noble metal": "Ag Au Pd Pt Rh Ir", "transition metal": "Ti V Cr Mn Fe Co Ni Cu Zn Zr Nb Mo W",

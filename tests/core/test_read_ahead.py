@@ -9,6 +9,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import CorruptionError
+from mlffstore.format import read_ahead as module
 from mlffstore.format.entry import entry_path
 from mlffstore.format.read_ahead import Sized, read_ahead
 from tests.samples import metal_frames
@@ -37,6 +38,13 @@ class Objects:
             out.append(value)
             self.yielded += 1
         return out
+
+
+@pytest.fixture(autouse=True, params=["slow", "fast"])
+def storage(request, monkeypatch):
+    """Objects count as slow to read, or as fast, however long they take."""
+    monkeypatch.setattr(module, "_SLOW_SECONDS", 0.0 if request.param == "slow" else 1e9)
+    return request.param
 
 
 @pytest.mark.parametrize("n", [0, 1, 8, 9, 10, 11, 100, 3000])
@@ -68,15 +76,19 @@ def test_an_error_beyond_the_end_is_none():
     assert Objects(50, bad=52).all() == list(range(50))
 
 
-def test_what_waits_is_bounded_by_number_and_by_size():
+def test_what_waits_is_bounded_by_number_and_by_size(storage):
     small, large = Objects(5000), Objects(300, nbytes=8 << 20)
     small.all()
     large.all()
-    assert 8 < small.most_unused <= 300
+    assert small.most_unused <= 300
+    assert (small.most_unused > 8) == (storage == "slow")
     assert large.most_unused <= 5
 
 
-def test_reads_wait_at_the_same_time():
+def test_reads_that_take_long_wait_at_the_same_time(storage, monkeypatch):
+    monkeypatch.undo()
+    if storage == "fast":
+        pytest.skip("the time that the reads take counts")
     waiting, most, lock = 0, 0, threading.Lock()
 
     def read(number: int) -> Sized[int] | None:

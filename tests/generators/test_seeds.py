@@ -152,7 +152,7 @@ def test_slabs_have_vacuum_and_defects_are_what_they_say():
         z = np.sort(seed.atoms.get_scaled_positions()[:, 2])
         gap = np.diff(np.concatenate([z, [z[0] + 1]])).max()
         height = seed.atoms.get_volume() / np.linalg.norm(np.cross(*seed.atoms.cell.array[:2]))
-        assert gap * height > 6
+        assert gap * height > 11.9
     kinds = {seed.source.split(":")[0] for seed in draw("defects", 16)}
     assert kinds <= {"vacancy", "substitution", "alloy", "interstitial"}
     assert len(kinds) >= 3

@@ -74,7 +74,8 @@ class Sampler(ABC):
         while hasattr(source, "source"):
             source = source.source
         with contextlib.suppress(NoSeedError):
-            source.draw(np.random.default_rng(0))
+            seed = source.draw(np.random.default_rng(0))
+            sound(seed.atoms, seed)
 
     def generate(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds, and how often teachers were asked for them."""

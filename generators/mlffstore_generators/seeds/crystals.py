@@ -31,7 +31,7 @@ class Crystals:
 
     min_atoms: int = 10
     max_atoms: int = 60
-    elemental: float = 0.08
+    elemental: float = 0.06
     elements: tuple[str, ...] | None = None
     classes: dict[str, float] | None = None
 

@@ -61,7 +61,8 @@ class Defects:
             raise DataError(f"defects: expected a distance of at least 0 angstrom, got {self.distance!r}")
 
     @cached_property
-    def _hosts(self) -> Seeds:
+    def hosts(self) -> Seeds:
+        """The class of seeds that the crystals are drawn from."""
         if self.host is not None:
             return get_seeds(self.host)
         return Crystals(1, 40, self.elemental, self.elements, self.classes)
@@ -72,7 +73,7 @@ class Defects:
         from ase.data import atomic_numbers
 
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
-        host = self._hosts.draw(rng)
+        host = self.hosts.draw(rng)
         atoms, metals = supercell(wide_supercell(host.atoms, self.distance), self.min_atoms), species()[1]
         if len(atoms) > self.max_atoms:
             raise NoSeedError("supercell larger than max_atoms")
@@ -98,7 +99,7 @@ class Defects:
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
-        return self._hosts.provenance()
+        return self.hosts.provenance()
 
 
 def _gap(atoms: Atoms, x: np.ndarray) -> float:

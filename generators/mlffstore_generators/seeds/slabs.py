@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _PLANES = ((1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 0))
 #: Planes of atoms that are farther apart than this, angstrom, can be cut apart.
 _PLANE = 0.4
+#: The widest gap between planes of atoms that is expected, angstrom.
+_WIDEST = 4.0
 #: Adsorbates, by their names in ASE's g2 collection; closed shells.
 _ADSORBATES = ("CO", "H2O", "NH3", "CH4", "CO2", "N2", "H2", "CH3OH", "H2CO", "HCN", "C2H4", "C2H2", "SO2", "HCl")
 
@@ -38,7 +40,7 @@ class Slabs:
     vacuum : float, optional
         Between the top of a slab and the bottom of its image, angstrom.
     adsorbed : float, optional
-        Fraction of slabs with a molecule 1.6 to 2.8 angstrom above a random place of the surface.
+        Fraction of slabs with a molecule above a random place of the surface, 0.8 to 1.4 sums of covalent radii away.
     elemental : float, optional
         Fraction of slabs of one element.
     classes : mapping of str to float, optional
@@ -73,14 +75,15 @@ class Slabs:
             raise DataError(f"slabs: expected a vacuum of at least 6 angstrom, got {self.vacuum!r}")
 
     @cached_property
-    def _hosts(self) -> Seeds:
+    def hosts(self) -> Seeds:
+        """The class of seeds that the crystals are drawn from."""
         if self.host is not None:
             return get_seeds(self.host)
         return Crystals(1, 12, self.elemental, None, self.classes)
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a slab."""
-        host = self._hosts.draw(rng)
+        host = self.hosts.draw(rng)
         bulk, source = host.atoms, host.source
         slab = self._cut(bulk, _PLANES[int(rng.integers(len(_PLANES)))], rng)
         wants = rng.random() < self.adsorbed
@@ -106,29 +109,33 @@ class Slabs:
 
         try:
             unit = surface(bulk, plane, 1, periodic=True)
+            height = float(unit.cell.array[2, 2])  # ASE turns the normal into z
+            layers = 1 + max(1, int(np.ceil((self.thickness + _WIDEST) / height)))
+            if len(unit) * (layers - 1) > self.max_atoms:
+                raise NoSeedError("slab outside the limits")
+            # ASE makes the third vector the normal whatever the crystal's period, so layers cannot be added by repeating.
+            slab = surface(bulk, plane, layers, periodic=True)
         except (ValueError, ZeroDivisionError, np.linalg.LinAlgError) as error:
             raise NoSeedError("surface cannot be cut") from error
-        height = unit.get_volume() / float(np.linalg.norm(np.cross(*unit.cell.array[:2])))
-        scaled = unit.get_scaled_positions()
-        levels = np.sort(np.unique(np.round(scaled[:, 2] * height, 2))) / height
-        # The cut goes into a gap between planes; atoms below it go to the top.
-        gaps = np.append(levels[1:], levels[0] + 1) - levels
-        wide = np.flatnonzero(gaps * height > _PLANE)
+        z = slab.positions[:, 2]
+        levels = np.unique(np.round(z, 2))
+        gaps = np.diff(levels)
+        wide = np.flatnonzero((gaps > _PLANE) & (levels[:-1] < levels[0] + height - 0.01))
         if not len(wide):
             raise NoSeedError("no gap between the planes of atoms")
-        cut = int(wide[int(rng.integers(len(wide)))])
-        scaled[:, 2] = (scaled[:, 2] - levels[cut] - gaps[cut] / 2) % 1.0
-        unit.set_scaled_positions(scaled)
-        spread = float(np.ptp(scaled[:, 2])) * height
-        repeats = 1 + max(0, int(np.ceil((self.thickness - spread) / height)))
-        if len(unit) * repeats > self.max_atoms:
-            raise NoSeedError("slab outside the limits")
-        return _spaced(unit * (1, 1, repeats), self.vacuum)
+        below = int(wide[int(rng.integers(len(wide)))])
+        low = levels[below] + gaps[below] / 2
+        count = max(1, int(np.ceil((self.thickness + gaps[below]) / height)))
+        count = min(count, layers - 1)
+        inside = (z > low) & (z < low + count * height)
+        if np.count_nonzero(inside) != count * len(unit):
+            raise NoSeedError("no gap between the planes of atoms")
+        return _spaced(slab[inside], self.vacuum)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
         return [
-            *self._hosts.provenance(),
+            *self.hosts.provenance(),
             {"name": "g2", "what": "geometries of adsorbates in ASE", "licence": "LGPL-2.1-or-later"},
         ]
 
@@ -153,11 +160,16 @@ def _spaced(slab: Atoms, vacuum: float) -> Atoms:
 
 def _adsorb(slab: Atoms, rng: np.random.Generator) -> Atoms:
     from ase.build import molecule
+    from ase.data import covalent_radii
 
     guest = molecule(_ADSORBATES[int(rng.integers(len(_ADSORBATES)))])
     guest.positions = (guest.positions - guest.positions.mean(axis=0)) @ rotation(rng).T
     normal = slab.cell.array[2] / np.linalg.norm(slab.cell.array[2])
-    top = float((slab.positions @ normal).max()) + rng.uniform(1.6, 2.8)
+    levels, lowest = slab.positions @ normal, int(np.argmin(guest.positions @ normal))
+    top = levels.max()
+    largest = covalent_radii[slab.numbers[levels > top - _PLANE]].max()
+    # From touching to hardly: a height that fits lithium is inside a caesium atom.
+    gap = rng.uniform(0.8, 1.4) * float(largest + covalent_radii[guest.numbers[lowest]])
     guest.positions += rng.random(2) @ slab.cell.array[:2]
-    guest.positions += (top - float((guest.positions @ normal).min())) * normal
+    guest.positions += (top + gap - guest.positions[lowest] @ normal) * normal
     return slab + guest

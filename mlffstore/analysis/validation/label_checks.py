@@ -10,6 +10,7 @@ from mlffstore.analysis.validation import units
 from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.sample_checks import references
 from mlffstore.data.stress import StressCheck
+from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
     from mlffstore.analysis.validation.bonds import Stiffness
@@ -64,8 +65,10 @@ def label_checks(
 def _bond_stiffness(check: Check, found: Stiffness) -> CheckResult:
     rule = check.rule
     if found.n < rule["min_bonds"]:
-        text = f"{found.n} bonds of hydrogens and other end atoms of molecules, {rule['min_bonds']:g} needed"
-        return check.nothing(text) if not found.n else check.not_measured(text, found.n)
+        if not found.n:
+            return check.nothing("there are no molecules of three atoms or more with forces")
+        text = f"{found.n} bonds of hydrogens and other end atoms of molecules, {rule['min_bonds']:g} needed; pass --teacher"
+        return check.not_measured(text, found.n)
     text = (
         f"bonds are {found.ratio:.3g} +- {found.error:.1g} times as stiff as usual ({found.constant:.3g} eV/angstrom^2)"
     )
@@ -216,7 +219,8 @@ def _energy_alignment(check: Check, measured: Measured, energy: Array) -> CheckR
         return check.nothing("no sample has an energy")
     kinds = len(np.unique(measured.samples["composition"][good]))
     if len(good) < 3 * _FEWEST or kinds < 5:
-        text = f"{len(good)} samples of {kinds} compositions, {3 * _FEWEST} of 5 needed; pass --teacher"
+        there = f"{counted(len(good), 'sample')} of {counted(kinds, 'composition')}"
+        text = f"{there}, {3 * _FEWEST} of 5 needed; pass --teacher"
         return check.not_measured(text, len(good))
     here = _fit(measured, energy, per_atom=False)
     elsewhere = {}
