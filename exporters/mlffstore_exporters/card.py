@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.schema import LABELS
 from mlffstore.data.splits import SPLITS
+from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 from mlffstore_exporters.hdf5 import stored_columns
 
@@ -44,6 +46,21 @@ def readme(about: About, files: Files) -> str:
     )
     parts += [f"## {title}\n\n{text.strip()}\n" for title, text in sections]
     return "\n".join(parts)
+
+
+def _t(text: object) -> str:
+    """Return text of a store as Markdown shows it: no control characters, markup, or end of a table's cell."""
+    return re.sub(r"([\\`\[\]<>|&])", lambda match: f"&#{ord(match[1])};", printable(text))
+
+
+def _code(text: object) -> str:
+    """Return text of a store for a code span of Markdown."""
+    return printable(text).replace("`", "'")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return a JSON object of a store's log, where anybody may have written anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _front(about: About) -> str:
@@ -151,7 +168,7 @@ def _columns(about: About) -> str:
     for name, (column, key) in stored_columns(about.snapshot, about.teachers).items():
         dtype = column.dtype.replace("bool", "uint8")
         whose = f" ({name.partition('.')[2]})" if key in LABELS and name != key else ""
-        lines.append(f"| `{name}` | {dtype} | {column.unit} | {column.axis} | {column.long_name}{whose} |")
+        lines.append(f"| `{name}` | {dtype} | {_t(column.unit)} | {column.axis} | {_t(column.long_name)}{whose} |")
     rounding = ""
     if about.rounding:
         which = ", ".join(f"{name} to steps of at most {step:g}" for name, step in about.rounding.items())
@@ -168,13 +185,13 @@ that the attribute `ancillary_variables` names says where there is a value.
 
 def _sampling(about: About) -> str:
     recipe = next((one for one in reversed(about.provenance) if "recipe" in one), None)
-    counts = ", ".join(f"{k} {v:,}" for k, v in about.statistics["samplers"].items()) or _UNKNOWN
+    counts = ", ".join(f"{_t(k)} {v:,}" for k, v in about.statistics["samplers"].items()) or _UNKNOWN
     text = f"Samples by sampler: {counts}.\n"
     if recipe is not None:
         text += "\nThe recipe, with which the same structures can be made again:\n\n"
         text += f"```json\n{json.dumps(recipe['recipe'], indent=1)}\n```\n"
-        for name, one in recipe.get("generators", {}).items():
-            text += f"\nThe generator `{name}`, with all options, sources and licences of its seeds:\n\n"
+        for name, one in _mapping(recipe.get("generators")).items():
+            text += f"\nThe generator `{_code(name)}`, with all options, sources and licences of its seeds:\n\n"
             text += f"```json\n{json.dumps(one, indent=1)}\n```\n"
     sources: list[dict[str, Any]] = []
     for one in about.provenance:
@@ -198,13 +215,13 @@ def _teachers(about: About) -> str:
         if not info:
             lines.append(f"- `{teacher_name}`: {given}; labels were imported, nothing more is recorded.")
             continue
-        software = ", ".join(f"{k} {v}" for k, v in info.get("software", {}).items())
+        software = ", ".join(f"{_t(k)} {_t(v)}" for k, v in _mapping(info.get("software")).items())
         gradient: dict[Any, str] = {True: "are the gradient of the energy", False: "are NOT the gradient of the energy"}
         forces = gradient.get(info.get("conservative"), "may or may not be the gradient of the energy: not recorded")
         lines.append(
-            f"- `{teacher_name}`: {given}; licence of the weights or parameters {info.get('licence', _UNKNOWN)}; forces "
-            f"{forces}; computed in {info.get('precision', _UNKNOWN)}; "
-            f"fingerprint `{info.get('fingerprint', _UNKNOWN)}`; {software}."
+            f"- `{teacher_name}`: {given}; licence of the weights or parameters {_t(info.get('licence', _UNKNOWN))}; forces "
+            f"{forces}; computed in {_t(info.get('precision', _UNKNOWN))}; "
+            f"fingerprint `{_code(info.get('fingerprint', _UNKNOWN))}`; {software}."
         )
     return "\n".join(lines)
 
@@ -221,17 +238,19 @@ def _filters(about: About) -> str:
     lines = []
     if snapshot.n_quarantined:
         reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in snapshot.quarantine.reasons())
-        lines = [f"- {count:,} rejected: {reason}" for reason, count in reasons.most_common(20)]
+        lines = [f"- {count:,} rejected: {_t(reason)}" for reason, count in reasons.most_common(20)]
     skipped: Counter[str] = Counter()
     for one in about.provenance:
-        skipped.update({str(k): int(v) for k, v in one.get("skipped", {}).items()})
-    lines += [f"- {count:,} seeds skipped: {reason}" for reason, count in skipped.most_common(20)]
+        skipped.update({str(k): v for k, v in _mapping(one.get("skipped")).items() if isinstance(v, int)})
+    lines += [f"- {count:,} seeds skipped: {_t(reason)}" for reason, count in skipped.most_common(20)]
     left = len(snapshot) - about.statistics["samples"]
     if left:
         lines.append(
             f"- {left:,} samples of the store are not in this release: another teacher's, or beyond the counts"
         )
-    checks = next((one["recipe"].get("checks") for one in reversed(about.provenance) if "recipe" in one), None)
+    checks = next(
+        (_mapping(one["recipe"]).get("checks") for one in reversed(about.provenance) if "recipe" in one), None
+    )
     limits = f"Every sample keeps these limits: `{json.dumps(checks)}`.\n\n" if checks else ""
     return limits + ("\n".join(lines) or "Nothing was rejected.")
 

@@ -25,6 +25,8 @@ LOG_FOLDER = "_log"
 OPERATIONS = ("create", "append", "layer", "replace", "remove", "tag", "untag", "expire")
 #: Largest entry that is read into memory, bytes. The largest entries in use are far smaller.
 MAX_ENTRY_NBYTES = 64 << 20
+#: A time in UTC, ISO 8601.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
 #: Members of an entry that are not part of the operation's body.
 _ENVELOPE = ("format", "version", "store", "transaction", "parent", "time", "operation", "key", "crc32c")
 
@@ -120,7 +122,7 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
         store=fields.text("store"),
         transaction=fields.text("transaction"),
         parent=None if parent is None else fields.text("parent", DIGEST),
-        time=fields.text("time"),
+        time=fields.text("time", _TIME),
         operation=fields.text("operation"),
         key=None if document.get("key") is None else fields.text("key"),
         body={k: v for k, v in document.items() if k not in _ENVELOPE},

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple, overload
 
 from mlffstore.format.records import Segment
 
+#: Places that are searched for a segment, before all places are noted again.
+_MOST_SEARCHED = 128
+
 
 class Tables:
     """What many segments share, each value kept once under a name that follows from it."""
@@ -79,6 +82,7 @@ class SegmentList(Sequence[Segment]):
 
     __slots__ = (
         "_changed",
+        "_grown",
         "_index",
         "_items",
         "_joined",
@@ -101,9 +105,9 @@ class SegmentList(Sequence[Segment]):
         #: Version since which a segment is as it is, and since which it follows the one before it.
         self._changed: list[int] = []
         self._joined: list[int] = []
-        #: Place of each segment, or up to `_shrunk` places after it: replacing makes the list shorter.
+        #: Place of each segment, up to `_shrunk` places after it or `_grown` before it: replacing changes the length.
         self._index: dict[str, int] | None = None
-        self._shrunk = 0
+        self._shrunk = self._grown = 0
         self.now = -1
         self.n_samples: list[int] = []
         self.n_atoms: list[int] = []
@@ -235,15 +239,16 @@ class SegmentList(Sequence[Segment]):
 
     def find(self, path: str) -> int | None:
         """Return the place of a segment, or None."""
-        if self._index is None:
-            self._index, self._shrunk = {name: i for i, name in enumerate(self.paths)}, 0
+        # Not at each change, and soon enough that the searches below are short: neither is quadratic in the replacements.
+        if self._index is None or self._shrunk + self._grown > _MOST_SEARCHED:
+            self._index, self._shrunk, self._grown = {name: i for i, name in enumerate(self.paths)}, 0, 0
         latest = self._index.get(path)
         if latest is None:
             return None
-        if not self._shrunk:
+        if not self._shrunk + self._grown:
             return latest
         try:
-            return self.paths.index(path, max(0, latest - self._shrunk), latest + 1)
+            return self.paths.index(path, max(0, latest - self._shrunk), latest + 1 + self._grown)
         except ValueError:
             return None
 
@@ -262,13 +267,12 @@ class SegmentList(Sequence[Segment]):
     def splice(self, start: int, stop: int, segments: Sequence[Segment]) -> None:
         """Put segments, or none, in the place of others."""
         paths = [segment.path for segment in segments]
-        if len(paths) > stop - start:
-            self._index = None
-        elif self._index is not None and self.paths[start:stop] != paths:
+        if self._index is not None and self.paths[start:stop] != paths:
             for path in self.paths[start:stop]:
                 self._index.pop(path, None)
             self._index |= {path: start + i for i, path in enumerate(paths)}
-            self._shrunk += stop - start - len(paths)
+            self._shrunk += max(0, stop - start - len(paths))
+            self._grown += max(0, len(paths) - (stop - start))
         if stop < len(self):
             self._joined[stop] = self.now
         self._items[start:stop] = segments

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.inputs import meanings
+from mlffstore.runtime.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933", "#882255")
 #: Colour of groups that are not among the most frequent.
 OTHER = "#999999"
+#: Characters of a name in a legend, at most.
+_NAME = 40
 
 
 def axes(ax: Any = None, size: tuple[float, float] = (5.0, 3.2)) -> Any:
@@ -31,6 +34,16 @@ def axes(ax: Any = None, size: tuple[float, float] = (5.0, 3.2)) -> Any:
     except ImportError as error:
         raise missing_dependency("matplotlib", "report", "plotting") from error
     return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Return text that Matplotlib draws as it is: no formula, no control characters."""
+    return printable(text, lines=lines).replace("$", r"\$")
+
+
+def _short(name: str) -> str:
+    """Return a name for a legend, which must not fill the figure."""
+    return plain(name if len(name) <= _NAME else f"{name[: _NAME - 3]}...")
 
 
 def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = False) -> Any:
@@ -52,7 +65,7 @@ def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = F
     else:
         edges = np.linspace(low, high if high > low else low + 1, n_bins + 1)
     for (name, values), colour in zip(groups.items(), _cycle(len(groups)), strict=True):
-        ax.stairs(np.histogram(values, edges)[0], edges, label=name, color=colour, linewidth=1.4)
+        ax.stairs(np.histogram(values, edges)[0], edges, label=_short(name), color=colour, linewidth=1.4)
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(bottom=0)
     if len(groups) > 1:
@@ -64,7 +77,14 @@ def scatter(ax: Any, points: Array, groups: Mapping[str, Array], labels: tuple[s
     """Draw points in the colours of their groups, which are boolean masks."""
     for (name, mask), colour in zip(groups.items(), _cycle(len(groups)), strict=True):
         ax.scatter(
-            points[mask, 0], points[mask, 1], s=4, color=colour, label=name, linewidths=0, alpha=0.7, rasterized=True
+            points[mask, 0],
+            points[mask, 1],
+            s=4,
+            color=colour,
+            label=_short(name),
+            linewidths=0,
+            alpha=0.7,
+            rasterized=True,
         )
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])

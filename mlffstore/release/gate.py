@@ -52,6 +52,9 @@ def _attributes(attributes: dict[str, Any]) -> Iterator[str]:
             yield "settings: expected fractions of the splits and a whole number as their seed"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         yield f"settings: expected the fractions of {', '.join(SPLITS)} and split_seed, as JSON ({str(error)[:80]})"
+    precision = attributes.get("precision", "float32")
+    if not isinstance(precision, str) or precision not in ("float32", "float64"):
+        yield f"precision: expected float32 or float64, got {str(precision)[:60]!r}"
     for name in ("store_uuid", "store_version"):
         if name not in attributes:
             yield f"{name}: expected this attribute, got none"

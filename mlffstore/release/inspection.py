@@ -1,8 +1,9 @@
 """Look into the files of a release: columns, structures, splits, statistics.
 
-Each chunk has the HDF5 library's checksum (fletcher32), each column a digest; units, hashes of the structures, splits and
-leakage follow, and the statistics, computed again with nothing but NumPy. A damaged file may make the HDF5 library crash, so
-`inspect_apart` reads it in another process. `mlffstore.release.verify` compares the checksums before that.
+Each chunk has the HDF5 library's checksum (fletcher32), each column a digest; units, hashes of the structures, splits
+and leakage follow, and the statistics, computed again with nothing but NumPy. A file that is damaged, or made to do
+harm with right checksums, may make the HDF5 library crash or run for ever, so `inspect_apart` reads it in another
+process. `mlffstore.release.verify` compares the checksums before that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.data.schema import Array
+    from mlffstore.data.schema import Array, Column
 
 _BLOCK = 4096
 #: Relative difference of a statistic that summing in another order explains.
 _TOLERANCE = 1e-9
-#: Bytes of address space for a damaged file, whose sizes may be anything, and bytes that are read in a second, at least.
-_MEMORY, _SPEED = 8 << 30, 1 << 20
+#: Bytes of address space for a file whose sizes may be anything, seconds for it, and bytes that are read in a second,
+#: at least.
+_MEMORY, _SECONDS, _SPEED = 8 << 30, 60, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +92,38 @@ def inspect(
     return Inspection(n_samples, tuple(problems))
 
 
-def inspect_apart(paths: Sequence[Path], folder: Path | None = None) -> Inspection:
+def inspect_apart(
+    paths: Sequence[Path], folder: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Inspection:
     """Read the HDF5 files of a release in another process, with bounds on its memory and time; see `inspect`."""
     where = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
-    limit = 60 + sum(path.stat().st_size for path in paths) / _SPEED
+    limit = _SECONDS + sum(path.stat().st_size for path in paths) / _SPEED
     command = [sys.executable, "-P", "-m", "mlffstore.release.inspection", str(folder or ""), *map(str, paths)]
     failed = "the HDF5 library could not read it to its end; restore the file"
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": where},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limit,
-        )
-        document = json.loads(done.stdout)
-        problems = [Problem(str(entry["path"]), str(entry["text"])) for entry in document["problems"]]
-        return Inspection(int(document["n_samples"]), tuple(problems))
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
-        return Inspection(0, (Problem(paths[0].name if len(paths) == 1 else "", failed),))
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": where},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                document = json.loads(line)
+                if "problems" in document:
+                    problems = [Problem(str(entry["path"]), str(entry["text"])) for entry in document["problems"]]
+                    return Inspection(int(document["n_samples"]), tuple(problems))
+                if progress is not None:
+                    progress(int(document["done"]), int(document["total"]))
+        except (ValueError, KeyError, TypeError):  # it died in the middle of a line
+            pass
+        finally:
+            timer.cancel()
+            process.kill()
+    return Inspection(0, (Problem(paths[0].name if len(paths) == 1 else "", failed),))
 
 
 @contextlib.contextmanager
@@ -129,7 +145,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _columns(path: Path) -> Iterator[Problem]:
-    """Read every chunk of a file, which checks fletcher32, and compare columns with the schema and with their digests."""
+    """Read every chunk of a file, which checks fletcher32, and compare columns with the schema and their digests."""
     import h5py
 
     try:
@@ -189,6 +205,7 @@ class _Content:
         self.elements = np.zeros(256, np.int64)
         self.atoms = dict.fromkeys(SPLITS, 0)
         self.sums = {teacher: _Sums() for teacher in release.teachers}
+        self.user: dict[str, Column] = {}
         self.hashes: dict[str, Array] = {}
         self.roots: dict[str, Array] = {}
 
@@ -215,6 +232,13 @@ class _Content:
         wrong = np.flatnonzero(hashes != batch.content_hash)
         if len(wrong):
             yield Problem(name, f"{split}: {len(wrong):,} structures do not have their content_hash")
+        for column in batch.user.values():
+            first = self.user.setdefault(column.name, column)
+            if not first.same_kind(column):
+                self.user[column.name] = column
+                yield Problem(
+                    name, f"{split}/{column.name}: another dtype, shape, axis or unit than in the splits before"
+                )
         self.atoms[split] += batch.n_atoms_total
         self.elements += np.bincount(batch.numbers, minlength=256)
         for teacher, sums in self.sums.items():
@@ -316,17 +340,23 @@ class _Sums:
         return out
 
 
-def _main(folder: str, *paths: str) -> None:
+def _say(document: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _main(folder: str, *names: str) -> None:
+    paths = [Path(name) for name in names]
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system, or less is allowed
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    inspection = inspect([Path(path) for path in paths], Path(folder) if folder else None)
-    document = {
-        "n_samples": inspection.n_samples,
-        "problems": [{"path": problem.path, "text": problem.text} for problem in inspection.problems],
-    }
-    sys.stdout.write(json.dumps(document))
+        memory = max(_MEMORY, 2 * sum(path.stat().st_size for path in paths))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    inspection = inspect(
+        paths, Path(folder) if folder else None, lambda done, total: _say({"done": done, "total": total})
+    )
+    problems = [{"path": problem.path, "text": problem.text} for problem in inspection.problems]
+    _say({"n_samples": inspection.n_samples, "problems": problems})
 
 
 if __name__ == "__main__":

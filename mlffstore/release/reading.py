@@ -6,6 +6,7 @@ A file holds the labels of one teacher, or of several as columns ``energy.NAME``
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ from mlffstore.data.masks import TRUTH, present
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
 from mlffstore.data.splits import SPLITS
-from mlffstore.errors import DataError, FormatError, StoreNotFoundError, problems_message
+from mlffstore.errors import DataError, FormatError, MlffstoreError, StoreNotFoundError, problems_message
 from mlffstore.release import gate
 from mlffstore.release.manifest import MANIFEST, read_manifest
 
@@ -129,7 +130,7 @@ class Release:
         parts = []
         for path, counts in zip(self.paths, self._counts, strict=True):
             if split in counts:
-                with h5py.File(path, "r") as file:
+                with _told(path), h5py.File(path, "r") as file:
                     parts.append(read(file[split]))
         return np.concatenate(parts)
 
@@ -140,7 +141,7 @@ class Release:
         teacher_name = choose_teacher(self.teachers, teacher)
         out = set()
         for path in self.paths:
-            with h5py.File(path, "r") as file:
+            with _told(path), h5py.File(path, "r") as file:
                 out |= {name for name in LABELS for split in file if self._stored(name, teacher_name) in file[split]}
         return out
 
@@ -164,7 +165,7 @@ class Release:
         for path, counts in zip(self.paths, self._counts, strict=True):
             if not counts.get(split):
                 continue
-            with h5py.File(path, "r") as file:
+            with _told(path), h5py.File(path, "r") as file:
                 group = file[split]
                 starts = offsets(gate.atoms_per_sample(group))
                 for low in range(0, counts[split], n_samples):
@@ -224,6 +225,17 @@ class Release:
         return assemble(columns, labels, user, vocabulary, masks=masks)
 
 
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raise `DataError` for whatever error a damaged file leads to: h5py raises whatever the HDF5 library comes upon."""
+    try:
+        yield
+    except MlffstoreError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); the file is damaged") from error
+
+
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Return the root attributes of a file and the samples of each split."""
     import h5py
@@ -251,7 +263,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def _digest(path: Path) -> str:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with _told(path), h5py.File(path, "r") as file:
         known = file.attrs.get("content_sha256")
     if known is not None:
         return str(known)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.analysis.report.picture import picture
+from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def page(contents: Contents) -> str:
 
 
 def _e(text: Any) -> str:
-    return html.escape(str(text))
+    return html.escape(printable(text, lines=True))
 
 
 def _anchor(title: str) -> str:

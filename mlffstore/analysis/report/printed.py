@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.analysis.report.picture import layout
+from mlffstore.lazy.plots import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ def write_pdf(contents: Contents, path: Path) -> None:
         lines = _lines(c)
         for start in range(0, len(lines), _LINES):
             sheet = Figure(figsize=_PAPER)
-            text = "\n".join(lines[start : start + _LINES])
+            text = plain("\n".join(lines[start : start + _LINES]), lines=True)
             sheet.text(0.07, 0.95, text, va="top", family="monospace", fontsize=8)
             pdf.savefig(sheet)
         for start in range(0, len(c.figures), 6):

@@ -16,6 +16,7 @@ from mlffstore.store.staging import SURELY_THERE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlffstore.format.entry import Entry
     from mlffstore.format.log import Log
     from mlffstore.format.state import State
     from mlffstore.storage import ListedObject, Storage
@@ -98,6 +99,7 @@ class _Needed:
 
     def __init__(self, log: Log, expire_before: int | None) -> None:
         self._log, self._expire_before = log, expire_before
+        # From the entries, not from a checkpoint: what is removed cannot be made again, and only the log is the truth.
         self._lifetimes, self.state = Lifetimes.of(log)
         self._files = self._find()
 
@@ -107,14 +109,19 @@ class _Needed:
 
     def update(self) -> None:
         """Read the commits since the last call."""
-        new = list(self._log.entries(self.state.version + 1))
-        for entry, entry_digest, where in new:
+        for entry, entry_digest, where in self._log.entries(self.state.version + 1):
             self._lifetimes.apply(self.state, entry, entry_digest, where)
-        if new:
-            self._files = self._find()
+            self._files |= _named(entry)
 
     def __contains__(self, path: str) -> bool:
         return path in self._files or _is_kept_checkpoint(path, self.state.version)
+
+
+def _named(entry: Entry) -> set[str]:
+    """Return the files that an entry, which was checked, brings into the store."""
+    parts = [entry.body.get(name, ()) for name in ("segments", "quarantine", "layers")]
+    parts += [item["outputs"] for item in entry.body.get("replacements", ())]
+    return {document["path"] for part in parts for document in part}
 
 
 def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool:

@@ -15,6 +15,7 @@ from mlffstore.errors import MlffstoreError
 from mlffstore.format.coverage import damaged_parts
 from mlffstore.format.reader import ChunkCache, ColumnReader, assemble_segment, read_column
 from mlffstore.format.segment import summarise
+from mlffstore.runtime.threads import io_pool
 from mlffstore.store.maintenance.verification import Problem, without_place
 
 if TYPE_CHECKING:
@@ -46,14 +47,12 @@ class SegmentCheck:
 def check_segments(storage: Storage, work: list[tuple[Segment, bool]], full: bool) -> SegmentCheck:
     """Check some segments with their layers."""
     result = SegmentCheck()
+    sizes = _sizes(storage, [path for segment, _ in work for path in segment.files])
     for segment, rejected in work:
         result.n_segments += 1
         damaged: set[str] = set()
         for file in segment.files.values():
-            try:
-                size = storage.size(file.path)
-            except (MlffstoreError, OSError):
-                size = -1
+            size = sizes[file.path]
             result.n_files, result.nbytes = result.n_files + (size >= 0), result.nbytes + max(size, 0)
             problems = list(_check_file(storage, segment, file, size, full))
             result.problems += problems
@@ -61,6 +60,18 @@ def check_segments(storage: Storage, work: list[tuple[Segment, bool]], full: boo
         if full and not damaged:
             result.problems += _check_values(storage, segment, rejected)
     return result
+
+
+def _sizes(storage: Storage, paths: list[str]) -> dict[str, int]:
+    """Return the size of each file, -1 if there is none; several are asked for at once where it is a request."""
+
+    def size(path: str) -> int:
+        try:
+            return storage.size(path)
+        except (MlffstoreError, OSError):
+            return -1
+
+    return dict(zip(paths, (io_pool().map if storage.remote else map)(size, paths), strict=True))
 
 
 def _check_file(storage: Storage, segment: Segment, file: StoredFile, size: int, full: bool) -> Iterator[Problem]:

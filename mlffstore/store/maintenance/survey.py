@@ -11,7 +11,8 @@ from mlffstore.format import checkpoint, history
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
 from mlffstore.format.history import Record
 from mlffstore.format.increment import ROLES, decode
-from mlffstore.format.log import Log
+from mlffstore.format.log import Log, ReadEntry
+from mlffstore.format.read_ahead import Sized, read_ahead
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
 from mlffstore.storage.base import TEMPORARY
@@ -19,7 +20,7 @@ from mlffstore.store.maintenance.lifetimes import Lifetimes
 from mlffstore.store.maintenance.verification import Problem, without_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlffstore.storage import Storage
 
@@ -72,16 +73,15 @@ class Survey:
         broken = False
         parent: str | None = None  # digest of the entry before, if that could be read
         expected = 0
-        for version in versions:
+        for version, read in self._entries(log, versions):
             if version != expected:
                 self._gap(expected, version - 1, broken=broken)
                 broken, parent = True, None
             expected = version + 1
             path = entry_path(version)
             try:
-                read = log.read(version)
-                if read is None:
-                    raise CorruptionError("the entry went missing while the log was read; restore it from a copy")
+                if isinstance(read, Exception):
+                    raise read
                 entry, entry_digest, where = read
                 if version and broken and parent is not None and entry.parent != parent:
                     raise CorruptionError("does not follow the entry before it; an entry was replaced or edited")
@@ -103,6 +103,20 @@ class Survey:
                 broken, parent = True, None
         self.n_entries = len(versions)
         self._hint(log, versions[-1])
+
+    def _entries(self, log: Log, versions: list[int]) -> Iterator[tuple[int, ReadEntry | Exception]]:
+        """Yield each version with its entry, or with the error of reading it; the next ones are read ahead in parallel."""
+
+        def read(i: int) -> Sized[tuple[int, ReadEntry | Exception]]:
+            try:
+                result = log.read(versions[i])
+                if result is None:
+                    raise CorruptionError("the entry went missing while the log was read; restore it from a copy")
+            except (MlffstoreError, OSError) as error:
+                return Sized((versions[i], error), 1)
+            return Sized((versions[i], result), result.entry.nbytes)
+
+        return read_ahead(read, 0, len(versions))
 
     def _gap(self, first: int, last: int, *, broken: bool) -> None:
         """Note that entries are missing; one problem, however many there are."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mlffstore.format.records import Segment
     from mlffstore.storage import Storage
 
-#: Segments that one Dask task checks, and tasks between two reports of progress.
-_PER_TASK, _PER_WAVE = 8, 32
+#: Segments that one Dask task checks, if only sizes are compared, and tasks between two reports of progress.
+_PER_TASK, _PER_FAST_TASK, _PER_WAVE = 8, 128, 32
 
 
 def verify(
@@ -92,7 +92,8 @@ def _waves(storage: Storage, work: list[tuple[Segment, bool]], full: bool) -> It
     from dask.delayed import delayed
 
     task = delayed(check_segments, pure=False)
-    groups = [work[i : i + _PER_TASK] for i in range(0, len(work), _PER_TASK)]
+    size = _PER_TASK if full else _PER_FAST_TASK
+    groups = [work[i : i + size] for i in range(0, len(work), size)]
     for start in range(0, len(groups), _PER_WAVE):
         # Without traverse=False Dask would walk through every column of every segment.
         wave = [delayed(group, traverse=False) for group in groups[start : start + _PER_WAVE]]
