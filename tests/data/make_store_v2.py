@@ -40,6 +40,11 @@ def main() -> None:
     layer = write_layer(store._storage, segment, [(label_column("energy", "other"), np.array([1.5, -2.5]))])
     store._log.commit("layer", None, {"layers": [layer_document(layer)]}, lambda state: None)
     store.tag("v1")
+    store.append(metal_frames(2, seed=2), teacher="emt", key="metals/2", source="bulk", sampler="rattle")
+    store.remove([0], reason="a test", key="removed")
+    store.revert(store.version - 1, reason="another test")
+    store.tag("wrong")
+    store.untag("wrong")
     (HERE / "store-v2.json").write_text(json.dumps(describe(ml.open(HERE / "store-v2.zarr")), indent=1) + "\n")
 
 
