@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.analysis.report.charts import charts
-from mlffstore.analysis.report.rows import N_RANDOM, Rows, choose, gather_rows
+from mlffstore.analysis.report.rows import N_RANDOM, N_ROWS, Rows, choose, gather_rows
 from mlffstore.analysis.statistics import statistics
 from mlffstore.analysis.statistics.embedding import embed
 from mlffstore.analysis.validation import validate
@@ -86,7 +86,9 @@ def gather(
     measured: Mapping[str, Array] = validation.flags.data_vars  # type: ignore[assignment]
     worst = _worst(validation)
     points = embed(ds, n_samples=N_RANDOM, seed=seed)
-    random = np.random.default_rng(seed).permutation(points["sample"].values)
+    random = np.random.default_rng(seed).permutation(
+        points["sample"].values if len(snapshot) > N_ROWS else len(snapshot)
+    )
     spread = _disagreement(ds)
     index = choose(validation, ds, worst, random)
     rows = gather_rows(snapshot, ds, validation, index, spread)

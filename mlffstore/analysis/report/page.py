@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Scripts of the page, in order.
 _SCRIPTS = ("plotly-basic.min.js", "3Dmol-min.js", "report.js", "charts.js", "viewer.js", "start.js")
+#: Characters from which the text of a cell is not squeezed on a narrow screen.
+_LONG = 40
 #: Lines of the acceptance table -> the samples that they are about.
 _ABOUT = {
     **{f"samples_{name}": {"key": "split", "op": "is", "value": name} for name in ("train", "val", "test")},
@@ -66,7 +68,10 @@ def page(contents: Contents) -> str:
     )
     scripts = [_static(name) for name in _SCRIPTS]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    )
+    policy += "form-action 'none'; base-uri 'none'"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
         f'initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,">'
@@ -117,7 +122,7 @@ def _data(c: Contents) -> dict[str, Any]:
 
 
 def _numbers(c: Contents) -> list[int]:
-    return np.unique(np.concatenate([batch.columns["numbers"] for batch in c.rows.batches])).tolist()
+    return [int(z) for z in np.unique(np.concatenate([batch.columns["numbers"] for batch in c.rows.batches]))]
 
 
 def _look(z: int) -> list[Any]:
@@ -160,11 +165,17 @@ def _open(c: Contents, indices: Sequence[int]) -> _Html:
     )
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequence[str] = ()) -> str:
-    """Return a table that the script sorts and filters. `marks` are the classes of the first cells."""
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequence[str] = (), *, wordy: bool = False
+) -> str:
+    """Return a table that the script sorts and filters.
+
+    `marks` are the classes of the first cells. The rows of a wordy table become blocks on a narrow screen.
+    """
 
     def cell(value: Any, name: str) -> str:
         text = value if isinstance(value, _Html) else _e(value)
+        name = name or ("long" if len(str(value)) > _LONG and not isinstance(value, _Html) else "")
         return f'<td class="{name}">{text}</td>' if name else f"<td>{text}</td>"
 
     head = "".join(f"<th>{_e(text)}</th>" for text in headings)
@@ -172,7 +183,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequen
         f"<tr>{''.join(cell(value, marks[i] if marks and k == 0 else '') for k, value in enumerate(row))}</tr>"
         for i, row in enumerate(rows)
     )
-    return f'<div class="wide"><table class="sorts"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    kind = "sorts wordy" if wordy else "sorts"
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _acceptance(c: Contents) -> str:
@@ -198,7 +210,9 @@ def _findings(c: Contents) -> str:
     else:
         text += "<p>No sample fails a check.</p>"
     rows = [[one.mark, one.check, one.measured_on, one.figure] for one in v.checks if not one.problem]
-    return text + _table(["", "check of the dataset", "measured on", "found"], rows, [str(row[0]) for row in rows])
+    return text + _table(
+        ["", "check of the dataset", "measured on", "found"], rows, [str(row[0]) for row in rows], wordy=True
+    )
 
 
 def _failed(check: str, n: int) -> _Html | str:

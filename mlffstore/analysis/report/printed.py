@@ -66,7 +66,7 @@ def _draw(ax: Any, chart: dict[str, Any], c: Contents) -> None:
         ax.legend(fontsize=6, frameon=False)
         return
     x, y = chart["x"], chart["y"]
-    labels = chart.get("labels")
+    labels = chart.get("labels", ("", ""))
     if chart["kind"] == "scatter":
         first, second = c.rows.column(x), c.rows.column(y)
         x, y, labels = first.values, second.values, (f"{first.label} ({first.unit})", f"{second.label} ({second.unit})")

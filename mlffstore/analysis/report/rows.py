@@ -235,8 +235,8 @@ def _provenance(
         values = [f"{int(one):016x}" for batch in batches for one in batch.columns[name]]
         out.append(Column(name, label, "text", values, "provenance"))
     for name in ("charge", "multiplicity"):
-        values = [int(one) for batch in batches for one in batch.columns[name]]
-        out.append(Column(name, name, "number", values, "structure"))
+        whole = [int(one) for batch in batches for one in batch.columns[name]]
+        out.append(Column(name, name, "number", whole, "structure"))
     ends = np.cumsum([segment.n_samples for segment in snapshot.segments])
     paths = [snapshot.segments[int(k)].path for k in np.searchsorted(ends, index, side="right")]
     out.append(_coded("segment", "segment", [*paths, *missing]))

@@ -14,7 +14,7 @@ const charts = (() => {
   }
 
   function layout(chart, more) {
-    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true };
+    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, tickfont: { size: 11 } };
     const { xaxis = {}, yaxis = {}, ...rest } = more;
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 12 },
@@ -22,6 +22,7 @@ const charts = (() => {
       width: printing ? 340 : undefined, hovermode: "closest",
       hoverlabel: { bgcolor: colour("--soft"), font: { color: colour("--ink") }, align: "left" },
       legend: { orientation: "h", y: -0.22, yanchor: "top", font: { size: 11 } }, dragmode: coarse ? false : "select", bargap: 0.04,
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--line"), activecolor: colour("--link") },
       ...rest, xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis },
     };
   }
@@ -88,8 +89,8 @@ const charts = (() => {
   // -- kinds of charts ------------------------------------------------------------------------------------
 
   function scatter(chart) {
-    let by = chart.kind === "map" ? "kind" : "split";
-    if (!columns.has(by)) by = "kind";
+    const preferred = chart.kind === "map" ? ["kind", "sampler", "source", "split"] : ["split", "sampler", "kind"];
+    let by = preferred.find(key => columns.has(key) && new Set(columns.get(key).values).size > 1) || "kind";
     const rows = chart.kind === "map" ? chart.rows : [];
     let x = chart.x, y = chart.y;
     if (chart.kind === "scatter") {
@@ -162,7 +163,8 @@ const charts = (() => {
     const target = figure.querySelector(".plot"), first = !target.layout;
     Plotly.react(target, traces, layout(chart, more), {
       displaylogo: false, responsive: true, displayModeBar: coarse || printing ? false : "hover",
-      modeBarButtonsToRemove: ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d", "hoverClosestCartesian", "hoverCompareCartesian", "toggleSpikelines"],
+      plotlyServerURL: "", showSendToCloud: false, showEditInChartStudio: false,  // nothing leaves the page
+      modeBarButtons: [[chart.kind === "histogram" ? null : "lasso2d", "select2d", "zoom2d", "pan2d", "resetScale2d"].filter(Boolean)],
     });
     if (!first) return;
     target.on("plotly_click", event => {

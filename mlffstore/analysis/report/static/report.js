@@ -205,8 +205,8 @@ const report = (() => {
     chips.replaceChildren(...state.filters.map(filter => make("button", {
       type: "button", class: "chip", title: "remove this filter",
       onclick: () => choose(state.filters.filter(other => other !== filter)),
-    }, describe(filter) + " ×")), state.filters.length > 1
-      ? make("button", { type: "button", class: "chip", onclick: () => choose([]) }, "remove all") : null);
+    }, describe(filter) + " ×")), ...(state.filters.length > 1
+      ? [make("button", { type: "button", class: "chip", onclick: () => choose([]) }, "remove all")] : []));
     for (const list of place.querySelectorAll("select[data-key]")) {
       const filter = state.filters.find(one => one.key === list.dataset.key && ["is", "has"].includes(one.op));
       list.value = filter ? filter.value : "";

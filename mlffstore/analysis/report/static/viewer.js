@@ -69,16 +69,16 @@ const viewer = (() => {
     const one = structure(row), shown = one.numbers.map((_, i) => i).filter(i => finite(one.positions[i]));
     view.clear();
     view.setBackgroundColor(charts.colour("--soft"));
-    const lines = shown.map(i => `${symbol(one.numbers[i])} ${one.positions[i].map(x => x.toFixed(4)).join(" ")}`);
-    if (settings.images && one.cell) for (const shift of shifts(one)) for (const i of shown) {
-      lines.push(`${symbol(one.numbers[i])} ${plus(one.positions[i], shift).map(x => x.toFixed(4)).join(" ")}`);
-    }
-    const model = view.addModel(`${lines.length}\n\n${lines.join("\n")}\n`, "xyz");
-    const style = settings.style === "space filling" ? { sphere: { scale: 0.9 } } : { sphere: { scale: 0.28 }, stick: { radius: 0.12 } };
-    model.setStyle({}, style);
-    if (lines.length > shown.length) {
-      const faint = Object.fromEntries(Object.entries(style).map(([name, about]) => [name, { ...about, opacity: 0.45 }]));
-      model.setStyle({ predicate: atom => atom.index >= shown.length }, faint);
+    const jmol = { colorscheme: "Jmol" };  // as in the pictures
+    const xyz = lines => `${lines.length}\n\n${lines.join("\n")}\n`;
+    const line = (i, shift) => `${symbol(one.numbers[i])} ${plus(one.positions[i], shift).map(x => x.toFixed(4)).join(" ")}`;
+    const style = opacity => settings.style === "space filling" ? { sphere: { scale: 0.9, opacity, ...jmol } }
+      : { sphere: { scale: 0.3, opacity, ...jmol }, stick: { radius: 0.12, opacity, ...jmol } };
+    const model = view.addModel(xyz(shown.map(i => line(i, [0, 0, 0]))), "xyz");
+    model.setStyle({}, style(1));
+    if (settings.images && one.cell) {  // a model of their own: 3Dmol draws each model with one opacity
+      const images = view.addModel(xyz(shifts(one).flatMap(shift => shown.map(i => line(i, shift)))), "xyz");
+      images.setStyle({}, style(0.4));
     }
     if (settings.cell && one.cell) for (const [from, to] of edges(one.cell)) {
       view.addLine({ start: vector(from), end: vector(to), color: charts.colour("--ink") });
@@ -94,13 +94,14 @@ const viewer = (() => {
       note.textContent = `The longest arrow is ${figure(longest)} eV/Å.`;
     }
     if (shown.length < one.numbers.length) note.textContent += ` ${one.numbers.length - shown.length} atoms have no finite position.`;
-    view.setHoverable({}, true, atom => {
-      const i = shown[atom.index % shown.length], size = f ? `, |F| ${figure(Math.hypot(...f[i]))} eV/Å` : "";
+    view.setHoverable({ model }, true, atom => {
+      const i = shown[atom.index], size = f ? `, |F| ${figure(Math.hypot(...f[i]))} eV/Å` : "";
       atom.label = view.addLabel(`${atom.elem} ${i}${size}`, {
         position: atom, fontSize: 12, backgroundColor: charts.colour("--paper"), fontColor: charts.colour("--ink"), backgroundOpacity: 0.9,
       });
     }, atom => { if (atom.label) view.removeLabel(atom.label); delete atom.label; });
-    view.zoomTo();
+    view.zoomTo({ model });
+    if (settings.images && one.cell) view.zoom(0.6);
     view.render();
   }
 
