@@ -1,9 +1,10 @@
-"""The report, opened in a browser: figures are there, nothing is fetched, nothing fails, it fits a phone."""
+"""The report: what it holds, and its PDF with and without a browser."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -11,95 +12,105 @@ from ase.build import bulk, molecule
 
 import mlffstore as ml
 from mlffstore.analysis.report import write_report
-from mlffstore.analysis.report.page import place
+from mlffstore.analysis.report.browser import find_browser
+from mlffstore.analysis.report.elements import place
+from mlffstore.analysis.report.page import script_json
 from mlffstore.analysis.report.picture import layout, picture
+from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.rows import formula, pack
 from mlffstore.errors import DataError
 
-pytest.importorskip("matplotlib")
+
+@pytest.fixture
+def without_browser(monkeypatch):
+    monkeypatch.setenv("MLFFSTORE_BROWSER", "")
+    pytest.importorskip("matplotlib")
 
 
-@pytest.fixture(scope="module")
-def report(clean, tmp_path_factory):
-    """A report of a dataset with rejected samples and with samples that two teachers labelled."""
-    folder = tmp_path_factory.mktemp("report")
-    store = ml.create(folder / "d.zarr")
-    batch = ml.open(clean).snapshot().read(slice(0, 90), teacher="emt")
-    labels = batch.labels["emt"]
-    shaken = labels["forces"] + np.random.default_rng(0).normal(0, 0.1, labels["forces"].shape)
-    twice = batch.with_labels("other", energy=labels["energy"] + 5, forces=shaken)
-    store.commit(twice, rejected=batch.structures().take([0, 1, 2]), reasons=["|F| above 50 <eV/A>"] * 2 + ["d_min"])
-    store.append(ml.open(clean).snapshot().read(slice(168, None), teacher="gfn2-xtb"))
-    return write_report(store.snapshot(), folder / "out", title="A <test> & more", provenance=store.provenance())
+def data_of(html):
+    """Return the data in a page."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html.read_text(encoding="utf-8"))
+    return json.loads(found[1])
 
 
-@pytest.fixture(scope="module")
-def browser():
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if not driver or not chromium:
-        pytest.skip("needs chromium and chromedriver (Debian's packages chromium and chromium-driver)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    ):  # fmt: skip
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
-
-
-def test_a_browser_shows_it_without_a_complaint(report, browser):
-    from selenium.webdriver.common.by import By
-
-    html, _ = report
-    browser.get(html.as_uri())
-    assert browser.get_log("browser") == []
-    assert browser.title == "A <test> & more"
-    figures = browser.find_elements(By.CSS_SELECTOR, "figure svg")
-    assert len(figures) > 15
-    assert all(one.size["width"] > 200 and one.size["height"] > 100 for one in figures)
-    for name in ("map-by-sampler", "disagreement", "parity", "size-by-split"):
-        drawn = browser.find_elements(By.CSS_SELECTOR, f"#figure-{name} svg path, #figure-{name} svg image")
-        assert len(drawn) > 5, name
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery svg.structure circle")) > 500
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".worst .card")) == 10
-    first = browser.find_elements(By.TAG_NAME, "section")[0]
-    assert first.get_attribute("id") == "acceptance"
-    text = browser.find_element(By.TAG_NAME, "body").text
-    assert "|F| above 50 <eV/A>" in text
-    assert "Cu" in browser.find_element(By.CSS_SELECTOR, ".elements").text
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert [name for name in fetched if not name.startswith("data:")] == []
-
-
-def test_it_fits_a_phone_in_the_dark(report, browser):
-    html, _ = report
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True}
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    )
-    browser.get(html.as_uri())
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 375
-    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    ink = browser.execute_script("return getComputedStyle(document.querySelector('figure svg text')).fill")
-    brightness = [sum(int(x) for x in re.findall(r"\d+", colour)[:3]) for colour in (paper, ink)]
-    assert brightness[0] < 120 < 500 < brightness[1]
-
-
-def test_the_same_report_has_the_same_bytes_and_a_pdf(report, clean, tmp_path):
+def test_the_same_report_has_the_same_bytes_and_a_pdf(clean, tmp_path, without_browser):
     snapshot = ml.open(clean).snapshot()
-    one = write_report(snapshot, tmp_path / "one")
-    two = write_report(snapshot, tmp_path / "two")
-    assert one[0].read_bytes() == two[0].read_bytes()
-    assert report[1].read_bytes().startswith(b"%PDF-")
-    assert report[1].stat().st_size > 50_000
+    one, pdf = write_report(snapshot, tmp_path / "one")
+    two, _ = write_report(snapshot, tmp_path / "two")
+    assert one.read_bytes() == two.read_bytes()
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    assert pdf.stat().st_size > 50_000
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs chromium")
+def test_a_browser_prints_the_page(clean, tmp_path):
+    _, pdf = write_report(ml.open(clean).snapshot(), tmp_path)
+    assert b"Chromium" in pdf.read_bytes() or b"Skia/PDF" in pdf.read_bytes()
+    assert pdf.stat().st_size > 50_000
+
+
+def test_a_browser_that_fails_leaves_the_pdf_to_matplotlib(clean, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MLFFSTORE_BROWSER", "false")
+    _, pdf = write_report(ml.open(clean).snapshot(), tmp_path)
+    assert b"Matplotlib" in pdf.read_bytes()
+    assert "could not print the PDF" in caplog.text
+
+
+def test_structures_and_figures_are_those_of_the_store(clean, tmp_path, without_browser):
+    snapshot = ml.open(clean).snapshot()
+    data = data_of(write_report(snapshot, tmp_path)[0])
+    assert data["rows"] == data["total"] == len(snapshot)
+    batch = snapshot.read()
+    packed, starts = data["structures"], data["structures"]["starts"]
+    whole = np.frombuffer(base64.b64decode(packed["positions"]["data"]), "<i2").reshape(-1, 3)
+    scale = np.repeat(packed["positions"]["scale"], np.diff(starts))[:, None]
+    middle = np.repeat(np.reshape(packed["middle"], (-1, 3)), np.diff(starts), axis=0)
+    assert np.abs(whole * scale + middle - batch.columns["positions"]).max() < 1e-3
+    forces = packed["forces"]["emt"]
+    assert forces["rows"] == np.flatnonzero(np.isfinite(batch.labels["emt"]["energy"])).tolist()
+    columns = {column["key"]: column for column in data["columns"]}
+    energy = np.array(columns["energy:emt"]["values"], float)
+    np.testing.assert_allclose(energy, batch.labels["emt"]["energy"], rtol=1e-9)
+    for chart in data["charts"]:  # every bar leads to as many listed samples as it counts
+        if chart["kind"] == "histogram":
+            counts = sum(np.array(one) for one in chart["groups"]["split"].values())
+            values = np.array(columns[chart["key"]]["values"], float)
+            np.testing.assert_array_equal(np.histogram(values[np.isfinite(values)], chart["edges"])[0], counts)
+
+
+def test_vectors_keep_their_size_and_what_is_not_finite():
+    values = np.array([[1.0, -2.0, 0.5], [np.nan, 0, 0], [0, 0, 0], [1e-3, 2e-3, -3e-3]])
+    packed = pack(values, np.array([0, 2, 3, 4]))
+    whole = np.frombuffer(base64.b64decode(packed["data"]), "<i2").reshape(-1, 3)
+    found = np.where(whole == -32768, np.nan, whole * np.repeat(packed["scale"], [2, 1, 1])[:, None])
+    np.testing.assert_allclose(found, values, atol=4e-5)
+    np.testing.assert_allclose(found[3], values[3], rtol=1e-4)
+    assert formula(np.array([17, 11])) == "ClNa"
+    assert formula(np.array([200])) == "Z200"
+
+
+def test_json_in_a_script_cannot_end_it():
+    text = script_json({"a": "</script><!-- & -->"})
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- & -->"}
+
+
+def test_provenance_has_a_line_per_part():
+    recipe = {"parts": [{"name": "a", "generator": "g", "teacher": "t", "samples": 32}, {"name": "b"}]}
+    records = [
+        {"version": 1, "time": "1", "recipe": recipe, "generators": {"a": {"seeds": []}}},
+        *({"version": k, "part": "a", "task": k, "rejected": {"far": 1}, "cpu_seconds": 2.0} for k in range(2, 52)),
+        {"version": 52, "time": "x", "import": "x.xyz"},
+        {"version": 53, "time": "x", "import": "y.xyz"},
+    ]  # fmt: skip
+    first, second = parts(records)
+    assert first.row() == ["a", "g", "t", "32", "50", "50", "0", "100 s", "2 to 51"]
+    assert first.document()["generator"] == {"seeds": []}
+    assert (second.name, second.tasks) == ("b", 0)
+    assert [(title, len(several)) for title, several in other_records(records).items()] == [
+        ("Recipe, software, generators, teachers", 1), ("import (2 commits)", 2)
+    ]  # fmt: skip
 
 
 def test_pictures_draw_every_atom_and_the_cell():

@@ -1,72 +1,63 @@
-"""The report as one HTML file: no script, nothing fetched, light and dark, readable on a phone."""
+"""The report as one HTML file: nothing fetched, light and dark, readable on a phone.
+
+The file holds the data as JSON, two libraries (see ``static/README.md``) and a script that draws charts, the list of
+structures and the viewer. Tables and pictures are there without the script.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
-import io
 import json
 import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.report.elements import periodic_table
 from mlffstore.analysis.report.picture import picture
+from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.rows import structures
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 
 if TYPE_CHECKING:
-    from mlffstore.analysis.report.contents import Contents, Figure, Shown
+    from collections.abc import Sequence
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--soft:#f3f5f7;--line:#d5dae0;--good:#1a7f37;--bad:#c62828;
- --odd:#8a5a00;--heat:0,114,178}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--paper:#14171b;--soft:#1e2329;--line:#39414a;--good:#56d364;
- --bad:#ff7b72;--odd:#e3b341;--heat:86,180,233}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1100px;padding:1rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.6rem;margin:.3rem 0}
-h2{font-size:1.2rem;margin:2rem 0 .6rem;border-bottom:1px solid var(--line);padding-bottom:.2rem}
-table{border-collapse:collapse}.wide{overflow-x:auto}
-td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-.pass{color:var(--good)}.error,.FAIL{color:var(--bad)}.warning{color:var(--odd)}.verdict{font-weight:700}
-nav a{margin-right:.9rem}a{color:inherit}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:1rem}
-figure{margin:0;background:var(--soft);padding:.6rem;border-radius:6px}figure svg{width:100%;height:auto}
-figcaption{font-size:.9rem}
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(96px,1fr));gap:.5rem}
-.worst{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:.8rem}
-.card{background:var(--soft);border-radius:6px;padding:.4rem;font-size:.75rem;overflow-wrap:anywhere}
-.card svg{width:100%;height:auto}
-.structure circle{stroke:#333;stroke-width:.6}
-.structure line{stroke:currentColor;stroke-width:.7;opacity:.6}
-.elements{display:grid;grid-template-columns:repeat(18,minmax(34px,1fr));gap:2px;min-width:660px}
-.elements div{border:1px solid var(--line);border-radius:3px;font-size:.6rem;text-align:center;line-height:1.25}
-.elements b{display:block;font-size:.85rem}.empty{opacity:.35}
-details{margin:.4rem 0}
-pre{overflow-x:auto;background:var(--soft);padding:.6rem;border-radius:6px;font-size:.75rem}
-@media print{details{display:none}}
-"""
+    from mlffstore.analysis.report.contents import Contents, Shown
+
+#: Scripts of the page, in order.
+_SCRIPTS = ("plotly-basic.min.js", "3Dmol-min.js", "report.js", "charts.js", "viewer.js", "start.js")
+#: Characters from which the text of a cell is not squeezed on a narrow screen.
+_LONG = 40
+#: Lines of the acceptance table -> the samples that they are about.
+_ABOUT = {
+    **{f"samples_{name}": {"key": "split", "op": "is", "value": name} for name in ("train", "val", "test")},
+    "invalid_fraction": {"key": "severity", "op": "is", "value": "error"},
+    "leaked_samples": {"key": "flags", "op": "has", "value": "leakage"},
+    "periodic_fraction": {"key": "periodic", "op": "is", "value": "periodic"},
+    "samples": {"key": "set", "op": "is", "value": "dataset"},
+}
 
 
 def page(contents: Contents) -> str:
     """Return the report as an HTML document."""
     c = contents
-    verdict = "passes" if c.validation.ok else "does not pass"
-    mark = "pass" if c.validation.ok else "FAIL"
-    sections: list[tuple[str, str]] = [
+    verdict, mark = ("passes", "pass") if c.validation.ok else ("does not pass", "FAIL")
+    sections = [
         ("Acceptance", _acceptance(c)),
         ("Findings", _findings(c)),
-        ("Quarantine", _counts(c.quarantine, "reason", "No sample was rejected when this dataset was made.")),
-        ("Composition", _elements(c)),
-        (
-            "Distributions",
-            _figures([f for f in c.figures if not f.name.startswith(("map-", "disagreement", "parity"))]),
-        ),
-        ("Map", _figures([f for f in c.figures if f.name.startswith("map-")])),
+        ("Worst samples", _cards(c.worst, "worst", 150)),
+        ("Structures", _explorer(c)),
+        ("Composition", _composition(c)),
+        ("Map", '<div class="charts" id="maps"></div>'),
+        ("Distributions", '<div class="charts" id="histograms"></div>'),
         ("Teachers", _teachers(c)),
-        ("Duplicates and leakage", _counts(c.copies, "kind", "")),
-        ("Worst samples", _shown(c.worst, "worst", 150)),
-        ("Gallery", _shown(c.gallery, "gallery", 96)),
+        ("Duplicates and leakage", _copies(c)),
+        ("Quarantine", _quarantine(c)),
+        ("Gallery", _cards(c.gallery, "gallery", 96)),
         ("Provenance", _provenance(c)),
     ]
     links = " ".join(f'<a href="#{_anchor(title)}">{title}</a>' for title, _ in sections)
@@ -76,12 +67,75 @@ def page(contents: Contents) -> str:
         f"{s['samples']:,} samples, {s['atoms']:,} atoms, {len(s['elements'])} elements, "
         f"{s['periodic'] / max(s['samples'], 1):.0%} periodic, version {s['version']}, {human_bytes(s['nbytes'])}"
     )
+    scripts = [_static(name) for name in _SCRIPTS]
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    )
+    policy += "form-action 'none'; base-uri 'none'"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><link rel="icon" href="data:,"><title>{_e(c.title)}</title><style>{_STYLE}</style></head><body>'
-        f'<h1>{_e(c.title)}</h1><p>{facts}. The dataset <span class="verdict {mark}">{verdict}</span>.</p>'
-        f"<nav>{links}</nav>{body}</body></html>"
+        f'initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,">'
+        f"<title>{_e(c.title)}</title><style>{_static('report.css')}</style></head><body>"
+        f'<header><h1>{_e(c.title)}</h1><p>{facts}. The dataset <span class="verdict {mark}">{verdict}</span>.</p></header>'
+        f'<nav>{links}</nav><noscript><p class="warning">Charts, lists and the viewer need JavaScript.</p></noscript>'
+        f'<main>{body}</main><dialog id="details"></dialog>'
+        f'<script type="application/json" id="data">{script_json(_data(c))}</script>'
+        f"{''.join(f'<script>{script}</script>' for script in scripts)}</body></html>"
     )
+
+
+def script_json(document: Any) -> str:
+    r"""Return JSON for a script element: no character in it can end the element or begin a comment.
+
+    Examples
+    --------
+    >>> script_json({"a": "</script><!--"})
+    '{"a":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _static(name: str) -> str:
+    text = (files("mlffstore.analysis.report") / "static" / name).read_text(encoding="utf-8")
+    return re.sub(r"</(script)", r"<\\/\1", text, flags=re.IGNORECASE) if name.endswith(".js") else text
+
+
+def _data(c: Contents) -> dict[str, Any]:
+    from ase.data import chemical_symbols
+
+    return {
+        "title": c.title,
+        "total": c.summary["samples"],
+        "rejected": c.summary["quarantined"],
+        "rows": len(c.rows.index),
+        "listed": c.rows.n_dataset,
+        "columns": [column.to_json() for column in c.rows.columns],
+        "teachers": list(c.statistics.teachers),
+        "structures": structures(c.rows, c.statistics.teachers),
+        "charts": c.charts,
+        "symbols": list(chemical_symbols),
+        "elements": {str(z): _look(z) for z in _numbers(c)},
+    }
+
+
+def _numbers(c: Contents) -> list[int]:
+    return [int(z) for z in np.unique(np.concatenate([batch.columns["numbers"] for batch in c.rows.batches]))]
+
+
+def _look(z: int) -> list[Any]:
+    """Return the colour and the radius of an element in a flat picture."""
+    from ase.data import covalent_radii
+    from ase.data.colors import jmol_colors
+
+    known = min(z, len(jmol_colors) - 1)
+    return [
+        "#" + "".join(f"{round(255 * part):02x}" for part in jmol_colors[known]),
+        round(float(covalent_radii[known]), 2),
+    ]
 
 
 def _e(text: Any) -> str:
@@ -92,134 +146,107 @@ def _anchor(title: str) -> str:
     return re.sub(r"\W+", "-", title.lower())
 
 
-def _table(headings: list[str], rows: list[list[str]], classes: list[str] | None = None) -> str:
+class _Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def _link(text: Any, filter_: dict[str, Any], sort: str = "") -> _Html:
+    """Return a button that lists the samples of a filter."""
+    order = f' data-sort="{_e(sort)}"' if sort else ""
+    return _Html(f'<button class="go" data-filter="{_e(json.dumps(filter_))}"{order}>{_e(text)}</button>')
+
+
+def _open(c: Contents, indices: Sequence[int]) -> _Html:
+    """Return a button per sample that opens it; plain text for those that are not listed."""
+    rows = {int(index): row for row, index in enumerate(c.rows.index[: c.rows.n_dataset])}
+    return _Html(
+        ", ".join(f'<button class="go" data-open="{rows[i]}">{i}</button>' if i in rows else str(i) for i in indices)
+    )
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequence[str] = (), *, wordy: bool = False
+) -> str:
+    """Return a table that the script sorts and filters.
+
+    `marks` are the classes of the first cells. The rows of a wordy table become blocks on a narrow screen.
+    """
+
+    def cell(value: Any, name: str) -> str:
+        text = value if isinstance(value, _Html) else _e(value)
+        name = name or ("long" if len(str(value)) > _LONG and not isinstance(value, _Html) else "")
+        return f'<td class="{name}">{text}</td>' if name else f"<td>{text}</td>"
+
     head = "".join(f"<th>{_e(text)}</th>" for text in headings)
     lines = "".join(
-        f"<tr>{''.join(f'<td{_class(classes, i, k)}>{_e(text)}</td>' for k, text in enumerate(row))}</tr>"
+        f"<tr>{''.join(cell(value, marks[i] if marks and k == 0 else '') for k, value in enumerate(row))}</tr>"
         for i, row in enumerate(rows)
     )
-    return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
-
-
-def _class(classes: list[str] | None, row: int, column: int) -> str:
-    return f' class="{classes[row]}"' if classes and column == 0 else ""
+    kind = "sorts wordy" if wordy else "sorts"
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _acceptance(c: Contents) -> str:
-    rows, classes = [], []
+    rows, marks = [], []
     for line in c.validation.acceptance:
-        rows.append([line.mark, line.quantity.replace("_", " "), line.target, line.figure])
-        classes.append(line.mark)
-    return _table(["", "quantity", "target", "value"], rows, classes)
+        about = _ABOUT.get(line.quantity)
+        figure = _link(line.figure, about) if about else line.figure
+        rows.append([line.mark, line.quantity.replace("_", " "), line.target, figure])
+        marks.append(line.mark)
+    return _table(["", "quantity", "target", "value"], rows, marks)
 
 
 def _findings(c: Contents) -> str:
     v = c.validation
     text = "".join(
-        f'<p><span class="{problem.severity}">{problem.severity}: {problem.check}</span>: {_e(problem.text)}</p>'
+        f'<p><span class="{problem.severity}">{problem.severity}: {_e(problem.check)}</span>: {_e(problem.text)}</p>'
         for problem in v.problems
     )
+    if v.findings:
+        rows = [[f.severity, f.check, _failed(f.check, f.n_samples), _open(c, f.examples)] for f in v.findings]
+        heading = ["severity", "check", "samples", "such as"]
+        text += _table(heading, rows, [f.severity for f in v.findings])
+    else:
+        text += "<p>No sample fails a check.</p>"
     rows = [[one.mark, one.check, one.measured_on, one.figure] for one in v.checks if not one.problem]
-    text += _table(["", "check of the dataset", "measured on", "found"], rows, [row[0] for row in rows])
-    if not v.findings:
-        return text + "<p>No sample fails a check.</p>"
-    rows = [[f.severity, f.check, f"{f.n_samples:,}", ", ".join(map(str, f.examples))] for f in v.findings]
-    return text + _table(["severity", "check", "samples", "such as"], rows, [f.severity for f in v.findings])
+    return text + _table(
+        ["", "check of the dataset", "measured on", "found"], rows, [str(row[0]) for row in rows], wordy=True
+    )
 
 
-def _counts(counts: dict[str, int], what: str, nothing: str) -> str:
-    if not counts:
-        return f"<p>{nothing}</p>"
-    return _table([what, "samples"], [[name.replace("_", " "), f"{n:,}"] for name, n in counts.items()])
+def _failed(check: str, n: int) -> _Html | str:
+    return _link(f"{n:,}", {"key": "flags", "op": "has", "value": check}) if n else "0"
 
 
-def _elements(c: Contents) -> str:
-    """Return the periodic table with the share of atoms as the depth of the colour, on a logarithmic scale."""
-    from ase.data import chemical_symbols
-
-    atoms, samples = c.statistics.part.atoms_of, c.statistics.part.samples_with
-    scale = np.log(atoms.max() + 1.0)
-    cells = []
-    for z in range(1, 119):
-        row, column = place(z)
-        style = f"grid-row:{row};grid-column:{column}"
-        if atoms[z]:
-            depth = 0.12 + 0.8 * np.log(atoms[z] + 1.0) / scale
-            title = f"{chemical_symbols[z]}: {atoms[z]:,} atoms in {samples[z]:,} samples"
-            style += f";background:rgba(var(--heat),{depth:.2f})"
-            cells.append(
-                f'<div style="{style}" title="{title}"><b>{chemical_symbols[z]}</b>{_short(int(atoms[z]))}</div>'
-            )
-        else:
-            cells.append(f'<div class="empty" style="{style}"><b>{chemical_symbols[z]}</b>&nbsp;</div>')
-    about = f"{int((atoms > 0).sum())} elements; the numbers are atoms, the depth of the colour their logarithm."
-    if c.diversity:
-        d = c.diversity
-        about += (
-            f" Diversity {d['score']:.3f} (QUESTS entropy over its largest value, {d['n_environments']:,} environments); "
-            f"evenness of the elements {d['element_evenness']:.2f}."
-        )
-    return f'<p>{about}</p><div class="wide"><div class="elements">{"".join(cells)}</div></div>'
+def _explorer(c: Contents) -> str:
+    n, total = c.rows.n_dataset, c.summary["samples"]
+    about = (
+        f"All {total:,} samples are listed."
+        if n == total
+        else f"{n:,} of {total:,} samples are listed: up to 120 for each check that samples fail, and others at random."
+    )
+    if c.reasons:
+        about += f" {len(c.rows.index) - n:,} of {c.summary['quarantined']:,} rejected samples are listed too."
+    return (
+        f'<p class="about">{about} Choose a row to see the structure. Numbers in the report lead here, and so do bars and '
+        'points of the charts.</p><div id="explorer"></div>'
+    )
 
 
-def place(z: int) -> tuple[int, int]:
-    """Return row and column of an element in the periodic table, from 1; the f block in rows 9 and 10.
-
-    Examples
-    --------
-    >>> place(1), place(2), place(26), place(57), place(72)
-    ((1, 1), (1, 18), (4, 8), (9, 4), (6, 4))
-    """
-    if 57 <= z <= 71:
-        return 9, z - 53
-    if 89 <= z <= 103:
-        return 10, z - 85
-    row, before = 1, 0
-    for length in (2, 8, 8, 18, 18, 32, 32):
-        if z <= before + length:
-            break
-        row, before = row + 1, before + length
-    k, length = z - before, (2, 8, 8, 18, 18, 32, 32)[row - 1]
-    first = 1 if row == 1 else 2
-    return row, k if k <= first else 18 - (length - k)
-
-
-def _short(n: int) -> str:
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if n >= size:
-            return f"{n / size:.3g}{unit}"
-    return str(n)
-
-
-def _figures(figures: list[Figure]) -> str:
-    parts = [
-        f'<figure id="figure-{_anchor(f.name)}">{svg(f)}<figcaption>{_e(f.title)}</figcaption></figure>'
-        for f in figures
-    ]
-    return f'<div class="figures">{"".join(parts)}</div>'
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element whose lines and letters have the colour of the text around it."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure as Canvas
-
-    ink = "#010203"  # stands for the colour of the text, and is replaced by it
-    style = {
-        "svg.fonttype": "none", "svg.hashsalt": figure.name, "text.color": ink, "axes.labelcolor": ink,
-        "axes.edgecolor": ink, "xtick.color": ink, "ytick.color": ink, "font.family": "sans-serif", "savefig.dpi": 150,
-    }  # fmt: skip
-    with mpl.rc_context(style):
-        canvas = Canvas(figsize=(5, 3.4), layout="constrained")
-        figure.draw(canvas.subplots())
-        out = io.StringIO()
-        canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :].replace(ink, "currentColor")
-    # Names inside a drawing are global in a page.
-    for name in set(re.findall(r'\bid="([^"]+)"', text)):
-        text = re.sub(rf'(id="|#){re.escape(name)}(?=["\)])', rf"\g<1>{_anchor(figure.name)}-{name}", text)
-    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+def _composition(c: Contents) -> str:
+    p, out = c.statistics.part, []
+    if c.statistics.splits:
+        rows = [
+            [_link(name, {"key": "split", "op": "is", "value": name}), f"{p.samples[i]:,}", f"{p.atoms[i]:,}"]
+            for i, name in enumerate(c.statistics.splits)
+        ]
+        out.append(_table(["split", "samples", "atoms"], rows))
+    pairs = [(name, int(n)) for name, n in zip(c.statistics.samplers, p.by_sampler, strict=False) if n]
+    rows = [[_link(name, {"key": "sampler", "op": "is", "value": name}), f"{n:,}"] for name, n in pairs]
+    out.append(_table(["sampler", "samples"], rows))
+    return f'{periodic_table(c)}<div class="side">{"".join(out)}</div>'
 
 
 def _teachers(c: Contents) -> str:
@@ -229,27 +256,50 @@ def _teachers(c: Contents) -> str:
         energy, force, component = (
             figures[k] for k in ("energy_eV_per_atom", "force_eV_per_angstrom", "force_component_eV_per_angstrom")
         )
+        known = {"key": f"energy:{teacher}", "op": "known"}
         rows.append(
             [
-                teacher, f"{figures['samples']:,}",
+                teacher, _link(f"{figures['samples']:,}", known),
                 f"{energy['mean']:.3f} ± {energy['std']:.3f}" if energy["n"] else "-",
                 f"{component['rms']:.3f}" if component["n"] else "-",
                 f"{force['quantiles']['0.99']:.2f}" if force["n"] else "-",
-                f"{force['max']:.2f}" if force["n"] else "-",
+                _link(f"{force['max']:.2f}", known, f"force_max:{teacher}") if force["n"] else "-",
             ]
         )  # fmt: skip
     table = _table(["teacher", "samples", "eV/atom", "force rms, eV/Å", "99 % of |F|, eV/Å", "largest |F|, eV/Å"], rows)
-    chosen = [f for f in c.figures if f.name in ("disagreement", "parity")]
-    if not chosen:
-        return table + "<p>No sample was labelled by several teachers, so there is no disagreement to show.</p>"
-    figures = _table(["disagreement", ""], [[name, f"{value:.4g}"] for name, value in c.disagreement.items()])
-    return table + figures + _figures(chosen)
+    if not c.disagreement:
+        table += "<p>No sample was labelled by several teachers, so there is no disagreement to show.</p>"
+    else:
+        figures = [
+            [name, _link(f"{value:.4g}", {"key": "spread", "op": "known"}, "spread")]
+            for name, value in c.disagreement.items()
+        ]
+        table += _table(["disagreement", ""], figures)
+    return f'{table}<div class="charts" id="parities"></div>'
 
 
-def _shown(shown: list[Shown], kind: str, width: int) -> str:
+def _copies(c: Contents) -> str:
+    from mlffstore.analysis.report.contents import COPIES
+
+    rows = [[name.replace("_", " "), _failed(name, n), COPIES[name]] for name, n in c.copies.items()]
+    return _table(["kind", "samples", "meaning"], rows) + (
+        "<p>The details of a sample list the samples with the same structure and with the same root.</p>"
+    )
+
+
+def _quarantine(c: Contents) -> str:
+    if not c.reasons:
+        return "<p>No sample was rejected when this dataset was made.</p>"
+    several = list(c.reasons.items())
+    rows = [[reason, _link(f"{n:,}", {"key": "reason", "op": "is", "value": reason})] for reason, n in several[:200]]
+    more = f"<p>And {len(several) - 200:,} more reasons.</p>" if len(several) > 200 else ""
+    return _table(["reason", "samples"], rows) + more
+
+
+def _cards(shown: list[Shown], kind: str, width: int) -> str:
     cards = "".join(
-        f'<div class="card">{picture(one.atoms, width)}<b>{one.index}</b> {_e(one.atoms.get_chemical_formula())}'
-        f"{'<br>' + _e(one.text) if one.text else ''}</div>"
+        f'<button class="card" data-open="{one.row}">{picture(one.atoms, width)}<b>{one.index}</b> '
+        f"{_e(one.atoms.get_chemical_formula())}{'<br>' + _e(one.text) if one.text else ''}</button>"
         for one in shown
     )
     return f'<div class="{kind}">{cards}</div>'
@@ -258,13 +308,27 @@ def _shown(shown: list[Shown], kind: str, width: int) -> str:
 def _provenance(c: Contents) -> str:
     from mlffstore.runtime.version import VERSION
 
-    parts = [f"<p>Made by mlffstore {VERSION} from {_e(c.summary['url'])}, store {_e(c.summary['uuid'])}.</p>"]
-    for title, document in [("Policy", c.validation.policy.to_json()), *((_heading(p), p) for p in c.provenance)]:
-        parts.append(
-            f"<details><summary>{_e(title)}</summary><pre>{_e(json.dumps(document, indent=1, default=str))}</pre></details>"
-        )
-    return "".join(parts)
+    out = [f"<p>Made by mlffstore {VERSION} from {_e(c.summary['url'])}, store {_e(c.summary['uuid'])}.</p>"]
+    several = parts(c.provenance)
+    if several:
+        headings = [
+            "part",
+            "generator",
+            "teacher",
+            "samples wanted",
+            "tasks",
+            "rejected",
+            "skipped",
+            "CPU time",
+            "commits",
+        ]
+        out.append(_table(headings, [one.row() for one in several]))
+        out += [_details(f"Part {one.name}", one.document()) for one in several]
+    out += [_details(title, records) for title, records in other_records(c.provenance).items()]
+    out.append(_details("Policy", c.validation.policy.to_json()))
+    return "".join(out)
 
 
-def _heading(record: dict[str, Any]) -> str:
-    return "Recipe, software, generators, teachers" if "recipe" in record else ", ".join(map(str, record)) or "record"
+def _details(title: str, document: Any) -> str:
+    text = json.dumps(document, indent=1, default=str, ensure_ascii=False)
+    return f"<details><summary>{_e(title)}</summary><pre>{_e(text)}</pre></details>"

@@ -1,4 +1,4 @@
-"""The report as a PDF."""
+"""The report as a PDF drawn by matplotlib, for machines without a browser that prints the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.analysis.report.picture import layout
-from mlffstore.lazy.plots import plain
+from mlffstore.lazy.plots import COLOURS, OTHER, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,17 +35,49 @@ def write_pdf(contents: Contents, path: Path) -> None:
             text = plain("\n".join(lines[start : start + _LINES]), lines=True)
             sheet.text(0.07, 0.95, text, va="top", family="monospace", fontsize=8)
             pdf.savefig(sheet)
-        for start in range(0, len(c.figures), 6):
+        for start in range(0, len(c.charts), 6):
             sheet = Figure(figsize=_PAPER, layout="constrained")
             grid = sheet.subplots(3, 2, squeeze=False).ravel()
-            for ax, one in zip(grid, c.figures[start : start + 6], strict=False):
-                one.draw(ax)
-                ax.set_title(one.title, fontsize=8)
-            for ax in grid[len(c.figures[start : start + 6]) :]:
+            for ax, chart in zip(grid, c.charts[start : start + 6], strict=False):
+                _draw(ax, chart, c)
+                ax.set_title(chart["title"], fontsize=8)
+            for ax in grid[len(c.charts[start : start + 6]) :]:
                 ax.set_axis_off()
             pdf.savefig(sheet, dpi=150)
         _pictures(pdf, "Worst samples", c.worst)
         _pictures(pdf, "Random samples", c.gallery)
+
+
+def colours(n: int) -> list[str]:
+    """Return colours of groups."""
+    return [*COLOURS, OTHER][:n]
+
+
+def _draw(ax: Any, chart: dict[str, Any], c: Contents) -> None:
+    """Draw a chart into the axes of matplotlib."""
+    if chart["kind"] == "histogram":
+        edges, below = np.array(chart["edges"]), np.zeros(len(chart["edges"]) - 1)
+        for (name, counts), colour in zip(chart["groups"]["sampler"].items(), colours(8), strict=False):
+            ax.stairs(below + counts, edges, baseline=below, fill=True, label=name, color=colour)
+            below = below + counts
+        ax.set_xscale("log" if chart["log"] else "linear")
+        ax.set_xlabel(chart["unit"])
+        ax.set_ylabel("samples")
+        ax.legend(fontsize=6, frameon=False)
+        return
+    x, y = chart["x"], chart["y"]
+    labels = chart.get("labels", ("", ""))
+    if chart["kind"] == "scatter":
+        first, second = c.rows.column(x), c.rows.column(y)
+        x, y, labels = first.values, second.values, (f"{first.label} ({first.unit})", f"{second.label} ({second.unit})")
+    x, y = np.array(x, float), np.array(y, float)
+    ax.scatter(x, y, s=3, color=colours(1)[0], linewidths=0, alpha=0.6, rasterized=True)
+    if chart["kind"] == "parity":
+        ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+    if chart.get("log"):
+        ax.set_yscale("log")
+    ax.set_xlabel(labels[0], fontsize=7)
+    ax.set_ylabel(labels[1], fontsize=7)
 
 
 def _lines(c: Contents) -> list[str]:
@@ -66,7 +98,7 @@ def _lines(c: Contents) -> list[str]:
         out += [f"  {problem.severity}: {problem.check}", *(f"    {part}" for part in _folded(problem.text))]
     out += [f"  {f.severity:<8} {f.check:<22} {f.n_samples:>9,} samples" for f in c.validation.findings] or ["  none"]
     out += ["", "QUARANTINE"]
-    out += [f"  {n:>9,}  {reason}" for reason, n in c.quarantine.items()] or ["  empty"]
+    out += [f"  {n:>9,}  {reason}" for reason, n in list(c.reasons.items())[:40]] or ["  empty"]
     out += ["", "ELEMENTS (atoms)"]
     items = [f"{symbol} {n:,}" for symbol, n in s["elements"].items()]
     return out + [f"  {'   '.join(items[i : i + 6])}" for i in range(0, len(items), 6)]

@@ -47,22 +47,30 @@ def write_report(
     -------
     html, pdf : Path
 
+    Notes
+    -----
+    The HTML is one file that works offline. If Chromium is installed, the PDF is the same page, printed by it; otherwise
+    matplotlib draws tables, charts and pictures. The environment variable ``MLFFSTORE_BROWSER`` names another Chromium, or
+    is empty for none.
+
     Raises
     ------
     MissingDependencyError
-        If matplotlib is not installed.
+        If there is neither Chromium nor matplotlib.
     DataError
         If the snapshot has no samples.
     """
     from importlib.util import find_spec
 
-    if find_spec("matplotlib") is None:
-        raise missing_dependency("matplotlib", "report", "the report")
+    from mlffstore.analysis.report.browser import find_browser, print_page
+
+    browser = find_browser()
+    if browser is None and find_spec("matplotlib") is None:
+        raise missing_dependency("matplotlib", "report", "the PDF of the report")
     if not len(snapshot):
         raise DataError(f"{snapshot.url}: expected at least one sample to report on, got an empty store")
     from mlffstore.analysis.report.contents import gather
     from mlffstore.analysis.report.page import page
-    from mlffstore.analysis.report.printed import write_pdf
 
     name = title or Path(snapshot.url.rstrip("/")).stem
     contents = gather(
@@ -72,5 +80,8 @@ def write_report(
     target.mkdir(parents=True, exist_ok=True)
     html, pdf = target / "report.html", target / "report.pdf"
     html.write_text(page(contents), encoding="utf-8")
-    write_pdf(contents, pdf)
+    if browser is None or not print_page(browser, html, pdf):
+        from mlffstore.analysis.report.printed import write_pdf
+
+        write_pdf(contents, pdf)
     return html, pdf
