@@ -17,7 +17,7 @@ from mlffstore.analysis.report.elements import place
 from mlffstore.analysis.report.page import script_json
 from mlffstore.analysis.report.picture import layout, picture
 from mlffstore.analysis.report.provenance import other_records, parts
-from mlffstore.analysis.report.rows import formula, pack
+from mlffstore.analysis.report.rows import KINDS, formula, kinds, pack
 from mlffstore.errors import DataError
 
 
@@ -88,6 +88,10 @@ def test_vectors_keep_their_size_and_what_is_not_finite():
     np.testing.assert_allclose(found[3], values[3], rtol=1e-4)
     assert formula(np.array([17, 11])) == "ClNa"
     assert formula(np.array([200])) == "Z200"
+    numbers = np.array([6, 1, 6, 1, 29, 12, 8, 11, 17, 79, 79, 78, 14, 6])
+    found = kinds(numbers, np.array([0, 2, 5, 7, 9, 10, 12, 14]))
+    expected = ["organic", "metal-organic", "oxide", "halide", "element", "alloy", "other"]
+    assert [KINDS[k] for k in found] == expected
 
 
 def test_json_in_a_script_cannot_end_it():

@@ -126,6 +126,8 @@ def test_a_click_opens_a_structure_with_its_labels_and_forces(page):
     first = find(page, "dialog h2")[0].text
     press(page, "dialog [aria-label=next]")
     assert find(page, "dialog h2")[0].text != first
+    for _ in range(20):  # one context of WebGL serves them all
+        press(page, "dialog [aria-label=next]")
     press(page, "dialog [aria-label=close]")
     assert not page.execute_script("return document.querySelector('dialog').open")
 
@@ -186,6 +188,13 @@ def test_charts_lead_to_structures(page):
         "plot.emit('plotly_click', {points: [{customdata: plot.data[0].customdata[3]}]})"
     )
     assert page.execute_script("return document.querySelector('dialog').open")
+
+
+def test_without_webgl_there_is_a_flat_picture(page):
+    page.execute_script("HTMLCanvasElement.prototype.getContext = () => null")
+    press(page, ".rows tbody tr")
+    assert len(find(page, "dialog .view circle")) > 1
+    assert "no WebGL" in find(page, "dialog")[0].text
 
 
 def test_it_fits_a_phone_in_the_dark(report, browser):

@@ -195,7 +195,7 @@ def _acceptance(c: Contents) -> str:
         figure = _link(line.figure, about) if about else line.figure
         rows.append([line.mark, line.quantity.replace("_", " "), line.target, figure])
         marks.append(line.mark)
-    return _table(["", "quantity", "target", "value"], rows, marks)
+    return _table(["mark", "quantity", "target", "value"], rows, marks)
 
 
 def _findings(c: Contents) -> str:
@@ -212,7 +212,7 @@ def _findings(c: Contents) -> str:
         text += "<p>No sample fails a check.</p>"
     rows = [[one.mark, one.check, one.measured_on, one.figure] for one in v.checks if not one.problem]
     return text + _table(
-        ["", "check of the dataset", "measured on", "found"], rows, [str(row[0]) for row in rows], wordy=True
+        ["mark", "check of the dataset", "measured on", "found"], rows, [str(row[0]) for row in rows], wordy=True
     )
 
 
@@ -271,10 +271,10 @@ def _teachers(c: Contents) -> str:
         table += "<p>No sample was labelled by several teachers, so there is no disagreement to show.</p>"
     else:
         figures = [
-            [name, _link(f"{value:.4g}", {"key": "spread", "op": "known"}, "spread")]
+            [name, _link(f"{value:,.4g}", {"key": "spread", "op": "known"}, "spread")]
             for name, value in c.disagreement.items()
         ]
-        table += _table(["disagreement", ""], figures)
+        table += _table(["disagreement", "value"], figures)
     return f'{table}<div class="charts" id="parities"></div>'
 
 

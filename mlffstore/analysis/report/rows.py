@@ -37,7 +37,7 @@ _READ = (
     "numbers", "positions", "cell", "pbc", "charge", "multiplicity", "content_hash", "root", "source", "sampler",
 )  # fmt: skip
 #: Kinds of structures, told by their elements.
-KINDS = ("organic", "metal-organic", "oxide", "halide", "chalcogenide", "element", "other")
+KINDS = ("organic", "metal-organic", "oxide", "halide", "chalcogenide", "element", "alloy", "other")
 #: Atomic numbers of the metals.
 METALS = frozenset({3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 84), *range(87, 119)})
 
@@ -132,9 +132,10 @@ def gather_rows(snapshot: Snapshot, ds: xr.Dataset, validation: Validation, inde
     batches = [batch, *([rejected] if rejected is not None else [])]
     columns = [
         *_identity(index, at, batches),
+        *([_coded("reason", "reason of the rejection", [*[None] * len(index), *reasons])] if reasons else []),
         *_figures(validation, index, len(at)),
         *_labels(snapshot.teachers, batch, validation, index, len(at)),
-        *_provenance(snapshot, ds, batches, index, reasons),
+        *_provenance(snapshot, ds, batches, index, len(at)),
     ]
     if spread is not None:
         values = [*plain(spread[index]), *[None] * len(at)]
@@ -221,10 +222,10 @@ def _labels(
 
 
 def _provenance(
-    snapshot: Snapshot, ds: xr.Dataset, batches: list[SampleBatch], index: Array, reasons: list[str]
+    snapshot: Snapshot, ds: xr.Dataset, batches: list[SampleBatch], index: Array, n_rejected: int
 ) -> list[Column]:
     out = []
-    missing = [None] * len(reasons)
+    missing = [None] * n_rejected
     if "split" in ds:
         split = [*np.asarray(ds["split"])[index].tolist(), *missing]
         out.append(Column("split", "split", "code", split, "provenance", words=SPLITS))
@@ -240,8 +241,6 @@ def _provenance(
     ends = np.cumsum([segment.n_samples for segment in snapshot.segments])
     paths = [snapshot.segments[int(k)].path for k in np.searchsorted(ends, index, side="right")]
     out.append(_coded("segment", "segment", [*paths, *missing]))
-    if reasons:
-        out.append(_coded("reason", "reason of the rejection", [*[None] * len(index), *reasons]))
     return out
 
 
@@ -291,8 +290,9 @@ def kinds(numbers: Array, starts: Array) -> Array:
 
     organic, metal = any_of(6) & any_of(1), any_of(*METALS)
     halogen, chalcogen = any_of(9, 17, 35, 53), any_of(16, 34, 52)
+    only_metal = ~any_of(*(z for z in range(256) if z not in METALS))
     conditions = [
-        organic & ~metal, organic, any_of(8), halogen, chalcogen, present.sum(axis=1) == 1,
+        organic & ~metal, organic, any_of(8), halogen, chalcogen, present.sum(axis=1) == 1, only_metal,
     ]  # fmt: skip
     return np.select(conditions, range(len(conditions)), len(conditions))
 

@@ -268,7 +268,7 @@ const report = (() => {
       return /^[-+±\d.]/.test(text) && !Number.isNaN(number) ? number : text;
     };
     [...table.tHead.rows[0].cells].forEach((cell, k) => {
-      const name = cell.textContent || "mark";
+      const name = cell.textContent;
       const sort = make("button", { type: "button", onclick: () => {
         const down = cell.getAttribute("aria-sort") === "ascending";
         for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");

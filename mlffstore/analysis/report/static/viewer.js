@@ -15,7 +15,9 @@ const viewer = (() => {
   const dialog = document.getElementById("details");
   const settings = { teacher: "", images: false, cell: true, style: "ball and stick" };
   const MOST_IMAGES = 3000;
-  let current = null, view = null;
+  // One canvas for all structures: browsers allow few contexts of WebGL.
+  const place = make("div", { class: "view" });
+  let current = null, view = null, webgl = null;
 
   // -- data -----------------------------------------------------------------------------------------------
 
@@ -65,7 +67,7 @@ const viewer = (() => {
 
   // -- pictures -------------------------------------------------------------------------------------------
 
-  function draw3d(place, row) {
+  function draw3d(row) {
     const one = structure(row), shown = one.numbers.map((_, i) => i).filter(i => finite(one.positions[i]));
     view.clear();
     view.setBackgroundColor(charts.colour("--soft"));
@@ -106,7 +108,7 @@ const viewer = (() => {
   }
 
   // A flat picture, where the browser has no WebGL.
-  function draw2d(place, row) {
+  function draw2d(row) {
     const one = structure(row), space = "http://www.w3.org/2000/svg";
     const flat = ([x, y, z]) => [x + 0.25 * z, -(y * 0.97 + 0.2 * z), z];
     const shown = one.positions.map((x, i) => [i, ...flat(x)]).filter(x => finite(x)).sort((a, b) => a[3] - b[3]);
@@ -160,6 +162,8 @@ const viewer = (() => {
 
   function checks(row) {
     const flags = columns.get("flags"), bits = flags.values[row];
+    const reason = columns.has("reason") && text("reason", row);
+    if (reason) return [make("h3", {}, "rejected"), make("p", { class: "error" }, reason)];
     if (bits === null) return [];
     const failed = report.words(flags, bits);
     const list = failed.map(check => make("li", {}, make("button", {
@@ -187,18 +191,11 @@ const viewer = (() => {
   function open(row) {
     if (!(row >= 0 && row < data.rows)) return;
     current = row;
-    const place = make("div", { class: "view" }), rows = report.state.rows, at = rows.indexOf(row);
+    const rows = report.state.rows, at = rows.indexOf(row);
     const step = (name, other) => make("button", { type: "button", disabled: other === undefined, onclick: () => open(other), "aria-label": name },
       name === "previous" ? "‹" : "›");
     const rejected = columns.get("set").values[row] === 1;
-    const redraw = () => {
-      try {
-        if (!view) throw new Error("no WebGL");
-        draw3d(place, row);
-      } catch (error) {
-        draw2d(place, row);
-      }
-    };
+    const redraw = () => view ? draw3d(row) : draw2d(row);
     dialog.replaceChildren(
       make("div", { class: "bar" }, make("h2", {}, `${rejected ? "Rejected sample" : "Sample"} ${text("index", row)}: ${text("formula", row)}`),
         step("previous", rows[at - 1]), step("next", at < 0 ? rows[0] : rows[at + 1]),
@@ -207,14 +204,19 @@ const viewer = (() => {
         ...checks(row), ...facts(row, "structure", "structure"), ...data.teachers.flatMap(teacher => facts(row, "teacher:" + teacher, teacher)),
         ...facts(row, "provenance", "provenance"), ...relatives(row))));
     if (!dialog.open) dialog.showModal();
-    view = webgl() ? $3Dmol.createViewer(place, { backgroundColor: charts.colour("--soft"), antialias: true }) : null;
+    if (webgl === null) {
+      webgl = hasWebgl();
+      if (webgl) view = $3Dmol.createViewer(place, { backgroundColor: charts.colour("--soft"), antialias: true });
+    } else if (view) view.resize();
     redraw();
     history.replaceState(null, "", rejected ? `#rejected-${text("index", row)}` : `#sample-${text("index", row)}`);
   }
 
-  function webgl() {
-    const canvas = document.createElement("canvas");
-    return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
+  function hasWebgl() {
+    const canvas = document.createElement("canvas"), context = canvas.getContext("webgl2") || canvas.getContext("webgl");
+    const lose = context && context.getExtension("WEBGL_lose_context");
+    if (lose) lose.loseContext();
+    return Boolean(context);
   }
 
   function close() {
@@ -224,7 +226,7 @@ const viewer = (() => {
   function build() {
     dialog.addEventListener("close", () => {
       dialog.replaceChildren();
-      view = current = null;
+      current = null;
       history.replaceState(null, "", location.pathname + location.search);
     });
     dialog.addEventListener("click", event => { if (event.target === dialog) close(); });
