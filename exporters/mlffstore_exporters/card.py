@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.schema import LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.store.describe import human_bytes
 from mlffstore_exporters.hdf5 import stored_columns
@@ -150,7 +149,7 @@ def _columns(about: About) -> str:
     lines = ["| column | dtype | unit | rows | meaning |", "|---|---|---|---|---|"]
     for name, (column, key) in stored_columns(about.snapshot, about.teachers).items():
         dtype = column.dtype.replace("bool", "uint8")
-        whose = f" ({name.partition('.')[2]})" if key in LABELS and name != key else ""
+        whose = f" ({name.partition('.')[2]})" if column.quantity is not None and name != key else ""
         lines.append(f"| `{name}` | {dtype} | {column.unit} | {column.axis} | {column.long_name}{whose} |")
     rounding = ""
     if about.rounding:

@@ -6,9 +6,10 @@ property that is not built in beside its columns, so that a reader without the r
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mlffstore.errors import DataError
 
@@ -225,6 +226,35 @@ _built_in("hessian_probe", "atom xyz", "float32", "1", "vector", "direction of h
 _built_in("embedding", "atom width", "float32", "1", "invariant", "features of the atom in the model", half=True)
 _built_in("energy_std", "sample", "float64", "eV", "scalar", "standard deviation of a committee's energies")
 _built_in("forces_std", "atom xyz", "float32", "eV/angstrom", "invariant", "standard deviation of a committee's forces")
+
+
+def described_by(name: str, axis: str, attributes: Mapping[str, Any], dtype: str) -> Property:
+    """Return the property that the attributes of a variable or dataset describe.
+
+    Raises
+    ------
+    DataError
+        If they do not.
+    """
+    try:
+        inner = tuple(json.loads(attributes.get("inner", "[]")))
+        turns, unit, extensive = str(attributes["turns"]), str(attributes["units"]), bool(attributes["extensive"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(
+            f"{name}: expected the attributes turns, units, extensive and inner of a property, got other ones ({error})"
+        ) from error
+    return Property(
+        name, "sample" if axis == "sample" else "atom", inner, unit, turns, dtype, extensive,  # type: ignore[arg-type]
+        str(attributes.get("long_name", name)), half=dtype == "float16", register=False,
+    )  # fmt: skip
+
+
+def attributes_of(spec: Property) -> dict[str, str | int]:
+    """Return the attributes that describe a property in files and Datasets; see `described_by`."""
+    out: dict[str, str | int] = {
+        "units": spec.unit, "long_name": spec.long_name, "property": spec.name, "turns": spec.turns
+    }  # fmt: skip
+    return out if spec.built_in else out | {"extensive": int(spec.extensive), "inner": json.dumps(list(spec.shape))}
 
 
 def known_properties() -> dict[str, Property]:

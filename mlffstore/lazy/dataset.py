@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names
-from mlffstore.data.properties import ordered
+from mlffstore.data.properties import attributes_of, ordered
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import (
     CODED,
@@ -152,13 +152,13 @@ def dataset(
             continue
         if all((column.shape, column.dtype) == (there[0].shape, there[0].dtype) for column in there):
             array = _StoredVariable(rows, there[0], keys, None, teacher=True)
-            add(name, array, (there[0].axis, "teacher", *there[0].inner), label_attributes(there[0]))
+            add(name, array, (there[0].axis, "teacher", *there[0].inner), _attributes(there[0]))
         else:  # the widths of teachers differ
             for column in there:
                 teacher = str(split_key(column.name)[1])
                 dims = (column.axis, *(f"{dim}.{teacher}" if dim not in COMPONENTS else dim for dim in column.inner))
                 add(column.name, _StoredVariable(rows, column, (column.name,), None), dims,
-                    label_attributes(column) | {"teacher": teacher})  # fmt: skip
+                    _attributes(column) | {"teacher": teacher})  # fmt: skip
     used = {dim for variable in variables.values() for dim in variable.dims}
     components = {dim: COMPONENTS[known] for dim in used if (known := re.sub(r"_\d+$", "", str(dim))) in COMPONENTS}
     names = {"teacher": list(chosen)} if "teacher" in used else {}
@@ -183,14 +183,9 @@ def label_columns(segments: Iterable[Segment]) -> dict[str, Column]:
     return out
 
 
-def label_attributes(column: Column) -> dict[str, Any]:
-    """Return the attributes of a variable of labels."""
-    spec = column.quantity
-    assert spec is not None
-    out: dict[str, Any] = {
-        "units": spec.unit, "long_name": spec.long_name, "property": spec.name, "turns": spec.turns
-    }  # fmt: skip
-    return out if spec.built_in else out | {"extensive": int(spec.extensive), "inner": json.dumps(list(spec.shape))}
+def _attributes(column: Column) -> dict[str, Any]:
+    assert column.quantity is not None
+    return {**attributes_of(column.quantity)}
 
 
 def _flags(words: Sequence[str], dtype: Any) -> dict[str, Any]:

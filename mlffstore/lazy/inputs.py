@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from mlffstore.data.ragged import Ints
     from mlffstore.data.properties import Property
+    from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
 
 logger = logging.getLogger(__name__)
