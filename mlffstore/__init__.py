@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlffstore.contracts.registry import get_generator, get_teacher
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.concatenation import concatenate
+    from mlffstore.data.properties import Property
     from mlffstore.importing import import_files
     from mlffstore.release.exporter import export_release, get_exporter
     from mlffstore.release.verify import verify_release
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _WHERE = {
+    "Property": "mlffstore.data.properties",
     "SampleBatch": "mlffstore.data.batch",
     "Snapshot": "mlffstore.store.snapshot",
     "Store": "mlffstore.store.facade",
@@ -50,6 +52,7 @@ _WHERE = {
     "verify_release": "mlffstore.release.verify",
 }
 __all__ = [
+    "Property",
     "SampleBatch",
     "Snapshot",
     "Store",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
     from mlffstore.store.snapshot import Snapshot
 
 #: Samples of a file. The package looks every new row up in a list of all rows, which takes quadratic time.
@@ -82,5 +83,11 @@ def export_aselmdb(
 def _data(frame: Atoms, batch: SampleBatch, i: int) -> dict[str, Any]:
     """Return what a row of the database holds beside structure and labels. fairchem makes `atoms.info` of it."""
     info = {name: value for name, value in frame.info.items() if name not in ("charge", "multiplicity")}
-    user_arrays = {name: frame.arrays[name] for name in batch.user if name in frame.arrays}
+    names = {*batch.user, *(name for named in batch.labels.values() for name in named)} - {"forces"}
+    user_arrays = {name: _plain(frame.arrays[name]) for name in sorted(names) if name in frame.arrays}
     return {"charge": int(batch.charge[i]), "spin": int(batch.multiplicity[i]), **info, **user_arrays}
+
+
+def _plain(array: Array) -> Any:
+    """Return strings as a list, which the database can keep, and numbers as they are."""
+    return array.tolist() if array.dtype.kind == "U" else array

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.schema import LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
@@ -167,7 +166,7 @@ def _columns(about: About) -> str:
     lines = ["| column | dtype | unit | rows | meaning |", "|---|---|---|---|---|"]
     for name, (column, key) in stored_columns(about.snapshot, about.teachers).items():
         dtype = column.dtype.replace("bool", "uint8")
-        whose = f" ({name.partition('.')[2]})" if key in LABELS and name != key else ""
+        whose = f" ({name.partition('.')[2]})" if column.quantity is not None and name != key else ""
         lines.append(f"| `{name}` | {dtype} | {_t(column.unit)} | {column.axis} | {_t(column.long_name)}{whose} |")
     rounding = ""
     if about.rounding:

@@ -14,7 +14,7 @@ from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import present, select
 from mlffstore_exporters import chunks
-from mlffstore_exporters.folder import new_hdf5, parts
+from mlffstore_exporters.folder import new_hdf5, other_labels, parts, tell_left_out
 from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, recoded
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def export_concatenated(
     `energy_mask`, `forces_mask` or `stress_mask`, which have one entry for each sample. The layout has no splits: samples
     lie in the order train, val, test, and `metadata/split` (0, 1, 2) has the split of each. User columns are in the group
     `columns`, with the attributes `axis` and `units`; a missing float is NaN, and of integers and booleans the mask that the
-    attribute `ancillary_variables` names says where there is a value.
+    attribute `ancillary_variables` names says where there is a value. Strings are codes, with a list of strings in the
+    attribute `meanings`. Labels beside energy, forces and stress are left out, and a warning is logged.
     """
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     _, filters = filters_of("gzip", compression_level)
     with new_hdf5(target) as file:
         _write(file, snapshot, select(snapshot, (teacher_name,)), teacher_name, filters, progress)
+    tell_left_out("concatenated", other_labels(snapshot, teacher_name, "the layout has energy, forces and stress"))
     return target
 
 
@@ -120,7 +122,7 @@ def _write(
     zero = np.zeros(1, np.int64)
     for name in ("structures/atomic_numbers_splits", "labels/forces_splits"):
         queue.add(columns[name], zero)
-    words: dict[str, dict[str, int]] = {name: {} for name in CODED}
+    words: dict[str, dict[str, int]] = {name: {} for name in (*CODED, *(c.name for c in user.values() if c.coded))}
     for split, _, batch in parts(snapshot, splits, teacher_name, progress):
         ends = atoms + batch.offsets[1:]
         values = {
@@ -140,6 +142,8 @@ def _write(
             values[f"metadata/{name}"] = recoded(batch, name, words[name])
         for name, column in user.items():
             values[name], mask = user_rows(batch, column)
+            if column.coded and column.name in batch.columns:
+                values[name] = recoded(batch, column.name, words[column.name])
             if column.name in names:
                 values[f"columns/{names[column.name]}"] = mask
         for name, array in values.items():
@@ -148,8 +152,8 @@ def _write(
     for dataset in columns.values():
         queue.finish(dataset)
     queue.drain()
-    for name in CODED:
-        file[f"metadata/{name}"].attrs["meanings"] = json.dumps(list(words[name]))
+    for name, codes in words.items():
+        file[f"{'metadata' if name in CODED else 'columns'}/{name}"].attrs["meanings"] = json.dumps(list(codes))
     file["metadata"].attrs.update(
         {
             "teacher_model": teacher_name, "num_structures": done, "total_atoms": atoms, "store_uuid": snapshot.store_uuid,

@@ -31,6 +31,8 @@ _RESERVED = frozenset(["Lattice", "Properties", "virial", "species", "pos", "sym
 _MEANING = "the format gives this name a meaning of its own"
 #: Words that the reader takes for truth values.
 _TRUTH = frozenset(["T", "F", "true", "false", "True", "False", "TRUE", "FALSE"])
+#: Results with a row for each atom.
+_PER_ATOM = frozenset(["forces", "energies", "charges", "magmoms"])
 _INT32 = np.iinfo(np.int32)
 #: Integers up to this are exact as float64.
 _EXACT = 2**53
@@ -90,7 +92,7 @@ def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
     results = {} if frame.calc is None else frame.calc.results
     info, arrays = {}, {"pos": frame.positions}
     for name, value in results.items():
-        if name == "forces":
+        if name in _PER_ATOM:
             arrays[name] = value
         elif name == "stress":
             info[name] = voigt_6_to_full_3x3_stress(value).reshape(9)
@@ -123,11 +125,15 @@ def _unreadable(array: Array) -> str:
     """Return why ASE's reader would not give back an array of the atoms, or nothing."""
     if array.dtype.kind in "iu" and array.size and (array.max() > _EXACT or array.min() < -_EXACT):
         return "integers beyond 2^53"
+    if array.dtype.kind == "U" and not all(re.fullmatch(r"[^\s\"\\]+", text) for text in np.unique(array)):
+        return "strings that are empty or have blanks, for each atom"
     return "" if array.size else "rows without numbers"
 
 
 def _column(array: Array) -> tuple[str, str, Array]:
     """Return the type letter of an array of the atoms, the format of a number, and what to format."""
+    if array.dtype.kind == "U":
+        return "S", "%s", array
     if array.dtype.kind == "b":
         return "L", "%s", np.where(array, "T", "F")
     if array.dtype.kind in "iu":  # the reader parses integers as 32 bits

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlffstore.data.schema import LABELS
+from mlffstore.data.properties import ordered
+from mlffstore.data.schema import LABELS, is_label, split_key
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import present
 
@@ -141,6 +142,13 @@ class Account:
                         "%s of the %s exported samples have no %s of %r; it is marked as missing there",
                         f"{missing:,}", f"{self.samples:,}", name, teacher,
                     )  # fmt: skip
+
+
+def other_labels(snapshot: Snapshot, teacher: str, reason: str) -> dict[str, str]:
+    """Return the labels of a teacher beside energy, forces and stress, each with the reason why a layout leaves it out."""
+    keys = (key for segment in snapshot.segments for key in segment.columns if is_label(key))
+    names = ordered({split_key(key)[0] for key in keys if split_key(key)[1] == teacher} - set(LABELS))
+    return dict.fromkeys(names, reason)
 
 
 def tell_left_out(layout: str, columns: Mapping[str, str]) -> None:

@@ -14,16 +14,18 @@ import numpy as np
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, mask_names, user_rows
+from mlffstore.data.properties import INNER_SIZES, attributes_of, ordered
 from mlffstore.data.schema import (
     CODED,
     CONVENTIONS,
-    LABELS,
     STANDARD,
     Column,
+    is_label,
     is_mask,
     label_key,
     mask_column,
     mask_key,
+    split_key,
 )
 from mlffstore.data.splits import SPLITS
 from mlffstore.data.vocabulary import flag_word
@@ -253,20 +255,21 @@ class _Split:
             name: chunks.ChunkedDataset(_dataset(group, name, column, rows[column.axis], filters), level)
             for name, (column, _) in self.columns.items()
         }
-        for name, (_, key) in self.columns.items():
-            if key in LABELS:
+        for name, (column, key) in self.columns.items():
+            if column.quantity is not None:
                 self.datasets[name].dataset.attrs["teacher"] = name.partition(".")[2] or teachers[0]
             if key in steps:
                 self.datasets[name].dataset.attrs["rounding_step"] = steps[key]
             if is_mask(key):
                 self.datasets[key.partition(".")[2]].dataset.attrs["ancillary_variables"] = name
         self.words: dict[str, dict[str, int]] = {name: {} for name in CODED}
+        self.words |= {name: {} for name, (column, _) in self.columns.items() if column.coded}
 
     def add(self, queue: chunks.ChunkQueue, batch: SampleBatch) -> None:
         """Hand the next samples to the queue."""
         for name, (column, key) in self.columns.items():
             dtype = self.datasets[name].dataset.dtype
-            values = self._values(batch, name, key)
+            values = self._values(batch, name, column, key)
             if values is None:
                 rows = batch.n_atoms_total if column.axis == "atom" else len(batch)
                 values = np.full((rows, *column.shape), np.nan if dtype.kind == "f" else 0, dtype)
@@ -279,8 +282,8 @@ class _Split:
 
     def seal(self) -> bytes:
         """Write what is known at the end; return a digest of all columns."""
-        for name in CODED:
-            attributes, words = self.datasets[name].dataset.attrs, list(self.words[name])
+        for name, codes in self.words.items():
+            attributes, words = self.datasets[name].dataset.attrs, list(codes) or ([] if name in CODED else [""])
             attributes["flag_values"] = np.arange(max(len(words), 1), dtype=np.uint32)
             attributes["flag_meanings"] = " ".join(flag_word(word) for word in words) or "unknown"
             attributes["meanings"] = json.dumps(words)
@@ -288,15 +291,17 @@ class _Split:
             writer.dataset.attrs["content_sha256"] = writer.digest.hexdigest()
         return b"".join(writer.digest.digest() for writer in self.datasets.values())
 
-    def _values(self, batch: SampleBatch, name: str, key: str) -> Array | None:
-        if key in LABELS:
+    def _values(self, batch: SampleBatch, name: str, column: Column, key: str) -> Array | None:
+        if column.quantity is not None:
             teacher = name.partition(".")[2] or self.teachers[0]
             values = batch.labels.get(teacher, {}).get(key)
             if values is not None and key in self.steps:
                 step = values.dtype.type(self.steps[key])
                 values = np.rint(values / step) * step
             return values
-        if name in CODED:
+        if name in self.words:
+            if name not in batch.columns:
+                return None
             return recoded(batch, name, self.words[name])
         if is_mask(key):
             return user_rows(batch, self.columns[key.partition(".")[2]][0])[1]
@@ -333,9 +338,16 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
         for name, column in STANDARD.items()
     }
     for teacher_name in teachers:
-        for column in LABELS.values():
-            if any(label_key(column.name, teacher_name) in segment.columns for segment in snapshot.segments):
-                out[column.name if len(teachers) == 1 else label_key(column.name, teacher_name)] = (column, column.name)
+        columns = label_columns(snapshot, teacher_name)
+        for property_name, column in columns.items():
+            name = property_name if len(teachers) == 1 else label_key(property_name, teacher_name)
+            assert column.quantity is not None
+            inner = column.inner
+            if column.quantity.is_open and len(teachers) > 1:  # each teacher has a width of its own
+                inner = tuple(dim if dim in INNER_SIZES else f"{dim}.{teacher_name}" for dim in inner)
+            out[name] = (
+                replace(column, name=name, long_name=column.quantity.long_name, inner=inner), property_name
+            )  # fmt: skip
     user = snapshot.user_columns
     masks = mask_names((segment.columns for segment in snapshot.segments), user)
     for name, column in user.items():
@@ -343,6 +355,16 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
         if name in masks:
             out[masks[name]] = (replace(mask_column(column), name=masks[name]), mask_key(name))
     return out
+
+
+def label_columns(snapshot: Snapshot, teacher: str) -> dict[str, Column]:
+    """Return the columns of the labels that a teacher gave to some sample, by property."""
+    columns: dict[str, Column] = {}
+    for segment in snapshot.segments:
+        for key, stored in segment.columns.items():
+            if is_label(key) and split_key(key)[1] == teacher:
+                columns.setdefault(split_key(key)[0], stored.column)
+    return {name: columns[name] for name in ordered(columns)}
 
 
 def _dimensions(group: h5py.Group, rows: dict[str, int], columns: list[Column]) -> None:
@@ -369,6 +391,8 @@ def _dataset(group: h5py.Group, name: str, column: Column, rows: int, filters: d
     dataset.attrs["units"] = column.unit
     dataset.attrs["long_name"] = column.long_name
     dataset.attrs["axis"] = column.axis
+    if column.quantity is not None:
+        dataset.attrs.update(attributes_of(column.quantity))
     if column.name == "n_atoms":
         dataset.attrs["sample_dimension"] = "atom"
     if column.dtype == "bool":

@@ -16,7 +16,7 @@ from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError
 from mlffstore.release.selection import present, select
 from mlffstore.runtime.documents import json_text
-from mlffstore_exporters.folder import new_folder, parts, tell_left_out
+from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Cutoffs, angstrom, of which the statistics count neighbours.
 _CUTOFFS = (4.0, 5.0, 6.0)
+#: The user column of strings that MACE has a place for.
+_CONFIG_TYPE = "config_type"
 #: What MACE's reader takes for a value that is not there.
 _MISSING = "None"
 #: Properties that MACE reads, in units that it chooses.
@@ -75,7 +77,8 @@ def export_mace(
     Each file has one ``config_batch_0``: MACE takes all batches of a file to be of one size. A label that a sample lacks
     is "None" with the weight 0. Stress is in ASE's order, sign and unit, which MACE shares. ``properties/total_charge`` is
     in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 implies. User columns are in
-    ``properties`` too; roots, sources and samplers in the attributes of each file. A user column with a name that MACE
+    ``properties`` too, one of strings named `config_type` is the type of the configurations; roots, sources and samplers
+    in the attributes of each file. A user column with a name that MACE
     reads as a label (`dipole`, `charges`, ...) is left out, and a warning is logged: its unit could be another.
     Where the teacher gave no energies, those of the elements in ``statistics.json`` are 0, and a warning says so.
     """
@@ -87,15 +90,21 @@ def export_mace(
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     document = _statistics(statistics(snapshot), teacher_name, r_max)
-    columns = {name: column for name, column in snapshot.user_columns.items() if name not in _MEANT_BY_MACE}
+    columns = {
+        name: column
+        for name, column in snapshot.user_columns.items()
+        if name not in _MEANT_BY_MACE and (not column.coded or (name == _CONFIG_TYPE and column.axis == "sample"))
+    }
     with new_folder(target) as folder:
         for split, number, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             (folder / split).mkdir(exist_ok=True)
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
                 _write(file, batch, teacher_name, columns)
         (folder / "statistics.json").write_text(json_text(document))
-    tell_left_out("mace", {name: "MACE gives this name a meaning of its own"
-                           for name in snapshot.user_columns if name in _MEANT_BY_MACE})  # fmt: skip
+    left_out = other_labels(snapshot, teacher_name, "the layout has energy, forces and stress")
+    left_out |= {name: "MACE gives this name a meaning of its own" if name in _MEANT_BY_MACE else "MACE reads numbers"
+                 for name in snapshot.user_columns if name not in columns}  # fmt: skip
+    tell_left_out("mace", left_out)
     return target
 
 
@@ -140,6 +149,8 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
         file.attrs[f"{name}_meanings"] = json.dumps(batch.vocabulary[name])
     for name, column in columns.items():
         file.attrs[f"{name}_units"] = column.unit
+    kinds = batch.strings(_CONFIG_TYPE) if _CONFIG_TYPE in columns and _CONFIG_TYPE in batch.user else None
+    columns = {name: column for name, column in columns.items() if not column.coded}
     configs = file.create_group("config_batch_0")
     for i in range(len(batch)):
         atoms = slice(starts[i], starts[i + 1])
@@ -147,7 +158,7 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
         config["atomic_numbers"] = batch.numbers[atoms].astype("i8")
         config["positions"] = batch.positions[atoms].astype("f8")
         config["cell"], config["pbc"] = batch.cell[i], batch.pbc[i]
-        config["weight"], config["config_type"] = 1.0, "Default"
+        config["weight"], config["config_type"] = 1.0, (kinds[i] if kinds is not None else None) or "Default"
         named, weights = config.create_group("properties"), config.create_group("property_weights")
         for name, whole in there.items():
             if whole[i]:

@@ -31,8 +31,8 @@ class TeacherInfo:
         Atomic numbers that the teacher can label; None for all.
     domains : frozenset of {"molecule", "periodic"}
         Kinds of samples that the teacher labels: "molecule" is periodic along no direction, "periodic" along some.
-    properties : tuple of {"energy", "forces", "stress"}
-        Labels that the teacher gives.
+    properties : tuple of str
+        Labels that the teacher gives, see `mlffstore.data.properties`.
     precision : str
         dtype in which the teacher computes.
     conservative : bool
@@ -91,6 +91,9 @@ class TeacherLabels:
         Whether each sample was labelled.
     reasons : tuple of str
         For each sample why it was not labelled; an empty string where `ok`.
+    more : mapping of str to ndarray
+        Labels of other properties that `TeacherInfo.properties` names, in the shape and unit of the property; NaN where `ok`
+        is False, or where a sample has none.
     """
 
     energy: npt.NDArray[np.float64]
@@ -98,6 +101,7 @@ class TeacherLabels:
     stress: npt.NDArray[np.float32] | None
     ok: npt.NDArray[np.bool_]
     reasons: tuple[str, ...]
+    more: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @runtime_checkable

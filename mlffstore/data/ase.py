@@ -13,8 +13,9 @@ from mlffstore.data import electrons
 from mlffstore.data.electrons import lowest_multiplicity
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
+from mlffstore.data.properties import known_properties, ordered
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, Array
+from mlffstore.data.schema import CODED, Array
 from mlffstore.data.vocabulary import UNKNOWN
 from mlffstore.errors import DataError, TeacherError, problems_message
 
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.data.columns import SampleColumns
+    from mlffstore.data.properties import Property
     from mlffstore.data.schema import Column
+
+#: Properties whose results ASE calls by other names.
+_ASE_NAMES = {"atomic_energies": "energies"}
+#: Results of ASE calculators that are properties, by the name of the property.
+IN_RESULTS = {name: _ASE_NAMES.get(name, name)
+              for name in ("energy", "forces", "stress", "atomic_energies", "charges", "magmoms", "dipole")}  # fmt: skip
 
 
 def gather(
@@ -64,8 +72,11 @@ def gather(
     if problems or not frames:
         raise DataError(problems_message("these frames cannot be stored:", problems or ["expected frames, got none"]))
     n_atoms = np.array([len(frame) for frame in frames])
-    results = labels if labels is not None else [getattr(f.calc, "results", None) or {} for f in frames]
-    columns = {name: _label(name, results, n_atoms, problems) for name in LABELS}
+    known = known_properties()
+    apart = {name: one for name, one in known.items() if name not in IN_RESULTS}
+    results = labels if labels is not None else [_labels_of(frame, apart) for frame in frames]
+    given = {name for result in results for name, value in result.items() if value is not None and name in known}
+    columns = {name: _label(known[name], results, n_atoms, problems) for name in ordered(given)}
     if states is None:
         states = _electrons(frames, problems)
     charge, multiplicity = zip(*states, strict=True)
@@ -77,7 +88,7 @@ def gather(
         "positions": np.concatenate([frame.positions for frame in frames]),
         "cell": np.stack([np.asarray(frame.cell) for frame in frames]),
         "pbc": np.stack([frame.pbc for frame in frames]),
-        "labels": {teacher: given} if (given := {k: v for k, v in columns.items() if v is not None}) else None,
+        "labels": {teacher: columns} if columns else None,
     }
     known_charge = [value or 0 for value in charge]
     if any(value is not None for value in charge):
@@ -90,26 +101,43 @@ def gather(
     return arguments
 
 
-def _label(name: str, results: Sequence[Mapping[str, Any]], n_atoms: Array, problems: list[str]) -> Array | None:
-    """Return one label of all frames, NaN where a frame has none; None if no frame has it."""
+def _labels_of(frame: Atoms, apart: Mapping[str, Property]) -> dict[str, Any]:
+    """Return the labels that a frame holds: results of its calculator, and `apart`, which ASE does not know, beside them."""
+    results = getattr(frame.calc, "results", None) or {}
+    out = {name: results[ase_name] for name, ase_name in IN_RESULTS.items() if ase_name in results}
+    for name, spec in apart.items():
+        place = frame.arrays if spec.axis == "atom" else frame.info
+        if name in place or name in results:
+            out[name] = place.get(name, results.get(name))
+    return out
+
+
+def _label(spec: Property, results: Sequence[Mapping[str, Any]], n_atoms: Array, problems: list[str]) -> Array:
+    """Return one label of all frames, NaN where a frame has none."""
     from ase.stress import full_3x3_to_voigt_6_stress
 
-    if not any(result.get(name) is not None for result in results):
-        return None
-    spec = LABELS[name]
-    parts = []
-    for i, (result, n) in enumerate(zip(results, n_atoms, strict=True)):
-        shape = (int(n), *spec.shape) if spec.axis == "atom" else (1, *spec.shape)
-        value = result.get(name)
-        if value is None:
-            parts.append(np.full(shape, np.nan))
-            continue
-        array = np.asarray(value, dtype=np.float64)
-        if name == "stress" and array.shape == (3, 3):
+    arrays: list[Array | None] = []
+    for result in results:
+        value = result.get(spec.name)
+        array = None if value is None else np.asarray(value)
+        if array is not None and array.dtype != np.float16:
+            array = array.astype(np.float64)
+        if array is not None and spec.shape == ("voigt",) and array.shape == (3, 3):
             array = full_3x3_to_voigt_6_stress(array)
-        if array.size != np.prod(shape) or array.shape not in (shape, shape[1:]):
+        arrays.append(array)
+    rank = len(spec.sizes)
+    # A width that the property leaves open is that of the first frame.
+    first = next(array for array in arrays if array is not None)
+    tail = first.shape[-rank:] if rank else ()
+    inner = tuple(size or n for size, n in zip(spec.sizes, tail, strict=True)) if len(tail) == rank else ()
+    parts = []
+    for i, (array, n) in enumerate(zip(arrays, n_atoms, strict=True)):
+        shape = (int(n), *inner) if spec.axis == "atom" else (1, *inner)
+        if array is None:
+            array = np.full(shape, np.nan, first.dtype)
+        elif len(inner) != rank or array.size != np.prod(shape) or array.shape not in (shape, shape[1:]):
             wanted = shape if spec.axis == "atom" else shape[1:]
-            problems.append(f"sample {i}: expected {name} of shape {wanted}, got {array.shape}")
+            problems.append(f"sample {i}: expected {spec.name} of shape {wanted}, got {array.shape}")
             array = np.full(shape, np.nan)
         parts.append(array.reshape(shape))
     return np.concatenate(parts)
@@ -150,7 +178,7 @@ def scatter(batch: SampleColumns, teacher: str | None) -> list[Atoms]:
         )
         for column, values, mask in user:
             rows = atoms_slice if column.axis == "atom" else slice(i, i + 1)
-            _put(atoms, column, values[rows], mask[rows])
+            _put(atoms, column, values[rows], mask[rows], batch.vocabulary.get(column.name, ()))
         by_teacher = {}
         for name in candidates:
             results = _results(batch, name, i, atoms_slice)
@@ -163,8 +191,13 @@ def scatter(batch: SampleColumns, teacher: str | None) -> list[Atoms]:
             )
         for name, results in by_teacher.items():
             atoms.info["teacher"] = name
-            atoms.calc = SinglePointCalculator(atoms, **results)
+            atoms.calc = SinglePointCalculator(
+                atoms, **{IN_RESULTS[key]: value for key, value in results.items() if key in IN_RESULTS}
+            )
             atoms.calc.name = name
+            for key in (key for key in results if key not in IN_RESULTS):
+                place = atoms.arrays if batch.property_of(key).axis == "atom" else atoms.info
+                place[key] = results[key]
         frames.append(atoms)
     return frames
 
@@ -178,8 +211,16 @@ def _origin(batch: SampleColumns, i: int) -> dict[str, str]:
     return out
 
 
-def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
-    """Set a user column in a frame, unless the sample has no value there."""
+def _put(atoms: Atoms, column: Column, values: Array, mask: Array, words: Sequence[str]) -> None:
+    """Set a user column in a frame, unless the sample has no value there; an atom without a string gets an empty one."""
+    if column.coded:
+        if mask.any():
+            text = [words[code] if there else "" for code, there in zip(values.tolist(), mask.tolist(), strict=True)]
+            if column.axis == "atom":
+                atoms.arrays[column.name] = np.array(text)
+            else:
+                atoms.info[column.name] = text[0]
+        return
     rows = without_mask(column.name, values, mask)
     if rows is None:
         return
@@ -190,10 +231,12 @@ def _put(atoms: Atoms, column: Column, values: Array, mask: Array) -> None:
 
 
 def _results(batch: SampleColumns, teacher: str, i: int, atoms_slice: slice) -> dict[str, Any]:
-    """Return the labels that one sample has, as results of an ASE calculator."""
+    """Return the labels that one sample has, by property."""
     out: dict[str, Any] = {}
     for name, array in batch.labels[teacher].items():
-        value = array[atoms_slice] if LABELS[name].axis == "atom" else array[i]
+        value = array[atoms_slice] if batch.property_of(name).axis == "atom" else array[i]
         if not np.isnan(value).all():
-            out[name] = float(value) if name == "energy" else value.astype(np.float64)
+            out[name] = (
+                float(value) if value.ndim == 0 else value.astype(np.float64) if name in IN_RESULTS else value.copy()
+            )
     return out

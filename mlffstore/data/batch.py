@@ -15,17 +15,20 @@ from mlffstore.data.ase import gather, scatter
 from mlffstore.data.casting import cast, float_dtype
 from mlffstore.data.columns import SampleColumns
 from mlffstore.data.electrons import lowest_multiplicity
-from mlffstore.data.labels import DEFAULT_TEACHER, Labels
+from mlffstore.data.labels import DEFAULT_TEACHER, Labels, cast_labels
 from mlffstore.data.masks import check_masks, unmask
+from mlffstore.data.properties import merge_properties
 from mlffstore.data.ragged import Ints, normalise_indices, offsets, row_indices
-from mlffstore.data.schema import LABELS, STANDARD, STRUCTURE, Array, Column, check_teacher_name, user_column
-from mlffstore.data.vocabulary import Words, coded_column
+from mlffstore.data.schema import STANDARD, STRUCTURE, Array, Column, check_teacher_name, user_column
+from mlffstore.data.vocabulary import Words, coded_column, encode_strings, holds_strings
 from mlffstore.errors import DataError, problems_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ase import Atoms
+
+    from mlffstore.data.properties import Property
 
 
 class SampleBatch(SampleColumns):
@@ -57,14 +60,17 @@ class SampleBatch(SampleColumns):
     teacher : str, optional
         Name of the teacher that made these labels.
     labels : mapping of str to mapping, optional
-        Labels of several teachers, ``{"orb-v2": {"energy": ..., "forces": ...}}``, instead of the three above.
+        Labels of several teachers, ``{"orb-v2": {"energy": ..., "charges": ...}}``, instead of the three above: any property
+        that is built in or registered (`mlffstore.Property`), in its unit. NaN where a sample has none.
     source, sampler : str, sequence of str, or (codes, meanings), optional
         Where the seeds came from and what made the structures.
     root : array_like, shape (S,), uint64, optional
         `content_hash` of the seed of each sample. By default each sample is its own root.
     extra : mapping of str to (array, unit, axis), optional
-        User columns: any numeric array with one row per sample or per atom. Rows without a value are NaN; in an integer
-        or boolean column, pass a `numpy.ma.MaskedArray`.
+        User columns: any numeric array with one row per sample or per atom, or one string for each. Rows without a value
+        are NaN, and None among strings; in an integer or boolean column, pass a `numpy.ma.MaskedArray`.
+    properties : sequence of Property, optional
+        Descriptions of properties among the labels that are not registered in this process.
 
     Raises
     ------
@@ -101,6 +107,7 @@ class SampleBatch(SampleColumns):
         sampler: str | Sequence[str] | tuple[npt.ArrayLike, Sequence[str]] = "unknown",
         root: npt.ArrayLike | None = None,
         extra: Mapping[str, tuple[npt.ArrayLike, str, str]] | None = None,
+        properties: Sequence[Property] = (),
     ) -> None:
         problems: list[str] = []
         counts = cast("n_atoms", n_atoms, "int32", problems)
@@ -156,25 +163,28 @@ class SampleBatch(SampleColumns):
         self.vocabulary = {}
         for name, value in (("source", source), ("sampler", sampler)):
             self.columns[name], self.vocabulary[name] = coded_column(name, value, n, problems)
-        self.labels = {}
+        self.labels, self.properties = {}, {one.name: one for one in properties if not one.built_in}
         given = {name: v for name, v in (("energy", energy), ("forces", forces), ("stress", stress)) if v is not None}
         if given and labels:
             problems.append("labels: expected either labels={teacher: ...} or energy, forces and stress, got both")
         for teacher_name, named in (labels or ({teacher: given} if given else {})).items():
             check_teacher_name(teacher_name)
-            unknown = set(named) - set(LABELS)
-            if unknown:
-                problems.append(
-                    f"labels[{teacher_name!r}]: expected {', '.join(LABELS)}, got {', '.join(sorted(unknown))}"
-                )
-            self.labels[teacher_name] = {name: column(LABELS[name], named[name]) for name in LABELS if name in named}
+            self.labels[teacher_name] = cast_labels(teacher_name, named, rows, self.properties, problems)
         self.user, self.masks = {}, {}
         for name, (values, unit, axis) in (extra or {}).items():
-            array, mask = unmask(name, values, problems)
             if axis not in ("sample", "atom"):
                 problems.append(f"{name}: expected axis 'sample' or 'atom', got {axis!r}")
                 continue
-            spec = user_column(name, array, unit, "sample" if axis == "sample" else "atom")
+            if any(name in named for named in self.labels.values()):
+                problems.append(f"{name}: expected a label or a user column of this name, got both; rename the column")
+                continue
+            words = None
+            if holds_strings(values):
+                array, mask, words = encode_strings(name, values, problems)
+                self.vocabulary[name] = words
+            else:
+                array, mask = unmask(name, values, problems)
+            spec = user_column(name, array, unit, "sample" if axis == "sample" else "atom", coded=words is not None)
             self.user[name] = spec
             self.columns[name] = column(spec, array)
             if mask is not None:
@@ -182,6 +192,13 @@ class SampleBatch(SampleColumns):
         if problems:
             raise DataError(problems_message("these columns are not samples:", problems))
         self.offsets = starts
+        self._describe()
+
+    def _describe(self) -> None:
+        """Keep the descriptions of those properties that are not built in and that some teacher has, and no others."""
+        names = {name for named in self.labels.values() for name in named}
+        specs = (self.property_of(name) for name in names)
+        self.properties = {spec.name: spec for spec in specs if not spec.built_in}
 
     # -- other batches -------------------------------------------------------------------------------------------
 
@@ -200,6 +217,7 @@ class SampleBatch(SampleColumns):
             self.vocabulary if vocabulary is None else vocabulary,
             self.offsets if starts is None else starts,
             self.masks if masks is None else masks,
+            self.properties,
         )
 
     def astype(self, precision: str) -> SampleBatch:
@@ -219,20 +237,42 @@ class SampleBatch(SampleColumns):
         hashes = self.content_hash
         return self._replace({"root": hashes, **self.columns, "content_hash": hashes}, self.labels)
 
-    def with_labels(self, teacher: str, **labels: npt.ArrayLike) -> SampleBatch:
-        """Return the batch with the labels `energy`, `forces`, `stress` of `teacher` added or replaced."""
+    def with_labels(self, teacher: str, /, **labels: npt.ArrayLike) -> SampleBatch:
+        """Return the batch with labels of `teacher` instead of those that it has of this teacher.
+
+        Parameters
+        ----------
+        teacher : str
+        **labels : array_like
+            Labels by property: `energy`, `forces`, `charges`, any that is built in or registered.
+        """
+        return self.with_properties(teacher, labels)
+
+    def with_properties(
+        self, teacher: str, labels: Mapping[str, npt.ArrayLike], properties: Mapping[str, Property] | None = None
+    ) -> SampleBatch:
+        """Return the batch with labels of `teacher` instead of those that it has of this teacher.
+
+        Parameters
+        ----------
+        teacher : str
+        labels : mapping of str to array_like
+            Labels by property.
+        properties : mapping of str to Property, optional
+            Descriptions of properties that are not registered in this process.
+        """
         check_teacher_name(teacher)
         problems: list[str] = []
-        named = {name: cast(name, labels[name], LABELS[name].dtype, problems) for name in LABELS if name in labels}
-        for name, array in named.items():
-            spec = LABELS[name]
-            expected = (len(self) if spec.axis == "sample" else self.n_atoms_total, *spec.shape)
-            if array.shape != expected:
-                problems.append(f"{name}: expected shape {expected}, got {array.shape}")
-        problems += [f"{name}: expected one of {', '.join(LABELS)}" for name in labels if name not in LABELS]
+        out = self._replace(self.columns, {})
+        out.properties = merge_properties([self.properties, properties or {}])
+        rows = {"sample": len(self), "atom": self.n_atoms_total}
+        out.labels = self.labels | {teacher: cast_labels(teacher, labels, rows, out.properties, problems)}
+        problems += [f"{name}: expected a label or a user column of this name, got both" for name in labels
+                     if name in self.user]  # fmt: skip
         if problems:
             raise DataError(problems_message(f"these are not labels of {teacher!r}:", problems))
-        return self._replace(self.columns, self.labels | {teacher: named})
+        out._describe()
+        return out
 
     def with_columns(self, **columns: npt.ArrayLike) -> SampleBatch:
         """Return the batch with the standard sample columns `root`, `charge` or `multiplicity` replaced."""
@@ -280,7 +320,7 @@ class SampleBatch(SampleColumns):
         return self._replace(
             {name: pick(self.axis_of(name), array) for name, array in self.columns.items()},
             {
-                teacher: {name: pick(LABELS[name].axis, array) for name, array in named.items()}
+                teacher: {name: pick(self.property_of(name).axis, array) for name, array in named.items()}
                 for teacher, named in self.labels.items()
             },
             starts=offsets(counts),
@@ -320,7 +360,8 @@ class SampleBatch(SampleColumns):
         """Gather ASE frames into columns.
 
         Labels come from the results that each frame's calculator already holds (nothing is computed), or from
-        `labels`. A frame without a label has NaN there; a label that no frame has makes no column.
+        `labels`. Every result counts that is a registered property; those that ASE does not know are read from `info` and
+        `arrays`. A frame without a label has NaN there; a label that no frame has makes no column.
         `info["charge"]` and `info["multiplicity"]` (or "spin") of a frame are taken over.
 
         Parameters
@@ -371,12 +412,13 @@ def assemble(
     vocabulary: dict[str, Words],
     starts: Ints | None = None,
     masks: dict[str, Array] | None = None,
+    properties: dict[str, Property] | None = None,
 ) -> SampleBatch:
     """Return a batch of columns that are known to fit together, without checking them again.
 
     Parameters
     ----------
-    columns, labels, user, vocabulary, masks
+    columns, labels, user, vocabulary, masks, properties
         As the attributes of the batch; see `mlffstore.data.columns.SampleColumns`. They are not copied.
     starts : ndarray, shape (S+1,), int64, optional
         Start of each sample in the atom axis; computed from ``columns["n_atoms"]`` by default.
@@ -384,5 +426,6 @@ def assemble(
     batch = SampleBatch.__new__(SampleBatch)
     batch.columns, batch.labels, batch.user, batch.vocabulary = columns, labels, user, vocabulary
     batch.masks = {} if masks is None else masks
+    batch.properties = {} if properties is None else properties
     batch.offsets = offsets(columns["n_atoms"]) if starts is None else starts
     return batch

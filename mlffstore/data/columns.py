@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlffstore.data.hashing import content_hash
 from mlffstore.data.labels import Labels, choose_teacher
-from mlffstore.data.schema import STANDARD, Array, Axis, Column
+from mlffstore.data.properties import Axis, Property, property_of
+from mlffstore.data.schema import STANDARD, Array, Column, label_column
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
 class SampleColumns:
     """S samples with A atoms in all, as flat columns. Made by `mlffstore.SampleBatch`."""
 
-    __slots__ = ("columns", "labels", "masks", "offsets", "user", "vocabulary")
+    __slots__ = ("columns", "labels", "masks", "offsets", "properties", "user", "vocabulary")
 
     #: Columns by name: structure, root, source and sampler codes, and user columns.
     columns: dict[str, Array]
-    #: Teacher -> {"energy", "forces", "stress"}, those that it has.
+    #: Teacher -> its labels by property, those that it has.
     labels: dict[str, Labels]
+    #: Descriptions of the properties among the labels that are not built in.
+    properties: dict[str, Property]
     #: Descriptions of the user columns.
     user: dict[str, Column]
     #: Name of a user column -> where it has a value, shape (rows,), bool. A name is absent when every row has a value,
     #: and for floating dtypes, where NaN says so. What is masked out reads as 0 in `columns`.
     masks: dict[str, Array]
-    #: Meanings of the codes in `source` and `sampler`.
+    #: Meanings of the codes in `source`, `sampler` and the user columns of strings.
     vocabulary: dict[str, Words]
     #: Start of each sample in the atom axis, shape (S+1,), int64.
     offsets: Ints
@@ -117,17 +120,39 @@ class SampleColumns:
         words = self.vocabulary[name]
         return [words[code] for code in self.columns[name].tolist()]
 
+    def strings(self, name: str) -> list[str | None]:
+        """Return a user column of strings, None where a row has no value."""
+        mask = self.masks.get(name)
+        words = self.vocabulary[name]
+        codes = self.columns[name].tolist()
+        if mask is None:
+            return [words[code] for code in codes]
+        return [words[code] if there else None for code, there in zip(codes, mask.tolist(), strict=True)]
+
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers with labels here."""
         return tuple(self.labels)
+
+    def property_of(self, name: str) -> Property:
+        """Return the property of a label by its name."""
+        return property_of(name, self.properties)
+
+    def label_column(self, name: str, teacher: str) -> Column:
+        """Return the column of a label that is here under its on-disk name."""
+        return label_column(self.property_of(name), teacher, self.labels[teacher][name])
+
+    def label_columns(self) -> list[Column]:
+        """Return the columns of all labels under their on-disk names."""
+        return [self.label_column(name, teacher) for teacher, named in self.labels.items() for name in named]
 
     def label(self, name: str, teacher: str | None = None) -> Array:
         """Return one label column.
 
         Parameters
         ----------
-        name : {"energy", "forces", "stress"}
+        name : str
+            A property, such as "energy" or "charges".
         teacher : str, optional
             Needed when there are several: energies of different teachers have different zeros and are never mixed.
 

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from mlffstore.data.casting import cast
+from mlffstore.data.properties import find_property, known_properties, ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
-from mlffstore.data.schema import LABELS, Array
+from mlffstore.data.schema import Array, Column
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from mlffstore.data.properties import Property
 
 #: Name of the teacher when none is given.
 DEFAULT_TEACHER = "reference"
@@ -54,25 +58,64 @@ def choose_teacher(available: Sequence[str], teacher: str | None) -> str:
     )
 
 
-def missing_label(name: str, n_samples: int, n_atoms: int) -> Array:
-    """Return the column of NaN that stands for a label that a teacher did not give.
+def cast_labels(
+    teacher: str,
+    named: Mapping[str, npt.ArrayLike],
+    rows: Mapping[str, int],
+    properties: Mapping[str, Property],
+    problems: list[str],
+) -> Labels:
+    """Return the labels of a teacher in the dtypes of their properties, after checking names and shapes.
 
     Parameters
     ----------
-    name : {"energy", "forces", "stress"}
+    teacher : str
+    named : mapping of str to array_like
+        Labels by property.
+    rows : mapping of str to int
+        Samples ("sample") and atoms ("atom").
+    properties : mapping of str to Property
+        Properties that need not be registered in this process.
+    problems : list of str
+        What is wrong is added here.
+    """
+    unknown = [name for name in named if find_property(name, properties) is None]
+    if unknown:
+        problems.append(
+            f"labels[{teacher!r}]: expected {', '.join(known_properties() | dict(properties))}, got "
+            f"{', '.join(sorted(unknown))}; register others with mlffstore.Property"
+        )
+    out: Labels = {}
+    for name in ordered(set(named) - set(unknown)):
+        spec = property_of(name, properties)
+        dtype = "float16" if spec.half and getattr(named[name], "dtype", None) == np.float16 else spec.dtype
+        array = out[name] = cast(name, named[name], dtype, problems)
+        if array.shape[:1] != (rows[spec.axis],) or not spec.fits(array.shape[1:]):
+            inner = (spec.shape[i] if size is None else size for i, size in enumerate(spec.sizes))
+            expected = str((rows[spec.axis], *inner)).replace("'", "")
+            problems.append(
+                f"{name}: expected shape {expected} ({', '.join((spec.axis, *spec.inner))}; {rows['sample']} samples, "
+                f"{rows['atom']} atoms), got {array.shape}"
+            )
+    return out
+
+
+def missing_label(column: Column, n_samples: int, n_atoms: int) -> Array:
+    """Return the values that stand for a label that a teacher did not give: NaN, shape (n_samples, ...) or (n_atoms, ...).
+
+    Parameters
+    ----------
+    column : Column
+        The column of the label.
     n_samples, n_atoms : int
         Samples, and atoms of all samples together.
-
-    Returns
-    -------
-    ndarray, shape (n_samples, ...) or (n_atoms, ...)
-        In the dtype of the label.
     """
-    spec = LABELS[name]
-    return np.full((n_samples if spec.axis == "sample" else n_atoms, *spec.shape), np.nan, spec.dtype)
+    return np.full((n_samples if column.axis == "sample" else n_atoms, *column.shape), np.nan, column.dtype)
 
 
-def has_label(name: str, values: Array, n_atoms: Array) -> npt.NDArray[np.bool_]:
+def has_label(
+    name: str, values: Array, n_atoms: Array, properties: Mapping[str, Property] | None = None
+) -> npt.NDArray[np.bool_]:
     """Return which samples have a label, shape (S,), bool.
 
     Parameters
@@ -83,14 +126,22 @@ def has_label(name: str, values: Array, n_atoms: Array) -> npt.NDArray[np.bool_]
         Its values, NaN where they are missing.
     n_atoms : ndarray, shape (S,), int32
         Atoms per sample.
+    properties : mapping of str to Property, optional
+        Properties that came with the data, see `mlffstore.data.properties.property_of`.
     """
     if not len(values):
         return np.zeros(len(n_atoms), bool)
     present = np.asarray(~np.isnan(values.reshape(len(values), -1)).any(axis=1))
-    return reduce_rows(np.logical_and, present, offsets(n_atoms)) if LABELS[name].axis == "atom" else present
+    return (
+        reduce_rows(np.logical_and, present, offsets(n_atoms))
+        if property_of(name, properties).axis == "atom"
+        else present
+    )
 
 
-def has_any_label(labels: Mapping[str, Array], n_atoms: Array) -> npt.NDArray[np.bool_]:
+def has_any_label(
+    labels: Mapping[str, Array], n_atoms: Array, properties: Mapping[str, Property] | None = None
+) -> npt.NDArray[np.bool_]:
     """Return which samples have any label of one teacher, shape (S,), bool.
 
     Parameters
@@ -99,9 +150,13 @@ def has_any_label(labels: Mapping[str, Array], n_atoms: Array) -> npt.NDArray[np
         The teacher's labels by name.
     n_atoms : ndarray, shape (S,), int32
         Atoms per sample.
+    properties : mapping of str to Property, optional
+        Properties that came with the data.
     """
     labelled = np.zeros(len(n_atoms), bool)
-    for name in sorted(labels, key=lambda name: (LABELS[name].axis == "atom", name)):  # small columns first
+    for name in sorted(
+        labels, key=lambda name: (property_of(name, properties).axis == "atom", name)
+    ):  # small columns first
         if not labelled.all():
-            labelled |= has_label(name, labels[name], n_atoms)
+            labelled |= has_label(name, labels[name], n_atoms, properties)
     return labelled

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.properties import find_property, known_properties
 from mlffstore.data.ragged import reduce_rows
 from mlffstore.data.schema import LABELS, Array
 from mlffstore.errors import DataError, problems_message
@@ -30,8 +31,8 @@ def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:
     Parameters
     ----------
     batch : SampleBatch
-    require : sequence of {"energy", "forces", "stress"}, optional
-        Labels that each sample must have from at least one teacher. ``()`` allows unlabelled structures.
+    require : sequence of str, optional
+        Properties that each sample must have from at least one teacher. ``()`` allows unlabelled structures.
 
     Raises
     ------
@@ -64,9 +65,11 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
     DataError
         If `require` names something else than a label.
     """
-    unknown = set(require) - set(LABELS)
+    unknown = [name for name in require if find_property(name, batch.properties) is None]
     if unknown:
-        raise DataError(f"require: expected labels among {', '.join(LABELS)}, got {', '.join(sorted(unknown))}")
+        raise DataError(
+            f"require: expected labels among {', '.join(known_properties())}, got {', '.join(sorted(unknown))}"
+        )
     violated: list[tuple[str, Array]] = []
 
     def complain(bad: Array, text: str) -> None:
@@ -107,10 +110,11 @@ def violations(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> list[tu
                 plane & (sine < MIN_SINE), f"expected lattice vectors {i} and {j} to span a plane, got collinear ones"
             )
 
-    present = {name: np.zeros(len(batch), bool) for name in LABELS}
+    present = {name: np.zeros(len(batch), bool) for name in (*LABELS, *require)}
     for teacher, named in batch.labels.items():
         for name, array in named.items():
-            atom_wise = LABELS[name].axis == "atom"
+            atom_wise = batch.property_of(name).axis == "atom"
+            present.setdefault(name, np.zeros(len(batch), bool))
             flat = array.reshape(len(array), -1)
             if np.isfinite(flat).all():  # the usual case, in one pass
                 present[name][:] = True

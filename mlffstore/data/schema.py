@@ -13,18 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mlffstore.data.properties import COMPONENTS as COMPONENTS
+from mlffstore.data.properties import INNER_SIZES, PROPERTIES, Property, property_of
+from mlffstore.data.properties import Axis as Axis
 from mlffstore.errors import DataError
 
 Array = npt.NDArray[Any]
-Axis = Literal["sample", "atom"]
 Precision = Literal["float32", "float64"]
 
 FORMAT_VERSION = 2
 CONVENTIONS = "CF-1.12 mlffstore-2"
-#: Names of the components along the inner dimensions that have names.
-COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
-#: Sizes of the inner dimensions.
-INNER_SIZES = {"xyz": 3, "vector": 3, "voigt": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,10 @@ class Column:
         Unit in UDUNITS spelling, "1" for none.
     long_name : str
         Description in one line.
+    quantity : Property or None
+        Of a label, the property that it is.
+    coded : bool
+        Whether a user column holds strings: its numbers are codes, and a vocabulary says what they stand for.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Column:
     dtype: str
     unit: str
     long_name: str
+    quantity: Property | None = None
+    coded: bool = False
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -69,19 +73,27 @@ class Column:
 
     def same_kind(self, other: Column) -> bool:
         """Return whether two columns differ in their descriptions at most."""
-        return replace(self, long_name="") == replace(other, long_name="")
+        if self.quantity is not None and other.quantity is not None and not self.quantity.same_kind(other.quantity):
+            return False
+        return replace(self, long_name="", quantity=None) == replace(other, long_name="", quantity=None)
 
     def require_same_kind(self, other: Column) -> None:
-        """Raise `DataError` if a user column of this name, `other`, is of another kind than this one."""
+        """Raise `DataError` if a column of this name, `other`, is of another kind than this one."""
         if other is not self and not self.same_kind(other):
+            what = "user column" if self.quantity is None else "labels"
             raise DataError(
-                f"user column {self.name!r}: expected {self.dtype} {self.dims} in {self.unit!r} as in the samples before, "
-                f"got {other.dtype} {other.dims} in {other.unit!r}; convert it or rename it"
+                f"{what} {self.name!r}: expected {self.kind()} as in the samples before, got {other.kind()}; convert or "
+                "rename it"
             )
+
+    def kind(self) -> str:
+        """Return dtype, dimensions and unit in a few words."""
+        dims = ", ".join((self.axis, *(f"{dim} {n}" for dim, n in zip(self.inner, self.shape, strict=True))))
+        return f"{'strings' if self.coded else self.dtype} ({dims}) in {self.unit!r}"
 
     def with_dtype(self, dtype: str) -> Column:
         """Return the same column with another dtype."""
-        return Column(self.name, self.axis, self.inner, self.shape, dtype, self.unit, self.long_name)
+        return replace(self, dtype=dtype)
 
 
 def _column(name: str, dims: str, dtype: str, unit: str, long_name: str) -> Column:
@@ -105,14 +117,24 @@ _IDENTITY = (
     _column("source", "sample", "uint32", "1", "where the seed came from"),
     _column("sampler", "sample", "uint32", "1", "what made the structure from the seed"),
 )
-_LABELS = (
-    _column("energy", "sample", "float64", "eV", "total energy"),
-    _column("forces", "atom xyz", "float32", "eV/angstrom", "force on the atom"),
-    _column("stress", "sample voigt", "float32", "eV/angstrom^3", "Cauchy stress xx yy zz yz xz xy, tension positive"),
-)
 STRUCTURE: dict[str, Column] = {column.name: column for column in _STRUCTURE}
 IDENTITY: dict[str, Column] = {column.name: column for column in _IDENTITY}
-LABELS: dict[str, Column] = {column.name: column for column in _LABELS}
+#: The labels that statistics, validation and the fast road of training know by name. Every property, these included, is in
+#: `mlffstore.data.properties`.
+LABELS: dict[str, Column] = {
+    name: Column(
+        name,
+        spec.axis,
+        spec.inner,
+        tuple(INNER_SIZES[dim] for dim in spec.inner),
+        spec.dtype,
+        spec.unit,
+        spec.long_name,
+        spec,
+    )
+    for name, spec in PROPERTIES.items()
+    if name in ("energy", "forces", "stress")
+}
 #: Every standard column but the labels, in the order of DESIGN and of the files.
 STANDARD: dict[str, Column] = STRUCTURE | IDENTITY
 #: Columns of codes whose meanings are a vocabulary of strings.
@@ -146,10 +168,27 @@ def label_key(column: str, teacher: str) -> str:
     return f"{column}.{teacher}"
 
 
-def label_column(name: str, teacher: str) -> Column:
-    """Return the column of a teacher's energy, forces or stress under its on-disk name."""
-    spec = LABELS[name]
-    return replace(spec, name=label_key(name, teacher), long_name=f"{spec.long_name}, {teacher}")
+def label_column(label: str | Property, teacher: str, values: Array | None = None) -> Column:
+    """Return the column of a teacher's label under its on-disk name.
+
+    Parameters
+    ----------
+    label : str or Property
+        A property, or the name of one that is built in or registered.
+    teacher : str
+    values : ndarray, shape (S, ...) or (A, ...), optional
+        Values of the column. They say its dtype, and the sizes that the property leaves open, 0 by default.
+    """
+    spec = property_of(label) if isinstance(label, str) else label
+    shape = tuple(size or 0 for size in spec.sizes) if values is None else tuple(values.shape[1:])
+    dtype = spec.dtype if values is None else values.dtype.name
+    long_name = f"{spec.long_name}, {teacher}"
+    return Column(label_key(spec.name, teacher), spec.axis, spec.inner, shape, dtype, spec.unit, long_name, spec)
+
+
+def is_label(key: str) -> bool:
+    """Return whether an on-disk name is that of a label."""
+    return split_key(key)[1] is not None and not is_mask(key)
 
 
 def mask_key(name: str) -> str:
@@ -176,7 +215,7 @@ def split_key(key: str) -> tuple[str, str | None]:
     return name, teacher if dot else None
 
 
-def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str = "") -> Column:
+def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str = "", *, coded: bool = False) -> Column:
     """Return the description of a user column.
 
     Parameters
@@ -191,6 +230,8 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
         Whether there is one row per sample or one row per atom.
     long_name : str, optional
         Description in one line.
+    coded : bool, optional
+        Whether the numbers are codes of strings.
 
     Raises
     ------
@@ -211,4 +252,5 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     if not isinstance(unit, str) or not unit:
         raise DataError(f"user column {name!r}: expected a unit, got {unit!r}; use '1' for a number without unit")
     inner = tuple(f"{name}_dim{i}" for i in range(1, array.ndim))
-    return Column(name, axis, inner, tuple(array.shape[1:]), array.dtype.name, unit, long_name or name)
+    shape = tuple(array.shape[1:])
+    return Column(name, axis, inner, shape, array.dtype.name, unit, long_name or name, coded=coded)

@@ -150,6 +150,58 @@ def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Ar
     return encode(strings) if strings else (placeholder, UNKNOWN_ONLY)
 
 
+def holds_strings(values: Any) -> bool:
+    """Return whether what a user gives for a column are strings: any of them, None for what is missing."""
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.data
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind in "US" or (values.dtype.kind == "O" and any(isinstance(v, str) for v in values.flat))
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+        return False
+    return any(isinstance(value, str) for value in values)
+
+
+def encode_strings(name: str, values: Any, problems: list[str]) -> tuple[Array, Array | None, Words]:
+    """Return a column of strings as codes, its mask, and its vocabulary.
+
+    Parameters
+    ----------
+    name : str
+        The column, for messages.
+    values : sequence of str or None, or array of them
+        None, or a masked value, stands for a row without a value.
+    problems : list of str
+        What is wrong is added here; the column is then a placeholder.
+
+    Returns
+    -------
+    codes : ndarray, shape (rows,), uint32
+        0 where there is no value.
+    mask : ndarray, shape (rows,), bool, or None
+        True where there is a value; None if all rows have one.
+    words : tuple of str
+    """
+    hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    array = np.asarray(values if hidden is None else values.data, dtype=object)
+    if array.ndim != 1:
+        problems.append(f"{name}: expected one string for each row, got shape {array.shape}")
+        return np.zeros(len(array), np.uint32), None, ("",)
+    entries = [value.decode() if isinstance(value, bytes) else value for value in array.tolist()]
+    there = np.array([value is not None for value in entries], bool)
+    if hidden is not None:
+        there &= ~hidden
+    wrong = [
+        value for value, known in zip(entries, there.tolist(), strict=True) if known and not isinstance(value, str)
+    ]
+    if wrong:
+        problems.append(f"{name}: expected strings, or None for a missing one, got {wrong[0]!r}")
+        return np.zeros(len(array), np.uint32), None, ("",)
+    words = merge_words([[value for value, known in zip(entries, there.tolist(), strict=True) if known]]) or ("",)
+    index = {word: code for code, word in enumerate(words)}
+    codes = np.array([index[v] if known else 0 for v, known in zip(entries, there.tolist(), strict=True)], np.uint32)
+    return codes, None if there.all() else there, words
+
+
 def flag_word(text: str) -> str:
     """Return a string as one word of CF `flag_meanings`, which are separated by blanks."""
     return "_".join(text.split()) or "_"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.schema import FORMAT_VERSION, Column
+from mlffstore.data.properties import PROPERTIES
+from mlffstore.data.schema import FORMAT_VERSION, REASON, STANDARD, Column, is_label, split_key
 from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
 from mlffstore.format.codec import crc32c, extend_crc32c
 from mlffstore.format.fields import MAX_COUNT, Fields
@@ -25,10 +26,10 @@ from mlffstore.format.records import (
     Segment,
     StoredFile,
     column_document,
-    known_column,
     parse_column,
     parse_layer,
     parse_segment,
+    property_document,
     summary_document,
 )
 from mlffstore.format.segment_list import Lines, Run, SegmentList, Tables
@@ -106,6 +107,7 @@ def encode(state: State, base: int | None) -> bytes:
         "tags": state.tags,
         "teachers": state.teachers,
         "user": {name: _user_document(column) for name, column in state.user.items()},
+        "labels": {key: _label_document(column) for key, column in state.labels.items()},
         "expired": state.expired,
         "kept": state.kept,
         "nbytes_log": state.nbytes_log,
@@ -130,7 +132,13 @@ def _totals_document(totals: Totals) -> dict[str, Any]:
 
 def _user_document(column: Column) -> dict[str, Any]:
     names = ("axis", "inner", "shape", "dtype", "unit", "long_name")
-    return {name: getattr(column, name) for name in names}
+    return {name: getattr(column, name) for name in names} | ({"strings": True} if column.coded else {})
+
+
+def _label_document(column: Column) -> dict[str, Any]:
+    spec = column.quantity
+    described = {} if spec is None or spec.built_in else property_document(spec)
+    return {"shape": column.shape, "dtype": column.dtype, **described}
 
 
 def _line(segment: Segment, *, tables: Tables) -> bytes:
@@ -228,7 +236,8 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
             keys=({} if earlier is None else earlier.keys) | _counts(fields.mapping("keys")),
             tags=_counts(fields.mapping("tags")),
             teachers=dict(fields.mapping("teachers")),
-            user={name: _parse_user(name, value) for name, value in fields.mapping("user").items()},
+            user={name: _parse_kind(name, value) for name, value in fields.mapping("user").items()},
+            labels={key: _parse_kind(key, value) for key, value in fields.mapping("labels").items()},
             expired=fields.integer("expired"),
             kept=tuple(int(version) for version in fields.items("kept")),
             nbytes_log=fields.integer("nbytes_log"),
@@ -295,6 +304,7 @@ def _unpack(line: bytes, path: str, n_samples: int, n_atoms: int, *, tables: Tab
                 "segment": path,
                 "columns": of_layer,
                 "labelled": {},
+                "vocabulary": {key: words for key, words in tables.rows[vocabulary].items() if key in of_layer},
                 "nbytes": nbytes,
                 "digest": file_digest,
             }
@@ -308,10 +318,14 @@ def _unpack(line: bytes, path: str, n_samples: int, n_atoms: int, *, tables: Tab
 
 
 def _axis(key: str) -> str:
-    column = known_column(key)
-    if column is None:
+    known = (
+        PROPERTIES.get(split_key(key)[0])
+        if is_label(key)
+        else STANDARD.get(key) or (REASON if key == "reason" else None)
+    )
+    if known is None:
         raise KeyError(key)
-    return column.axis
+    return known.axis
 
 
 def _parse_totals(value: dict[str, Any]) -> Totals:
@@ -322,10 +336,9 @@ def _parse_totals(value: dict[str, Any]) -> Totals:
     )
 
 
-def _parse_user(name: str, value: dict[str, Any]) -> Column:
-    """Return a user column through the same check as one of a log entry."""
-    document = {
-        "shape": [1, *value["shape"]], "dtype": value["dtype"], "axis": value["axis"], "unit": value["unit"],
-        "long_name": value["long_name"], "chunk": 1, "offset": 0, "nbytes": 64, "digest": "0" * 32,
+def _parse_kind(name: str, value: dict[str, Any]) -> Column:
+    """Return a user column or a label through the same check as one of a log entry."""
+    document = value | {
+        "shape": [1, *value["shape"]], "chunk": 1, "offset": 0, "nbytes": 64, "digest": "0" * 32,
     }  # fmt: skip
     return parse_column(name, document, StoredFile("segments", 64, ""), 1, 1, "checkpoint").column

@@ -21,9 +21,11 @@ def attributes(column: Column, vocabulary: Mapping[str, tuple[str, ...]]) -> dic
     name, teacher = split_key(column.name)
     if teacher is not None and not is_mask(column.name):
         out["teacher"] = teacher
+    if column.quantity is not None and not column.quantity.built_in:
+        out |= {"turns": column.quantity.turns, "extensive": column.quantity.extensive}
     if name == "n_atoms":
         out["sample_dimension"] = "atom"
-    if name in (*CODED, "reason"):
+    if name in (*CODED, "reason") or column.coded:
         words = vocabulary.get(name, ())
         flags = [flag_word(word) for word in words]
         out |= {"flag_values": list(range(len(words))), "flag_meanings": " ".join(flags)}

@@ -180,4 +180,5 @@ def assemble_segment(segment: Segment, columns: Mapping[str, Array]) -> SampleBa
             masks[teacher] = array
         else:
             labels.setdefault(teacher, {})[name] = array
-    return assemble(plain, labels, segment.user, dict(segment.vocabulary), masks=masks)
+    words = {name: meanings for name, meanings in segment.vocabulary.items() if name in plain}
+    return assemble(plain, labels, segment.user, words, masks=masks, properties=segment.described)

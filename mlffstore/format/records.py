@@ -8,34 +8,36 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.properties import PROPERTIES, Axis, Property
 from mlffstore.data.schema import (
     LABELS,
     REASON,
     STANDARD,
     TEACHER,
     USER_DTYPES,
-    Axis,
     Column,
+    is_label,
     is_mask,
     label_column,
     mask_column,
     split_key,
 )
 from mlffstore.data.vocabulary import MAX_WORDS
-from mlffstore.errors import FormatError
+from mlffstore.errors import DataError, FormatError
 from mlffstore.format.codec import CHUNK_NBYTES, Layout
 from mlffstore.format.fields import MAX_COUNT, Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"segments/[0-9a-f]{32}\.zarr\.zip")
+_AXIS = re.compile("sample|atom")
 LAYER = re.compile(r"layers/[0-9a-f]{32}\.zarr\.zip")
 
 
@@ -86,6 +88,8 @@ class Layer:
     file: StoredFile
     labelled: Mapping[str, int]
     """Teacher of this layer -> samples of the segment with any label of that teacher, here or below."""
+    vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Strings of the user columns of strings."""
 
     @property
     def nbytes_files(self) -> int:
@@ -100,6 +104,7 @@ class Layer:
             columns={**segment.columns, **self.columns},
             summary=replace(segment.summary, labelled=counts),
             files={**segment.files, self.path: self.file},
+            vocabulary={**segment.vocabulary, **self.vocabulary},
         )
 
 
@@ -133,23 +138,35 @@ class Segment:
         return tuple(dict.fromkeys(teacher for teacher in labels if teacher))
 
     @property
+    def described(self) -> dict[str, Property]:
+        """The properties among the labels that are not built in, by name."""
+        return described_properties(stored.column for stored in self.columns.values())
+
+    @property
     def user(self) -> dict[str, Column]:
         """The user columns."""
         return user_columns(self.columns)
 
 
-@functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks 260,000 times for a dozen names
-def known_column(key: str) -> Column | None:
-    """Return the standard column that an on-disk name stands for, or None for a user column or its mask."""
-    name, teacher = split_key(key)
-    if teacher is not None:
-        return label_column(name, teacher) if name in LABELS else None
-    return REASON if key == "reason" else STANDARD.get(key)
+def is_user(key: str) -> bool:
+    """Return whether an on-disk name is that of a user column."""
+    return "." not in key and key not in STANDARD and key != "reason"
 
 
 def user_columns(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
     """Return the user columns among some columns of a segment or layer, without their masks."""
-    return {key: stored.column for key, stored in columns.items() if known_column(key) is None and not is_mask(key)}
+    return {key: stored.column for key, stored in columns.items() if is_user(key)}
+
+
+def other_labels(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
+    """Return the labels beside energy, forces and stress by their on-disk names: their kind follows from the log alone."""
+    return {key: stored.column for key, stored in columns.items() if is_label(key) and split_key(key)[0] not in LABELS}
+
+
+def described_properties(columns: Iterable[Column]) -> dict[str, Property]:
+    """Return the properties among some columns that are not built in, by name."""
+    specs = (column.quantity for column in columns)
+    return {spec.name: spec for spec in specs if spec is not None and not spec.built_in}
 
 
 def column_document(stored: StoredColumn) -> dict[str, Any]:
@@ -163,9 +180,82 @@ def column_document(stored: StoredColumn) -> dict[str, Any]:
         "nbytes": stored.nbytes,
         "digest": stored.digest,
     }
-    if known_column(column.name) is None:
+    if is_user(column.name) or is_mask(column.name):
         document |= {"axis": column.axis, "unit": column.unit, "long_name": column.long_name}
+    if column.coded:
+        document["strings"] = True
+    if column.quantity is not None and not column.quantity.built_in:
+        document |= property_document(column.quantity)
     return document
+
+
+def property_document(spec: Property) -> dict[str, Any]:
+    """Return what the log says of a property that is not built in."""
+    return {
+        "axis": spec.axis,
+        "inner": list(spec.shape),
+        "unit": spec.unit,
+        "long_name": spec.long_name,
+        "turns": spec.turns,
+        "extensive": spec.extensive,
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _described(
+    name: str,
+    axis: Axis,
+    inner: tuple[str | int, ...],
+    unit: str,
+    turns: Any,
+    dtype: str,
+    extensive: bool,
+    long_name: str,
+) -> Property:
+    return Property(
+        name, axis, inner, unit, turns, dtype, extensive, long_name, half=dtype == "float16", register=False
+    )
+
+
+def parse_property(name: str, fields: Fields, dtype: str) -> Property:
+    """Check and return the property that a column object describes."""
+    inner, extensive = fields.items("inner"), fields.document.get("extensive")
+    if not all(type(size) in (int, str) for size in inner) or not isinstance(extensive, bool):
+        raise FormatError(f"{fields.where}: expected the description of a property; the store is damaged")
+    axis: Axis = "sample" if fields.text("axis", _AXIS) == "sample" else "atom"
+    try:
+        return _described(
+            name,
+            axis,
+            tuple(inner),
+            fields.text("unit"),
+            fields.text("turns"),
+            dtype,
+            extensive,
+            fields.text("long_name"),
+        )
+    except DataError as error:
+        raise FormatError(f"{fields.where}: {error}; the store is damaged") from error
+
+
+@functools.lru_cache(maxsize=1024)  # a store of 10,000 segments asks for a dozen names again and again
+def _label(spec: Property, teacher: str, shape: tuple[int, ...], dtype: str) -> Column:
+    return label_column(spec, teacher, np.empty((0, *shape), dtype))
+
+
+def _parse_label(key: str, fields: Fields, dtype: str, shape: tuple[int, ...]) -> Column:
+    """Check and return the column of a label."""
+    name, teacher = split_key(key)
+    spec = PROPERTIES.get(name)
+    if spec is None:
+        spec = parse_property(name, fields, dtype)
+    elif "turns" in fields.document:
+        raise FormatError(f"{fields.where}: describes a property that every reader knows; the store is damaged")
+    if dtype != spec.dtype and not (spec.half and dtype == "float16"):
+        raise FormatError(f"{fields.where}: expected dtype {spec.dtype}, got {dtype}; the store is damaged")
+    if not spec.fits(shape):
+        raise FormatError(f"{fields.where}: expected rows of {spec.describe()}, got {shape}; the store is damaged")
+    return _label(spec, teacher or "", shape, dtype)
 
 
 def parse_column(key: str, value: Any, file: StoredFile, n_samples: int, n_atoms: int, where: str) -> StoredColumn:
@@ -178,18 +268,25 @@ def parse_column(key: str, value: Any, file: StoredFile, n_samples: int, n_atoms
     shape = fields.items("shape")
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_COUNT for n in shape) or not shape:
         raise FormatError(f"{where}: shape: expected sizes, got {str(shape)[:60]}; the store is damaged")
-    column = known_column(key)
+    column = REASON if key == "reason" else STANDARD.get(key)
     if is_mask(key):
-        axis: Axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        axis: Axis = "sample" if fields.text("axis", _AXIS) == "sample" else "atom"
         column = mask_column(Column(split_key(key)[1] or "", axis, (), (), "bool", "1", ""))
         if dtype != column.dtype:
             raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
+    elif is_label(key):
+        column = _parse_label(key, fields, dtype, tuple(shape[1:]))
     elif column is None:
-        if "." in key or dtype not in USER_DTYPES or len(shape) > 8:
+        if dtype not in USER_DTYPES or len(shape) > 8:
             raise FormatError(f"{where}: expected a known column or a numeric user column; the store is damaged")
-        axis = "sample" if fields.text("axis", re.compile("sample|atom")) == "sample" else "atom"
+        axis = "sample" if fields.text("axis", _AXIS) == "sample" else "atom"
+        coded = fields.document.get("strings", False)
+        if coded not in (False, True) or (coded and (dtype != "uint32" or len(shape) > 1)):
+            raise FormatError(f"{where}: strings: expected codes of strings, uint32; the store is damaged")
         inner = tuple(f"{key}_dim{i}" for i in range(1, len(shape)))
-        column = Column(key, axis, inner, tuple(shape[1:]), dtype, fields.text("unit"), fields.text("long_name"))
+        column = Column(
+            key, axis, inner, tuple(shape[1:]), dtype, fields.text("unit"), fields.text("long_name"), coded=coded
+        )
     elif dtype != column.dtype:
         if not (key == "positions" and dtype == "float64"):
             raise FormatError(f"{where}: expected dtype {column.dtype}, got {dtype}; the store is damaged")
@@ -226,7 +323,7 @@ def _parse_columns(fields: Fields, file: StoredFile, n_samples: int, n_atoms: in
             masked = columns.get(split_key(key)[1] or "")
             if (
                 masked is None
-                or known_column(masked.column.name) is not None
+                or not is_user(masked.column.name)
                 or masked.rows != columns[key].rows
                 or np.dtype(masked.column.dtype).kind == "f"
             ):
@@ -278,12 +375,21 @@ def parse_segment(value: Any, where: str) -> Segment:
     absent = set(STANDARD) - set(columns)
     if absent or n_atoms < n_samples:
         raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
+    vocabulary = _parse_vocabulary(fields, columns)
+    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, {path: file})
+
+
+def _parse_vocabulary(fields: Fields, columns: Mapping[str, StoredColumn]) -> dict[str, tuple[str, ...]]:
+    """Check and return the strings of the coded columns of a segment or layer."""
     vocabulary = {}
     for name, words in fields.mapping("vocabulary").items():
         if not isinstance(words, list) or len(words) > MAX_WORDS or not all(isinstance(word, str) for word in words):
-            raise FormatError(f"{where}: vocabulary of {name!r}: expected strings; the store is damaged")
+            raise FormatError(f"{fields.where}: vocabulary of {name!r}: expected strings; the store is damaged")
         vocabulary[name] = tuple(words)
-    return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, {path: file})
+    for name in (key for key, stored in columns.items() if stored.column.coded):
+        if name not in vocabulary:
+            raise FormatError(f"{fields.where}: {name}: expected the vocabulary of its strings; the store is damaged")
+    return vocabulary
 
 
 def _parse_summary(fields: Fields) -> Summary:
@@ -315,6 +421,7 @@ def layer_document(layer: Layer) -> dict[str, Any]:
         "path": layer.path,
         "columns": {key: column_document(stored) for key, stored in layer.columns.items()},
         "labelled": dict(layer.labelled),
+        **({"vocabulary": {name: list(words) for name, words in layer.vocabulary.items()}} if layer.vocabulary else {}),
         **file_document(layer.file),
     }
 
@@ -328,7 +435,11 @@ def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: st
         raise FormatError(f"{where}: a layer over {target}, which is not in this version; the store is damaged")
     file = parse_file(fields, path)
     columns = _parse_columns(fields, file, segment.n_samples, segment.n_atoms)
+    fields.document.setdefault("vocabulary", {})
+    vocabulary = _parse_vocabulary(fields, columns)
+    if not all(name in columns and columns[name].column.coded for name in vocabulary):
+        raise FormatError(f"{where}: {path}: a vocabulary without its column; the store is damaged")
     taken = set(columns) & set(segment.columns)
     if taken:
         raise FormatError(f"{where}: {target} has {', '.join(sorted(taken))} already; the store is damaged")
-    return Layer(path, target, columns, file, _parse_labelled(fields)), segment
+    return Layer(path, target, columns, file, _parse_labelled(fields), vocabulary), segment

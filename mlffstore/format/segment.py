@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.labels import has_any_label, has_label
+from mlffstore.data.properties import property_of
 from mlffstore.data.schema import (
-    LABELS,
     REASON,
     STANDARD,
     Array,
     Column,
-    label_column,
-    label_key,
+    is_label,
     mask_column,
     split_key,
 )
@@ -26,11 +25,11 @@ from mlffstore.format.archive import ArchiveWriter
 from mlffstore.format.codec import Layout, array_metadata, digest, encode_chunk, join_chunks, shard_name, short
 from mlffstore.format.metadata import GROUP, attributes, json_bytes
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
-from mlffstore.format.records import Layer, Segment, StoredColumn, StoredFile, Summary
+from mlffstore.format.records import Layer, Segment, StoredColumn, StoredFile, Summary, described_properties
 from mlffstore.runtime.threads import cpu_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from mlffstore.data.batch import SampleBatch
@@ -48,7 +47,7 @@ def batch_columns(batch: SampleBatch) -> list[tuple[Column, Array]]:
         out.append((spec.with_dtype(array.dtype.name) if name == "positions" else spec, array))
     for teacher, labels in batch.labels.items():
         for name, array in labels.items():
-            out.append((label_column(name, teacher), array))
+            out.append((batch.label_column(name, teacher), array))
     for name, column in batch.user.items():
         out += user_column_arrays(column, batch.columns[name], batch.masks.get(name))
     if "reason" in batch.columns:
@@ -76,33 +75,44 @@ def discard(storage: Storage, path: str) -> None:
         storage.delete([path])
 
 
-def write_layer(storage: Storage, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> Layer:
-    """Write more columns over the rows of a segment under a fresh name, to be named by a log entry."""
+def write_layer(
+    storage: Storage,
+    segment: Segment,
+    columns: Iterable[tuple[Column, Array]],
+    vocabulary: Mapping[str, tuple[str, ...]] | None = None,
+) -> Layer:
+    """Write more columns over the rows of a segment under a fresh name, to be named by a log entry.
+
+    `vocabulary` has the strings of the user columns of strings.
+    """
     path = f"layers/{uuid.uuid4().hex}.zarr.zip"
     columns = list(columns)
     counts = _count_labelled(ColumnReader(storage, ChunkCache(0)), segment, columns)
-    stored, file = write_columns(storage, path, columns, {})
-    return Layer(path, segment.path, stored, file, counts)
+    words = dict(vocabulary or {})
+    stored, file = write_columns(storage, path, columns, words)
+    return Layer(path, segment.path, stored, file, counts, words)
 
 
-def _count_labelled(reader: ColumnReader, segment: Segment, columns: Iterable[tuple[Column, Array]]) -> dict[str, int]:
+def _count_labelled(reader: ColumnReader, segment: Segment, columns: Sequence[tuple[Column, Array]]) -> dict[str, int]:
     """Return how many samples have a label of each teacher in a new layer, together with the labels below the layer."""
     labels: dict[str, dict[str, Array]] = {}
+    described = described_properties(column for column, _ in columns)
     for column, array in columns:
-        name, teacher = split_key(column.name)
-        if teacher is not None and name in LABELS:
-            labels.setdefault(teacher, {})[name] = array
+        if is_label(column.name):
+            name, teacher = split_key(column.name)
+            labels.setdefault(teacher or "", {})[name] = array
     counts = {}
     for teacher, named in labels.items():
         if any(
-            LABELS[name].axis == "sample" and has_label(name, array, np.zeros(0)).all() for name, array in named.items()
+            property_of(name, described).axis == "sample" and has_label(name, array, np.zeros(0), described).all()
+            for name, array in named.items()
         ):
             counts[teacher] = segment.n_samples  # the usual case, in which nothing has to be read
             continue
-        below = {name: read_column(reader, stored) for name in LABELS
-                 if (stored := segment.columns.get(label_key(name, teacher))) is not None}  # fmt: skip
+        below = {split_key(key)[0]: read_column(reader, stored) for key, stored in segment.columns.items()
+                 if is_label(key) and split_key(key)[1] == teacher}  # fmt: skip
         n_atoms = read_column(reader, segment.columns["n_atoms"])
-        labelled = has_any_label(named, n_atoms) | has_any_label(below, n_atoms)
+        labelled = has_any_label(named, n_atoms, described) | has_any_label(below, n_atoms, segment.described)
         counts[teacher] = int(np.count_nonzero(labelled))
     return counts
 
@@ -116,7 +126,7 @@ def summarise(batch: SampleBatch) -> Summary:
         n_atoms_min=int(batch.n_atoms.min()),
         n_atoms_max=int(batch.n_atoms.max()),
         labelled={
-            teacher: int(np.count_nonzero(has_any_label(labels, batch.n_atoms)))
+            teacher: int(np.count_nonzero(has_any_label(labels, batch.n_atoms, batch.properties)))
             for teacher, labels in batch.labels.items()
         },
     )

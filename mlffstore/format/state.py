@@ -7,9 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data.schema import is_mask, split_key
-from mlffstore.errors import ConflictError, CorruptionError, FormatError
+from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
 from mlffstore.format.fields import Fields
-from mlffstore.format.records import Layer, Segment, known_column, parse_layer, parse_segment, user_columns
+from mlffstore.format.records import (
+    Layer,
+    Segment,
+    described_properties,
+    is_user,
+    other_labels,
+    parse_layer,
+    parse_segment,
+    user_columns,
+)
 from mlffstore.format.replacement import Replacement, column_names, contents, parse_replacements
 from mlffstore.format.segment_list import SegmentList, Tables
 from mlffstore.format.totals import Totals
@@ -17,6 +26,7 @@ from mlffstore.format.totals import Totals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from mlffstore.data.properties import Property
     from mlffstore.data.schema import Column
     from mlffstore.format.entry import Entry
 
@@ -44,6 +54,8 @@ class State:
     tags: dict[str, int] = field(default_factory=dict)
     teachers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     user: dict[str, Column] = field(default_factory=dict)
+    #: The labels beside energy, forces and stress, by on-disk name.
+    labels: dict[str, Column] = field(default_factory=dict)
     #: Versions before this one are gone, but for those in `kept`.
     expired: int = 0
     kept: tuple[int, ...] = ()
@@ -61,7 +73,18 @@ class State:
 
     def copy(self) -> State:
         """Return a copy that does not change with this one; the segments are shared."""
-        mutable = ("segments", "quarantine", "totals", "rejected", "keys", "tags", "teachers", "user", "recent")
+        mutable = (
+            "segments",
+            "quarantine",
+            "totals",
+            "rejected",
+            "keys",
+            "tags",
+            "teachers",
+            "user",
+            "labels",
+            "recent",
+        )
         return replace(self, **{name: getattr(self, name).copy() for name in mutable})
 
     def apply(self, entry: Entry, entry_digest: str, where: str) -> None:
@@ -136,7 +159,7 @@ class State:
         """Note the teachers and user columns of accepted samples."""
         for teacher in segment.teachers:
             self.teachers.setdefault(teacher, {})
-        self._learn_user(segment)
+        self._learn_columns(segment)
 
     def _learn_teachers(self, fields: Fields) -> None:
         about = fields.mapping("teachers") if "teachers" in fields.document else {}
@@ -144,9 +167,12 @@ class State:
             if not self.teachers.get(teacher):  # a teacher may first be known by name alone
                 self.teachers[teacher] = info if isinstance(info, dict) else {}
 
-    def _learn_user(self, part: Segment | Layer) -> None:
+    def _learn_columns(self, part: Segment | Layer) -> None:
         for name, column in user_columns(part.columns).items():
             self.user.setdefault(name, column)
+        for key, column in other_labels(part.columns).items():
+            if not self.labels.setdefault(key, column).same_kind(column):
+                raise FormatError(f"{part.path}: {key}: of another kind than in segments before; the store is damaged")
 
     def _layer(self, fields: Fields) -> None:
         def find(path: str) -> Segment | None:
@@ -159,7 +185,7 @@ class State:
             above = layer.over(below)
             for teacher in above.teachers:
                 self.teachers.setdefault(teacher, {})
-            self._learn_user(layer)
+            self._learn_columns(layer)
             i = self.segments.find(below.path)
             assert i is not None
             self.segments.splice(i, i + 1, [above])
@@ -235,7 +261,7 @@ class State:
         teacher stays, since rejected samples may have labels of it.
         """
         columns = column_names(gone)
-        user = {key for key in columns if key in self.user}
+        user = {key for key in columns if key in self.user or key in self.labels}
         teachers = {teacher for key in columns if not is_mask(key) and (teacher := split_key(key)[1]) is not None}
         teachers = {teacher for teacher in teachers if not self.totals.labelled.get(teacher)}
         for segment in self.segments:
@@ -244,19 +270,28 @@ class State:
             user -= set(segment.columns)
             teachers -= set(segment.teachers)
         for name in user:
-            del self.user[name]
+            self.user.pop(name, None)
+            self.labels.pop(name, None)
         for teacher in teachers:
             self.teachers[teacher] = {}
 
-    def check_append(self, teachers: Mapping[str, Mapping[str, Any]], user: Iterable[Column]) -> None:
-        """Raise if a batch with these teachers and user columns does not fit what the store holds.
+    @property
+    def properties(self) -> dict[str, Property]:
+        """The properties of labels that are not built in, by name."""
+        return described_properties(self.labels.values())
+
+    def check_append(
+        self, teachers: Mapping[str, Mapping[str, Any]], user: Iterable[Column], labels: Iterable[Column] = ()
+    ) -> None:
+        """Raise if a batch with these teachers, user columns and labels does not fit what the store holds.
 
         Raises
         ------
         ConflictError
             If a teacher of that name has another fingerprint: its energies would be mixed with another model's.
         DataError
-            If a user column has another dtype, shape, axis or unit than before.
+            If a user column or a property has another dtype, shape, axis or unit than before, or one name would stand
+            for both.
         """
         for teacher, info in teachers.items():
             known, new = self.teachers.get(teacher, {}).get("fingerprint"), info.get("fingerprint")
@@ -265,8 +300,22 @@ class State:
                     f"teacher {teacher!r}: the store holds labels of {known!r}, these are of {new!r}; "
                     "store them under another teacher name, their energies must not be mixed"
                 )
+        labels, user = list(labels), list(user)
+        known = self.properties
+        names = {split_key(key)[0] for key in self.labels}
+        for column in labels:
+            self.labels.get(column.name, column).require_same_kind(column)
+            if (spec := column.quantity) is not None:
+                known.get(spec.name, spec).require_same_kind(spec)
+                if spec.name in self.user:
+                    raise DataError(
+                        f"labels {spec.name!r}: the store has a user column of this name; rename the property"
+                    )
+        names |= {split_key(column.name)[0] for column in labels}
         for column in user:
             self.user.get(column.name, column).require_same_kind(column)
+            if column.name in names:
+                raise DataError(f"user column {column.name!r}: the store has labels of this name; rename the column")
 
 
 def _optional_segments(fields: Fields, role: str) -> list[Segment]:
@@ -292,4 +341,4 @@ def _columns(fields: Fields) -> list[str] | None:
 
 def _removable(key: str) -> bool:
     """Return whether an on-disk name is that of a label or user column: samples can do without."""
-    return not is_mask(key) and (split_key(key)[1] is not None or known_column(key) is None)
+    return not is_mask(key) and (split_key(key)[1] is not None or is_user(key))

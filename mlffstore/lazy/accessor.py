@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.data.ragged import cut, offsets, reduce_rows, row_indices
-from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError
 from mlffstore.lazy.reductions import N_ELEMENTS, REDUCTIONS, count_elements, reduce_atoms
 
@@ -125,6 +124,9 @@ class Mlff:
                 low, high = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
                 values = np.asarray(ds[name])
                 keep &= (values >= low) & (values <= high)
+            mask = ds[name].attrs.get("ancillary_variables") if name in ds else None
+            if mask in ds:  # a value that is missing meets no condition
+                keep &= np.asarray(ds[mask])
         return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
 
     def sortby(self, name: str | xr.DataArray, *, ascending: bool = True) -> xr.Dataset:
@@ -345,13 +347,21 @@ class Mlff:
 def _labelled_by(teachers: list[str], ds: xr.Dataset) -> tuple[xr.Dataset, Array]:
     """Return a Dataset with the labels of some teachers, and which samples have any label of them, shape (S,), bool."""
     from mlffstore.lazy.inputs import teachers_of
+    from mlffstore.lazy.labels import label_variables
 
     known = teachers_of(ds)
     if not teachers or set(teachers) - set(known):
         raise DataError(f"sel: teacher: expected some of {', '.join(known) or '(no labels here)'}, got {teachers}")
-    ds = ds.sel(teacher=teachers)
+    others = [name for name, label in label_variables(ds).items() if label.teacher not in (None, *teachers)]
+    ds = ds.drop_vars(others)
+    if "teacher" in ds.dims:
+        ds = ds.sel(teacher=[teacher for teacher in teachers if teacher in ds["teacher"].values])
     has = np.zeros(ds.sizes["sample"], bool)
-    for name in (name for name in LABELS if name in ds and not has.all()):
-        finite = np.isfinite(np.asarray(ds[name])).all(axis=tuple(range(2, ds[name].ndim))).any(axis=1)
-        has |= finite if LABELS[name].axis == "sample" else reduce_rows(np.logical_or, finite, offsets(ds["n_atoms"]))
+    for name, label in label_variables(ds).items():
+        if has.all():
+            break
+        shared = label.teacher is None
+        finite = np.isfinite(np.asarray(ds[name])).all(axis=tuple(range(1 + shared, ds[name].ndim)))
+        finite = finite.any(axis=1) if shared else finite
+        has |= finite if label.spec.axis == "sample" else reduce_rows(np.logical_or, finite, offsets(ds["n_atoms"]))
     return ds, has

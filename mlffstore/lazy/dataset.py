@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,8 +13,18 @@ from xarray.core import indexing
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import mask_names
+from mlffstore.data.properties import attributes_of, ordered
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, Column, label_key, mask_column
+from mlffstore.data.schema import (
+    CODED,
+    COMPONENTS,
+    STANDARD,
+    Column,
+    is_label,
+    label_key,
+    mask_column,
+    split_key,
+)
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.data.vocabulary import flag_word
 from mlffstore.lazy import accessor as _accessor  # noqa: F401  registers Dataset.mlff
@@ -122,7 +133,7 @@ def dataset(
         if name == "n_atoms":
             attributes["sample_dimension"] = "atom"
         vocabulary: tuple[str, ...] | None = None
-        if name in CODED:
+        if name in CODED or column.coded:
             vocabulary = joint_vocabulary(rows.segments, name)
             attributes |= _flags(vocabulary, np.uint32) | {"meanings": json.dumps(vocabulary)}
         if name in masks:
@@ -133,14 +144,25 @@ def dataset(
     roots = _StoredVariable(rows, STANDARD["root"], ("root",), None)
     about_split = {"long_name": "split, a hash of the root", **_flags(SPLITS, np.uint8)}
     add("split", _Splits(roots, snapshot.settings), ("sample",), about_split)
-    for name, column in LABELS.items():
+    columns = label_columns(rows.segments)
+    for name in ordered(dict.fromkeys(split_key(key)[0] for key in columns)):
         keys = tuple(label_key(name, t) for t in chosen)
-        if any(key in segment.columns for segment in rows.segments for key in keys):
-            array = _StoredVariable(rows, column, keys, None, teacher=True)
-            attributes = {"units": column.unit, "long_name": column.long_name}
-            add(name, array, (column.axis, "teacher", *column.inner), attributes)
+        there = [columns[key] for key in keys if key in columns]
+        if not there:
+            continue
+        if all((column.shape, column.dtype) == (there[0].shape, there[0].dtype) for column in there):
+            array = _StoredVariable(rows, there[0], keys, None, teacher=True)
+            add(name, array, (there[0].axis, "teacher", *there[0].inner), _attributes(there[0]))
+        else:  # the widths of teachers differ
+            for column in there:
+                teacher = str(split_key(column.name)[1])
+                dims = (column.axis, *(f"{dim}.{teacher}" if dim not in COMPONENTS else dim for dim in column.inner))
+                add(column.name, _StoredVariable(rows, column, (column.name,), None), dims,
+                    _attributes(column) | {"teacher": teacher})  # fmt: skip
     used = {dim for variable in variables.values() for dim in variable.dims}
-    coordinates = {dim: (dim, values) for dim, values in {**COMPONENTS, "teacher": list(chosen)}.items() if dim in used}
+    components = {dim: COMPONENTS[known] for dim in used if (known := re.sub(r"_\d+$", "", str(dim))) in COMPONENTS}
+    names = {"teacher": list(chosen)} if "teacher" in used else {}
+    coordinates = {dim: (dim, values) for dim, values in [*components.items(), *names.items()]}
     about = {
         "title": snapshot.url,
         "store_uuid": snapshot.store_uuid,
@@ -149,6 +171,21 @@ def dataset(
         "teachers": json.dumps({t: snapshot.teacher_info(t) for t in chosen}, sort_keys=True),
     }
     return xr.Dataset(variables, coordinates, about)
+
+
+def label_columns(segments: Iterable[Segment]) -> dict[str, Column]:
+    """Return the columns of all labels in some segments by their on-disk names."""
+    out: dict[str, Column] = {}
+    for segment in segments:
+        for key, stored in segment.columns.items():
+            if key not in out and is_label(key):
+                out[key] = stored.column
+    return out
+
+
+def _attributes(column: Column) -> dict[str, Any]:
+    assert column.quantity is not None
+    return {**attributes_of(column.quantity)}
 
 
 def _flags(words: Sequence[str], dtype: Any) -> dict[str, Any]:

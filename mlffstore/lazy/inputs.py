@@ -19,14 +19,16 @@ from mlffstore.data.masks import TRUTH
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, STRUCTURE, user_column
 from mlffstore.errors import DataError
+from mlffstore.lazy.labels import label_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import xarray as xr
 
+    from mlffstore.data.properties import Property
     from mlffstore.data.ragged import Ints
-    from mlffstore.data.schema import Array
+    from mlffstore.data.schema import Array, Column
 
 logger = logging.getLogger(__name__)
 
@@ -73,20 +75,22 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
             raise DataError(
                 f"{dim}: expected {' '.join(components)}, got {ds[dim].values.tolist()}; select components later"
             )
-    labels = [name for name in LABELS if name in ds]
+    found = label_variables(ds)
+    labels = [name for name, label in found.items() if label.teacher is None]
     apart = [name for name in labels if "teacher" not in ds[name].dims]
     if apart and len(apart) < len(labels):
         raise DataError(
             f"{', '.join(apart)}: expected the dimension teacher, as {', '.join(set(labels) - set(apart))} has"
         )
     changed: dict[str, xr.Variable] = {}
-    for name, column in {**STANDARD, **LABELS}.items():
+    known: dict[str, Column | Property] = {**STANDARD, **{name: found[name].spec for name in labels}}
+    for name, column in known.items():
         if name not in ds:
             continue
         variable: Any = ds[name].variable
-        if name in LABELS and "teacher" not in variable.dims:
+        if name in labels and "teacher" not in variable.dims:
             variable = variable.expand_dims("teacher")
-        dims = (column.axis, *(["teacher"] if name in LABELS else []), *column.inner)
+        dims = (column.axis, *(["teacher"] if name in labels else []), *column.inner)
         if set(variable.dims) != set(dims) or len(variable.dims) != len(dims):
             raise DataError(f"{name}: expected the dimensions {dims}, got {variable.dims}; {TOGETHER}")
         if np.dtype(column.dtype).kind != "f" and variable.dtype.kind == "f":
@@ -113,7 +117,8 @@ def _recorded(ds: xr.Dataset) -> list[str]:
 def _only_teacher(ds: xr.Dataset) -> str:
     if "teacher" in ds.coords:
         return str(ds["teacher"].values)
-    named = {str(ds[name].attrs["teacher"]) for name in LABELS if name in ds and "teacher" in ds[name].attrs}
+    labels = (name for name, label in label_variables(ds).items() if label.teacher is None)
+    named = {str(ds[name].attrs["teacher"]) for name in labels if "teacher" in ds[name].attrs}
     if len(named) == 1:  # a group of a release
         return named.pop()
     return _recorded(ds)[0] if len(_recorded(ds)) == 1 else DEFAULT_TEACHER
@@ -129,7 +134,11 @@ def _teachers(ds: xr.Dataset) -> list[str]:
 
 def teachers_of(ds: xr.Dataset) -> list[str]:
     """Return the teachers of a Dataset of one form."""
-    return [str(teacher) for teacher in ds["teacher"].values] if any(name in ds for name in LABELS) else []
+    labels = label_variables(ds).values()
+    shared = (
+        [str(teacher) for teacher in ds["teacher"].values] if any(label.teacher is None for label in labels) else []
+    )
+    return list(dict.fromkeys([*shared, *(label.teacher for label in labels if label.teacher is not None)]))
 
 
 def meanings(variable: xr.DataArray) -> list[str]:
@@ -198,20 +207,27 @@ def to_batch(ds: xr.Dataset) -> SampleBatch:
     for name in (name for name in CODED if name in ds):
         columns[name] = (ds[name].values, meanings(ds[name]))
     labels: dict[str, dict[str, Array]] = {}
-    for t, teacher in enumerate(teachers_of(ds)):
-        arrays = {name: ds[name].values[:, t] for name in LABELS if name in ds}
-        labels[teacher] = {name: array for name, array in arrays.items() if not np.isnan(array).all()}
-    labels = {teacher: named for teacher, named in labels.items() if named}
-    return SampleBatch(**columns, labels=labels, extra=_user_columns(ds))
+    variables = label_variables(ds)
+    shared = [str(name) for name in np.atleast_1d(ds["teacher"].values)] if "teacher" in ds.coords else []
+    for name, (spec, teacher) in variables.items():
+        values = ds[name].values
+        pairs = [(teacher, values)] if teacher is not None else zip(shared, np.moveaxis(values, 1, 0), strict=True)
+        for one, array in pairs:
+            if not np.isnan(array).all():
+                labels.setdefault(one, {})[spec.name] = array
+    order = teachers_of(ds)
+    labels = {teacher: labels[teacher] for teacher in order if teacher in labels}
+    specs = [label.spec for label in variables.values()]
+    return SampleBatch(**columns, labels=labels, extra=_user_columns(ds, set(variables)), properties=specs)
 
 
-def _user_columns(ds: xr.Dataset) -> dict[str, tuple[Any, str, str]]:
+def _user_columns(ds: xr.Dataset, labels: set[str]) -> dict[str, tuple[Any, str, str]]:
     """Return the variables of a Dataset that are not the store's, as `SampleBatch` takes them."""
     masks = {variable.attrs.get("ancillary_variables") for variable in ds.data_vars.values()}
     out: dict[str, tuple[Any, str, str]] = {}
     left_out = []
     for name in map(str, ds.data_vars):
-        if name in STANDARD or name in LABELS or name in masks or name == "split":
+        if name in STANDARD or name in labels or name in masks or name == "split":
             continue
         values, dims, attributes = ds[name].values, ds[name].dims, ds[name].attrs
         if attributes.get("flag_meanings") == TRUTH:  # of a release
@@ -232,10 +248,22 @@ def _user_columns(ds: xr.Dataset) -> dict[str, tuple[Any, str, str]]:
             mask = ds[attributes["ancillary_variables"]].values.astype(bool)
             hidden = ~mask.reshape(-1, *(1,) * (values.ndim - 1))
             values = np.ma.masked_array(values, np.broadcast_to(hidden, values.shape))
+        if "meanings" in attributes:
+            values = _strings(ds[name], values)
         out[name] = (values, unit, axis)
     if left_out:
         logger.warning("to_batch: not columns of numbers of samples or atoms, left out: %s", ", ".join(left_out))
     return out
+
+
+def _strings(variable: xr.DataArray, codes: Any) -> Any:
+    """Return codes as the strings that they stand for, None where they are masked."""
+    words = np.array(meanings(variable) or [""], dtype=object)
+    if len(codes) and int(np.max(codes)) >= len(words):
+        raise DataError(f"{variable.name}: a code without a meaning; keep the attributes with their variable")
+    strings = words[np.ma.getdata(codes)]
+    strings[np.ma.getmaskarray(codes)] = None
+    return strings
 
 
 def _storable(name: str, values: Array) -> bool:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.schema import LABELS, STANDARD, USER_DTYPES, check_teacher_name
+from mlffstore.data.schema import STANDARD, USER_DTYPES, check_teacher_name
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
+from mlffstore.release.labels import property_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import h5py
 
+    from mlffstore.data.properties import Property
     from mlffstore.data.schema import Array
 
 #: Bytes that deflate makes of one, at most (1032, RFC 1951), and a bound for the other codecs.
@@ -85,7 +87,14 @@ def _dataset(group: h5py.Group, name: str, rows: dict[str, int]) -> str:
     if "axis" not in dataset.attrs:  # a dimension scale, which is never read
         return ""
     key = name.partition(".")[0]
-    column, axis = LABELS.get(key) or STANDARD.get(key), str(dataset.attrs["axis"])
+    axis = str(dataset.attrs["axis"])
+    try:
+        label = property_in(name, dataset)
+    except DataError as error:
+        return str(error)
+    if label is not None:
+        return _label(label, dataset, axis, rows) or _size(dataset)
+    column = STANDARD.get(key)
     if axis not in rows or (column is not None and axis != column.axis):
         return f"expected the axis sample or atom, got {axis[:20]!r}"
     if dataset.shape[:1] != (rows[axis],) or (column is not None and dataset.shape[1:] != column.shape):
@@ -97,6 +106,23 @@ def _dataset(group: h5py.Group, name: str, rows: dict[str, int]) -> str:
         allowed = ("float32", "float64")
     if dataset.dtype.name not in allowed or not dataset.dtype.isnative:
         return f"expected the dtype {' or '.join(allowed)}, got {str(dataset.dtype)[:40]}"
+    return _size(dataset)
+
+
+def _label(label: Property, dataset: h5py.Dataset, axis: str, rows: dict[str, int]) -> str:
+    """Return what is wrong with a dataset of labels, or nothing."""
+    if axis != label.axis:
+        return f"expected the axis {label.axis}, got {axis[:20]!r}"
+    if dataset.shape[:1] != (rows[axis],) or not label.fits(dataset.shape[1:]):
+        return f"expected {rows[axis]} rows of {label.describe()}, got the shape {dataset.shape}"
+    allowed = (label.dtype, "float16") if label.half else (label.dtype,)
+    if dataset.dtype.name not in allowed or not dataset.dtype.isnative:
+        return f"expected the dtype {' or '.join(allowed)}, got {str(dataset.dtype)[:40]}"
+    return ""
+
+
+def _size(dataset: h5py.Dataset) -> str:
+    """Return what is wrong with the bytes that the file has for a dataset, or nothing."""
     most = dataset.id.get_storage_size() * (_DEFLATE if dataset.compression == "gzip" else _OTHER)
     if dataset.size * dataset.dtype.itemsize > most:
         return f"expected data for the shape {dataset.shape}, got {dataset.id.get_storage_size()} bytes"

@@ -25,6 +25,7 @@ from mlffstore.data.hashing import content_hash
 from mlffstore.data.schema import LABELS, STANDARD
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import FormatError, MlffstoreError
+from mlffstore.release.labels import property_in
 from mlffstore.release.manifest import MANIFEST, read_manifest
 from mlffstore.release.reading import Release
 from mlffstore.store.maintenance.verification import Problem
@@ -173,13 +174,16 @@ def _lacks(group: Any) -> bool:
 
 def _column(file: str, name: str, dataset: Any, rows: Mapping[str, int]) -> Iterator[Problem]:
     key = name.rpartition("/")[2].partition(".")[0]
-    column = LABELS.get(key) or STANDARD.get(key)
+    label = property_in(name.rpartition("/")[2], dataset)
+    column = STANDARD.get(key)
     axis = str(dataset.attrs["axis"])
     if column is not None:
         if str(dataset.attrs.get("units")) != column.unit:
             yield Problem(file, f"{name}: expected the unit {column.unit!r}, got {dataset.attrs.get('units')!r}")
         if axis != column.axis or dataset.shape[1:] != tuple(column.shape):
             yield Problem(file, f"{name}: expected rows of shape {column.shape} by {column.axis}, got {dataset.shape}")
+    if label is not None and str(dataset.attrs.get("units")) != label.unit:
+        yield Problem(file, f"{name}: expected the unit {label.unit!r}, got {dataset.attrs.get('units')!r}")
     if len(dataset) != rows.get(axis):
         yield Problem(file, f"{name}: expected {rows.get(axis)} rows, got {len(dataset)}")
         return

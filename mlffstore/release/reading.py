@@ -18,11 +18,13 @@ from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, present
+from mlffstore.data.properties import Axis, ordered
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, LABELS, STANDARD, Array, Axis, Column, label_key
+from mlffstore.data.schema import CODED, STANDARD, Array, Column, label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, FormatError, MlffstoreError, StoreNotFoundError, problems_message
 from mlffstore.release import gate
+from mlffstore.release.labels import property_in
 from mlffstore.release.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import h5py
+
+    from mlffstore.data.properties import Property
 
 #: Value of the root attribute `format`.
 FORMAT = "mlffstore-release 1"
@@ -142,7 +146,9 @@ class Release:
         out = set()
         for path in self.paths:
             with _told(path), h5py.File(path, "r") as file:
-                out |= {name for name in LABELS for split in file if self._stored(name, teacher_name) in file[split]}
+                for group in (file[split] for split in file):
+                    out |= {spec.name for name, spec in _labels(group).items()
+                            if name == self._stored(spec.name, teacher_name)}  # fmt: skip
         return out
 
     def blocks(
@@ -193,8 +199,9 @@ class Release:
         masks: dict[str, Array] = {}
         masked = {str(dataset.attrs["ancillary_variables"]): name for name, dataset in group.items()
                   if everything and "ancillary_variables" in dataset.attrs}  # fmt: skip
+        found = _labels(group)
         for name, dataset in group.items():
-            if "axis" not in dataset.attrs or name.partition(".")[0] in LABELS:  # a dimension scale, a label
+            if "axis" not in dataset.attrs or name in found:  # a dimension scale, a label
                 continue
             if name in masked:
                 mask = present(dataset[rows[dataset.attrs["axis"]]].astype(bool))
@@ -207,6 +214,8 @@ class Release:
                     vocabulary[name] = gate.strings(dataset)
                 else:
                     user[name] = _user_column(name, dataset)
+                    if user[name].coded:
+                        vocabulary[name] = gate.strings(dataset)
             values: Array = dataset[rows[dataset.attrs["axis"]]]
             columns[name] = values.astype(bool) if _is_truth(dataset) else values
             if name in vocabulary and len(values) and int(values.max()) >= len(vocabulary[name]):
@@ -216,13 +225,21 @@ class Release:
             raise DataError(f"{group.name}: expected the columns {', '.join(missing)}, got none; the file is damaged")
         labels = {
             teacher_name: {
-                name: group[stored][rows[column.axis]]
-                for name, column in LABELS.items()
-                if (stored := self._stored(name, teacher_name)) in group
+                spec.name: group[name][rows[spec.axis]]
+                for name, spec in found.items()
+                if name == self._stored(spec.name, teacher_name)
             }
             for teacher_name in teacher_names
         }
-        return assemble(columns, labels, user, vocabulary, masks=masks)
+        labels = {teacher: {name: named[name] for name in ordered(named)} for teacher, named in labels.items()}
+        properties = {spec.name: spec for spec in found.values() if not spec.built_in}
+        return assemble(columns, labels, user, vocabulary, masks=masks, properties=properties)
+
+
+def _labels(group: h5py.Group) -> dict[str, Property]:
+    """Return the datasets of a group that are labels, each with its property."""
+    found = {name: property_in(name, dataset) for name, dataset in group.items() if "axis" in dataset.attrs}
+    return {name: spec for name, spec in found.items() if spec is not None}
 
 
 @contextlib.contextmanager
@@ -280,7 +297,8 @@ def _user_column(name: str, dataset: h5py.Dataset) -> Column:
     axis: Axis = "sample" if dataset.attrs["axis"] == "sample" else "atom"
     shape, dtype = tuple(dataset.shape[1:]), "bool" if _is_truth(dataset) else dataset.dtype.name
     inner = tuple(f"{name}_dim{i}" for i in range(1, dataset.ndim))
-    return Column(name, axis, inner, shape, dtype, str(dataset.attrs["units"]), str(dataset.attrs["long_name"]))
+    return Column(name, axis, inner, shape, dtype, str(dataset.attrs["units"]), str(dataset.attrs["long_name"]),
+                  coded="meanings" in dataset.attrs)  # fmt: skip
 
 
 def is_release(path: str | os.PathLike[str]) -> bool:

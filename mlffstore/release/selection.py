@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher, has_label
+from mlffstore.data.properties import ordered
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import LABELS, Array, label_key
+from mlffstore.data.schema import Array, is_label, label_key, split_key
 from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _BLOCK = 4096
 def present(batch: SampleBatch, teacher: str, name: str) -> Array:
     """Return which samples have a label of a teacher, shape (S,), bool. A label with a NaN in it is missing."""
     values = batch.labels.get(teacher, {}).get(name)
-    return np.zeros(len(batch), bool) if values is None else has_label(name, values, batch.n_atoms)
+    return np.zeros(len(batch), bool) if values is None else has_label(name, values, batch.n_atoms, batch.properties)
 
 
 def labelled(snapshot: Snapshot, teacher: str) -> Array:
@@ -36,7 +37,8 @@ def labelled(snapshot: Snapshot, teacher: str) -> Array:
     choose_teacher(snapshot.teachers, teacher)
     out = np.zeros(len(snapshot), bool)
     starts = offsets([segment.n_samples for segment in snapshot.segments])
-    for name in LABELS:
+    keys = dict.fromkeys(key for segment in snapshot.segments for key in segment.columns if is_label(key))
+    for name in ordered(split_key(key)[0] for key in keys if split_key(key)[1] == teacher):
         holds = [label_key(name, teacher) in segment.columns for segment in snapshot.segments]
         rest = np.flatnonzero(~out & np.repeat(np.array(holds, bool), np.diff(starts)))
         for low in range(0, len(rest), _BLOCK):

@@ -8,9 +8,10 @@ import numpy as np
 
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.masks import missing_rows
-from mlffstore.data.schema import CODED, LABELS, STANDARD, is_mask, label_column, label_key, mask_key, split_key
+from mlffstore.data.properties import Property, find_property, ordered
+from mlffstore.data.schema import CODED, STANDARD, is_mask, label_column, label_key, mask_key, split_key
 from mlffstore.data.vocabulary import UNKNOWN_ONLY
-from mlffstore.format.records import known_column
+from mlffstore.format.records import described_properties, is_user
 from mlffstore.runtime.threads import cpu_pool
 from mlffstore.store.request import joint_vocabulary
 
@@ -31,6 +32,7 @@ def choose_columns(
     user: Mapping[str, Column],
     wanted: Collection[str] | None,
     teachers: Collection[str] | None,
+    described: Mapping[str, Property],
 ) -> dict[str, Column]:
     """Return the columns to read from some segments, by their names on disk, without `n_atoms`.
 
@@ -43,11 +45,14 @@ def choose_columns(
         Names of the columns that were asked for; None for all.
     teachers : collection of str, or None
         Names of the teachers that were asked for; None for all.
+    described : mapping of str to Property
+        Properties of the snapshot that are not built in.
 
     Returns
     -------
     dict of str to Column
-        It contains user columns and labels that were asked for by name, even if none of the segments has them.
+        It contains user columns and labels that were asked for by name, even if none of the segments has them (labels of an
+        open width excepted).
     """
     stored: dict[str, Column] = {}
     for segment in segments:
@@ -62,11 +67,12 @@ def choose_columns(
         if teacher is None or teachers is None or teacher in teachers:
             columns[key] = description
     columns |= {name: user[name] for name in user if name in (wanted or ()) and name not in columns}
-    labels = ["energy"] if wanted is None else [name for name in LABELS if name in wanted]
+    names = ["energy"] if wanted is None else ordered(name for name in wanted if name not in user)
+    labels = [spec for name in names if (spec := find_property(name, described)) is not None and not spec.is_open]
     labelled_by = {split_key(key)[1] for key in columns}
     for teacher in teachers or ():
         if teacher not in labelled_by:
-            columns |= {label_key(name, teacher): label_column(name, teacher) for name in labels}
+            columns |= {label_key(spec.name, teacher): label_column(spec, teacher) for spec in labels}
     return columns
 
 
@@ -87,6 +93,7 @@ def empty_batch(user: Mapping[str, Column], precision: str, wanted: Collection[s
     names = [name for name in specs if wanted is None or name in wanted]
     columns = {name: np.empty((0, *specs[name].shape), specs[name].dtype) for name in names}
     vocabulary: dict[str, tuple[str, ...]] = {name: UNKNOWN_ONLY for name in CODED if name in names}
+    vocabulary |= {name: ("",) for name, column in user.items() if name in names and column.coded}
     return assemble(columns, {}, {name: user[name] for name in names if name in user}, vocabulary)
 
 
@@ -108,7 +115,8 @@ def read_batch(
     segments = request.segments
     out = {key: _allocate(column, request, segments, key) for key, column in columns.items()}
     masks = {key: np.zeros(len(out[key]), bool) for key in columns if _has_mask(columns[key], segments, key)}
-    vocabularies = {key: joint_vocabulary(segments, key) for key in (*CODED, "reason") if key in columns}
+    vocabularies = {key: joint_vocabulary(segments, key) for key, column in columns.items()
+                    if key in (*CODED, "reason") or column.coded}  # fmt: skip
 
     def fill(job: tuple[str, SegmentRows]) -> None:
         key, part = job
@@ -144,7 +152,7 @@ def _allocate(column: Column, request: Request, segments: Sequence[Segment], key
 
 def _has_mask(column: Column, segments: Sequence[Segment], key: str) -> bool:
     """Return whether a column may lack values that NaN does not mark."""
-    if np.dtype(column.dtype).kind == "f" or known_column(key) is not None:
+    if np.dtype(column.dtype).kind == "f" or not is_user(key):
         return False
     return any(key not in segment.columns or mask_key(key) in segment.columns for segment in segments)
 
@@ -165,7 +173,9 @@ def _assemble(
             labels.setdefault(teacher, {})[name] = array
         else:
             columns[key] = array
-    ordered = {teacher: labels[teacher] for teacher in teachers if teacher in labels}
-    user = {key: column for key, column in described.items() if known_column(key) is None}
+    in_order = {teacher: labels[teacher] for teacher in teachers if teacher in labels}
+    user = {key: column for key, column in described.items() if is_user(key)}
     needed = {key: mask for key, mask in masks.items() if not mask.all()}
-    return assemble(columns, ordered, user, vocabularies, masks=needed)
+    ordered_labels = {teacher: {name: named[name] for name in ordered(named)} for teacher, named in in_order.items()}
+    properties = described_properties(described.values())
+    return assemble(columns, ordered_labels, user, vocabularies, masks=needed, properties=properties)

@@ -108,5 +108,5 @@ def _labelled(reader: ColumnReader, segment: Segment, rows: Ints, names: list[st
             continue
         keys = [key for key in segment.columns if not is_mask(key) and split_key(key)[1] == teacher]
         batch = read_some(reader, segment, keys)
-        out[teacher] = int(has_any_label(batch.labels[teacher], batch.n_atoms)[rows].sum())
+        out[teacher] = int(has_any_label(batch.labels[teacher], batch.n_atoms, batch.properties)[rows].sum())
     return out

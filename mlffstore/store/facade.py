@@ -367,6 +367,7 @@ class Store(CorrectableStore):
         self,
         teacher: Teacher | str,
         *,
+        properties: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
         workers: int = 1,
         executor: Executor | None = None,
@@ -379,6 +380,9 @@ class Store(CorrectableStore):
         ----------
         teacher : Teacher or str
             A teacher, or the name of a teacher for `mlffstore.get_teacher`.
+        properties : sequence of str, optional
+            What to store of what the teacher gives, such as ``("energy", "forces", "charges")``; all of it by default. A
+            segment that has some of it gets what it lacks. By default a sample that has an energy of the teacher is done.
         options : mapping, optional
             Options of a teacher that is given by name, such as ``{"weights": "orb.ckpt"}``.
         workers : int, optional
@@ -412,6 +416,6 @@ class Store(CorrectableStore):
 
         self.check_writable()
         return add_labels(
-            self._storage, self._log, self.snapshot, teacher, options=options or {}, workers=workers, executor=executor,
-            chunk_samples=chunk_samples, progress=progress,
+            self._storage, self._log, self.snapshot, teacher, properties=properties, options=options or {}, workers=workers,
+            executor=executor, chunk_samples=chunk_samples, progress=progress,
         )  # fmt: skip

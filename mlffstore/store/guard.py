@@ -41,6 +41,8 @@ class CommitGuard:
         JSON about the teachers of the commit, which must not contradict what the log says of them.
     user_columns : sequence of Column
         User columns of the commit, which must not contradict those of the store.
+    labels : sequence of Column
+        Columns of the labels of the commit, likewise.
     """
 
     segments: Sequence[Segment]
@@ -49,10 +51,11 @@ class CommitGuard:
     neighbours: bool = True
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     user_columns: Sequence[Column] = ()
+    labels: Sequence[Column] = ()
 
     def __call__(self, state: State) -> None:
         """Raise `ConflictError` if the commit may not follow a state."""
-        state.check_append(self.teachers, self.user_columns)
+        state.check_append(self.teachers, self.user_columns, self.labels)
         if self.replaces:
             for run in [self.segments] if self.neighbours else [[segment] for segment in self.segments]:
                 _check_unchanged(state, run)

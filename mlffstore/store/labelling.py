@@ -15,7 +15,9 @@ import numpy as np
 from mlffstore.contracts.registry import get_teacher
 from mlffstore.data import rules
 from mlffstore.data.labels import missing_label
-from mlffstore.data.schema import LABELS, STANDARD, label_column, label_key
+from mlffstore.data.properties import ordered, property_of
+from mlffstore.data.ragged import offsets, reduce_rows
+from mlffstore.data.schema import STANDARD, label_column, label_key
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
@@ -25,12 +27,12 @@ from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.data.schema import Array
+    from mlffstore.data.schema import Array, Column
     from mlffstore.format.log import Log
     from mlffstore.format.records import Layer, Segment
     from mlffstore.storage import Storage
@@ -67,7 +69,7 @@ class LabelReport:
 def label_batch(teacher: Teacher, batch: SampleBatch) -> tuple[SampleBatch, TeacherLabels]:
     """Return the batch with the teacher's labels as columns, and the labels."""
     labels = teacher.label(batch)
-    return batch.with_labels(teacher.info.name, **label_columns(labels)), labels
+    return batch.with_properties(teacher.info.name, label_columns(labels)), labels
 
 
 def label_columns(labels: TeacherLabels) -> dict[str, Array]:
@@ -75,7 +77,7 @@ def label_columns(labels: TeacherLabels) -> dict[str, Array]:
     columns: dict[str, Array] = {"energy": labels.energy, "forces": labels.forces}
     if labels.stress is not None and not np.isnan(labels.stress).all():
         columns["stress"] = labels.stress
-    return columns
+    return columns | dict(labels.more)
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------
@@ -87,6 +89,7 @@ def add_labels(
     snapshot: Callable[[], Snapshot],
     teacher: Teacher | str,
     *,
+    properties: Sequence[str] | None = None,
     options: Mapping[str, Any],
     workers: int,
     executor: Executor | None,
@@ -98,22 +101,23 @@ def add_labels(
         raise DataError(f"chunk_samples, workers: expected at least 1, got {chunk_samples}, {workers}")
     spec = _Spec(teacher, json.dumps(dict(options), sort_keys=True))
     info = spec.teacher().info
+    wanted = _wanted(info, properties)
     with log.guard():
-        log.refresh().check_append({info.name: info.to_json()}, ())
+        log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
     reader = ColumnReader(storage, ChunkCache(0))
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
         pool, width = label_pool(stack, executor, workers)
-        while todo := [job for job in _jobs(snapshot(), info, reader) if job.segment.path not in finished]:
+        while todo := [job for job in _jobs(snapshot(), info, wanted, reader) if job.segment.path not in finished]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
-            for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log, info):
+            for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log):
                 finished.add(job.segment.path)
                 done += job.count
                 if labels is not None:
-                    _commit(storage, log, info, job, batch, labels, report, finished)
+                    _commit(storage, log, info, job, batch, labels, wanted, report, finished)
                 if progress:
                     progress(done, total)
     return report
@@ -125,23 +129,65 @@ class _Job:
 
     segment: Segment
     rows: Array | None
+    keys: tuple[str, ...]
+    """On-disk names of the labels that it lacks."""
 
     @property
     def count(self) -> int:
         return self.segment.n_samples if self.rows is None else len(self.rows)
 
 
-def _jobs(snapshot: Snapshot, info: TeacherInfo, reader: ColumnReader) -> Iterator[_Job]:
-    """Yield the segments in which some sample has no energy of the teacher."""
-    key = label_key("energy", info.name)
+def _wanted(info: TeacherInfo, properties: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the properties that were asked for, None for all that the teacher gives."""
+    if properties is None:
+        return None
+    names = (properties,) if isinstance(properties, str) else tuple(properties)
+    unknown = [name for name in names if name not in info.properties]
+    if unknown or not names:
+        raise DataError(
+            f"properties: expected some of what {info.name!r} gives ({', '.join(info.properties)}), got "
+            f"{', '.join(map(str, unknown)) or 'none'}"
+        )
+    return tuple(ordered(set(names)))
+
+
+def _closed_columns(info: TeacherInfo, names: Iterable[str]) -> list[Column]:
+    """Return the columns of properties whose sizes are known before the teacher labels anything."""
+    specs = (property_of(name) for name in names)
+    return [label_column(spec, info.name) for spec in specs if not spec.is_open]
+
+
+def _only(labels: TeacherLabels, wanted: tuple[str, ...] | None) -> dict[str, Array]:
+    """Return those labels that were asked for, by name."""
+    columns = label_columns(labels)
+    return columns if wanted is None else {name: array for name, array in columns.items() if name in wanted}
+
+
+def _jobs(
+    snapshot: Snapshot, info: TeacherInfo, wanted: tuple[str, ...] | None, reader: ColumnReader
+) -> Iterator[_Job]:
+    """Yield the segments in which some sample lacks labels of the teacher.
+
+    A stress, which molecules do not have, makes no job by itself unless it is all that was asked for.
+    """
+    names = ("energy",) if wanted is None else tuple(name for name in wanted if name != "stress") or ("stress",)
+    keys = {label_key(name, info.name): property_of(name).axis for name in names}
     for segment in snapshot.segments:
-        if key not in segment.columns:
-            yield _Job(segment, None)
-        elif not _attempted(segment, key):
+        lacking = tuple(key for key in keys if key not in segment.columns)
+        if lacking:
+            yield _Job(segment, None, lacking)
+            continue
+        rows = np.zeros(segment.n_samples, bool)
+        for key in (key for key in keys if not _attempted(segment, key)):
             # The log counts samples with any label: those that have forces and no energy are known only after reading.
-            rows = np.flatnonzero(np.isnan(read_column(reader, segment.columns[key])))
-            if len(rows):
-                yield _Job(segment, rows)
+            values = read_column(reader, segment.columns[key])
+            missing = np.asarray(np.isnan(values.reshape(len(values), -1)).any(axis=1))
+            if keys[key] == "atom":
+                starts = offsets(read_column(reader, segment.columns["n_atoms"]))
+                missing = reduce_rows(np.logical_or, missing, starts)
+            rows |= missing
+        if rows.any():
+            yield _Job(segment, np.flatnonzero(rows), tuple(keys))
 
 
 def _attempted(segment: Segment, key: str) -> bool:
@@ -157,7 +203,6 @@ def _labelled(
     chunk_samples: int,
     reader: ColumnReader,
     log: Log,
-    info: TeacherInfo,
 ) -> Iterator[tuple[_Job, SampleBatch, TeacherLabels | None]]:
     """Yield each job with its structures and labels; None for labels if another process has labelled it meanwhile."""
     waiting: deque[tuple[_Job, SampleBatch, list[Future[TeacherLabels]]]] = deque()
@@ -171,7 +216,7 @@ def _labelled(
                 more = False
                 break
             batch = _structures(reader, job)
-            starts = [] if _is_done(log, job, info) else range(0, len(batch), chunk_samples)
+            starts = [] if _is_done(log, job) else range(0, len(batch), chunk_samples)
             chunks = [pool.submit(_label_chunk, spec, batch[start : start + chunk_samples]) for start in starts]
             waiting.append((job, batch, chunks))
             if width == 1:
@@ -181,12 +226,12 @@ def _labelled(
             yield job, batch, _join([chunk.result() for chunk in chunks]) if chunks else None
 
 
-def _is_done(log: Log, job: _Job, info: TeacherInfo) -> bool:
+def _is_done(log: Log, job: _Job) -> bool:
     """Return whether another process labelled or merged the segment since the pass began."""
     with log.guard():
         state = log.refresh()
         i = state.segments.find(job.segment.path)
-        return i is None or (job.rows is None and label_key("energy", info.name) in state.segments[i].columns)
+        return i is None or (job.rows is None and any(key in state.segments[i].columns for key in job.keys))
 
 
 def _structures(reader: ColumnReader, job: _Job) -> SampleBatch:
@@ -229,6 +274,7 @@ def _join(parts: list[TeacherLabels]) -> TeacherLabels:
         stress=stress,
         ok=np.concatenate([part.ok for part in parts]),
         reasons=tuple(reason for part in parts for reason in part.reasons),
+        more={name: np.concatenate([part.more[name] for part in parts]) for name in parts[0].more},
     )
 
 
@@ -242,11 +288,12 @@ def _commit(
     job: _Job,
     batch: SampleBatch,
     labels: TeacherLabels,
+    wanted: tuple[str, ...] | None,
     report: LabelReport,
     finished: set[str],
 ) -> None:
     """Write the labels of a segment and name them in the log, unless another process was faster."""
-    named = batch.with_labels(info.name, **label_columns(labels))
+    named = batch.with_properties(info.name, _only(labels, wanted))
     rules.check(named, ())  # a third-party teacher may return anything
     reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
     body: dict[str, Any] = {
@@ -254,8 +301,8 @@ def _commit(
         "provenance": {"label": info.name, "labelled": int(labels.ok.sum()), "refused": dict(reasons)},
     }
     if job.rows is None:
-        columns = [(label_column(name, info.name), named.labels[info.name][name]) for name in LABELS
-                   if name in named.labels[info.name]]  # fmt: skip
+        columns = [(named.label_column(name, info.name), array) for name, array in named.labels[info.name].items()
+                   if label_key(name, info.name) not in job.segment.columns]  # fmt: skip
         layer = write_layer(storage, job.segment, columns)
         written: Segment | Layer = layer
         operation, body = "layer", {"layers": [layer_document(layer)], **body}
@@ -272,8 +319,9 @@ def _commit(
         operation, body = "replace", {"replacements": [replacement], **body}
         new_columns = []
     guard = CommitGuard(
-        segments=[job.segment], new_columns=new_columns, replaces=job.rows is not None, teachers=body["teachers"]
-    )
+        segments=[job.segment], new_columns=new_columns, replaces=job.rows is not None, teachers=body["teachers"],
+        labels=named.label_columns(),
+    )  # fmt: skip
     try:
         version = commit_staged(log, operation, body, Staged(storage, written), guard)
     except ConflictError:
@@ -293,13 +341,15 @@ def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> 
     fresh = new.labels[teacher]
     out: dict[str, Array] = {}
     atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])
-    for name in LABELS:
-        if name in old or name in fresh:
-            values = old.get(name, missing_label(name, len(whole), whole.n_atoms_total)).copy()
-            if name in fresh:
-                values[rows if LABELS[name].axis == "sample" else atoms] = fresh[name]
-            out[name] = values
-    return whole.with_labels(teacher, **out)
+    for name in ordered(old.keys() | fresh.keys()):
+        if name not in fresh:
+            out[name] = old[name]
+            continue
+        column = new.label_column(name, teacher)
+        values = old[name].copy() if name in old else missing_label(column, len(whole), whole.n_atoms_total)
+        values[rows if column.axis == "sample" else atoms] = fresh[name]
+        out[name] = values
+    return whole.with_properties(teacher, out, new.properties)
 
 
 __all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]

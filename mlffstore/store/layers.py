@@ -9,6 +9,7 @@ import numpy as np
 from mlffstore.data.masks import present, unmask
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import user_column
+from mlffstore.data.vocabulary import encode_strings, holds_strings
 from mlffstore.errors import DataError
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import user_column_arrays, write_layer
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mlffstore.data.schema import Array, Axis
+    from mlffstore.data.properties import Axis
+    from mlffstore.data.schema import Array
     from mlffstore.format.log import Log
     from mlffstore.storage import Storage
     from mlffstore.store.snapshot import Snapshot
@@ -40,7 +42,11 @@ def add_column(
 ) -> int:
     """Add a column; see `mlffstore.Store.add_column`."""
     problems: list[str] = []
-    array, mask = unmask(f"column {name!r}", values, problems)
+    words: dict[str, tuple[str, ...]] = {}
+    if holds_strings(values):
+        array, mask, words[name] = encode_strings(f"column {name!r}", values, problems)
+    else:
+        array, mask = unmask(f"column {name!r}", values, problems)
     if problems:
         raise DataError(problems[0])
     n_samples, n_atoms = len(snapshot), snapshot.n_atoms
@@ -53,7 +59,7 @@ def add_column(
         expected = " or ".join(f"one row per {name} ({rows[name]})" for name in allowed)
         raise DataError(f"column {name!r}: expected {expected}, got shape {array.shape}")
     axis = fitting[0]
-    column = user_column(name, array, unit, axis, long_name)
+    column = user_column(name, array, unit, axis, long_name, coded=bool(words))
     segments = list(snapshot.segments)
     starts = offsets([segment.n_samples if axis == "sample" else segment.n_atoms for segment in segments]).tolist()
     guard = CommitGuard(segments=segments, new_columns=(column.name,), user_columns=(column,))
@@ -63,7 +69,7 @@ def add_column(
     try:
         for segment, a, b in zip(segments, starts[:-1], starts[1:], strict=True):
             columns = user_column_arrays(column, np.ascontiguousarray(array[a:b]), _part(mask, a, b))
-            layers.append(write_layer(storage, segment, columns))
+            layers.append(write_layer(storage, segment, columns, words))
             staged.add(layers[-1])
     except BaseException:
         staged.discard()

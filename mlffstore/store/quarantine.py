@@ -21,6 +21,7 @@ def with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
         batch.vocabulary | {"reason": meanings},
         batch.offsets,
         batch.masks,
+        batch.properties,
     )
 
 
@@ -28,4 +29,4 @@ def without_reasons(batch: SampleBatch) -> SampleBatch:
     """Return a batch without the column `reason`."""
     columns = {name: array for name, array in batch.columns.items() if name != "reason"}
     vocabulary = {name: words for name, words in batch.vocabulary.items() if name != "reason"}
-    return assemble(columns, batch.labels, batch.user, vocabulary, batch.offsets, batch.masks)
+    return assemble(columns, batch.labels, batch.user, vocabulary, batch.offsets, batch.masks, batch.properties)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.ragged import Ints, offsets, row_indices
-from mlffstore.data.schema import mask_key
+from mlffstore.data.schema import CODED, mask_key
 from mlffstore.data.vocabulary import UNKNOWN_ONLY, merge_words, translate
 from mlffstore.errors import DataError
 
@@ -170,4 +170,5 @@ def _atoms(samples: SegmentRows, begins: Ints, reader: ColumnReader) -> SegmentR
 
 def joint_vocabulary(segments: Iterable[Segment], key: str) -> tuple[str, ...]:
     """Return the strings of a coded column in all of some segments, in order of appearance."""
-    return merge_words(segment.vocabulary.get(key, UNKNOWN_ONLY) for segment in segments)
+    default = UNKNOWN_ONLY if key in CODED else ()
+    return merge_words(segment.vocabulary.get(key, default) for segment in segments) or ("",)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.ragged import Ints, offsets
-from mlffstore.data.schema import LABELS, is_mask, split_key
+from mlffstore.data.schema import is_label, is_mask, split_key
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.codec import digest
 from mlffstore.format.fields import Fields
@@ -193,8 +193,8 @@ class Reversal:
 
     def _check_labels(self, trace: Trace, names: Iterable[str]) -> None:
         for key in names:
-            name, teacher = split_key(key)
-            version = trace.completed(teacher) if teacher is not None and name in LABELS else None
+            teacher = split_key(key)[1]
+            version = trace.completed(teacher) if teacher is not None and is_label(key) else None
             if version is not None:
                 raise ConflictError(
                     f"version {self._version}: version {version} completed the labels of {teacher!r} in the same segments, "

@@ -17,7 +17,7 @@ from mlffstore.data.schema import mask_key
 from mlffstore.errors import ConflictError, CorruptionError, StorageError
 from mlffstore.format.log import Attempt
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
-from mlffstore.format.records import segment_document
+from mlffstore.format.records import other_labels, segment_document
 from mlffstore.format.replacement import Replacement, runs_of
 from mlffstore.format.segment import write_segment
 from mlffstore.store.guard import CommitGuard, SegmentsChangedError
@@ -204,9 +204,15 @@ class Revision:
             elif self._edit.action == "refill":
                 gained += [segment for replacement in piece.replacements for segment in replacement.outputs]
         user = [column for segment in gained for column in segment.user.values()]
-        CommitGuard(segments=replaced, replaces=True, neighbours=False, teachers=self._teachers, user_columns=user)(
-            state
-        )
+        labels = [column for segment in gained for column in other_labels(segment.columns).values()]
+        CommitGuard(
+            segments=replaced,
+            replaces=True,
+            neighbours=False,
+            teachers=self._teachers,
+            user_columns=user,
+            labels=labels,
+        )(state)
         self._staged.check()
 
     def _body(self) -> dict[str, Any]:

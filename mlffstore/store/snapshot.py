@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlffstore.data.labels import choose_teacher
+from mlffstore.data.properties import PROPERTIES, Property, known_properties, ordered, property_of
 from mlffstore.data.ragged import Ints, as_indices, offsets
-from mlffstore.data.schema import LABELS, STANDARD, Column
+from mlffstore.data.schema import STANDARD, Column, is_label, split_key
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader
@@ -51,6 +52,7 @@ class Snapshot:
         self._reader = ColumnReader(storage, ChunkCache())
         self._teachers = {teacher: dict(info) for teacher, info in state.teachers.items()}
         self._user = dict(state.user)
+        self._properties = state.properties
         self._rejected, self._rejected_totals = state.quarantine.copy(), state.rejected.copy()
         self._state_settings = dict(state.settings)
         self._precision = state.precision
@@ -97,6 +99,14 @@ class Snapshot:
     def user_columns(self) -> dict[str, Column]:
         """The user columns."""
         return dict(self._user)
+
+    @property
+    def properties(self) -> dict[str, Property]:
+        """The properties that some teacher gave, by name."""
+        names = dict.fromkeys(
+            split_key(key)[0] for segment in self._segments for key in segment.columns if is_label(key)
+        )
+        return {name: property_of(name, self._properties) for name in ordered(names)}
 
     @property
     def url(self) -> str:
@@ -266,8 +276,8 @@ class Snapshot:
         """
         index = self._indices(indices)
         wanted = None if columns is None else {"n_atoms", *columns}
-        known = set(STANDARD) | set(LABELS) | set(self._user) | {"reason"}
-        if wanted and wanted - known:
+        known = {*STANDARD, *PROPERTIES, *self._properties, *self._user, "reason"}
+        if wanted and wanted - known - set(known_properties()):
             raise DataError(f"columns: expected some of {', '.join(sorted(known))}, got {sorted(wanted - known)}")
         if not len(index):
             return empty_batch(self._user, self._precision, wanted)
@@ -276,7 +286,7 @@ class Snapshot:
             names = [teacher] if isinstance(teacher, str) else teacher
             chosen = list(dict.fromkeys(choose_teacher(self.teachers, name) for name in names))
         request = Request(self._segments, self._starts, index, self._reader)
-        descriptions = choose_columns(request.segments, self._user, wanted, chosen)
+        descriptions = choose_columns(request.segments, self._user, wanted, chosen, self._properties)
         return read_batch(request, self._reader, descriptions, self._teachers)
 
     def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlffstore.data import rules
 from mlffstore.data.concatenation import merge_user_columns
+from mlffstore.data.properties import merge_properties
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.content import Content
 from mlffstore.format.log import Attempt
@@ -41,6 +42,15 @@ class _Part:
     rejected: bool
     #: content_hash of its samples, kept only where duplicates play a part.
     hashes: U64 | None
+
+
+def _merge_labels(known: Mapping[str, Column], new: Iterable[Column]) -> dict[str, Column]:
+    """Return the columns of labels together, each of one kind in all of them."""
+    merged = dict(known)
+    for column in new:
+        merged.setdefault(column.name, column).require_same_kind(column)
+    merge_properties([{c.quantity.name: c.quantity} for c in merged.values() if c.quantity is not None])
+    return merged
 
 
 class Transaction:
@@ -91,6 +101,7 @@ class Transaction:
         self._skipped, self._skipped_since = HashSet(), 1 << 62
         self._user: dict[str, Column] = {}
         self._labelled_by: dict[str, None] = {}
+        self._labels: dict[str, Column] = {}
         self._content, self._attempt = Content(), Attempt()
         self._known: int | None = None
         #: Whether the transaction ended, by a commit, a discard, or a commit that was refused.
@@ -140,17 +151,18 @@ class Transaction:
             rejected = with_reasons(rejected.astype(self._precision).hashed(), reasons)
         else:
             rejected = None
-        user, labelled_by = self._user, self._labelled_by
+        user, labelled_by, labels = self._user, self._labelled_by, self._labels
         if batch is not None:
             user = merge_user_columns([user, batch.user])
             labelled_by = labelled_by | dict.fromkeys(batch.teachers)
+            labels = _merge_labels(labels, batch.label_columns())
         new = batch
         with self._log.guard():
             state = self._log.recent()
             if self._known is None and self.key is not None:
                 self._known = state.keys.get(self.key)
             if self._known is None:
-                self._check_fit(state, labelled_by, user)  # before any byte is written
+                self._check_fit(state, labelled_by, user, labels)  # before any byte is written
                 if batch is not None and self._policy != "keep":
                     new = self._without_duplicates(state, batch)
         if self._known is None:
@@ -166,7 +178,7 @@ class Transaction:
             for role, given in (("segments", batch), ("quarantine", rejected)):
                 if given is not None:
                     self._content.add(given, role)
-        self._user, self._labelled_by = user, labelled_by
+        self._user, self._labelled_by, self._labels = user, labelled_by, labels
 
     def _without_duplicates(self, state: State, batch: SampleBatch) -> SampleBatch:
         """Return the samples that neither the store nor this transaction has."""
@@ -203,8 +215,11 @@ class Transaction:
         strict = self._policy != "keep" and not rejected
         return _Part(segment, rejected, np.unique(batch.content_hash) if strict else None)
 
-    def _check_fit(self, state: State, labelled_by: Iterable[str], user: Mapping[str, Column]) -> None:
-        state.check_append({teacher: self._info.get(teacher, {}) for teacher in labelled_by}, user.values())
+    def _check_fit(
+        self, state: State, labelled_by: Iterable[str], user: Mapping[str, Column], labels: Mapping[str, Column]
+    ) -> None:
+        teachers = {teacher: self._info.get(teacher, {}) for teacher in labelled_by}
+        state.check_append(teachers, user.values(), labels.values())
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -274,7 +289,7 @@ class Transaction:
 
     def _check(self, state: State) -> None:
         """Raise if the commit may not follow a state."""
-        self._check_fit(state, self._labelled_by, self._user)
+        self._check_fit(state, self._labelled_by, self._user, self._labels)
         if self._policy != "keep":
             index = self._index()
             index.update(state)

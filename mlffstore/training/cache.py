@@ -42,7 +42,7 @@ _POLL = 0.2
 #: Seconds before the first message about the wait, and between the next ones.
 _FIRST_LINE, _LINE = 2.0, 60.0
 #: Changes when the layout does.
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 def decoded(where: Source, user: Mapping[str, Column], progress: Any = None) -> Columns:
@@ -149,7 +149,7 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
         about = {
             "title": where.title(), "teacher": where.teacher, "precision": where.precision, "samples": len(out),
             "has_forces": out.has_forces, "has_stress": out.has_stress, "arrays": made,
-            "user": {name: column.axis for name, column in out.user.items()},
+            "user": {name: [column.axis, column.turns] for name, column in out.user.items()},
             "crc32": {name: zlib.crc32(np.ascontiguousarray(array).data.cast("B")) for name, array in small.items()
                       if array.size},
         }  # fmt: skip
@@ -251,8 +251,8 @@ def _open(folder: Path, place: Path) -> Columns:
         n, starts = int(about["samples"]), offsets(arrays["n_atoms"])
         user = {
             name: UserColumn(axis, arrays[f"user.{name}"], arrays.get(f"mask.{name}"), arrays[f"sums.{name}"],
-                             np.zeros(n, bool))
-            for name, axis in about["user"].items()
+                             np.zeros(n, bool), turns)
+            for name, (axis, turns) in about["user"].items()
         }  # fmt: skip
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise

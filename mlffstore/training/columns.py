@@ -33,7 +33,7 @@ TRAINED = ("energy", "forces", "stress")
 
 @dataclass(frozen=True, slots=True)
 class UserColumn:
-    """A numeric user column of all samples.
+    """A numeric user column of all samples, or a label beside energy, forces and stress.
 
     Attributes
     ----------
@@ -41,11 +41,13 @@ class UserColumn:
     values : ndarray, shape (S, ...) or (A, ...)
         0 where it is missing. Integers are int64 or uint64.
     mask : ndarray, shape (S,) or (A,), bool, or None
-        True where the row is there; None if no row is missing.
+        True where the row is there; None if no row is missing, and for a label, whose mask is among those of the samples.
     sums : ndarray, shape (S,), uint64
         Checksum of each sample's rows.
     checked : ndarray, shape (S,), bool
         Which samples need no comparison with their checksum any more.
+    turns : str or None
+        Of a label, how it turns, see `mlffstore.data.properties.Property`; None for a user column.
     """
 
     axis: str
@@ -53,6 +55,7 @@ class UserColumn:
     mask: Array | None
     sums: Array
     checked: Array
+    turns: str | None = None
 
     def put(self, rows: slice, batch: SampleBatch, name: str) -> None:
         """Write the rows of a batch, which may lack the column."""
@@ -67,6 +70,14 @@ class UserColumn:
             present = ~np.any(lacking.reshape(len(array), -1), axis=1)
             array = np.where(lacking, 0, array)
         self.values[rows], self.mask[rows] = array, present
+
+    def put_label(self, rows: slice, values: Array | None, present: Array, n_atoms: Array) -> None:
+        """Write the labels of some samples, 0 where `present`, shape (S,), says that there is none."""
+        if values is None:
+            self.values[rows] = 0
+            return
+        there = np.repeat(present, n_atoms) if self.axis == "atom" else present
+        self.values[rows] = np.where(there.reshape(-1, *(1,) * (values.ndim - 1)), values, 0)
 
     def words(self) -> tuple[Array, int]:
         """Return the values as unsigned integers in one dimension, and how many are in a row."""
@@ -101,6 +112,8 @@ class Columns:
     user : dict of str to UserColumn
     place : str
         Where the bytes lie, for error messages.
+    hidden : frozenset of str
+        Labels that batches do not get.
     """
 
     teacher: str
@@ -118,6 +131,7 @@ class Columns:
     masks: dict[str, Array]
     user: dict[str, UserColumn]
     place: str = "memory"
+    hidden: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -130,7 +144,8 @@ class Columns:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels that batches have."""
-        return ("energy", *(("forces",) if self.has_forces else ()), *(("stress",) if self.has_stress else ()))
+        more = (name for name, column in self.user.items() if column.turns is not None)
+        return ("energy", *(("forces",) if self.has_forces else ()), *(("stress",) if self.has_stress else ()), *more)
 
     @classmethod
     def empty(
@@ -148,7 +163,7 @@ class Columns:
         Parameters
         ----------
         user : mapping of str to Column
-            User columns wanted.
+            User columns wanted, and labels beside energy, forces and stress.
         room : callable
             It makes an array of a name, dtype and shape.
         """
@@ -159,10 +174,13 @@ class Columns:
             teacher, "forces" in names, "stress" in names, begin, starts, n_atoms,
             room("records", precision, (int(begin[-1]),)), room("rows", "float64", (n, WIDTH)),
             np.empty(n, np.uint64), split, np.zeros(0, np.uint64), np.ones(n, bool),
-            {name: np.zeros(n, bool) for name in TRAINED if name == "energy" or name in names},
+            {name: np.zeros(n, bool)
+             for name in (*TRAINED, *(key for key, column in user.items() if column.quantity is not None))
+             if name == "energy" or name in names or name in user},
             {name: UserColumn(
                 column.axis, room(f"user.{name}", _dtype(column), (counts[column.axis], *column.shape)),
-                np.zeros(counts[column.axis], bool), np.zeros(0, np.uint64), np.ones(n, bool),
+                np.zeros(counts[column.axis], bool) if column.quantity is None else None, np.zeros(0, np.uint64),
+                np.ones(n, bool), None if column.quantity is None else column.quantity.turns,
             ) for name, column in user.items()},
         )  # fmt: skip
 
@@ -196,7 +214,15 @@ class Columns:
             self.content_hash[first:last] = batch.content_hash
         for name, column in self.user.items():
             ends = (first, last) if column.axis == "sample" else (int(self.starts[first]), int(self.starts[last]))
-            column.put(slice(*ends), batch, name)
+            if column.turns is None:
+                column.put(slice(*ends), batch, name)
+                continue
+            values = labels.get(name)
+            present = np.zeros(len(batch), bool)
+            if values is not None:
+                present = has_label(name, values, batch.n_atoms, batch.properties)
+            self.masks[name][first:last] = present
+            column.put_label(slice(*ends), values, present, batch.n_atoms)
         return last
 
     def sealed(self) -> Columns:
@@ -211,8 +237,8 @@ class Columns:
             starts = self.starts if column.axis == "atom" else np.zeros(0, np.int64)
             column_sums = np.empty(len(self), np.uint64)
             sum_rows(starts, width, words, column_sums)
-            assert column.mask is not None
-            user[name] = replace(column, sums=column_sums, mask=None if column.mask.all() else column.mask)
+            mask = None if column.mask is None or column.mask.all() else column.mask
+            user[name] = replace(column, sums=column_sums, mask=mask)
         masks = {name: mask for name, mask in self.masks.items() if not mask.all()}
         return replace(self, sums=sums, user=user, masks=masks)
 

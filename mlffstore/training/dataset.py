@@ -8,7 +8,7 @@ columns behind.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -32,10 +32,13 @@ from mlffstore.training.stream import Stream
 from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from mlffstore.data.schema import Array
     from mlffstore.training.columns import Columns
+
+
+T = TypeVar("T")
 
 
 class TorchDataset(Dataset):  # type: ignore[type-arg]
@@ -49,6 +52,9 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         None for all samples.
     teacher : str, optional
         Teacher whose labels are read. It is required if there are several.
+    properties : sequence of str, optional
+        Labels that batches get, such as ``("energy", "forces", "charges")``; by default energy, forces and stress. The
+        energy is always there.
     dtype : {torch.float32, torch.float64}, optional
         Dtype of positions, cell, forces and stress. Energies stay float64: float32 resolves 8 meV at 1e5 eV.
     transform : callable, optional
@@ -56,7 +62,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     neighbours : float, optional
         Cutoff in angstrom: batches get ``edge_index`` (2, E) int64, from centre to neighbour, and ``shift`` (E, 3), the
         vector of the cell to add to the neighbour's position. Full lists, over all periodic images.
-    require : sequence of {"energy", "forces", "stress"}, optional
+    require : sequence of str, optional
         Leave out the samples that lack one of these labels. By default all samples are there that have any label of the
         teacher, and masks say what they lack.
     columns : sequence of str, optional
@@ -90,6 +96,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         source: Any,
         split: str | None = "train",
         teacher: str | None = None,
+        properties: Sequence[str] | None = None,
         *,
         dtype: torch.dtype = torch.float32,
         transform: Callable[[Batch], Batch] | None = None,
@@ -108,8 +115,11 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         if neighbours is not None and not neighbours > 0:
             raise DataError(f"neighbours: expected a cutoff in angstrom, got {neighbours!r}")
         self.require = (require,) if isinstance(require, str) else tuple(require)
-        if set(self.require) - set(TRAINED):
-            raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
+        names = TRAINED if properties is None else (properties,) if isinstance(properties, str) else tuple(properties)
+        if set(self.require) - set(names):
+            raise DataError(f"require: expected labels among {', '.join(names)}, got {require!r}")
+        self.properties = tuple(dict.fromkeys(name for name in names if name not in TRAINED))
+        self._hidden = frozenset(name for name in TRAINED if name not in (*names, "energy"))
         self.source, self.split, self.teacher, self.dtype = pinned(source), split, teacher, dtype
         self.transform, self.neighbours, self.cache = transform, neighbours, cache
         self.columns = columns if columns is None or isinstance(columns, str) else tuple(columns)
@@ -130,7 +140,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def _load(self, progress: Callable[[int, int], None] | None = None) -> Columns:
         if self._columns is None:
-            where = source(self.source, self.teacher)
+            where = source(self.source, self.teacher, self.properties)
             key = where.key()
             if self._key not in (None, key):
                 raise DataError(
@@ -139,15 +149,20 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
                 )
             if self.cache == "mapped":
                 columns = mapped(where, progress)
-                columns = replace(columns, user=choose_user(columns.user, self.columns))
+                columns = replace(columns, user=self._chosen(columns.user))
             else:
-                columns = decoded(where, choose_user(where.user(), self.columns), progress)
+                columns = decoded(where, self._chosen(where.user()), progress)
             self.teacher = columns.teacher
             self.title = where.title()
             self._choose(columns)
             self._key = key
         assert self._columns is not None
         return self._columns
+
+    def _chosen(self, available: Mapping[str, T]) -> dict[str, T]:
+        """Return the user columns that were asked for, and the labels beside energy, forces and stress."""
+        labels = {name: column for name, column in available.items() if name in self.properties}
+        return labels | choose_user({k: v for k, v in available.items() if k not in labels}, self.columns)
 
     def _choose(self, columns: Columns) -> None:
         """Choose the samples, and the labels that need masks, which are the same in all splits."""
@@ -158,9 +173,14 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
                 raise DataError(f"require: expected a label that {columns.teacher} gave, got {name!r} ({self.title})")
             if there is not None:
                 wanted &= there
-        masks = {name: mask for name, mask in columns.masks.items() if not mask[wanted].all()}
+        masks = {
+            name: mask for name, mask in columns.masks.items() if not mask[wanted].all() and name not in self._hidden
+        }
         check_names(columns.user)
-        self._columns = replace(columns, masks=masks)
+        describe = getattr(self.transform, "describe", None)
+        if describe is not None:
+            describe({name: column.turns for name, column in columns.user.items() if column.turns is not None})
+        self._columns = replace(columns, masks=masks, hidden=self._hidden)
         if self.split is not None:
             wanted &= columns.split == SPLITS.index(self.split)
         self._index = np.flatnonzero(wanted)
@@ -203,9 +223,10 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             ``batch`` (A,) int64, the sample of each atom; ``ptr`` (B+1,) int64, where each sample starts.
 
             ``energy_mask``, ``forces_mask``, ``stress_mask`` (B,) bool, True where the sample has the label, if some sample
-            of the source lacks it, in whatever split; the label is 0 where it is missing. User columns (B, ...) or (A, ...)
-            under their names: floats and bools as they are stored, integers as int64 (uint64 stays); if some row of a column
-            is missing, there is ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
+            of the source lacks it, in whatever split; the label is 0 where it is missing. Labels of other properties have
+            (B, ...) or (A, ...) in their own dtypes under their names, with masks (B,) likewise. User columns (B, ...) or
+            (A, ...) under their names: floats and bools as they are stored, integers as int64 (uint64 stays); if some row of
+            a column is missing, there is ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
         """
         batch = self.joined(self.gathered(indices))
         return batch if self.transform is None else self.transform(batch)
@@ -217,7 +238,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
         window = Window.empty(len(index), max(len(index), 1), atoms, columns, REAL[self.dtype])
         window.fill(index, columns)
-        out = {name: torch.from_numpy(array) for name, array in window.columns.items()}
+        out = {name: torch.from_numpy(array) for name, array in window.columns.items()
+               if name not in columns.hidden}  # fmt: skip
         out["ptr"] = out["ptr"][0]
         return out
 

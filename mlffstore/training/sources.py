@@ -15,7 +15,7 @@ from mlffstore.release import Release, is_release
 from mlffstore.training.columns import TRAINED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
@@ -32,15 +32,15 @@ STRUCTURE = ("numbers", "positions", "cell", "pbc", "charge", "multiplicity", "c
 class StoreSource:
     """Samples of a snapshot that a teacher labelled with anything: energy, forces or stress."""
 
-    def __init__(self, snapshot: Snapshot, teacher: str | None) -> None:
-        self.snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, teacher: str | None, properties: Sequence[str] = ()) -> None:
+        self.snapshot, self.properties = snapshot, tuple(properties)
         self.teacher = choose_teacher(snapshot.teachers, teacher)
         self.precision: str = snapshot.precision
         self._index: Ints | None = None
 
     def key(self) -> str:
         """Return a string that identifies the content: the digest of the log up to the version, since copies may diverge."""
-        return f"store {self.snapshot.digest} {self.teacher}"
+        return f"store {self.snapshot.digest} {self.teacher}{_listed(self.properties)}"
 
     def title(self) -> str:
         """Return the title for messages."""
@@ -49,17 +49,21 @@ class StoreSource:
     def labels(self) -> set[str]:
         """Return the names of the labels that the teacher gave to some sample."""
         keys = {key for segment in self.snapshot.segments for key in segment.columns}
-        return {name for name in TRAINED if label_key(name, self.teacher) in keys}
+        return {name for name in (*TRAINED, *self.properties) if label_key(name, self.teacher) in keys}
 
     def user(self) -> dict[str, Column]:
-        """Return the numeric user columns."""
-        return _numeric(self.snapshot.user_columns)
+        """Return the numeric user columns, and the columns of the properties beside energy, forces and stress."""
+        stored = {key: column for segment in self.snapshot.segments for key, column in segment.columns.items()}
+        columns = {name: stored[key].column for name in self.properties
+                   if (key := label_key(name, self.teacher)) in stored}  # fmt: skip
+        return _numeric(self.snapshot.user_columns) | _all_there(columns, self.properties, self.teacher)
 
     def index(self) -> Ints:
         """Return which samples of the snapshot have labels of the teacher, shape (S,), int64."""
         if self._index is None:
             labelled = np.zeros(len(self.snapshot), bool)
-            for name in sorted(self.labels(), key=("energy", "stress", "forces").index):  # the largest last
+            order = ("energy", "stress", "forces", *self.properties)  # large ones late
+            for name in sorted(self.labels(), key=order.index):
                 rest = np.flatnonzero(~labelled)
                 labelled[rest] = self.having(name, rest)
             self._index = np.flatnonzero(labelled)
@@ -73,7 +77,7 @@ class StoreSource:
                 some = slice(low, low + 8 * _BLOCK)
                 batch = self.snapshot.read(index[some], teacher=self.teacher, columns=["n_atoms", name])
                 if name in batch.labels.get(self.teacher, {}):
-                    out[some] = has_label(name, batch.labels[self.teacher][name], batch.n_atoms)
+                    out[some] = has_label(name, batch.labels[self.teacher][name], batch.n_atoms, batch.properties)
         return out
 
     def sizes(self) -> tuple[Array, Array]:
@@ -91,8 +95,8 @@ class StoreSource:
 class ReleaseSource:
     """Samples of a release that a teacher labelled with anything: energy, forces or stress."""
 
-    def __init__(self, release: Release, teacher: str | None) -> None:
-        self.release = release
+    def __init__(self, release: Release, teacher: str | None, properties: Sequence[str] = ()) -> None:
+        self.release, self.properties = release, tuple(properties)
         self.teacher = choose_teacher(release.teachers, teacher)
         self.precision = str(release.attributes.get("precision", "float32"))
 
@@ -100,7 +104,8 @@ class ReleaseSource:
         """Return a string that identifies the content: the checksums of the files."""
         from mlffstore.training.folders import file_checksum
 
-        return f"release {' '.join(file_checksum(path) for path in self.release.paths)} {self.teacher}"
+        files = " ".join(file_checksum(path) for path in self.release.paths)
+        return f"release {files} {self.teacher}{_listed(self.properties)}"
 
     def title(self) -> str:
         """Return the title for messages."""
@@ -108,15 +113,19 @@ class ReleaseSource:
 
     def labels(self) -> set[str]:
         """Return the names of the labels that the teacher gave to some sample."""
-        return self.release.labels(self.teacher) & set(TRAINED)
+        return self.release.labels(self.teacher) & {*TRAINED, *self.properties}
 
     def user(self) -> dict[str, Column]:
-        """Return the numeric user columns."""
+        """Return the numeric user columns, and the columns of the properties beside energy, forces and stress."""
         columns: dict[str, Column] = {}
+        labels: dict[str, Column] = {}
         for split, n in self.release.counts.items():
             if n and not columns:
-                columns = next(self.release.blocks(split, 1, self.teacher, everything=True)).user
-        return _numeric(columns)
+                batch = next(self.release.blocks(split, 1, self.teacher, everything=True))
+                columns = batch.user
+                labels |= {name: batch.label_column(name, self.teacher) for name in self.properties
+                           if name in batch.labels.get(self.teacher, {})}  # fmt: skip
+        return _numeric(columns) | _all_there(labels, self.properties, self.teacher)
 
     def sizes(self) -> tuple[Array, Array]:
         """Return the atoms and the split of each sample."""
@@ -138,21 +147,25 @@ class ReleaseSource:
 
     def _labelled(self, batch: SampleBatch) -> Array:
         labels = batch.labels.get(self.teacher, {})
-        return has_any_label({name: labels[name] for name in TRAINED if name in labels}, batch.n_atoms)
+        wanted = {name: labels[name] for name in (*TRAINED, *self.properties) if name in labels}
+        return has_any_label(wanted, batch.n_atoms, batch.properties)
 
 
 Source = StoreSource | ReleaseSource
 
 
-def source(data: Any, teacher: str | None) -> Source:
-    """Return where the samples of a path, URL, store or snapshot come from."""
+def source(data: Any, teacher: str | None, properties: Sequence[str] = ()) -> Source:
+    """Return where the samples of a path, URL, store or snapshot come from.
+
+    `properties` are those to read beside energy, forces and stress.
+    """
     if isinstance(data, (str, os.PathLike)) and is_release(data):
-        return ReleaseSource(Release(data), teacher)
+        return ReleaseSource(Release(data), teacher, properties)
     if isinstance(data, (str, os.PathLike)):
         from mlffstore.store.opening import open as open_store
 
         data = open_store(data)
-    return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher)
+    return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher, properties)
 
 
 def pinned(source: Any) -> Any:
@@ -189,4 +202,18 @@ def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dic
 
 
 def _numeric(columns: Mapping[str, Column]) -> dict[str, Column]:
-    return {name: column for name, column in columns.items() if np.dtype(column.dtype).kind in "biuf"}
+    return {
+        name: column for name, column in columns.items() if np.dtype(column.dtype).kind in "biuf" and not column.coded
+    }
+
+
+def _listed(properties: Sequence[str]) -> str:
+    return "".join(f" {name}" for name in sorted(properties))
+
+
+def _all_there(columns: dict[str, Column], properties: Sequence[str], teacher: str) -> dict[str, Column]:
+    """Return the columns of properties; raise `DataError` if the teacher gave none of some property."""
+    lacking = [name for name in properties if name not in columns]
+    if lacking:
+        raise DataError(f"properties: expected properties that {teacher!r} gave, got {', '.join(map(repr, lacking))}")
+    return columns

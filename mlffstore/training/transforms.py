@@ -34,9 +34,15 @@ class Compose:
             batch = transform(batch)
         return batch
 
+    def describe(self, turns: Mapping[str, str]) -> None:
+        """Tell the transforms how labels turn; a dataset calls it."""
+        for transform in self.transforms:
+            if hasattr(transform, "describe"):
+                transform.describe(turns)
+
 
 class RandomRotation:
-    """Turns every sample by a random rotation of its own: positions, cell, forces and stress together.
+    """Turns every sample by a random rotation of its own: positions, cell and all labels together.
 
     Parameters
     ----------
@@ -64,9 +70,15 @@ class RandomRotation:
         turns: Mapping[str, Literal["vector", "tensor", "invariant"]] | None = None,
     ) -> None:
         self.generator, self.turns = generator, dict(turns or {})
+        #: How the labels of the dataset turn.
+        self.labels: dict[str, str] = {}
         wrong = {kind for kind in self.turns.values() if kind not in ("vector", "tensor", "invariant")}
         if wrong:
             raise DataError(f"turns: expected 'vector', 'tensor' or 'invariant', got {', '.join(map(repr, wrong))}")
+
+    def describe(self, turns: Mapping[str, str]) -> None:
+        """Say how labels turn, as their properties do; a dataset calls it."""
+        self.labels |= turns
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the turned batch."""
@@ -89,14 +101,18 @@ class RandomRotation:
 
     def _turned(self, name: str, tensor: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         """Return a user column, of which each row has its rotation."""
-        kind = self.turns.get(name)
-        last = {"vector": (3,), "tensor": (3, 3), "invariant": ()}.get(kind or "")
+        kind = self.turns.get(name) or self.labels.get(name)
+        if kind == "tensor" and name in self.labels and tensor.shape[-1] == len(IN_MATRIX):
+            full = tensor[..., IN_VOIGT].reshape(*tensor.shape[:-1], 3, 3)
+            turned = torch.einsum("nji,n...ik,nlk->n...jl", turn, full, turn)
+            return turned.reshape(*tensor.shape[:-1], 9)[..., IN_MATRIX]
+        last = {"vector": (3,), "tensor": (3, 3), "invariant": (), "scalar": ()}.get(kind or "")
         if last is None:
             raise DataError(
                 f"RandomRotation: expected `turns` to name the user column {name!r}, shape {tuple(tensor.shape)}; give "
                 f"turns={{{name!r}: 'vector'}}, 'tensor' or 'invariant', or leave it out with TorchDataset(columns=...)"
             )
-        if kind != "invariant" and tuple(tensor.shape[1:][-len(last) :]) != last:
+        if last and tuple(tensor.shape[1:][-len(last) :]) != last:
             raise DataError(
                 f"RandomRotation: {name!r} is no {kind}: expected last dimensions {last}, got {tuple(tensor.shape)}"
             )

@@ -48,7 +48,14 @@ class Window:
     __slots__ = ("_leases", "_memory", "atom", "atoms", "batch_size", "columns", "n", "room")
 
     def __init__(
-        self, columns: dict[str, Array], atom: frozenset[str], batch_size: int, n: int, atoms: int, room: int
+        self,
+        columns: dict[str, Array],
+        atom: frozenset[str],
+        batch_size: int,
+        n: int,
+        atoms: int,
+        room: int,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
             columns, atom, batch_size, n, atoms, room
@@ -56,6 +63,7 @@ class Window:
         self._memory = {
             name: ("ptr" if name == "ptr" else "atom" if name in atom else "sample", x.shape[1:], x.dtype, _buffer(x))
             for name, x in columns.items()
+            if name not in hidden
         }
         self._leases: list[weakref.ref[Array]] = []
 
@@ -88,8 +96,8 @@ class Window:
             if column.mask is not None:
                 columns[f"{name}_mask"] = np.empty(rows, np.bool_)
             if column.axis == "atom":
-                atom |= {name, f"{name}_mask"}
-        return cls(columns, atom, batch_size, n, atoms, room)
+                atom |= {name} if column.mask is None else {name, f"{name}_mask"}
+        return cls(columns, atom, batch_size, n, atoms, room, like.hidden)
 
     def fill(self, index: Array, source: Columns) -> None:
         """Copy the samples at `index`. The interpreter's lock is not held meanwhile.

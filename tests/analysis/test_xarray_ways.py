@@ -98,7 +98,7 @@ def test_one_teacher_selected(ds, store, way):
 def test_names_of_teachers_are_never_guessed(ds):
     for both in (ds.drop_vars("teacher"), ds.isel(teacher=[1, 0]).drop_vars("teacher")):
         for use in (ml.validate, ml.statistics, lambda ds: ds.mlff.to_batch()):
-            with pytest.raises(DataError, match="whose labels"):
+            with pytest.raises(DataError, match="names of the teachers"):
                 use(both)
     assert ds.sel(teacher="b", drop=True).mlff.to_batch().teachers == ("reference",)
     with pytest.raises(DataError, match=r"energy.*dimension teacher"):

@@ -115,9 +115,9 @@ CASES = {
     "not frames": (lambda: ["CO2"], {}, errors.DataError, "expected ase.Atoms"),
     "unknown label": (
         lambda: metal_frames(1),
-        {"require": ("energy", "dipole")},
+        {"require": ("energy", "dipoles")},
         errors.DataError,
-        "expected labels among energy, forces, stress, got dipole",
+        "expected labels among energy, forces, stress, .*, got dipoles",
     ),
     "bad teacher name": (lambda: metal_frames(1), {"teacher": "../x"}, errors.DataError, "teacher name: expected"),
     "bad key": (lambda: metal_frames(1), {"key": ""}, errors.DataError, "key: expected a string of 1 to 1024"),
