@@ -61,8 +61,16 @@ def save(storage: Storage, state: State) -> int | None:
     """Write the checkpoint of a state and point the hint at it; return the version of the one that it counts from."""
     base = next((earlier for earlier in chain(state.version)[1:] if _is_there(storage, path_of(earlier))), None)
     storage.replace(path_of(state.version), encode(state, base))
-    storage.replace(HINT, seal(json.dumps({"version": state.version}).encode()[:-1]))
+    if _hinted(storage) < state.version:  # a slow writer does not set it back
+        storage.replace(HINT, seal(json.dumps({"version": state.version}).encode()[:-1]))
     return base
+
+
+def _hinted(storage: Storage) -> int:
+    try:
+        return newest(storage)
+    except (OSError, MlffstoreError):
+        return -1
 
 
 def superfluous(version: int) -> list[int]:

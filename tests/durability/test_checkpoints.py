@@ -153,3 +153,19 @@ def test_a_history_of_another_store_is_ignored(tmp_path, every_two, caplog):
     assert {notes["of"] for notes in store.provenance()} == {store.url}
     assert "is ignored" in caplog.text
     assert [problem.path for problem in store.verify(full=True).problems] == [path]
+
+
+def test_a_slow_writer_does_not_set_the_hint_back(tmp_path, every_two):
+    store = ml.create(tmp_path / "d.zarr")
+    for i in range(6):
+        store.append(metal_frames(1, seed=i))
+    earlier = store._log.at(3)
+    for i in range(4):
+        store.append(metal_frames(1, seed=10 + i))
+    checkpoint.save(store._storage, earlier)
+    assert checkpoint.newest(store._storage) == 9
+    # It may have been about to write the hint when another one removed its checkpoint: opening reads an older one.
+    store._storage.replace(checkpoint.HINT, checkpoint.seal(b'{"version":5'))
+    (tmp_path / "d.zarr" / checkpoint.path_of(5)).unlink(missing_ok=True)
+    assert len(ml.open(store.url)) == 10
+    assert store.verify(full=True).ok
