@@ -224,7 +224,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
             ``energy_mask``, ``forces_mask``, ``stress_mask`` (B,) bool, True where the sample has the label, if some sample
             of the source lacks it, in whatever split; the label is 0 where it is missing. Labels of other properties are
-            under their names, (B, ...) or (A, ...) in their own dtypes, with masks (B,) likewise. So are user columns: floats
+            under their names, (B, ...) or (A, ...) in their dtypes, with masks (B,) likewise. So are user columns: floats
             and bools as they are stored, integers as int64 (uint64 stays); if some row of a column is missing, there is
             ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
         """
