@@ -18,6 +18,7 @@ from mlffstore.data.properties import INNER_SIZES, attributes_of, ordered
 from mlffstore.data.schema import (
     CODED,
     CONVENTIONS,
+    LABELS,
     STANDARD,
     Column,
     is_label,
@@ -391,7 +392,8 @@ def _dataset(group: h5py.Group, name: str, column: Column, rows: int, filters: d
     dataset.attrs["units"] = column.unit
     dataset.attrs["long_name"] = column.long_name
     dataset.attrs["axis"] = column.axis
-    if column.quantity is not None:
+    # Energy, forces and stress are known by name, and more than eight attributes take kilobytes.
+    if column.quantity is not None and column.quantity.name not in LABELS:
         dataset.attrs.update(attributes_of(column.quantity))
     if column.name == "n_atoms":
         dataset.attrs["sample_dimension"] = "atom"

@@ -223,10 +223,10 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             ``batch`` (A,) int64, the sample of each atom; ``ptr`` (B+1,) int64, where each sample starts.
 
             ``energy_mask``, ``forces_mask``, ``stress_mask`` (B,) bool, True where the sample has the label, if some sample
-            of the source lacks it, in whatever split; the label is 0 where it is missing. Labels of other properties have
-            (B, ...) or (A, ...) in their own dtypes under their names, with masks (B,) likewise. User columns (B, ...) or
-            (A, ...) under their names: floats and bools as they are stored, integers as int64 (uint64 stays); if some row of
-            a column is missing, there is ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
+            of the source lacks it, in whatever split; the label is 0 where it is missing. Labels of other properties are
+            under their names, (B, ...) or (A, ...) in their dtypes, with masks (B,) likewise. So are user columns: floats
+            and bools as they are stored, integers as int64 (uint64 stays); if some row of a column is missing, there is
+            ``NAME_mask``, (B,) or (A,) bool, and missing numbers are 0.
         """
         batch = self.joined(self.gathered(indices))
         return batch if self.transform is None else self.transform(batch)

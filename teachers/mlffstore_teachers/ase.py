@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.data.ase import IN_RESULTS
+from mlffstore.data.schema import LABELS
 from mlffstore_teachers.collect import collect, failure
 from mlffstore_teachers.domain import refusals
 
@@ -60,7 +62,14 @@ class ASETeacher:
             except Exception as error:  # a calculator may raise anything; the reason is kept
                 reasons[i] = failure(self._info.name, error)
                 results.append(None)
-        return collect(self._info.name, batch, results, reasons, stress="stress" in self._info.properties)
+        return collect(
+            self._info.name,
+            batch,
+            results,
+            reasons,
+            stress="stress" in self._info.properties,
+            more=other_properties(self._info),
+        )
 
     def _result(self, atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
         """Return the labels of one sample."""
@@ -68,4 +77,14 @@ class ASETeacher:
         result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
         if "stress" in self._info.properties and atoms.pbc.all():
             result["stress"] = atoms.get_stress(voigt=True)  # ASE: xx yy zz yz xz xy, tension positive
+        for name in other_properties(self._info):
+            value = calculator.results.get(IN_RESULTS.get(name, name))
+            # The dipole of a cell depends on where the cell is cut.
+            if value is not None and not (name == "dipole" and atoms.pbc.any()):
+                result[name] = value
         return result
+
+
+def other_properties(info: TeacherInfo) -> list[str]:
+    """Return the properties of a teacher beside energy, forces and stress."""
+    return [name for name in info.properties if name not in LABELS]

@@ -55,6 +55,8 @@ class CHGNetTeacher:
     CHGNet gives energies in eV per ATOM; they are converted. Forces and stress are the gradient of the energy in one
     backward pass, where the package makes two that can be differentiated again: half the time, the same numbers.
 
+    The magnetic moments are absolute values, Bohr magnetons per atom: the model does not know their signs.
+
     The energy of a molecule is that of the same model: nothing beyond the cutoff of 6 angstrom counts, so a box of vacuum
     changes nothing. On 62 neutral molecules and 32 clusters in thermal motion, its forces differ from those of GFN2-xTB by
     0.31 and 0.35 of the rms force (SevenNet-0, at twice the cost, by 0.28 and 0.33; GFN1-xTB by 0.10 and 0.11).
@@ -100,7 +102,7 @@ class CHGNetTeacher:
                 results,
                 reasons,
             )
-        return collect(self._info.name, batch, results, reasons, stress=True)
+        return collect(self._info.name, batch, results, reasons, stress=True, more=("magmoms",))
 
     def _loaded(self) -> Any:
         if self._model is None:
@@ -142,14 +144,15 @@ class CHGNetTeacher:
                 angle_basis_expansion=model.angle_basis_expansion,
                 compute_stress=True,
             )
-            prediction = model._compute(batched)
+            prediction = model._compute(batched, compute_magmom=True)
         per_atom, n_atoms = prediction["e"], prediction["atoms_per_graph"]
         gradients = torch.autograd.grad((per_atom * n_atoms).sum(), [*batched.atom_positions, *batched.strains])
         per_atom = (per_atom + model.composition_model(chosen)).detach().cpu().numpy()
         results: list[dict[str, Any]] = []
         for k, i in enumerate(group):
             forces = -gradients[k].cpu().numpy()
-            results.append({"energy": float(per_atom[k]) * len(forces), "forces": forces})
+            magmoms = prediction["m"][k].detach().cpu().numpy()
+            results.append({"energy": float(per_atom[k]) * len(forces), "forces": forces, "magmoms": magmoms})
             if periodic[i]:
                 # The derivative by the strain of the lattice's rows, per volume: tension positive, eV/angstrom^3.
                 stress = gradients[len(group) + k].cpu().numpy().astype(np.float64) / float(batched.volumes[k])
@@ -172,7 +175,7 @@ def _info() -> TeacherInfo:
         # The elements of MPtrj: all up to Pu but Po, At, Rn, Fr and Ra (Deng et al., figure 2).
         elements=frozenset(range(1, 95)) - {84, 85, 86, 87, 88},
         domains=frozenset({"periodic"}),
-        properties=("energy", "forces", "stress"),
+        properties=("energy", "forces", "stress", "magmoms"),
         precision="float32",
         conservative=True,
         licence="BSD-3-Clause",

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import TeacherLabels
+from mlffstore.data.properties import property_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
 
 
 def failure(name: str, error: BaseException) -> str:
@@ -27,6 +29,7 @@ def collect(
     reasons: Sequence[str],
     *,
     stress: bool,
+    more: Sequence[str] = (),
 ) -> TeacherLabels:
     """Return the labels of a batch.
 
@@ -42,17 +45,21 @@ def collect(
         The reason why a sample has no labels.
     stress : bool
         Whether the teacher has a stress.
+    more : sequence of str, optional
+        Other properties, see `mlffstore.data.properties`, that results may have under their names.
     """
     n = len(batch)
     energy = np.full(n, np.nan)
     forces = np.full((batch.n_atoms_total, 3), np.nan, np.float32)
     stresses = np.full((n, 6), np.nan, np.float32) if stress else None
+    others = {name: column for name in more if (column := _missing(name, batch, results)) is not None}
     ok = np.zeros(n, bool)
     out = list(reasons)
     for i, result in enumerate(results):
         if result is None:
             continue
         wanted = [result["energy"], result["forces"], *([result["stress"]] if stress and "stress" in result else [])]
+        wanted += [result[name] for name in others if name in result]
         if not all(np.isfinite(value).all() for value in wanted):
             out[i] = f"{name} gave a label that is not finite"
             continue
@@ -60,5 +67,27 @@ def collect(
         forces[batch.offsets[i] : batch.offsets[i + 1]] = result["forces"]
         if stresses is not None and "stress" in result:
             stresses[i] = result["stress"]
+        for name, column in others.items():
+            if name in result:
+                column[rows_of(name, batch, i)] = result[name]
         ok[i], out[i] = True, ""
-    return TeacherLabels(energy, forces, stresses, ok, tuple(out))
+    return TeacherLabels(energy, forces, stresses, ok, tuple(out), others)
+
+
+def rows_of(name: str, batch: SampleBatch, i: int) -> slice | int:
+    """Return the rows of a property that belong to a sample."""
+    return slice(batch.offsets[i], batch.offsets[i + 1]) if property_of(name).axis == "atom" else i
+
+
+def _missing(name: str, batch: SampleBatch, results: Sequence[dict[str, Any] | None]) -> Array | None:
+    """Return a column of NaN for a property; None if its width is not known since no sample has it."""
+    spec = property_of(name)
+    inner: tuple[int, ...] = tuple(size or 0 for size in spec.sizes)
+    dtype = spec.dtype
+    if spec.is_open:
+        first = next((np.asarray(result[name]) for result in results if result is not None and name in result), None)
+        if first is None:
+            return None
+        inner = first.shape[1:] if spec.axis == "atom" else first.shape
+        dtype = "float16" if spec.half and first.dtype == np.float16 else dtype
+    return np.full((batch.n_atoms_total if spec.axis == "atom" else len(batch), *inner), np.nan, dtype)

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
+from mlffstore.data.ase import IN_RESULTS
+from mlffstore.data.properties import known_properties, property_of
+from mlffstore.data.schema import LABELS
 from mlffstore.errors import TeacherError
 from mlffstore.runtime.processes import Workers
 from mlffstore_teachers.ase import ASETeacher
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
 
 #: Samples that a process is given at a time.
 _CHUNK = 16
@@ -44,8 +48,9 @@ class FactoryTeacher:
         Atomic numbers or symbols that the calculator knows. By default all; a sample on which it raises is refused.
     domains : iterable of {"molecule", "periodic"}, optional
         By default both.
-    properties : iterable of {"energy", "forces", "stress"}, optional
-        By default those of the three that the calculator implements.
+    properties : iterable of str, optional
+        By default those of energy, forces and stress that the calculator implements. Any of its results that is a property
+        can be named: `charges`, `dipole`, `magmoms`, `atomic_energies`.
     precision : str, optional
         dtype in which it computes.
     conservative : bool, optional
@@ -89,7 +94,7 @@ class FactoryTeacher:
         if processes < 1:
             raise TeacherError(f"ase: expected processes of at least 1, got {processes}")
         strange = set(domains) - {"molecule", "periodic"}
-        strange |= set(properties or ()) - {"energy", "forces", "stress"}
+        strange |= set(properties or ()) - set(known_properties())
         if strange:
             raise TeacherError(f"ase: unknown domains or properties {', '.join(sorted(strange))}")
         try:
@@ -175,6 +180,7 @@ class _Answer:
         self.energy, self.ok = np.full(n, np.nan), np.zeros(n, bool)
         self.forces = np.full((batch.n_atoms_total, 3), np.nan, np.float32)
         self.stress = np.full((n, 6), np.nan, np.float32) if stress else None
+        self.more: dict[str, Array] = {}
 
     def put(self, group: Sequence[int], labels: TeacherLabels) -> None:
         """Fill in the labels of the samples of a group."""
@@ -183,12 +189,17 @@ class _Answer:
         self.energy[group], self.forces[atoms], self.ok[group] = labels.energy, labels.forces, labels.ok
         if self.stress is not None and labels.stress is not None:
             self.stress[group] = labels.stress
+        for name, values in labels.more.items():
+            by_atom = property_of(name).axis == "atom"
+            rows = self.batch.n_atoms_total if by_atom else len(self.batch)
+            column = self.more.setdefault(name, np.full((rows, *values.shape[1:]), np.nan, values.dtype))
+            column[atoms if by_atom else group] = values
         for i, reason in zip(group, labels.reasons, strict=True):
             self.reasons[i] = reason
 
     def labels(self) -> TeacherLabels:
         """Return what was filled in."""
-        return TeacherLabels(self.energy, self.forces, self.stress, self.ok, tuple(self.reasons))
+        return TeacherLabels(self.energy, self.forces, self.stress, self.ok, tuple(self.reasons), self.more)
 
 
 # -- in the worker processes -------------------------------------------------------------------------------------
@@ -248,8 +259,8 @@ def _label(spec: _Spec, batch: SampleBatch) -> TeacherLabels:
 @functools.lru_cache(maxsize=2)
 def _describe(spec: _Spec) -> TeacherInfo:
     implemented = getattr(_calculator(spec), "implemented_properties", ())
-    known = tuple(name for name in ("energy", "forces", "stress") if name in implemented)
-    properties = spec.properties or known
+    known = tuple(name for name in known_properties() if IN_RESULTS.get(name, name) in implemented)
+    properties = spec.properties or tuple(name for name in LABELS if name in known)
     if missing := {"energy", "forces", *properties} - set(known):
         raise TeacherError(f"ase: {spec.factory} does not implement {', '.join(sorted(missing))}")
     return TeacherInfo(

@@ -135,6 +135,9 @@ def gfn2_xtb(
 
     Notes
     -----
+    Beside energy and forces it gives partial charges, and of molecules the dipole moment: of charged ones with respect to
+    the origin of the coordinates. They cost nothing.
+
     Bannwarth, Ehlert and Grimme, J. Chem. Theory Comput. 15, 1652 (2019). tblite's periodic mode samples the Gamma point
     only, so that crystals of a few atoms would be wrong without any sign of it. Set OMP_NUM_THREADS=1 when several
     processes label; the pipeline does.
@@ -186,7 +189,7 @@ def _teacher(
         name=name,
         elements=frozenset(range(1, 87)),
         domains=frozenset({"molecule"} if gamma_box is None else {"molecule", "periodic"}),
-        properties=("energy", "forces") if gamma_box is None else ("energy", "forces", "stress"),
+        properties=("energy", "forces", *(() if gamma_box is None else ("stress",)), "charges", "dipole"),
         precision="float64",
         conservative=True,
         licence="LGPL-3.0-or-later",

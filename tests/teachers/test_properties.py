@@ -1,0 +1,84 @@
+"""What teachers give beside energy, forces and stress, against the packages' own calls, and its way into a store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+import mlffstore as ml
+from mlffstore.errors import DataError
+
+
+def frames_of(names: list[str]) -> list:
+    """Return molecules with small displacements."""
+    rng = np.random.default_rng(5)
+    frames = [molecule(name) for name in names]
+    for atoms in frames:
+        atoms.positions += rng.normal(0, 0.02, atoms.positions.shape)
+    return frames
+
+
+def test_charges_and_dipole_are_those_of_tblite(tmp_path):
+    pytest.importorskip("tblite")
+    from tblite.ase import TBLite
+
+    frames = frames_of(["H2O", "CH3OH", "NH3"])
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(frames, require=())
+    store.add_labels("gfn2-xtb", properties=("energy", "forces"))
+    assert set(store.snapshot().read().labels["gfn2-xtb"]) == {"energy", "forces"}
+    report = store.add_labels("gfn2-xtb", properties=("charges", "dipole"))
+    assert len(report.versions) == 1
+    assert store.add_labels("gfn2-xtb", properties=("energy", "charges", "dipole")).versions == []
+    assert store.add_labels("gfn2-xtb").versions == []
+    batch = store.snapshot().read()
+    for i, atoms in enumerate(store.snapshot()):
+        atoms.calc = TBLite(method="GFN2-xTB", charge=0, multiplicity=1, verbosity=0)
+        rows = slice(batch.offsets[i], batch.offsets[i + 1])
+        np.testing.assert_allclose(batch.label("charges")[rows], atoms.get_charges(), atol=1e-6)
+        np.testing.assert_allclose(batch.label("dipole")[i], atoms.get_dipole_moment(), atol=1e-6)
+        assert abs(batch.label("charges")[rows].sum()) < 1e-5  # the sum of the partial charges is the charge
+    with pytest.raises(DataError, match="magmoms"):
+        store.add_labels("gfn2-xtb", properties=("magmoms",))
+
+
+def test_what_a_teacher_refuses_is_not_asked_for_again(tmp_path):
+    pytest.importorskip("tblite")
+    store = ml.create(tmp_path / "d.zarr")
+    store.append([*frames_of(["H2O"]), bulk("Cu")], require=())
+    assert store.add_labels("gfn2-xtb").refused == 1
+    labels = store.snapshot().read().labels["gfn2-xtb"]
+    assert np.isfinite(labels["charges"][:3]).all()
+    assert np.isnan(labels["charges"][3:]).all()
+    assert np.isnan(labels["dipole"][1]).all()
+    assert store.add_labels("gfn2-xtb", properties=("charges",)).versions == []
+
+
+def test_magmoms_are_those_of_chgnet():
+    pytest.importorskip("chgnet")
+    from chgnet.model import CHGNet
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    frames = [bulk("Fe", cubic=True), bulk("NiO", "rocksalt", 4.2)]
+    frames[0].rattle(0.02, seed=1)
+    batch = ml.SampleBatch.from_ase(frames)
+    labels = ml.get_teacher("chgnet").label(batch)
+    model = CHGNet.load(use_device="cpu", verbose=False)
+    for i, atoms in enumerate(batch.to_ase()):
+        expected = model.predict_structure(AseAtomsAdaptor.get_structure(atoms), task="efsm")["m"]
+        np.testing.assert_allclose(labels.more["magmoms"][batch.offsets[i] : batch.offsets[i + 1]], expected, atol=1e-4)
+    assert labels.more["magmoms"].max() > 1
+
+
+def test_any_result_of_a_calculator_with_a_property(tmp_path):
+    teacher = ml.get_teacher(
+        "ase", factory="ase.calculators.emt:EMT", properties=("energy", "forces", "atomic_energies"), domains=("periodic",),
+        elements=("Cu",),
+    )  # fmt: skip
+    store = ml.create(tmp_path / "d.zarr")
+    store.append([bulk("Cu", cubic=True), bulk("Cu")], require=())
+    store.add_labels(teacher)
+    batch = store.snapshot().read()
+    sums = np.add.reduceat(batch.label("atomic_energies"), batch.offsets[:-1])
+    np.testing.assert_allclose(sums, batch.energy, atol=1e-9)
