@@ -138,4 +138,4 @@ def test_what_does_not_fit_is_found_by_verify(victim, tmp_path, monkeypatch):
     assert [problem.path for problem in problems] == [checkpoint.path_of(version)]
     assert "tags" in problems[0].text
     log = ml.open(folder)._log
-    assert Log(log.storage, log._empty).replay(log.fresh()).tags != ml.open(folder).tags()
+    assert Log(log.storage, log._empty).replay(log.fresh()).tags != ml.open(folder).tags
