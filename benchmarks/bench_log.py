@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import logging
 import multiprocessing
 import shutil
 import statistics
@@ -97,6 +98,7 @@ def serve(port: Any) -> None:
     """Run an S3 server."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, number = server.get_host_and_port()

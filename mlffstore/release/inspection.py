@@ -351,6 +351,8 @@ def _say(document: Mapping[str, Any]) -> None:
 
 def _main(folder: str, *names: str) -> None:
     paths = [Path(name) for name in names]
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  (registers codecs that a release may use)
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system, or less is allowed
         import resource
 

@@ -33,7 +33,7 @@ from mlffstore.store.maintenance.verification import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Limit for reading one release of a dozen samples.
+#: Limit of processor time for reading one release of a dozen samples.
 SECONDS = 8.0
 _WORDS = (0, 1, 7, 255, 1 << 15, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
 _VALUES: tuple[Any, ...] = (
@@ -118,7 +118,7 @@ def outcome(use: Callable[[Path], Any], folder: Path) -> str:
     receive, send = os.pipe()
     process = os.fork()
     if process == 0:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # ends the process also within the HDF5 library
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends the process also within the HDF5 library
         os.write(send, attempt(use, folder).encode()[:60_000])
         os._exit(0)
     os.close(send)
@@ -155,7 +155,7 @@ def forked(paths: list[Path], folder: Path | None = None, progress: object = Non
     process = os.fork()
     if process == 0:
         os.dup2(send, 1)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         sys.stdout = open(1, "w")  # noqa: SIM115
         inspection._main(str(folder or ""), *map(str, paths))
         os._exit(0)

@@ -16,6 +16,8 @@ from tests.samples import metal_frames
 if sys.platform == "win32":
     pytest.skip("needs the limits of memory of POSIX", allow_module_level=True)
 pytest.importorskip("torch")
+
+pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
 _USES = ("verify", "read", "train")
 
 

@@ -18,6 +18,8 @@ from mlffstore.format.increment import seal, unseal
 from mlffstore.format.log import Log
 from tests.samples import metal_frames
 
+pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
+
 _VALUES = (None, True, 0, -1, 1, 3, 2**40, 2**70, 1.5, "", "x", "segments/" + "0" * 32 + ".zarr.zip", "../x", "9" * 40, [],
            {}, [1], {"a": 1}, [[]], "float64", "energy.x")  # fmt: skip
 
@@ -138,4 +140,4 @@ def test_what_does_not_fit_is_found_by_verify(victim, tmp_path, monkeypatch):
     assert [problem.path for problem in problems] == [checkpoint.path_of(version)]
     assert "tags" in problems[0].text
     log = ml.open(folder)._log
-    assert Log(log.storage, log._empty).replay(log.fresh()).tags != ml.open(folder).tags()
+    assert Log(log.storage, log._empty).replay(log.fresh()).tags != ml.open(folder).tags

@@ -15,7 +15,10 @@ import pytest
 import mlffstore as ml
 from tests.samples import metal_frames
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.timeout(3600),
+]
 _BATCHES = [ml.SampleBatch.from_ase(metal_frames(2, seed=seed)) for seed in range(4)]
 
 

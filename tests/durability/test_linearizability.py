@@ -21,6 +21,8 @@ import pytest
 import mlffstore as ml
 from tests.durability.log_reader import View, read_log
 
+pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
+
 if TYPE_CHECKING:
     from pathlib import Path
 

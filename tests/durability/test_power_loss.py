@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
+
 
 def reason_not_to() -> str:
     """Return why no file system can be mounted here; empty if it can."""
