@@ -14,10 +14,11 @@ import mlffstore as ml
 from mlffstore.analysis.report import write_report
 from mlffstore.analysis.report.browser import find_browser
 from mlffstore.analysis.report.elements import place
+from mlffstore.analysis.report.kinds import KINDS, formula, kinds
 from mlffstore.analysis.report.page import script_json
 from mlffstore.analysis.report.picture import layout, picture
 from mlffstore.analysis.report.provenance import other_records, parts
-from mlffstore.analysis.report.rows import KINDS, formula, kinds, pack
+from mlffstore.analysis.report.structures import pack
 from mlffstore.errors import DataError
 
 

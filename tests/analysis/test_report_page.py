@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
 
 import mlffstore as ml
 from mlffstore.analysis.report import write_report
@@ -195,6 +197,27 @@ def test_without_webgl_there_is_a_flat_picture(page):
     press(page, ".rows tbody tr")
     assert len(find(page, "dialog .view circle")) > 1
     assert "no WebGL" in find(page, "dialog")[0].text
+
+
+def test_structures_without_labels_and_without_positions(browser, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFFSTORE_BROWSER", "")
+    broken, slab = molecule("CH4"), bulk("Cu", cubic=True)
+    broken.positions[2] = np.nan
+    slab.pbc = [True, True, False]
+    store = ml.create(tmp_path / "d.zarr")
+    rejected = ml.SampleBatch.from_ase([broken])
+    store.commit(ml.SampleBatch.from_ase([slab, Atoms("He")]), rejected=rejected, reasons=["not finite"], require=())
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(write_report(store.snapshot(), tmp_path)[0].as_uri())
+    press(browser, "#quarantine .go")
+    press(browser, ".rows tbody tr")
+    text = find(browser, "dialog")[0].text
+    assert "not finite" in text
+    assert "1 atom has no finite position" in text
+    for row in range(3):
+        browser.execute_script(f"viewer.open({row})")
+    assert browser.get_log("browser") == []
 
 
 def test_it_fits_a_phone_in_the_dark(report, browser):

@@ -19,7 +19,7 @@ import numpy as np
 from mlffstore.analysis.report.elements import periodic_table
 from mlffstore.analysis.report.picture import picture
 from mlffstore.analysis.report.provenance import other_records, parts
-from mlffstore.analysis.report.rows import structures
+from mlffstore.analysis.report.structures import structures
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 

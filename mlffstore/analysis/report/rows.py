@@ -6,13 +6,13 @@ Nothing here knows HTML.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.report.kinds import KINDS, formula, kinds
 from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS
@@ -36,10 +36,6 @@ _BUDGET = 8 << 20
 _READ = (
     "numbers", "positions", "cell", "pbc", "charge", "multiplicity", "content_hash", "root", "source", "sampler",
 )  # fmt: skip
-#: Kinds of structures, told by their elements.
-KINDS = ("organic", "metal-organic", "oxide", "halide", "chalcogenide", "element", "alloy", "other")
-#: Atomic numbers of the metals.
-METALS = frozenset({3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 84), *range(87, 119)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,96 +251,3 @@ def _coded(key: str, label: str, names: Sequence[str | None]) -> Column:
 def plain(values: Array, digits: int = 7) -> list[float | None]:
     """Return numbers for JSON with so many significant digits; None where they are not finite."""
     return [float(f"{one:.{digits}g}") if np.isfinite(one) else None for one in np.asarray(values, np.float64)]
-
-
-def symbol(number: int) -> str:
-    """Return the symbol of an element, or Z and the number of what is no element."""
-    from ase.data import chemical_symbols
-
-    return str(chemical_symbols[number]) if 0 < number < len(chemical_symbols) else f"Z{number}"
-
-
-def formula(numbers: Array) -> str:
-    """Return a formula in the order of Hill: C, H, then by letters.
-
-    Examples
-    --------
-    >>> formula(np.array([8, 1, 6, 1, 1, 1]))
-    'CH4O'
-    """
-    values, counts = np.unique(numbers, return_counts=True)
-    of = {symbol(int(z)): int(n) for z, n in zip(values, counts, strict=True)}
-    first = [one for one in ("C", "H") if "C" in of and one in of]
-    order = first + sorted(of.keys() - set(first))
-    return "".join(f"{one}{of[one] if of[one] > 1 else ''}" for one in order)
-
-
-def kinds(numbers: Array, starts: Array) -> Array:
-    """Return the kind of each structure, an index into `KINDS`, shape (R,), told by its elements."""
-    n = len(starts) - 1
-    present = np.zeros((n, 256), bool)
-    present[np.repeat(np.arange(n), np.diff(starts)), numbers] = True
-
-    def any_of(*elements: int) -> Array:
-        return np.asarray(present[:, elements].any(axis=1))
-
-    organic, metal = any_of(6) & any_of(1), any_of(*METALS)
-    halogen, chalcogen = any_of(9, 17, 35, 53), any_of(16, 34, 52)
-    only_metal = ~any_of(*(z for z in range(256) if z not in METALS))
-    conditions = [
-        organic & ~metal, organic, any_of(8), halogen, chalcogen, present.sum(axis=1) == 1, only_metal,
-    ]  # fmt: skip
-    return np.select(conditions, range(len(conditions)), len(conditions))
-
-
-def pack(values: Array, starts: Array) -> dict[str, Any]:
-    """Return vectors as base64 of int16, with a scale per structure.
-
-    Parameters
-    ----------
-    values : ndarray, shape (N, 3)
-    starts : ndarray, shape (R + 1,)
-
-    Returns
-    -------
-    dict
-        ``data``: little-endian int16, -32768 where a value is not finite; ``scale``: one number per structure by which they
-        are multiplied. The error is at most 1/65534 of the largest component of the structure.
-    """
-    finite = np.isfinite(values)
-    size = np.where(finite, np.abs(values), 0.0).max(axis=1) if len(values) else np.zeros(0)
-    scale = np.maximum.reduceat(size, starts[:-1]) / 32767 if len(starts) > 1 else np.zeros(0)
-    scale = np.array([float(f"{one:.6g}") or 1.0 for one in scale * (1 + 1e-5)])
-    rows = np.where(finite, values, 0.0) / np.repeat(scale, np.diff(starts))[:, None]
-    whole = np.where(finite, np.rint(rows), -32768).astype("<i2")
-    return {"data": base64.b64encode(whole.tobytes()).decode(), "scale": scale.tolist()}
-
-
-def structures(rows: Rows, teachers: Sequence[str]) -> dict[str, Any]:
-    """Return the structures and forces of the rows as plain types, for the viewer."""
-    numbers = np.concatenate([batch.columns["numbers"] for batch in rows.batches])
-    starts = offsets(np.concatenate([batch.columns["n_atoms"] for batch in rows.batches]))
-    positions = np.concatenate([batch.columns["positions"] for batch in rows.batches]).astype(np.float64)
-    middle = np.add.reduceat(np.nan_to_num(positions, posinf=0, neginf=0), starts[:-1]) / np.diff(starts)[:, None]
-    middle = np.round(middle, 3)
-    cell = np.concatenate([batch.columns["cell"] for batch in rows.batches])
-    pbc = np.concatenate([batch.columns["pbc"] for batch in rows.batches])
-    shown = np.where(pbc.any(axis=1))[0].tolist()
-    batch = rows.batches[0]
-    forces = {}
-    for teacher in teachers:
-        f = batch.labels.get(teacher, {}).get("forces")
-        if f is not None:
-            own = starts[: rows.n_dataset + 1]
-            labelled = np.flatnonzero(np.logical_or.reduceat(np.isfinite(f).any(axis=1), own[:-1]))
-            atoms = np.isin(np.repeat(np.arange(rows.n_dataset), np.diff(own)), labelled)
-            forces[teacher] = {"rows": labelled.tolist(), **pack(f[atoms], offsets(np.diff(own)[labelled]))}
-    return {
-        "starts": starts.tolist(),
-        "numbers": base64.b64encode(numbers.astype(np.uint8).tobytes()).decode(),
-        "positions": pack(positions - np.repeat(middle, np.diff(starts), axis=0), starts),
-        "middle": middle.ravel().tolist(),
-        "cells": {str(i): plain(cell[i].ravel(), 6) for i in shown},
-        "pbc": {str(i): pbc[i].astype(int).tolist() for i in shown},
-        "forces": forces,
-    }

@@ -95,7 +95,8 @@ const viewer = (() => {
       });
       note.textContent = `The longest arrow is ${figure(longest)} eV/Å.`;
     }
-    if (shown.length < one.numbers.length) note.textContent += ` ${one.numbers.length - shown.length} atoms have no finite position.`;
+    const lost = one.numbers.length - shown.length;
+    if (lost) note.textContent += lost === 1 ? " 1 atom has no finite position." : ` ${lost} atoms have no finite positions.`;
     view.setHoverable({ model }, true, atom => {
       const i = shown[atom.index], size = f ? `, |F| ${figure(Math.hypot(...f[i]))} eV/Å` : "";
       atom.label = view.addLabel(`${atom.elem} ${i}${size}`, {
