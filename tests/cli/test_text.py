@@ -55,7 +55,7 @@ def test_rows_are_not_wrapped_into_a_file(store, monkeypatch):
 
 def test_numbers_and_plurals(store):
     about = cli("info", store.url).stdout
-    assert "in 1 segment;" in about
+    assert "in 1 segment (" in about
     assert "smaller" not in about
     assert "1 segment," in cli("verify", store.url).stdout
     assert "2 log entries" in cli("verify", store.url).stdout

@@ -57,7 +57,7 @@ CHANGES = {
     "runs of text": (3, lambda d: replacement(d).update(runs="12"), "runs: expected a list"),
     "no runs": (3, lambda d: replacement(d).pop("runs"), "runs: expected a list"),
     "a segment twice": (3, lambda d: d["replacements"].append(replacement(d)), "replaces a segment twice"),
-    "a segment that is not there": (3, lambda d: replacement(d).update(inputs=["segments/" + "0" * 32]), "not there"),
+    "a segment that is not there": (3, lambda d: replacement(d).update(inputs=["segments/" + "0" * 32 + ".zarr.zip"]), "not there"),
     "no reason": (3, lambda d: d.update(reason=""), "reason: expected a text"),
     "a reason that is no text": (3, lambda d: d.update(reason=3), "reason: expected a string"),
     "columns that samples need": (5, lambda d: d.update(columns=["positions"]), "expected labels or user columns"),
@@ -80,7 +80,7 @@ def test_what_contradicts_itself_is_refused(store, name):
 
 
 def test_a_column_that_appears_is_refused(store):
-    extra = {"shape": [4], "dtype": "float64", "chunk": 4, "nbytes": 9, "digest": "0" * 32, "axis": "sample", "unit": "1",
+    extra = {"shape": [4], "dtype": "float64", "chunk": 4, "offset": 0, "nbytes": 40, "digest": "0" * 32, "axis": "sample", "unit": "1",
              "long_name": "x"}  # fmt: skip
     edit(store, 3, lambda d: replacement(d)["outputs"][0]["columns"].update(x=extra))
     with pytest.raises(FormatError, match="do not hold what they say"):
@@ -93,7 +93,7 @@ def test_a_reversal_checks_the_entry_that_it_takes_back(store):
 
     with store._log.guard():
         checkpoint.save(store._storage, store._log.refresh())
-    edit(store, 1, lambda d: d.update(segments=[{"path": "segments/" + "0" * 32}]))
+    edit(store, 1, lambda d: d.update(segments=[{"path": "segments/" + "0" * 32 + ".zarr.zip"}]))
     for call in (lambda s: s.revert(1, reason="x"), lambda s: s.remove([0], reason="x", snapshot=s.snapshot(2))):
         with pytest.raises(MlffstoreError):
             call(ml.open(store.url, "a"))

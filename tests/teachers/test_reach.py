@@ -78,7 +78,7 @@ def test_xtb_labels_boxes_with_a_gap_only_if_asked_to():
     assert labels.energy[0] == pytest.approx(labels.energy[2], abs=0.05)
     assert np.isfinite(labels.stress[0]).all()
     assert np.isnan(labels.stress[2]).all()
-    metal = SampleBatch.from_ase([bulk("Al", cubic=True) * (2, 2, 2)])
+    metal = SampleBatch.from_ase([bulk("Ca", cubic=True) * (2, 2, 2)])
     assert "gap" in ml.get_teacher("gfn2-xtb", gamma_box=8.0).label(metal).reasons[0]
 
 
