@@ -98,7 +98,7 @@ def inspect_apart(
 ) -> Inspection:
     """Read the HDF5 files of a release in another process, with bounds on its memory and time; see `inspect`."""
     where = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
-    limit = _SECONDS + sum(path.stat().st_size for path in paths) / _SPEED
+    limit = _seconds(paths)
     command = [sys.executable, "-P", "-m", "mlffstore.release.inspection", str(folder or ""), *map(str, paths)]
     failed = "the HDF5 library could not read it to its end; restore the file"
     with subprocess.Popen(
@@ -344,6 +344,11 @@ class _Sums:
         return out
 
 
+def _seconds(paths: Sequence[Path]) -> float:
+    """Return how long reading some files may take."""
+    return _SECONDS + sum(path.stat().st_size for path in paths) / _SPEED
+
+
 def _say(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
@@ -358,6 +363,8 @@ def _main(folder: str, *names: str) -> None:
 
         memory = max(_MEMORY, 2 * sum(path.stat().st_size for path in paths))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        seconds = int(_seconds(paths))  # also if the process that waits for this one is gone
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     inspection = inspect(
         paths, Path(folder) if folder else None, lambda done, total: _say({"done": done, "total": total})
     )
