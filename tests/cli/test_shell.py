@@ -67,7 +67,8 @@ def test_ctrl_c(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "name: x\nstore: d.zarr\nparts:\n"
-        "  - {name: a, generator: crystals, teacher: emt, samples: 100000, samples_per_task: 8, options: {elements: [Cu, Al, Ni]}}\n"
+        "  - {name: a, generator: crystals, teacher: emt, samples: 100000, samples_per_task: 8,\n"
+        "     options: {elements: [Cu, Al, Ni]}}\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "mlffstore", "run", "r.yaml", "-w", "2"], cwd=tmp_path, stderr=subprocess.PIPE,

@@ -14,6 +14,9 @@ from mlffstore.format.codec import crc32c
 from mlffstore.format.entry import entry_path
 from tests.samples import mixed_frames
 
+#: Path of a segment that no store has.
+ABSENT = f"segments/{'0' * 32}.zarr.zip"
+
 
 def edit(store: ml.Store, version: int, change) -> None:
     """Change an entry and seal it again."""
@@ -57,7 +60,7 @@ CHANGES = {
     "runs of text": (3, lambda d: replacement(d).update(runs="12"), "runs: expected a list"),
     "no runs": (3, lambda d: replacement(d).pop("runs"), "runs: expected a list"),
     "a segment twice": (3, lambda d: d["replacements"].append(replacement(d)), "replaces a segment twice"),
-    "a segment that is not there": (3, lambda d: replacement(d).update(inputs=["segments/" + "0" * 32 + ".zarr.zip"]), "not there"),
+    "a segment that is not there": (3, lambda d: replacement(d).update(inputs=[ABSENT]), "not there"),
     "no reason": (3, lambda d: d.update(reason=""), "reason: expected a text"),
     "a reason that is no text": (3, lambda d: d.update(reason=3), "reason: expected a string"),
     "columns that samples need": (5, lambda d: d.update(columns=["positions"]), "expected labels or user columns"),
@@ -80,7 +83,8 @@ def test_what_contradicts_itself_is_refused(store, name):
 
 
 def test_a_column_that_appears_is_refused(store):
-    extra = {"shape": [4], "dtype": "float64", "chunk": 4, "offset": 0, "nbytes": 40, "digest": "0" * 32, "axis": "sample", "unit": "1",
+    extra = {"shape": [4], "dtype": "float64", "chunk": 4, "offset": 0, "nbytes": 40, "digest": "0" * 32,
+             "axis": "sample", "unit": "1",
              "long_name": "x"}  # fmt: skip
     edit(store, 3, lambda d: replacement(d)["outputs"][0]["columns"].update(x=extra))
     with pytest.raises(FormatError, match="do not hold what they say"):
@@ -93,7 +97,7 @@ def test_a_reversal_checks_the_entry_that_it_takes_back(store):
 
     with store._log.guard():
         checkpoint.save(store._storage, store._log.refresh())
-    edit(store, 1, lambda d: d.update(segments=[{"path": "segments/" + "0" * 32 + ".zarr.zip"}]))
+    edit(store, 1, lambda d: d.update(segments=[{"path": ABSENT}]))
     for call in (lambda s: s.revert(1, reason="x"), lambda s: s.remove([0], reason="x", snapshot=s.snapshot(2))):
         with pytest.raises(MlffstoreError):
             call(ml.open(store.url, "a"))
