@@ -73,6 +73,8 @@ def test_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "mlffstore", "run", "r.yaml", "-w", "2"], cwd=tmp_path, stderr=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell that starts the tests in the background has them ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         while process.poll() is None and not (tmp_path / "d.zarr" / "_log" / f"{2:020d}.json").exists():
