@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import CorruptionError, MlffstoreError
 from mlffstore.format.fields import Fields
-from mlffstore.format.increment import base_of, decode, encode, seal, unseal
+from mlffstore.format.increment import base_of, decode, encode, unseal
+from mlffstore.format.sealing import seal
 from mlffstore.format.state import RECENT, State
+from mlffstore.storage.base import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +61,7 @@ def path_of(version: int) -> str:
 
 def save(storage: Storage, state: State) -> int | None:
     """Write the checkpoint of a state and point the hint at it; return the version of the one that it counts from."""
-    base = next((earlier for earlier in chain(state.version)[1:] if _is_there(storage, path_of(earlier))), None)
+    base = next((earlier for earlier in chain(state.version)[1:] if is_there(storage, path_of(earlier))), None)
     storage.replace(path_of(state.version), encode(state, base))
     if _hinted(storage) < state.version:  # a slow writer does not set it back
         storage.replace(HINT, seal(json.dumps({"version": state.version}).encode()[:-1]))
@@ -78,14 +80,6 @@ def superfluous(version: int) -> list[int]:
     # They are not far behind: others went when they became so.
     behind = range(version, max(-1, version - 4 * STAYING * EVERY), -EVERY)
     return [earlier for earlier in behind if not wanted(earlier, version)]
-
-
-def _is_there(storage: Storage, path: str) -> bool:
-    try:
-        storage.size(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def newest(storage: Storage) -> int:
@@ -134,8 +128,8 @@ def read(storage: Storage, version: int, empty: State) -> State:
         if base is not None and base >= current:
             raise CorruptionError(f"{storage.url}/{path_of(current)}: counts from itself; delete the folder {FOLDER}")
         current = base
-    state = empty
+    state: State | None = None
     for current, data in reversed(files):
-        earlier = state
-        state = decode(data, current, empty, f"{storage.url}/{path_of(current)}", lambda _, earlier=earlier: earlier)  # type: ignore[misc]
+        state = decode(data, current, empty, f"{storage.url}/{path_of(current)}", state)
+    assert state is not None  # there is one file at least
     return state

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.schema import FORMAT_VERSION
 from mlffstore.errors import CorruptionError, FormatError
-from mlffstore.format.codec import crc32c
 from mlffstore.format.fields import Fields
 from mlffstore.format.records import DIGEST
+from mlffstore.format.sealing import seal, sealed_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,8 +89,7 @@ class Entry:
             "key": self.key,
             **self.body,
         }
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False)[:-1]
-        return f'{text},"crc32c":{crc32c(text.encode())}}}\n'.encode()
+        return seal(json.dumps(document, separators=(",", ":"), allow_nan=False)[:-1].encode())
 
 
 def decode_entry(data: bytes, version: int, store: str | None, where: str) -> Entry:
@@ -103,11 +102,11 @@ def decode_entry(data: bytes, version: int, store: str | None, where: str) -> En
     FormatError
         If it is of a newer format, another store, or not an entry at all.
     """
-    head, comma, tail = data.rpartition(b',"crc32c":')
-    if not comma or not re.fullmatch(rb"\d{1,10}\}\n", tail) or int(tail[:-2]) != crc32c(head):
+    end = sealed_nbytes(data)
+    if end is None:
         raise CorruptionError(f"{where}: the log entry is damaged or was edited; restore it from a copy")
     try:
-        document = json.loads(head + b"}")
+        document = json.loads(data[:end] + b"}")
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: expected a JSON object, got something else ({error})") from error
     fields = Fields(document, where)

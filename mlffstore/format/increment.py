@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ import numpy as np
 from mlffstore.data.properties import PROPERTIES
 from mlffstore.data.schema import FORMAT_VERSION, REASON, STANDARD, Column, is_label, split_key
 from mlffstore.errors import CorruptionError, FormatError, MlffstoreError
-from mlffstore.format.codec import crc32c, extend_crc32c
 from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.format.records import (
     SEGMENT,
@@ -32,11 +32,13 @@ from mlffstore.format.records import (
     property_document,
     summary_document,
 )
+from mlffstore.format.sealing import seal, sealed_nbytes
 from mlffstore.format.segment_list import Lines, Run, SegmentList, Tables
+from mlffstore.format.state import RECENT
 from mlffstore.format.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from mlffstore.format.state import State
 
@@ -53,11 +55,6 @@ _SEGMENTS, _QUARANTINE = b',"segments":[\n', b'\n],"quarantine":[\n'
 _KIND, _VOCABULARY = 2, _NAME_NBYTES + 5
 
 
-def seal(head: bytes) -> bytes:
-    """Return a JSON object, given without its last brace, with a last member that is the CRC-32C of the bytes before it."""
-    return head + b',"crc32c":%d}\n' % crc32c(head)
-
-
 def unseal(data: bytes, where: str) -> int:
     """Return how many bytes of a sealed object `seal` was given, after checking them.
 
@@ -66,9 +63,8 @@ def unseal(data: bytes, where: str) -> int:
     CorruptionError
         If the checksum is wrong.
     """
-    end = data.rfind(b',"crc32c":', -40)
-    # Of many megabytes no copy is made.
-    if end < 0 or data[end:] != b',"crc32c":%d}\n' % extend_crc32c(0, np.frombuffer(data, np.uint8, end)):
+    end = sealed_nbytes(data)
+    if end is None:
         raise CorruptionError(f"{where}: the checkpoint is damaged; it may be deleted, the log has everything")
     return end
 
@@ -178,7 +174,7 @@ def base_of(data: bytes, where: str) -> int | None:
     return int(value)
 
 
-def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[int], State]) -> State:
+def decode(data: bytes, version: int, empty: State, where: str, earlier: State | None) -> State:
     """Return the state of a checkpoint; its segments are parsed when they are looked at.
 
     Parameters
@@ -191,8 +187,8 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
         The state before entry 0 of the store.
     where : str
         The file, for messages.
-    base : callable
-        It returns the state as of an earlier checkpoint, which is then used up.
+    earlier : State or None
+        The state as of the checkpoint that it counts from, see `base_of`, which is then used up.
 
     Raises
     ------
@@ -210,12 +206,10 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
             fields.integer("format") != FORMAT_VERSION
             or fields.text("store") != empty.store
             or fields.integer("version") != version
+            or fields.document["base"] != (None if earlier is None else earlier.version)
         ):
             raise FormatError(f"{where}: a checkpoint of another store or version")
         document = fields.document
-        earlier = None
-        if document["base"] is not None:
-            earlier = base(fields.integer("base", 0, version - 1))
         tables = Tables() if earlier is None else earlier.tables
         for row in fields.items("tables"):
             tables.name(row)
@@ -241,6 +235,7 @@ def decode(data: bytes, version: int, empty: State, where: str, base: Callable[[
             expired=fields.integer("expired"),
             kept=tuple(int(version) for version in fields.items("kept")),
             nbytes_log=fields.integer("nbytes_log"),
+            recent=deque(maxlen=RECENT),
             tables=tables,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:

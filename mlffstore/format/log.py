@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError, MlffstoreError, StorageError
 from mlffstore.format import checkpoint, history
 from mlffstore.format.codec import digest
+from mlffstore.format.commit import Record
 from mlffstore.format.entry import MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path, now
-from mlffstore.format.history import Record
 from mlffstore.format.read_ahead import Sized, read_ahead
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import NotDurableError
+from mlffstore.storage.base import NotDurableError, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -234,11 +234,11 @@ class Log:
         path, beyond = entry_path(state.version), entry_path(state.version + 2)
         try:
             # On a network both questions are on the way at the same time.
-            asked = io_pool().submit(self._is_there, beyond) if self.storage.remote else None
+            asked = io_pool().submit(is_there, self.storage, beyond) if self.storage.remote else None
             last = digest(self.storage.read(path))
-            gap = self._is_there(beyond) if asked is None else asked.result()
+            gap = is_there(self.storage, beyond) if asked is None else asked.result()
             # Two commits since the log was read are no gap: the claim will find the next version taken.
-            gap = gap and not self._is_there(entry_path(state.version + 1))
+            gap = gap and not is_there(self.storage, entry_path(state.version + 1))
         except FileNotFoundError:
             last, gap = "", False
         if last != state.parent:
@@ -252,13 +252,6 @@ class Log:
                 f"{self.storage.url}: expected version {state.version} to be the last, got {beyond} without the entry "
                 "before it. Nothing was committed; restore the missing entry from a copy, see 'mlffstore verify'"
             )
-
-    def _is_there(self, path: str) -> bool:
-        try:
-            self.storage.size(path)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _advance(self, state: State, entry: Entry, data: bytes) -> None:
         """Add an entry that this log wrote to the state."""
@@ -286,7 +279,7 @@ class Log:
         if checkpoint.due(state.version):
             try:
                 base = checkpoint.save(self.storage, state)
-                own = {entry.version: Record.of(entry).line() for entry in state.recent}
+                own = {record.commit.version: record.line() for record in state.recent}
                 first = state.version - checkpoint.EVERY + 1
                 lines = [
                     *(record.line() for record in self.history(0 if base is None else base + 1, first)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data.schema import is_mask, split_key
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
+from mlffstore.format.commit import Record
 from mlffstore.format.fields import Fields
 from mlffstore.format.records import (
     Layer,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Column
     from mlffstore.format.entry import Entry
 
-#: Entries that a state keeps.
+#: Records of entries that a state keeps.
 RECENT = 100
 
 
@@ -61,8 +62,8 @@ class State:
     kept: tuple[int, ...] = ()
     #: Size of the entries.
     nbytes_log: int = 0
-    #: The entries that were applied last, for the history.
-    recent: deque[Entry] = field(default_factory=lambda: deque(maxlen=RECENT))
+    #: Records of the entries that were applied last, for the history.
+    recent: deque[Record] = field(default_factory=lambda: deque(maxlen=RECENT))
     #: Shared values of the checkpoint that this state began with, and of the next one.
     tables: Tables = field(default_factory=Tables)
     #: The last version that may have removed samples; of a state that was read from a checkpoint, its own version.
@@ -127,7 +128,7 @@ class State:
             self.keys[entry.key] = entry.version
         self.version, self.parent = entry.version, entry_digest
         self.nbytes_log += entry.nbytes
-        self.recent.append(entry)
+        self.recent.append(Record.of(entry))
 
     def retains(self, version: int) -> bool:
         """Return whether a version may still be read."""

@@ -109,6 +109,15 @@ class Storage(Protocol):
         ...
 
 
+def is_there(storage: Storage, path: str) -> bool:
+    """Return whether there is an object. It may be gone or made a moment later: `put_if_absent` claims names."""
+    try:
+        storage.size(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def check_path(path: str) -> str:
     """Return a relative path of plain names; raise `FormatError` for anything that could lead out of the store."""
     parts = path.split("/")

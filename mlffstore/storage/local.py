@@ -79,11 +79,11 @@ class LocalStorage:
                 self._checked.clear()
             self._checked.add(folder)
 
-    def _make_folder(self, folder: str, made: set[str]) -> None:
+    def _make_folder(self, folder: str) -> None:
         """Make a folder and those above, but for the root; what is made here cannot be a link."""
-        if not folder or folder in made:
+        if not folder:
             return
-        self._make_folder(os.path.dirname(folder), made)
+        self._make_folder(os.path.dirname(folder))
         full = os.path.join(self.root, check_path(folder))
         try:
             os.mkdir(full)
@@ -92,7 +92,6 @@ class LocalStorage:
         else:
             if (permissions := self._shared()) is not None:
                 permissions.apply_to_folder(full)
-        made.add(folder)
 
     def _shared(self) -> Permissions | None:
         """Return the permissions of new files and folders; None while the store is being made: then the umask decides."""
@@ -155,7 +154,7 @@ class LocalStorage:
         """Write a file under a name that no other process writes, and fsync it, its folder, and the folders above."""
         with _translated(self.url):
             folder = os.path.dirname(path)
-            self._make_folder(folder, set())
+            self._make_folder(folder)
             full = os.path.join(self.root, check_path(path))
             try:
                 folders = [os.path.dirname(full), *self._unnamed(folder)]
@@ -170,7 +169,7 @@ class LocalStorage:
         """Create a file with `data` unless it exists."""
         with _translated(self.url):
             target = self._path(path)
-            self._make_folder(os.path.dirname(path), set())
+            self._make_folder(os.path.dirname(path))
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, [data], self._shared())
@@ -233,7 +232,7 @@ class LocalStorage:
         """Create or replace a file; readers see the old bytes or the new ones."""
         with _translated(self.url):
             target = self._path(path)
-            self._make_folder(os.path.dirname(path), set())
+            self._make_folder(os.path.dirname(path))
             temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 _write_file(temporary, [data], self._shared())

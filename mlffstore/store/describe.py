@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
-    from mlffstore.format.history import Commit
+    from mlffstore.format.commit import Commit
     from mlffstore.store.snapshot import Snapshot
 
 

@@ -74,16 +74,10 @@ def _apart(batch: SampleBatch, rows: Ints) -> tuple[SampleBatch | None, SampleBa
     return batch.take(rest) if rest.any() else None, batch.take(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Accepted samples go to the quarantine, each with the reason."""
+class _Move:
+    """Samples go from one list to the other, whole."""
 
-    reason: str
-    action: Action = field(default="remove", init=False)
-
-    def segments(self, state: State) -> SegmentList:
-        """Return the accepted samples."""
-        return state.segments
+    __slots__ = ()
 
     def columns(self, segment: Segment) -> list[str]:
         """Return nothing: samples move."""
@@ -92,6 +86,18 @@ class Remove:
     def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
         """Return all of them."""
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(_Move):
+    """Accepted samples go to the quarantine, each with the reason."""
+
+    reason: str
+    action: Action = field(default="remove", init=False)
+
+    def segments(self, state: State) -> SegmentList:
+        """Return the accepted samples."""
+        return state.segments
 
     def apply(
         self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints
@@ -102,7 +108,7 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(_Move):
     """Samples of the quarantine become accepted ones again, without the reason."""
 
     action: Action = field(default="restore", init=False)
@@ -110,14 +116,6 @@ class Restore:
     def segments(self, state: State) -> SegmentList:
         """Return the rejected samples."""
         return state.quarantine
-
-    def columns(self, segment: Segment) -> list[str]:
-        """Return nothing: samples move."""
-        return []
-
-    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
-        """Return all of them."""
-        return rows
 
     def apply(
         self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints

@@ -12,7 +12,7 @@ from mlffstore.runtime.words import counted
 from mlffstore.store.snapshot import Opener, Snapshot
 
 if TYPE_CHECKING:
-    from mlffstore.format.history import Commit
+    from mlffstore.format.commit import Commit
     from mlffstore.storage import Storage
 
 Mode = Literal["r", "a"]

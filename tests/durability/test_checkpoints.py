@@ -9,7 +9,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.format import checkpoint, history
-from mlffstore.format.history import Record
+from mlffstore.format.commit import Record
 from mlffstore.format.log import Log
 from tests.samples import metal_frames
 
@@ -169,3 +169,12 @@ def test_a_slow_writer_does_not_set_the_hint_back(tmp_path, every_two):
     (tmp_path / "d.zarr" / checkpoint.path_of(5)).unlink(missing_ok=True)
     assert len(ml.open(store.url)) == 10
     assert store.verify(full=True).ok
+
+
+def test_states_of_one_log_share_no_records(tmp_path, every_two):
+    """An old snapshot that is read in between takes no record from the next checkpoint."""
+    store = ml.create(tmp_path / "d.zarr")
+    for i in range(7):
+        store.append(metal_frames(1, seed=i))
+    one, other = store._log.at(6), store._log.at(6)
+    assert [record.commit.version for record in one.recent] == [record.commit.version for record in other.recent] == [6]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import CorruptionError, MlffstoreError, StoreNotFoundError
 from mlffstore.format import checkpoint, history
+from mlffstore.format.commit import Record
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path
-from mlffstore.format.history import Record
-from mlffstore.format.increment import ROLES, decode
+from mlffstore.format.increment import ROLES, base_of, decode
 from mlffstore.format.log import Log, ReadEntry
 from mlffstore.format.read_ahead import Sized, read_ahead
 from mlffstore.format.root import read_root
@@ -232,11 +232,11 @@ class Survey:
         assert self.state is not None
         empty = State(self.state.store, self.state.precision, self.state.settings)
 
-        def base(earlier: int) -> State:
-            known = self._earlier.get(earlier)
-            return known if known is not None else checkpoint.read(self.storage, earlier, empty)
-
-        return decode(self.storage.read(path), version, empty, f"{self.storage.url}/{path}", base)
+        where = f"{self.storage.url}/{path}"
+        data = self.storage.read(path)
+        base = base_of(data, where)
+        earlier = None if base is None else self._earlier.get(base) or checkpoint.read(self.storage, base, empty)
+        return decode(data, version, empty, where, earlier)
 
     def _remember(self, version: int) -> None:
         """Keep the state as of a checkpoint for those that count from it."""
