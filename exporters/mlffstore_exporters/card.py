@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
-from mlffstore_exporters.hdf5 import stored_columns
+from mlffstore_exporters.columns import stored_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
