@@ -149,7 +149,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
                 )
             if self.cache == "mapped":
                 columns = mapped(where, progress)
-                columns = replace(columns, user=self._chosen(columns.user))
+                columns = replace(columns, extra=self._chosen(columns.extra))
             else:
                 columns = decoded(where, self._chosen(where.user()), progress)
             self.teacher = columns.teacher
@@ -176,10 +176,10 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         masks = {
             name: mask for name, mask in columns.masks.items() if not mask[wanted].all() and name not in self._hidden
         }
-        check_names(columns.user)
+        check_names(columns.extra)
         describe = getattr(self.transform, "describe", None)
         if describe is not None:
-            describe({name: column.turns for name, column in columns.user.items() if column.turns is not None})
+            describe({name: column.turns for name, column in columns.extra.items() if column.turns is not None})
         self._columns = replace(columns, masks=masks, hidden=self._hidden)
         if self.split is not None:
             wanted &= columns.split == SPLITS.index(self.split)

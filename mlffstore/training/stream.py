@@ -15,7 +15,8 @@ from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.training.batch import REAL, check_names
-from mlffstore.training.columns import TRAINED, Columns, in_memory
+from mlffstore.training.columns import TRAINED, Columns
+from mlffstore.training.layout import in_memory
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
 from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
 from mlffstore.training.window import Window
