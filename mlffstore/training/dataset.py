@@ -161,7 +161,9 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if there is not None:
                 wanted &= there
         masks = {
-            name: mask for name, mask in columns.masks.items() if not mask[wanted].all() and name not in self._wanted.hidden
+            name: mask
+            for name, mask in columns.masks.items()
+            if not mask[wanted].all() and name not in self._wanted.hidden
         }
         check_names(columns.extra)
         describe = getattr(self.transform, "describe", None)
@@ -291,7 +293,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     ) -> Stream:
         """Return an iterable over batches in bounded memory, without a cache; see `mlffstore.training.stream.Stream`."""
         return Stream(
-            source, split, teacher, properties, batch_size=batch_size, block_samples=block_samples, blocks=blocks, shuffle=shuffle,
-            seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype, transform=transform,
-            require=require, columns=columns,
+            source, split, teacher, properties, batch_size=batch_size, block_samples=block_samples, blocks=blocks,
+            shuffle=shuffle, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype,
+            transform=transform, require=require, columns=columns,
         )  # fmt: skip
