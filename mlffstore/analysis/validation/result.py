@@ -350,7 +350,7 @@ def validate(
     Notes
     -----
     One pass over the data, in blocks of about 500,000 atoms; less than 200 bytes per sample are kept. Then at most 1,200
-    molecules and 1,200 crystals of each teacher are read again, and compared with one another.
+    molecules, 1,200 crystals, and 1,200 slabs and wires of each teacher are read again, and compared with one another.
     """
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
