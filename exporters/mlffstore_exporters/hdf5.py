@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
-from mlffstore.data.masks import TRUTH, mask_names, user_rows
+from mlffstore.data.masks import TRUTH, user_rows
 from mlffstore.data.properties import INNER_SIZES, attributes_of, ordered
 from mlffstore.data.schema import (
     CODED,
@@ -21,7 +21,6 @@ from mlffstore.data.schema import (
     LABELS,
     STANDARD,
     Column,
-    is_label,
     is_mask,
     label_key,
     mask_column,
@@ -33,6 +32,7 @@ from mlffstore.data.vocabulary import flag_word
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.release import FORMAT
 from mlffstore.release.selection import select
+from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import chunks
 from mlffstore_exporters.folder import Account, new_hdf5
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Samples in memory at a time.
 _BLOCK = 4096
@@ -56,7 +56,7 @@ _BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 
 
 def export_hdf5(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | Path,
     *,
     teacher: str | Sequence[str] | None = None,
@@ -73,7 +73,7 @@ def export_hdf5(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str or sequence of str, optional
@@ -136,7 +136,7 @@ def export_hdf5(
     return target
 
 
-def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
+def choose_teachers(snapshot: Samples, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the teachers of a release."""
     if teacher is None or isinstance(teacher, str):
         return (choose_teacher(snapshot.teachers, teacher),)
@@ -175,7 +175,7 @@ def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
 
 
 def _root_attributes(
-    snapshot: Snapshot, teachers: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
+    snapshot: Samples, teachers: Sequence[str], title: str, version: str, provenance: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     info = {name: snapshot.teacher_info(name) for name in teachers}
     only_teacher = {"teacher": teachers[0]} if len(teachers) == 1 else {}
@@ -189,6 +189,7 @@ def _root_attributes(
         "teacher_info": json.dumps(info[teachers[0]] if only_teacher else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
+        **({} if (selection := snapshot.selected()) is None else {"selection": json_text(selection.to_json())}),
         "precision": snapshot.precision,
         "settings": json.dumps(snapshot.settings, sort_keys=True),
         "software": f"mlffstore {VERSION}",
@@ -215,7 +216,7 @@ def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _blocks(snapshot: Snapshot, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+def _blocks(snapshot: Samples, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
     """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
 
     The next block is read while one is being written.
@@ -240,7 +241,7 @@ class _Split:
     def __init__(
         self,
         group: h5py.Group,
-        snapshot: Snapshot,
+        snapshot: Samples,
         index: Ints,
         teachers: Sequence[str],
         level: int | None,
@@ -329,7 +330,7 @@ def recoded(batch: SampleBatch, name: str, words: dict[str, int]) -> Array:
     return own[codes]
 
 
-def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:
+def stored_columns(snapshot: Samples, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:
     """Return the columns of the file by name, each with the name of what it holds.
 
     Standard columns, the labels that the teachers have, user columns with their masks.
@@ -350,7 +351,7 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
                 replace(column, name=name, long_name=column.quantity.long_name, inner=inner), property_name
             )  # fmt: skip
     user = snapshot.user_columns
-    masks = mask_names((segment.columns for segment in snapshot.segments), user)
+    masks = snapshot.mask_names()
     for name, column in user.items():
         out[name] = (column, name)
         if name in masks:
@@ -358,13 +359,12 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
     return out
 
 
-def label_columns(snapshot: Snapshot, teacher: str) -> dict[str, Column]:
+def label_columns(snapshot: Samples, teacher: str) -> dict[str, Column]:
     """Return the columns of the labels that a teacher gave to some sample, by property."""
     columns: dict[str, Column] = {}
-    for segment in snapshot.segments:
-        for key, stored in segment.columns.items():
-            if is_label(key) and split_key(key)[1] == teacher:
-                columns.setdefault(split_key(key)[0], stored.column)
+    for key, column in snapshot.label_columns().items():
+        if split_key(key)[1] == teacher:
+            columns[split_key(key)[0]] = column
     return {name: columns[name] for name in ordered(columns)}
 
 
