@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
-from mlffstore.data.masks import TRUTH, mask_names, user_rows
+from mlffstore.data.masks import TRUTH, user_rows
 from mlffstore.data.properties import INNER_SIZES, attributes_of, ordered
 from mlffstore.data.schema import (
     CODED,
@@ -17,7 +17,6 @@ from mlffstore.data.schema import (
     LABELS,
     STANDARD,
     Column,
-    is_label,
     is_mask,
     label_key,
     mask_column,
@@ -26,6 +25,7 @@ from mlffstore.data.schema import (
 )
 from mlffstore.data.vocabulary import flag_word
 from mlffstore.errors import DataError
+from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 class FileColumns:
@@ -53,7 +53,7 @@ class FileColumns:
         By the name in the file: the column, and the name of what it holds.
     """
 
-    def __init__(self, snapshot: Snapshot, teachers: Sequence[str], steps: Mapping[str, float] | None = None) -> None:
+    def __init__(self, snapshot: Samples, teachers: Sequence[str], steps: Mapping[str, float] | None = None) -> None:
         self.columns = stored_columns(snapshot, teachers)
         self._teachers, self._steps = tuple(teachers), dict(steps or {})
         self._words: dict[str, dict[str, int]] = {name: {} for name in CODED}
@@ -116,7 +116,7 @@ class FileColumns:
         return batch.columns.get(name)
 
 
-def choose_teachers(snapshot: Snapshot, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
+def choose_teachers(snapshot: Samples, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the teachers of a release."""
     if teacher is None or isinstance(teacher, str):
         return (choose_teacher(snapshot.teachers, teacher),)
@@ -155,7 +155,7 @@ def recoded(batch: SampleBatch, name: str, words: dict[str, int]) -> Array:
     return own[codes]
 
 
-def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:
+def stored_columns(snapshot: Samples, teachers: Sequence[str]) -> dict[str, tuple[Column, str]]:
     """Return the columns of the file by name, each with the name of what it holds.
 
     Standard columns, the labels that the teachers have, user columns with their masks.
@@ -176,7 +176,7 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
                 replace(column, name=name, long_name=column.quantity.long_name, inner=inner), property_name
             )  # fmt: skip
     user = snapshot.user_columns
-    masks = mask_names((segment.columns for segment in snapshot.segments), user)
+    masks = snapshot.mask_names()
     for name, column in user.items():
         out[name] = (column, name)
         if name in masks:
@@ -184,17 +184,16 @@ def stored_columns(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, tup
     return out
 
 
-def label_columns(snapshot: Snapshot, teacher: str) -> dict[str, Column]:
+def label_columns(snapshot: Samples, teacher: str) -> dict[str, Column]:
     """Return the columns of the labels that a teacher gave to some sample, by property."""
     columns: dict[str, Column] = {}
-    for segment in snapshot.segments:
-        for key, stored in segment.columns.items():
-            if is_label(key) and split_key(key)[1] == teacher:
-                columns.setdefault(split_key(key)[0], stored.column)
+    for key, column in snapshot.label_columns().items():
+        if split_key(key)[1] == teacher:
+            columns[split_key(key)[0]] = column
     return {name: columns[name] for name in ordered(columns)}
 
 
-def root_attributes(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, Any]:
+def root_attributes(snapshot: Samples, teachers: Sequence[str]) -> dict[str, Any]:
     """Return what says where the samples of a file come from; values are strings and numbers, since HDF5 has no others."""
     info = {name: snapshot.teacher_info(name) for name in teachers}
     only_teacher = {"teacher": teachers[0]} if len(teachers) == 1 else {}
@@ -205,6 +204,7 @@ def root_attributes(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, An
         "teacher_info": json.dumps(info[teachers[0]] if only_teacher else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
+        **({} if (selection := snapshot.selected()) is None else {"selection": json_text(selection.to_json())}),
         "precision": snapshot.precision,
         "settings": json.dumps(snapshot.settings, sort_keys=True),
         "software": f"mlffstore {VERSION}",

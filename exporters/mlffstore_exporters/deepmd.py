@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _FILES = {"energy": "energy", "forces": "force", "stress": "virial", "atomic_ene
 
 
 def export_deepmd(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | None = None,
@@ -38,7 +38,7 @@ def export_deepmd(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Snapshot, Selection or Release
     path : path
         A new folder, with the folders `train`, `val` and `test`.
     teacher : str, optional
@@ -60,26 +60,26 @@ def export_deepmd(
     and labels for which there is no file; a warning names them.
     """
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
-    elements = sorted(snapshot.elements())
     left_out = {
         name: reason
         for name, reason in other_labels(snapshot, teacher_name, "the layout has no file for it").items()
         if name not in _FILES
     }
     left_out |= dict.fromkeys(snapshot.user_columns, "the layout has no place for user columns")
-    partly = 0
+    partly, elements = 0, set[int]()
     with new_folder(target) as folder:
         for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             periodic = batch.pbc.sum(axis=1)
             partly += int(np.count_nonzero((periodic == 1) | (periodic == 2)))
+            elements |= set(np.unique(batch.numbers).tolist())
             for name, rows in _systems(batch, teacher_name):
                 system = folder / split / name
                 system.mkdir(parents=True, exist_ok=True)
-                for file, values in _arrays(batch.take(rows), teacher_name, elements).items():
+                for file, values in _arrays(batch.take(rows), teacher_name).items():
                     with (system / f"{file}.part").open("ab") as part:
                         np.save(part, values, allow_pickle=False)
         for system in sorted(folder.glob("*/*")):
-            _finish(system, elements)
+            _finish(system, sorted(elements))
     if partly:
         logger.warning(
             "deepmd knows full periodicity or none: %s samples that are periodic along one or two vectors were left out",
@@ -103,7 +103,7 @@ def _systems(batch: SampleBatch, teacher: str) -> Iterator[tuple[str, Ints]]:
         yield name, np.flatnonzero(np.array(names) == name)
 
 
-def _arrays(batch: SampleBatch, teacher: str, elements: list[int]) -> dict[str, Array]:
+def _arrays(batch: SampleBatch, teacher: str) -> dict[str, Array]:
     """Return the arrays of frames with the same number of atoms, each with one row for each frame."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -111,7 +111,7 @@ def _arrays(batch: SampleBatch, teacher: str, elements: list[int]) -> dict[str, 
     out: dict[str, Array] = {
         "coord": batch.positions.reshape(n, -1),
         "box": batch.cell.reshape(n, 9),
-        "real_atom_types": np.searchsorted(elements, numbers).astype(np.int32),
+        "real_atom_types": numbers.astype(np.int32),
         "fparam": np.stack([batch.charge, batch.multiplicity], axis=1).astype(np.float64),
         "root": batch.root,
         "source": np.array(batch.source, dtype=np.str_),
@@ -138,7 +138,10 @@ def _finish(system: Path, elements: list[int]) -> None:
         with part.open("rb") as file:
             while file.peek(1):
                 pieces.append(np.load(file, allow_pickle=False))
-        np.save(folder / f"{part.stem}.npy", np.concatenate(pieces), allow_pickle=False)
+        values = np.concatenate(pieces)
+        if part.stem == "real_atom_types":  # atomic numbers until all elements are known
+            values = np.searchsorted(elements, values).astype(np.int32)
+        np.save(folder / f"{part.stem}.npy", values, allow_pickle=False)
         part.unlink()
     n_atoms, kind = system.name.split("-")[:2]
     (system / "type.raw").write_text("0\n" * int(n_atoms))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.properties import ordered
-from mlffstore.data.schema import LABELS, is_label, split_key
+from mlffstore.data.schema import LABELS, split_key
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import present
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _fsync(path: Path) -> None:
 
 
 def parts(
-    snapshot: Snapshot,
+    snapshot: Samples,
     splits: Mapping[str, Ints],
     teacher: str,
     progress: Callable[[int, int], object] | None,
@@ -112,7 +112,7 @@ def parts(
     account.tell()
 
 
-def blocks(snapshot: Snapshot, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+def blocks(snapshot: Samples, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
     """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
 
     The next block is read while one is being written.
@@ -165,10 +165,11 @@ class Account:
                     )  # fmt: skip
 
 
-def other_labels(snapshot: Snapshot, teacher: str, reason: str) -> dict[str, str]:
+def other_labels(snapshot: Samples, teacher: str, reason: str) -> dict[str, str]:
     """Return the labels of a teacher beside energy, forces and stress, each with the reason why a layout leaves it out."""
-    keys = (key for segment in snapshot.segments for key in segment.columns if is_label(key))
-    names = ordered({split_key(key)[0] for key in keys if split_key(key)[1] == teacher} - set(LABELS))
+    names = ordered(
+        {split_key(key)[0] for key in snapshot.label_columns() if split_key(key)[1] == teacher} - set(LABELS)
+    )
     return dict.fromkeys(names, reason)
 
 

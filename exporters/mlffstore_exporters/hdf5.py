@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Column
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Uncompressed bytes of an HDF5 chunk; h5py's cache holds 1 MiB.
 CHUNK_NBYTES = 512 << 10
@@ -35,7 +35,7 @@ _BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 
 
 def export_hdf5(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | Path,
     *,
     teacher: str | Sequence[str] | None = None,
@@ -52,7 +52,7 @@ def export_hdf5(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str or sequence of str, optional
@@ -166,7 +166,7 @@ class _Split:
     def __init__(
         self,
         group: h5py.Group,
-        snapshot: Snapshot,
+        snapshot: Samples,
         index: Ints,
         teachers: Sequence[str],
         level: int | None,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array, Column
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Key of the metadata of the schema that says where the samples come from, JSON.
 METADATA = "mlffstore"
@@ -36,7 +36,7 @@ HUB_SPLITS = dict(zip(SPLITS, ("train", "validation", "test"), strict=True))
 
 
 def export_parquet(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | Sequence[str] | None = None,
@@ -48,7 +48,7 @@ def export_parquet(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Snapshot, Selection or Release
     path : path
         A new folder, which can be uploaded to the Hub as it is.
     teacher : str or sequence of str, optional

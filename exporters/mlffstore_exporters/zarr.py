@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import zarr
 
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: The attribute `format` of the group.
 FORMAT = "mlffstore-zarr 1"
@@ -32,7 +32,7 @@ _SPLIT = Column("split", "sample", (), (), "uint8", "1", "split of the sample, d
 
 
 def export_zarr(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | Sequence[str] | None = None,
@@ -43,7 +43,7 @@ def export_zarr(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Snapshot, Selection or Release
     path : path
         A new folder.
     teacher : str or sequence of str, optional
