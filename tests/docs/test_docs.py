@@ -87,9 +87,17 @@ def test_files_that_a_page_names_exist(page):
         assert any(f"/{file}".endswith(f"/{name}") for file in files), name
 
 
-def test_the_reference_of_the_command_line_is_current():
-    page = runpy.run_path(str(ROOT / "docs" / "make_cli_reference.py"))["page"]()
-    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == page, "run: python docs/make_cli_reference.py"
+@pytest.mark.parametrize("name", ["cli", "recipe"])
+def test_the_generated_reference_is_current(name):
+    script = f"make_{name}_reference.py"
+    page = runpy.run_path(str(ROOT / "docs" / script))["page"]()
+    assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, f"run: python docs/{script}"
+
+
+def test_every_key_and_option_of_a_recipe_has_a_meaning():
+    rows = re.findall(r"^\| `.*\|$", (ROOT / "docs" / "reference" / "recipe.md").read_text(), re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if row.split("|")[-2].strip() == ""] == []
 
 
 def test_the_verbs_in_the_readme_exist():
