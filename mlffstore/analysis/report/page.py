@@ -267,6 +267,15 @@ def _teachers(c: Contents) -> str:
             ]
         )  # fmt: skip
     table = _table(["teacher", "samples", "eV/atom", "force rms, eV/Å", "99 % of |F|, eV/Å", "largest |F|, eV/Å"], rows)
+    others = [
+        [teacher, name, one["unit"], f"{one['samples']:,}", *(f"{one[key]:.4g}" for key in ("mean", "std", "min", "max")),
+         ", ".join(f"{symbol} {row['mean']:.3g}" for symbol, row in one.get("by_element", {}).items())]
+        for teacher, figures in document.items()
+        for name, one in figures["properties"].items()
+    ]  # fmt: skip
+    if others:
+        headings = ["teacher", "property", "unit", "samples", "mean", "std", "smallest", "largest", "mean by element"]
+        table += _table(headings, others)
     if not c.disagreement:
         table += "<p>No sample was labelled by several teachers, so there is no disagreement to show.</p>"
     else:
