@@ -11,7 +11,8 @@ from mlffstore.analysis.report.provenance import parts, total
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
-from mlffstore_exporters.hdf5 import stored_columns
+from mlffstore.store.snapshot import Snapshot
+from mlffstore_exporters.columns import stored_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,22 @@ def _what(about: About, files: Files) -> str:
 {len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled {labels}. The files have
 {human_bytes(nbytes)} of HDF5.
 Cut from version {about.snapshot.version} of the store {about.snapshot.store_uuid}, which was
-committed {about.committed}."""
+committed {about.committed}.{_chosen(about)}"""
+
+
+def _chosen(about: About) -> str:
+    """Return what was selected, if the release was made from a selection."""
+    selection = about.snapshot.selected()
+    if selection is None:
+        return ""
+    kept = "".join(f" {_t(name.replace('_', ' '))}: {_t(value)}." for name, value in selection.report.items())
+    return f"""
+
+It was made from a selection: {len(selection):,} of {len(selection.snapshot):,} samples, chosen so:
+
+- {_t(selection.question)}
+
+{kept.strip()}""".rstrip()
 
 
 def _given(about: About, teacher: str) -> str:
@@ -254,9 +270,11 @@ def _elements(about: About) -> str:
 
 def _filters(about: About) -> str:
     snapshot = about.snapshot
+    selection = snapshot.selected()
+    base = snapshot if selection is None else selection.snapshot
     lines = []
-    if snapshot.n_quarantined:
-        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in snapshot.quarantine.reasons())
+    if isinstance(base, Snapshot) and base.n_quarantined:
+        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in base.quarantine.reasons())
         lines = [f"- {count:,} rejected: {_t(reason)}" for reason, count in reasons.most_common(20)]
     skipped: Counter[str] = Counter()
     for one in about.provenance:

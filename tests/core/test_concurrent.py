@@ -55,8 +55,9 @@ def race(url: str, barrier, answers) -> None:
     answers.put(store.append(metal_frames(1), key="same"))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_the_same_key_from_four_processes_lands_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     store = ml.create(tmp_path / "d.zarr")
     barrier, answers = context.Barrier(4), context.Queue()
     workers = [context.Process(target=race, args=(store.url, barrier, answers)) for _ in range(4)]
@@ -76,8 +77,9 @@ def create(url: str, barrier, answers) -> None:
     answers.put(ml.create(url, exist_ok=True).uuid)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_creating_at_the_same_time_makes_one_store(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(4), context.Queue()
     url = str(tmp_path / "d.zarr")
     workers = [context.Process(target=create, args=(url, barrier, answers)) for _ in range(4)]

@@ -21,7 +21,10 @@ import pytest
 import mlffstore as ml
 from tests.durability.log_reader import View, read_log
 
-pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.timeout(3600),  # at nightly size, on a busy machine
+]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +123,7 @@ def test_histories_are_linearizable(processes, n, tmp_path):
 
 def run(folder: Path, processes: int, n: int) -> tuple[list[View], list[Operation]]:
     ml.create(folder)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=act, args=(str(folder), k, n, barrier, results)) for k in range(processes)]
     for worker in workers:

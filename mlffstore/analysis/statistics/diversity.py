@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Bandwidth, neighbours and cutoff (angstrom) of Schwalbe-Koda, Hamel, Sadigh, Zhou and Lordi, arXiv:2404.12367.
 BANDWIDTH, N_NEIGHBOURS, CUTOFF = 0.015, 32, 5.0
@@ -63,7 +63,7 @@ class Diversity:
 
 
 def diversity(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     *,
     n_environments: int = 10_000,
     n_seeds: int = 3,
@@ -73,7 +73,7 @@ def diversity(
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
     n_environments : int, optional
         Number of environments of each draw; fewer if the dataset has fewer.
     n_seeds : int, optional
