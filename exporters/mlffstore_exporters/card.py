@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.analysis.report.provenance import parts, total
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
@@ -201,7 +202,7 @@ that the attribute `ancillary_variables` names says where there is a value.
 def _sampling(about: About) -> str:
     recipe = next((one for one in reversed(about.provenance) if "recipe" in one), None)
     counts = ", ".join(f"{_t(k)} {v:,}" for k, v in about.statistics["samplers"].items()) or _UNKNOWN
-    text = f"Samples by sampler: {counts}.\n"
+    text = f"Samples by sampler: {counts}.\n" + _cost(about)
     if recipe is not None:
         text += "\nThe recipe, with which the same structures can be made again:\n\n"
         text += f"```json\n{json.dumps(recipe['recipe'], indent=1)}\n```\n"
@@ -220,6 +221,25 @@ def _sampling(about: About) -> str:
     if recipe is None and not sources:
         text += "\nThe store has no record of how the structures were made.\n"
     return text
+
+
+def _cost(about: About) -> str:
+    """Return what the parts of a recipe cost, if that is on record."""
+    several = parts(list(about.provenance))
+    if not any(one.calls for one in several):
+        return ""
+    rows = [
+        f"| {_t(one.name)} | {one.accepted:,} | {' | '.join(one.cost())} | {one.rejected.total():,} |"
+        for one in [*several, total(several)]
+    ]
+    return f"""
+What the samples of the store cost. Teacher calls are all structures that teachers labelled, to make samples and to label
+them, by all teachers; rejected samples count in the calls and not among the kept ones.
+
+| part | kept | teacher calls per kept sample | samples per core-hour | core-hours | rejected |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def _teachers(about: About) -> str:
