@@ -111,6 +111,11 @@ def options(subject: Any) -> list[str]:
     )
 
 
+def plain(value: Any) -> Any:
+    """Return a default; that of a dataclass which makes its own is an empty mapping."""
+    return {} if type(value).__name__ == "_HAS_DEFAULT_FACTORY_CLASS" else value
+
+
 def plugin(name: str, subject: Any) -> list[str]:
     """Return the section of one plugin."""
     first = (inspect.getdoc(subject) or "").split("\n\n")[0].replace("\n", " ")
