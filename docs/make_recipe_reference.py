@@ -103,7 +103,9 @@ def options(subject: Any) -> list[str]:
             continue
         what, text = known_meanings.get(name, ("", ""))
         value = (
-            "required" if parameter.default is parameter.empty else f"`{json.dumps(parameter.default, default=str)}`"
+            "required"
+            if parameter.default is parameter.empty
+            else f"`{json.dumps(plain(parameter.default), default=str)}`"
         )
         rows.append(f"| `{name}` | {what} | {value} | {text} |".replace("|  |", "| |"))
     return (
