@@ -106,3 +106,14 @@ def test_the_verbs_in_the_readme_exist():
     verbs = re.search(r"The command line: (.*?)\. Start", text, re.DOTALL)[1]
     for verb in re.findall(r"`(?:mlffstore )?([a-z]+)", verbs):
         assert f"## {verb}\n" in page
+
+
+def test_the_messages_on_the_page_of_questions_exist():
+    """Quoted as the code has them, but for numbers."""
+    source = "".join(path.read_text() for path in (ROOT / "mlffstore").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    page = (ROOT / "docs" / "reference" / "questions.md").read_text()
+    quoted = re.findall(r"^\*\*`([a-z][^`]+)`", page, re.MULTILINE)
+    assert len(quoted) >= 4
+    for message in quoted:
+        assert all(part in source for part in re.split(r"\d+ ", message)), message
