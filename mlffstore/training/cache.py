@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,11 @@ import numpy as np
 
 from mlffstore.data.sample_row import WIDTH
 from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
+from mlffstore.runtime.folders import building, cache_folder, make_room, remove
+from mlffstore.runtime.folders import cached as cached
+from mlffstore.runtime.turns import BuildTurn
 from mlffstore.training.columns import Columns
-from mlffstore.training.folders import cache_folder, make_room, remove, unfinished
-from mlffstore.training.folders import cached as cached
 from mlffstore.training.layout import ALIGN, ExtraColumn, in_memory
-from mlffstore.training.turns import BuildTurn, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,7 +128,7 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
     rows = {"sample": len(n_atoms), "atom": atoms}
     extra = sum(rows[column.axis] * (max(column.row_nbytes, 8) + 1) for column in user.values())
     make_room(atoms * (6 * width + 1) + len(n_atoms) * (WIDTH * 8 + ALIGN) + extra)
-    with _storage_errors(), _building(folder) as temporary:
+    with _storage_errors(), building(folder) as temporary:
         made: dict[str, list[Any]] = {}
 
         def room(name: str, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -164,23 +163,6 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
                     return other
                 remove(folder)
         return columns
-
-
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """Yield a new folder with a lock on it, and remove it in the end if it is still there."""
-    while True:
-        temporary = unfinished(folder)
-        temporary.mkdir(parents=True)
-        held = lock(temporary, wait=True)
-        if temporary.is_dir():  # a process that cleaned up could have had it before the lock
-            break
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if held is not None:
-            os.close(held)
 
 
 def _file(folder: Path, name: str) -> Path:

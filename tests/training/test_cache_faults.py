@@ -13,7 +13,8 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import CorruptionError, StorageError
-from mlffstore.training import cache, folders
+from mlffstore.runtime import folders
+from mlffstore.training import cache
 from mlffstore.training.layout import extra_begin
 from mlffstore.training.sources import source
 

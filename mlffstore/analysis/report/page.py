@@ -18,7 +18,7 @@ import numpy as np
 
 from mlffstore.analysis.report.elements import periodic_table
 from mlffstore.analysis.report.picture import picture
-from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.provenance import other_records, parts, total
 from mlffstore.analysis.report.structures import structures
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
@@ -325,13 +325,16 @@ def _provenance(c: Contents) -> str:
             "generator",
             "teacher",
             "samples wanted",
+            "kept",
             "tasks",
             "rejected",
             "skipped",
-            "CPU time",
+            "teacher calls per kept sample",
+            "samples per core-hour",
+            "core-hours",
             "commits",
         ]
-        out.append(_table(headings, [one.row() for one in several]))
+        out.append(_table(headings, [one.row() for one in [*several, total(several)]]))
         out += [_details(f"Part {one.name}", one.document()) for one in several]
     out += [_details(title, records) for title, records in other_records(c.provenance).items()]
     out.append(_details("Policy", c.validation.policy.to_json()))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlffstore.data.properties import Property
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -286,12 +286,12 @@ def _number(symbol: str) -> int:
     return int(atomic_numbers[symbol])
 
 
-def statistics(data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], *, neighbours: bool = True) -> Statistics:
+def statistics(data: xr.Dataset | Samples | Store | str | os.PathLike[str], *, neighbours: bool = True) -> Statistics:
     """Gather statistics of a dataset, lazily and in one pass.
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
     neighbours : bool, optional
         Whether neighbours within 4, 5 and 6 angstrom are counted, over all periodic images. This takes most of the time.
 

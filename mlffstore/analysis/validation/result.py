@@ -24,7 +24,7 @@ from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_sam
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
-from mlffstore.lazy.sources import as_snapshot
+from mlffstore.lazy.sources import as_samples
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Number of samples whose indices a finding lists.
 _EXAMPLES = 5
@@ -308,7 +308,7 @@ def flag_attributes() -> dict[str, Any]:
 
 
 def validate(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     teacher: Teacher | Sequence[Teacher] | Literal["at hand"] | None = None,
@@ -319,7 +319,7 @@ def validate(
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
         A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
         The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
@@ -329,7 +329,7 @@ def validate(
         fingerprints that are recorded with the labels, on at most 50 samples each.
     nbytes : int, optional
         Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
-        disk; the size of a Dataset is not known.
+        disk; the size of a Dataset or a selection is not known.
     seed : int, optional
         Seed of the choice of these samples, and of the samples that are compared with one another.
 
@@ -350,14 +350,14 @@ def validate(
     Notes
     -----
     One pass over the data, in blocks of about 500,000 atoms; less than 200 bytes per sample are kept. Then at most 1,200
-    molecules and 1,200 crystals of each teacher are read again, and compared with one another.
+    molecules, 1,200 crystals, and 1,200 slabs and wires of each teacher are read again, and compared with one another.
     """
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
         raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
     recorded: dict[str, Mapping[str, Any]] = {}
     if not isinstance(data, xr.Dataset):
-        snapshot = as_snapshot(data)
+        snapshot = as_samples(data)
         recorded = {name: snapshot.teacher_info(name) for name in snapshot.teachers}
         nbytes, data = snapshot.nbytes_on_disk if nbytes is None else nbytes, snapshot.to_xarray()
     else:
