@@ -98,6 +98,15 @@ def factor(column: str, unit: str, properties: Mapping[str, Property] | None = N
     return known[unit]
 
 
+def is_known(column: str, unit: str) -> bool:
+    """Return whether `factor` knows a unit of a column."""
+    try:
+        factor(column, unit)
+    except UnitError:
+        return False
+    return True
+
+
 def convert(column: str, values: Any, unit: str, properties: Mapping[str, Property] | None = None) -> Any:
     """Return `values` of `column`, given in `unit`, in the store's unit (the same object if nothing changes).
 
