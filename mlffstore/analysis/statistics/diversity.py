@@ -126,7 +126,7 @@ def diversity(
 
 
 def diversity_by_domain(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     *,
     n_environments: int = 10_000,
     n_seeds: int = 3,
