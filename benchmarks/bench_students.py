@@ -80,8 +80,9 @@ def main() -> None:
                         continue
                     (old, old_text), (new, new_text) = (figure(errors[name], some) for name in ("old", "new"))
                     tested = f"{where} mix, {group}"
-                    print(f"| {teacher} | {domain} | {len(learned['old'])}, {len(learned['new'])} | {tested} | {len(some)} | "
-                          f"{old_text} | {new_text} | {new / old:.2f} |", flush=True)  # fmt: skip
+                    sizes = f"{len(learned['old'])}, {len(learned['new'])}"
+                    cells = [teacher, domain, sizes, tested, len(some), old_text, new_text, f"{new / old:.2f}"]
+                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":
