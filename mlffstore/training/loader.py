@@ -85,8 +85,8 @@ class Loader:
     rank, world_size : int, optional
         This process's share of every epoch, for distributed training and validation: the batches ``rank``,
         ``rank + world_size``, and so on. All ranks get the same number of batches, and each sample is in one batch of one
-        rank; therefore the last one or two batches are smaller. With fewer samples than ranks, or with ``batch_size=1``, some
-        samples occur twice in an epoch, as with `torch.utils.data.DistributedSampler`.
+        rank; therefore the last one or two batches are smaller. With fewer samples than ranks, or with ``batch_size=1``,
+        some samples occur twice in an epoch, as with `torch.utils.data.DistributedSampler`.
     pin_memory : bool, optional
         Whether batches are copied to pinned memory. By default they are not.
     device : torch.device or str, optional
@@ -94,9 +94,9 @@ class Loader:
 
     Notes
     -----
-    Each iteration runs the next epoch from its start, also if the iteration before it was left early. An iteration begins when
-    its first batch is requested. Several iterations can run at the same time; the state is that of the one that began last.
-    After `load_state_dict` only the next iteration continues at the place of the state.
+    Each iteration runs the next epoch from its start, also if the iteration before it was left early. An iteration begins
+    when its first batch is requested. Several iterations can run at the same time; the state is that of the one that began
+    last. After `load_state_dict` only the next iteration continues at the place of the state.
 
     Examples
     --------
@@ -140,7 +140,7 @@ class Loader:
         return self._next.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration. It runs from its start, or from the place of a state that was just loaded."""
+        """Choose the epoch of the next iteration, which runs from its start or from the place of a state just loaded."""
         if epoch != self._next.epoch:
             self._next = _Place(epoch)
         self._place = self._next

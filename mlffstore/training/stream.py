@@ -40,8 +40,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     block_samples : int, optional
         Number of consecutive samples that are read at once, 2,048 by default.
     blocks : int, optional
-        Number of blocks that are mixed, 4 by default. Together with ``block_samples`` it bounds the memory and decides how well
-        the samples are shuffled.
+        Number of blocks that are mixed, 4 by default. Together with ``block_samples`` it bounds the memory and decides how
+        well the samples are shuffled.
     shuffle : bool, optional
         Whether blocks and samples are shuffled (default), or come in the order of the store.
     seed : int, optional
@@ -57,7 +57,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     Notes
     -----
-    In a DataLoader with several workers each worker takes its share of the batches; pass ``batch_size=None`` to the DataLoader.
+    In a DataLoader with several workers each worker takes its share of the batches. The DataLoader needs
+    ``batch_size=None``.
 
     Each pass has another order. Without workers the order depends only on the seed and the epoch. In workers it also depends
     on the seed of torch, as torch's own shuffling does, since a worker cannot know how many passes the other workers made.
