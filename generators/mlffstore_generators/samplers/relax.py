@@ -39,6 +39,7 @@ class RattleRelax(Sampler):
     teacher : str, optional
         Teacher that gives the forces.
     teacher_options : mapping, optional
+        Options of the teacher.
     amplitude : tuple of float, optional
         Range of the log-uniform amplitude of the rattle, angstrom.
     strain : float, optional
