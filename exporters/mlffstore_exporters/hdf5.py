@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.data.vocabulary import flag_word
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.release import FORMAT
+from mlffstore.release.provenance import by_part
 from mlffstore.release.selection import select
 from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import chunks
@@ -195,24 +195,6 @@ def _root_attributes(
         "units": "eV, angstrom, eV/angstrom; stress eV/angstrom^3, tension positive; cell rows are lattice vectors",
         "provenance": json.dumps(by_part(provenance), sort_keys=True),
     }
-
-
-def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the provenance with the tasks of a recipe added up part by part: a large run has thousands of them."""
-    out: list[dict[str, Any]] = []
-    parts: dict[str, dict[str, Any]] = {}
-    for entry in provenance:
-        if not {"part", "task"} <= set(entry):
-            out.append(entry)
-            continue
-        name = str(entry["part"])
-        if name not in parts:
-            parts[name] = {"part": name, "tasks": 0, "skipped": Counter(), "rejected": Counter()}
-            out.append(parts[name])
-        parts[name]["tasks"] += 1
-        for what in ("skipped", "rejected"):
-            parts[name][what].update(entry.get(what, {}))
-    return out
 
 
 def _blocks(snapshot: Snapshot, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
