@@ -7,10 +7,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.analysis.report.provenance import parts, total
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
-from mlffstore_exporters.hdf5 import stored_columns
+from mlffstore.store.snapshot import Snapshot
+from mlffstore_exporters.columns import stored_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +86,22 @@ def _what(about: About, files: Files) -> str:
 {len(s["elements"])} elements, {size["min"]:.0f} to {size["max"]:.0f} atoms each, labelled {labels}. The files have
 {human_bytes(nbytes)} of HDF5.
 Cut from version {about.snapshot.version} of the store {about.snapshot.store_uuid}, which was
-committed {about.committed}."""
+committed {about.committed}.{_chosen(about)}"""
+
+
+def _chosen(about: About) -> str:
+    """Return what was selected, if the release was made from a selection."""
+    selection = about.snapshot.selected()
+    if selection is None:
+        return ""
+    kept = "".join(f" {_t(name.replace('_', ' '))}: {_t(value)}." for name, value in selection.report.items())
+    return f"""
+
+It was made from a selection: {len(selection):,} of {len(selection.snapshot):,} samples, chosen so:
+
+- {_t(selection.question)}
+
+{kept.strip()}""".rstrip()
 
 
 def _given(about: About, teacher: str) -> str:
@@ -185,7 +202,7 @@ that the attribute `ancillary_variables` names says where there is a value.
 def _sampling(about: About) -> str:
     recipe = next((one for one in reversed(about.provenance) if "recipe" in one), None)
     counts = ", ".join(f"{_t(k)} {v:,}" for k, v in about.statistics["samplers"].items()) or _UNKNOWN
-    text = f"Samples by sampler: {counts}.\n"
+    text = f"Samples by sampler: {counts}.\n" + _cost(about)
     if recipe is not None:
         text += "\nThe recipe, with which the same structures can be made again:\n\n"
         text += f"```json\n{json.dumps(recipe['recipe'], indent=1)}\n```\n"
@@ -204,6 +221,25 @@ def _sampling(about: About) -> str:
     if recipe is None and not sources:
         text += "\nThe store has no record of how the structures were made.\n"
     return text
+
+
+def _cost(about: About) -> str:
+    """Return what the parts of a recipe cost, if that is on record."""
+    several = parts(list(about.provenance))
+    if not any(one.calls for one in several):
+        return ""
+    rows = [
+        f"| {_t(one.name)} | {one.accepted:,} | {' | '.join(one.cost())} | {one.rejected.total():,} |"
+        for one in [*several, total(several)]
+    ]
+    return f"""
+What the samples of the store cost. Teacher calls are all structures that teachers labelled, to make samples and to label
+them, by all teachers; rejected samples count in the calls and not among the kept ones.
+
+| part | kept | teacher calls per kept sample | samples per core-hour | core-hours | rejected |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def _teachers(about: About) -> str:
@@ -234,9 +270,11 @@ def _elements(about: About) -> str:
 
 def _filters(about: About) -> str:
     snapshot = about.snapshot
+    selection = snapshot.selected()
+    base = snapshot if selection is None else selection.snapshot
     lines = []
-    if snapshot.n_quarantined:
-        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in snapshot.quarantine.reasons())
+    if isinstance(base, Snapshot) and base.n_quarantined:
+        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in base.quarantine.reasons())
         lines = [f"- {count:,} rejected: {_t(reason)}" for reason, count in reasons.most_common(20)]
     skipped: Counter[str] = Counter()
     for one in about.provenance:

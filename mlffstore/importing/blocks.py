@@ -57,7 +57,7 @@ class FileBlocks:
         """Yield the blocks, checked, with about `batch_samples` structures each at most."""
         options, source = self._options, self._source
         if source.kind == "spice":
-            molecules = read_spice(source.file, self._reader.state, self._extra.units)
+            molecules = read_spice(source.file, self._reader.state, self._reader.properties, self._extra.units)
             conformations = ConformationBlocks(source.path, options, self._extra, self._precision, self._origin)
             for part in in_blocks(molecules, options.batch_samples):
                 yield conformations.make(part, problems, account)

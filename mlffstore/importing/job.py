@@ -18,6 +18,7 @@ from mlffstore.importing.checks import remarks, stress_warnings
 from mlffstore.importing.inventions import check_elements
 from mlffstore.importing.own import OWN
 from mlffstore.importing.problems import Problems
+from mlffstore.importing.properties import other_properties
 from mlffstore.importing.readers import UNLABELLED
 from mlffstore.importing.report import ImportReport
 from mlffstore.importing.sources import named, sources
@@ -100,10 +101,10 @@ class ImportJob:
                 note["origin"] = source.own.origin.note
             with named(source.file, source.path):
                 pending[digest] = self._read_file(source, note)
-        if self.files:
+        if any(note["format"] not in OWN for note, _, _ in self.files):
             self.reader.check_keys()
             self.extra.check()
-            self._check_root_key()
+        self._check_root_key()
         self._warn(self.reader.remarks())
         self._warn(self.account.warnings(self.options.wording))
         if self.options.match is None:
@@ -118,12 +119,13 @@ class ImportJob:
                 f"structures with {wording.option('require', ())} and label them afterwards"
             )
         check_elements(path, kind, options.elements, wording)
-        labels = set(options.keys) - set(STATE_KEYS)
-        if kind in ("spice", *OWN) and (options.units or labels):
+        others = other_properties() if kind == "spice" else ()
+        labels = (set(options.keys) - {*STATE_KEYS, *others}) | (set(options.units) - set(others))
+        if kind in ("spice", *OWN) and labels:
             what = "SPICE's layout" if kind == "spice" else f"a {kind}"
             raise DataError(
-                f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of labels for {what}, "
-                "which names its own; leave them out"
+                f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of {', '.join(sorted(labels))} "
+                f"for {what}, which names its own; leave them out"
             )
         if kind in OWN and (options.columns or options.teacher != "dft"):
             given = wording.option("teacher", options.teacher) if options.teacher != "dft" else wording.name("columns")

@@ -70,19 +70,21 @@ def import_files(
     format : str, optional
         A format of `ase.io`, or "spice", "sdf", "smiles". By default it follows from the file.
     keys : mapping of str to str, sequence of str, or None, optional
-        Where a label is when it is not among the results that ASE attaches: "energy", "forces", "stress" or "virial" to
-        a key of the results, of `atoms.info`, of `atoms.arrays`, or of a database row's data, such as
-        ``{"energy": "REF_energy"}``. Of several names the first that a sample has counts. A named label is taken from
-        there only. A virial (eV, 3x3) becomes the stress -virial/volume. "charge" and "multiplicity" can be named too; None
-        means that what the file says of them is not used.
+        Where a label is when it is not among the results that ASE attaches: "energy", "forces", "stress", "virial" or any
+        other property to a key of the results, of `atoms.info`, of `atoms.arrays`, or of a database row's data, such as
+        ``{"energy": "REF_energy", "dipole": "REF_dipole"}``. ASE's results charges, magmoms, dipole and energies
+        (atomic energies) are labels without being named, unless `columns` names them. Of several names the first that a
+        sample has counts. A named label is taken from there only. A virial (eV, 3x3) becomes the stress -virial/volume.
+        "charge" and "multiplicity" can be named too; None means that what the file says of them is not used.
     columns : mapping of str to str, or sequence of str, optional
-        Keys to keep as user columns, each with its unit: ``{"dipole": "e*angstrom"}``. Without a unit, ASE's unit of its
-        own properties, and else "1". Of SPICE's layout, data sets with numbers per conformation or one per molecule.
+        Keys to keep as user columns, each with its unit: ``{"step": "1"}``. Numbers and strings, one for each sample or for
+        each atom. Without a unit, ASE's unit of its own properties, and else "1". Of SPICE's layout, data sets with numbers
+        per conformation or one per molecule.
     units : mapping of str to str, optional
-        Units in the file of "energy", "forces", "stress", "virial", "positions" and "cell" (the unit of the positions by
-        default); the store's units by default. Leave it out for formats that ASE converts while it reads (VASP,
-        Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as extxyz). A unit that the file
-        states and that contradicts is refused.
+        Units in the file of "energy", "forces", "stress", "virial", other properties (``{"dipole": "Debye"}``), "positions"
+        and "cell" (the unit of the positions by default); the store's units by default. Leave it out for formats that ASE
+        converts while it reads (VASP, Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as
+        extxyz). A unit that the file states and that contradicts is refused.
     stress_sign : {"tension", "compression"}, optional
         What a positive normal stress means in the file. ASE's convention is tension; a pressure tensor, as LAMMPS prints
         it, is compression.
@@ -104,8 +106,9 @@ def import_files(
     source : str, optional
         Where the data came from; by default "spice" for SPICE's layout and else the name of the file. "info:KEY" takes it
         from each frame that has the key.
-    require : sequence of {"energy", "forces", "stress"}, optional
-        Labels that every sample must have; ``()`` stores bare structures. Forces are not asked of a single atom.
+    require : sequence of str, optional
+        Labels, such as "energy" and "forces", that every sample must have; ``()`` stores bare structures. Forces are not
+        asked of a single atom.
     batch_samples : int, optional
         Samples that are read, checked and written as a block. Memory holds some blocks; what waits beyond that lies in a
         temporary file.

@@ -19,9 +19,12 @@ def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         name = str(entry["part"])
         if name not in parts:
-            parts[name] = {"part": name, "tasks": 0, "skipped": Counter(), "rejected": Counter()}
+            parts[name] = {"part": name, "tasks": 0, "accepted": 0, "cpu_seconds": 0.0}
+            parts[name] |= {what: Counter() for what in ("skipped", "rejected", "calls")}
             out.append(parts[name])
         parts[name]["tasks"] += 1
-        for what in ("skipped", "rejected"):
+        for what in ("skipped", "rejected", "calls"):
             parts[name][what].update(entry.get(what, {}))
+        parts[name]["accepted"] += entry.get("accepted", 0)
+        parts[name]["cpu_seconds"] = round(parts[name]["cpu_seconds"] + entry.get("cpu_seconds", 0.0), 3)
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,10 +12,12 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
+from tests.processes import fresh_processes
 from tests.samples import metal_frames, molecule_frames
 from tests.stored import shards
 
 if TYPE_CHECKING:
+    import multiprocessing
     from pathlib import Path
 
 
@@ -125,7 +126,7 @@ def _busy(url: str, seed: int, stop: multiprocessing.synchronize.Event) -> None:
 
 
 def test_backups_of_a_store_that_others_change(store: ml.Store, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     stop = context.Event()
     workers = [context.Process(target=_busy, args=(store.url, seed, stop)) for seed in range(2)]
     for worker in workers:

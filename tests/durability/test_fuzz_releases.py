@@ -32,7 +32,7 @@ def release(tmp_path_factory):
     return folder / "r-1.0.0"
 
 
-@pytest.mark.parametrize("number", [60, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [30, pytest.param(1500, marks=pytest.mark.slow)])
 def test_no_release_does_more_than_raise_our_errors(number, release, tmp_path):
     command = [sys.executable, "-m", "tests.durability.hostile_releases", str(release), str(tmp_path), "0", str(number)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])

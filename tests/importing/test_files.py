@@ -29,8 +29,9 @@ def test_mlearn_files_arrive_unchanged(real: Path, tmp_path: Path, name: str) ->
     seen: list[int] = []
     report = ml.import_files(path, tmp_path / "s", batch_samples=10, progress=seen.append)
     assert (report.samples, report.atoms, report.skipped) == (samples, atoms, 0)
-    text = f"left out: config_type (text in {samples} samples); source_description (text in {samples} samples)"
-    assert report.warnings == (text,)
+    names = ("config_type", "source_description")
+    told = (f"{name} (text in {samples} samples, columns={{'{name}': '1'}} keeps it)" for name in names)
+    assert report.warnings == (f"left out: {'; '.join(told)}",)
     assert len(seen) == -(-samples // 10)
     assert len(report.versions) == 1  # a file is one commit
     assert seen[-1] == samples
@@ -184,7 +185,8 @@ def test_unlikely_labels_are_remarked_on(tmp_path: Path) -> None:
     [
         ({"root": "seed"}, "info:KEY"),
         ({"keys": {"dipole": "d"}}, "keys"),
-        ({"units": {"dipole": "D"}}, "units"),
+        ({"units": {"dipoles": "D"}}, "units"),
+        ({"units": {"dipole": "eV"}}, "another quantity"),
         ({"spin": "2S"}, "spin"),
         ({"on_error": "ignore"}, "on_error"),
         ({"on_duplicate": "drop"}, "on_duplicate"),
@@ -193,7 +195,7 @@ def test_unlikely_labels_are_remarked_on(tmp_path: Path) -> None:
         ({"multiplicity": 0}, "multiplicity"),
         ({"keys": {"stress": "s", "virial": "v"}}, "both"),
         ({"stress_sign": "up"}, "tension"),
-        ({"require": ("dipole",)}, "require"),
+        ({"require": ("dipoles",)}, "require"),
         ({"batch_samples": 0}, "batch_samples"),
     ],
 )

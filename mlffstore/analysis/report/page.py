@@ -18,7 +18,7 @@ import numpy as np
 
 from mlffstore.analysis.report.elements import periodic_table
 from mlffstore.analysis.report.picture import picture
-from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.provenance import other_records, parts, total
 from mlffstore.analysis.report.structures import structures
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
@@ -267,6 +267,15 @@ def _teachers(c: Contents) -> str:
             ]
         )  # fmt: skip
     table = _table(["teacher", "samples", "eV/atom", "force rms, eV/Å", "99 % of |F|, eV/Å", "largest |F|, eV/Å"], rows)
+    others = [
+        [teacher, name, one["unit"], f"{one['samples']:,}", *(f"{one[key]:.4g}" for key in ("mean", "std", "min", "max")),
+         ", ".join(f"{symbol} {row['mean']:.3g}" for symbol, row in one.get("by_element", {}).items())]
+        for teacher, figures in document.items()
+        for name, one in figures["properties"].items()
+    ]  # fmt: skip
+    if others:
+        headings = ["teacher", "property", "unit", "samples", "mean", "std", "smallest", "largest", "mean by element"]
+        table += _table(headings, others)
     if not c.disagreement:
         table += "<p>No sample was labelled by several teachers, so there is no disagreement to show.</p>"
     else:
@@ -316,13 +325,16 @@ def _provenance(c: Contents) -> str:
             "generator",
             "teacher",
             "samples wanted",
+            "kept",
             "tasks",
             "rejected",
             "skipped",
-            "CPU time",
+            "teacher calls per kept sample",
+            "samples per core-hour",
+            "core-hours",
             "commits",
         ]
-        out.append(_table(headings, [one.row() for one in several]))
+        out.append(_table(headings, [one.row() for one in [*several, total(several)]]))
         out += [_details(f"Part {one.name}", one.document()) for one in several]
     out += [_details(title, records) for title, records in other_records(c.provenance).items()]
     out.append(_details("Policy", c.validation.policy.to_json()))
