@@ -11,7 +11,7 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 from mlffstore.store.snapshot import Snapshot
-from mlffstore_exporters.hdf5 import stored_columns
+from mlffstore_exporters.columns import stored_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

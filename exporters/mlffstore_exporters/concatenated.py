@@ -14,8 +14,9 @@ from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import present, select
 from mlffstore_exporters import chunks
+from mlffstore_exporters.columns import recoded
 from mlffstore_exporters.folder import new_hdf5, other_labels, parts, tell_left_out
-from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, recoded
+from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of
 
 if TYPE_CHECKING:
     import os

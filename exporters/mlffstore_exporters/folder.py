@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
+    from mlffstore.data.schema import Array
     from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,25 @@ def parts(
             if progress is not None:
                 progress(done, total)
     account.tell()
+
+
+def blocks(snapshot: Samples, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+    """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
+
+    The next block is read while one is being written.
+    """
+    owner = np.full(len(snapshot), -1, np.int8)
+    for k, index in enumerate(splits):
+        owner[index] = k
+    wanted = np.flatnonzero(owner >= 0)
+    pieces = [wanted[low : low + BLOCK] for low in range(0, len(wanted), BLOCK)]
+    with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-export") as pool:
+        coming = [pool.submit(snapshot.read, part, teacher=teachers) for part in pieces[:1]]
+        for k, part in enumerate(pieces):
+            batch = coming.pop().result()
+            if k + 1 < len(pieces):
+                coming.append(pool.submit(snapshot.read, pieces[k + 1], teacher=teachers))
+            yield batch, owner[part]
 
 
 class Account:

@@ -35,8 +35,9 @@ from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import card
 from mlffstore_exporters.about import About
+from mlffstore_exporters.columns import choose_teachers, steps_of
 from mlffstore_exporters.folder import new_folder
-from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
+from mlffstore_exporters.hdf5 import export_hdf5, filters_of
 
 if TYPE_CHECKING:
     import os

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
-from mlffstore.pipeline.document import read_document
+from mlffstore.errors import RecipeError
+from mlffstore.runtime.checked_yaml import Kind, read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: What messages call a recipe.
+RECIPE = Kind("recipe", "cannot be run", RecipeError)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -171,4 +174,4 @@ def load_recipe(path: str | Path) -> Recipe:
     RecipeError
         The message lists all problems, each with its place in the file.
     """
-    return read_document(path, Recipe)
+    return read_document(path, Recipe, RECIPE)

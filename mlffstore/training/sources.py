@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -201,6 +202,49 @@ def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dic
             f"got {', '.join(map(repr, unknown))}"
         )
     return {name: available[name] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLabels:
+    """The labels that batches get, and those that every sample must have.
+
+    Attributes
+    ----------
+    names, require : tuple of str
+    """
+
+    names: tuple[str, ...]
+    require: tuple[str, ...]
+
+    @classmethod
+    def of(cls, properties: Sequence[str] | str | None, require: Sequence[str] | str) -> WantedLabels:
+        """Return what a user asked for; energy, forces and stress by default.
+
+        Raises
+        ------
+        DataError
+            If a label is required and not wanted.
+        """
+        names = TRAINED if properties is None else (properties,) if isinstance(properties, str) else tuple(properties)
+        required = (require,) if isinstance(require, str) else tuple(require)
+        if set(required) - set(names):
+            raise DataError(f"require: expected labels among {', '.join(names)}, got {require!r}")
+        return cls(names, required)
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Those beside energy, forces and stress."""
+        return tuple(dict.fromkeys(name for name in self.names if name not in TRAINED))
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Forces and stress, as far as they are not wanted. The energy always is."""
+        return frozenset(name for name in TRAINED if name not in (*self.names, "energy"))
+
+    def choose(self, available: Mapping[str, T], columns: Iterable[str] | None) -> dict[str, T]:
+        """Return the labels beside energy, forces and stress, and the user columns that were asked for (None: all)."""
+        labels = {name: column for name, column in available.items() if name in self.more}
+        return labels | choose_user({k: v for k, v in available.items() if k not in labels}, columns)
 
 
 def _numeric(columns: Mapping[str, Column]) -> dict[str, Column]:

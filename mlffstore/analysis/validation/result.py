@@ -18,6 +18,8 @@ from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, check_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
+from mlffstore.analysis.validation.property_checks import judge_properties
+from mlffstore.analysis.validation.property_figures import property_pass
 from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_samples, references
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.analysis.validation.property_figures import PropertyFigures
     from mlffstore.analysis.validation.recheck import Recheck
     from mlffstore.analysis.validation.work import Work
     from mlffstore.contracts.protocols import Teacher
@@ -97,6 +100,7 @@ class Validation:
         self._ds, self.policy, self._about, self._teacher, self._seed = ds, policy, dict(teachers), teacher, seed
         self._nbytes = nbytes
         self._pass: Pass[Measured] = sample_pass(ds, COLUMNS, measure, merge)
+        self._property_pass = property_pass(ds)
 
     def compute(self) -> Validation:
         """Run the pass now and return self."""
@@ -108,6 +112,10 @@ class Validation:
     @functools.cached_property
     def _measured(self) -> Measured:
         return self._pass.compute()
+
+    @functools.cached_property
+    def _properties(self) -> PropertyFigures | None:
+        return None if self._property_pass is None else self._property_pass.compute()
 
     @functools.cached_property
     def _work(self) -> Work:
@@ -133,6 +141,10 @@ class Validation:
     @functools.cached_property
     def _failed(self) -> dict[str, Array]:
         failed = judge_samples(self._measured, self.policy, self._about)
+        for check, bad in judge_properties(
+            self._properties, self.policy, len(self._measured.samples["n_atoms"])
+        ).items():
+            failed[check] |= bad
         for rechecked in self._rechecked.values():
             for check, index in rechecked.bad.items():
                 failed[check][index] = True
@@ -147,7 +159,9 @@ class Validation:
         rechecked = {name: one.result(name, self.policy) for name, one in self._rechecked.items()}
         for name, reason in self._at_hand[1].items():
             rechecked[name] = Check("teacher_labels", self.policy.checks["teacher_labels"], name).not_measured(reason)
-        return check_dataset(self._measured, self._work, self._failed, self.policy, self._about, rechecked)
+        return check_dataset(
+            self._measured, self._work, self._failed, self.policy, self._about, rechecked, self._properties
+        )
 
     @functools.cached_property
     def problems(self) -> list[DatasetProblem]:
@@ -336,7 +350,7 @@ def validate(
     Notes
     -----
     One pass over the data, in blocks of about 500,000 atoms; less than 200 bytes per sample are kept. Then at most 1,200
-    molecules and 1,200 crystals of each teacher are read again, and compared with one another.
+    molecules, 1,200 crystals, and 1,200 slabs and wires of each teacher are read again, and compared with one another.
     """
     rules = load_policy(policy)
     if "diversity" in rules.acceptance and find_spec("quests") is None:  # now, not after the pass
