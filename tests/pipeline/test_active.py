@@ -12,9 +12,9 @@ import yaml
 from ase.build import bulk, molecule
 
 import mlffstore as ml
+from mlffstore.analysis.choosing import points as selection
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.errors import RecipeError
-from mlffstore.pipeline import selection
 from mlffstore.pipeline.active import disagreement, learn
 from mlffstore.pipeline.campaign import ActiveRecipe, load_active_recipe
 
