@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from mlffstore.analysis.report.provenance import parts, total
 from mlffstore.data.splits import SPLITS
 from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
-from mlffstore_exporters.hdf5 import stored_columns
+from mlffstore.store.snapshot import Snapshot
+from mlffstore_exporters.columns import stored_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +39,7 @@ _GRADIENTS = {
 
 def readme(about: About, files: Files) -> str:
     """Return the dataset card: Hugging Face front matter, then sections for people."""
-    teachers, recipe = about.teachers, _last(about, "recipe")
+    teachers, recipe, several = about.teachers, _last(about, "recipe"), parts(list(about.provenance))
     columns = stored_columns(about.snapshot, teachers)
     suffix = "" if len(teachers) == 1 else f".{teachers[0]}"
     load = {
@@ -57,10 +59,12 @@ def readme(about: About, files: Files) -> str:
             front=_front(about),
             given=lambda teacher_name: _given(about, teacher_name),
             nbytes=human_bytes(sum(one["bytes"] for one in files.values())),
+            selection=about.snapshot.selected(),
             load=load,
             columns=columns,
             unknown=_UNKNOWN,
             recipe=recipe,
+            cost=[*several, total(several)] if any(one.calls for one in several) else [],
             generators=_mapping(recipe.get("generators")),
             sources=_sources(about),
             teachers={name: about.snapshot.teacher_info(name) for name in teachers},
@@ -148,9 +152,12 @@ def _sources(about: About) -> list[dict[str, Any]]:
 
 def _filters(about: About) -> list[tuple[int, str]]:
     """Return numbers of samples or seeds that are not in the release, and why."""
-    snapshot, out = about.snapshot, []
-    if snapshot.n_quarantined:
-        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in snapshot.quarantine.reasons())
+    snapshot = about.snapshot
+    selection = snapshot.selected()
+    base = snapshot if selection is None else selection.snapshot
+    out: list[tuple[int, str]] = []
+    if isinstance(base, Snapshot) and base.n_quarantined:
+        reasons = Counter(reason.split(":")[0].split("(")[0].strip() for reason in base.quarantine.reasons())
         out += [(count, f"rejected: {reason}") for reason, count in reasons.most_common(20)]
     skipped: Counter[str] = Counter()
     for one in about.provenance:

@@ -44,7 +44,9 @@ def import_(
     units: Annotated[
         list[str] | None,
         typer.Option(
-            "--units", metavar="COLUMN=UNIT", help="Unit of a column, such as energy=hartree or stress=GPa. Repeat it."
+            "--units",
+            metavar="COLUMN=UNIT",
+            help="Unit of a column, such as energy=hartree, stress=GPa or dipole=Debye. Repeat it.",
         ),
     ] = None,
     keys: Annotated[
@@ -52,8 +54,8 @@ def import_(
         typer.Option(
             "--key",
             metavar="LABEL=NAME",
-            help="Where a label, charge or multiplicity is, such as energy=REF_energy. Repeat it; of several names for one "
-            "label the first that a sample has counts.",
+            help="Where a label, charge or multiplicity is, such as energy=REF_energy or dipole=REF_dipole. Repeat it; of "
+            "several names for one label the first that a sample has counts.",
         ),
     ] = None,
     columns: Annotated[
@@ -61,7 +63,7 @@ def import_(
         typer.Option(
             "--column",
             metavar="NAME=UNIT",
-            help="A key to keep as a user column, with its unit: dipole=e*angstrom. Repeat it.",
+            help="A key to keep as a user column, with its unit: step=1. Numbers or strings. Repeat it.",
         ),
     ] = None,
     stress_sign: Annotated[
@@ -117,8 +119,8 @@ def import_(
     """Import files, with their labels, into STORE.
 
     The store is made if it does not exist.
-    Reads anything that ASE reads, SPICE HDF5, and SDF or SMILES (hydrogens are added). Every file is checked before
-    anything is stored. What the files hold and the store does not take is listed.
+    Reads anything that ASE reads, releases of mlffstore, SPICE HDF5, and SDF or SMILES (hydrogens are added). Every file
+    is checked before anything is stored. What the files hold and the store does not take is listed.
     """
     from mlffstore.importing.options import Options
     from mlffstore.importing.run import run_import

@@ -14,7 +14,7 @@ import typer
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, console, cores, print_json, print_pairs, remark, say, status
 from mlffstore.cli.plugins import Recheck, recheck_labels
-from mlffstore.errors import MlffstoreError, missing_dependency
+from mlffstore.errors import ExecutorError, MlffstoreError, missing_dependency
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def run(
             report = run_recipe(parsed, workers=workers or cores(), progress=progress)
         else:
             report = _run_on_dask(parsed, scheduler, scheduler_file, progress)
-    files = [] if report.failed or report.short or parsed.release is None else _release(parsed, recheck)
+    unfinished = report.failed or report.short or report.stopped
+    files = [] if unfinished or parsed.release is None else _release(parsed, recheck)
     # A release labels samples again by itself, and its verdict says so.
     compared, good = _recheck(parsed) if recheck and report.accepted and not files else ([], True)
     # The diversity takes seconds, and is the same as before if nothing was added.
@@ -90,6 +91,8 @@ def run(
                 "reasons": dict(report.reasons),
                 "failed": report.failed,
                 "short": report.short,
+                "set_aside": report.set_aside,
+                "stopped": report.stopped,
                 "warnings": report.warnings,
                 "account": dataclasses.asdict(totals),
                 "release": files,
@@ -100,7 +103,7 @@ def run(
         )
     else:
         _print(parsed, report, totals, about, files, compared, seconds)
-    if report.failed or report.short or not good:
+    if unfinished or not good:
         raise typer.Exit(1)
 
 
@@ -165,33 +168,52 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda total, done, rate: bar.update(row, total=total, completed=done, rate=rate)
 
 
-#: Seconds to wait for a Dask scheduler to answer.
-_CONNECT_SECONDS = 20
+#: Seconds to wait for a Dask scheduler to answer, and for one to come back that answered before.
+_CONNECT_SECONDS, _RETURN_SECONDS = 20.0, 1800.0
 
 
 def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, progress: Any) -> RunReport:
+    """Run the tasks on a Dask cluster; a scheduler that restarts, also elsewhere under the same file, is waited for."""
+    from mlffstore.pipeline.run import run as run_recipe
+
+    option = f"--scheduler {address}" if file is None else f"--scheduler-file {file}"
+    client = _connect(address, file, option)
+    while True:
+        with client:
+            try:
+                return run_recipe(recipe, executor=client.get_executor(), progress=progress)
+            except ExecutorError:
+                if client.status == "running":  # it is there: the workers are the trouble
+                    raise
+        remark(f"{option}: waiting for the Dask scheduler, which is gone; what was committed is safe")
+        deadline = time.monotonic() + _RETURN_SECONDS
+        while True:
+            try:
+                client = _connect(address, file, option)
+                break
+            except MlffstoreError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
+
+def _connect(address: str | None, file: Path | None, option: str) -> Any:
+    """Return a client of a Dask scheduler."""
     try:
         from distributed import Client
     except ImportError as error:
         raise missing_dependency("distributed", "dask", "a Dask scheduler") from error
-    from mlffstore.pipeline.run import run as run_recipe
-
     if file is not None and not file.is_file():  # Dask would wait for it
-        raise MlffstoreError(
-            f"--scheduler-file {file}: there is no such file; start 'dask scheduler --scheduler-file {file}'"
-        )
-    option = f"--scheduler {address}" if file is None else f"--scheduler-file {file}"
+        raise MlffstoreError(f"{option}: there is no such file; start 'dask scheduler --scheduler-file {file}'")
     where: dict[str, Any] = {"address": address} if file is None else {"scheduler_file": str(file)}
     try:
-        client = Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # Dask has many errors for a wrong address or file, and no base of them
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise MlffstoreError(
             f"{option}: no Dask scheduler answers there ({reason}); check the address (tcp://HOST:8786), that the scheduler "
             "runs, and that this machine reaches it"
         ) from error
-    with client:
-        return run_recipe(recipe, executor=client.get_executor(retries=2), progress=progress)
 
 
 def _recheck(recipe: Recipe) -> tuple[list[tuple[str, str]], bool]:
@@ -246,10 +268,15 @@ def _print(
     print_pairs(rows, title=f"{recipe.name}: {recipe.store}")
     for line in report.warnings:
         remark(f"warning: {line}")
+    for line in report.set_aside:
+        remark(f"set aside: {line}")
     for line in report.failed:
         remark(f"failed: {line}")
     for line in report.short:
         remark(f"short: {line}")
+    if report.stopped:
+        remark(f"stopped: {report.stopped}")
+        return
     if report.short and not report.failed:
         remark("some parts cannot be made as planned; change their options, or the limits, and run the recipe again")
         return

@@ -11,6 +11,7 @@ from mlffstore.data.schema import LABELS
 from mlffstore.data.units import convert, factor
 from mlffstore.errors import DataError
 from mlffstore.importing.account import describe
+from mlffstore.importing.properties import PropertyReader, other_properties
 from mlffstore.importing.reading import Reading
 from mlffstore.importing.spelling import label_of, unit_for
 from mlffstore.importing.state import STATE_KEYS, StateReader
@@ -40,12 +41,12 @@ class LabelReader:
     Parameters
     ----------
     keys : mapping of str to str, sequence of str, or None
-        Label ("energy", "forces", "stress", "virial"), "charge" or "multiplicity" to the name that holds it, or to several
-        names of which the first that a frame has counts. None for charge or multiplicity: whatever the file says of it is
-        not used.
+        Label ("energy", "forces", "stress", "virial", any other property), "charge" or "multiplicity" to the name that
+        holds it, or to several names of which the first that a frame has counts. None for charge or multiplicity: whatever
+        the file says of it is not used.
     units : mapping of str to str
-        Column ("energy", "forces", "stress", "virial", "positions", "cell") to its unit in the file. The cell has the
-        unit of the positions unless it is named too.
+        Column ("energy", "forces", "stress", "virial", "positions", "cell", any other property) to its unit in the file.
+        The cell has the unit of the positions unless it is named too.
     stress_sign : {"tension", "compression"}
         What a positive normal stress means in the file.
     spin : {"multiplicity", "unpaired"}
@@ -69,7 +70,8 @@ class LabelReader:
         spin: str,
         wording: Wording,
     ) -> None:
-        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS), "units": _COLUMNS}
+        others = other_properties()
+        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS, *others), "units": (*_COLUMNS, *others)}
         for option, given in (("keys", set(keys)), ("units", set(units))):
             if given - set(known[option]):
                 raise DataError(
@@ -94,6 +96,7 @@ class LabelReader:
             factor("energy" if column == "virial" else column, unit)
         self.stated = StatedUnits(self.units, wording)
         self.state = StateReader(self.keys, spin, wording)
+        self.properties = PropertyReader(self.keys, self.units, self.stated)
         self._met: Counter[str] = Counter()
         #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
         self._free_energy_gap = 0.0
@@ -114,7 +117,7 @@ class LabelReader:
         DataError
         """
         for label, names in self.keys.items():
-            if names and not any(self._met[name] + self.state.met[name] for name in names):
+            if names and not any(self._met[name] + self.state.met[name] + self.properties.met[name] for name in names):
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
                     "sample, got files in which no sample has it; correct the name, or leave the option out"
@@ -161,6 +164,7 @@ class LabelReader:
             reading.labels["stress"] = self.sign * reading.labels["stress"]
         self.state.read(fields, places, reading, fates)
         n_atoms = len(record.atoms)
+        self.properties.read(places, record.stated_units, n_atoms, columns, reading, fates)
         for place, name, value in fields:
             if (place, name) in fates or name in columns:
                 continue

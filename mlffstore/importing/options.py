@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data import rules
-from mlffstore.data.schema import LABELS, check_teacher_name
+from mlffstore.data.properties import known_properties
+from mlffstore.data.schema import check_teacher_name
 from mlffstore.errors import DataError
 from mlffstore.importing.extra import ExtraColumns
 from mlffstore.importing.labels import LabelReader
@@ -51,9 +52,10 @@ class Options:
         name = self.wording.name
         check_teacher_name(self.teacher)
         check_root(self.root, self.wording)
-        if isinstance(self.require, str) or set(self.require) - set(LABELS):
+        if isinstance(self.require, str) or set(self.require) - set(known_properties()):
             raise DataError(
-                f"{name('require')}: expected labels among {', '.join(LABELS)}, got {', '.join(map(str, self.require))}"
+                f"{name('require')}: expected labels among {', '.join(known_properties())}, got "
+                f"{', '.join(map(str, self.require))}"
             )
         if self.batch_samples < 1:
             raise DataError(f"{name('batch_samples')}: expected 1 or more, got {self.batch_samples}")

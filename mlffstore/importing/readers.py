@@ -11,6 +11,7 @@ from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
 from mlffstore.importing.packed import is_packed, plain_name
 from mlffstore.importing.record import Record
+from mlffstore.release import holds_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ _ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db"}
 #: Formats without labels in a place that everybody agrees on.
 UNLABELLED = ("sdf", "smiles")
 #: Formats that are read by place and not as a stream, so not from a compressed file.
-_UNPACKED_ONLY = ("spice", "db", "json", "traj", "bundletrajectory", "netcdftrajectory", "gpw", "abinit-gsr")
+_UNPACKED_ONLY = ("spice", "release", "db", "json", "traj", "bundletrajectory", "netcdftrajectory", "gpw", "abinit-gsr")
 _UNPACKED_SUFFIXES = (".h5", ".hdf5", ".db", ".json", ".aselmdb", ".traj", ".nc", ".gpw")
 
 
@@ -44,6 +45,8 @@ def choose_format(path: Path, format: str | None) -> str:
     if is_packed(path) and (name.suffix.lower() in _UNPACKED_SUFFIXES or format in _UNPACKED_ONLY):
         raise DataError(f"{path}: expected an unpacked file, got a compressed one; unpack it first")
     kind = format or _OWN.get(name.suffix.lower())
+    if kind == "spice" and format is None and holds_release(path):
+        kind = "release"
     if kind is None:
         try:
             kind = filetype(str(path))

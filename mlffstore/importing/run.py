@@ -21,8 +21,10 @@ from mlffstore.importing.conformations import in_blocks
 from mlffstore.importing.inventions import check_elements
 from mlffstore.importing.options import OnError, Options
 from mlffstore.importing.problems import Problems
+from mlffstore.importing.properties import other_properties
 from mlffstore.importing.readers import UNLABELLED, choose_format, read_records
 from mlffstore.importing.record_blocks import RecordBlocks
+from mlffstore.importing.releases import check_options, read_release, recorded_teachers
 from mlffstore.importing.report import ImportReport
 from mlffstore.importing.spice import read_spice
 from mlffstore.importing.spool import Spool
@@ -70,8 +72,9 @@ def import_files(
     Parameters
     ----------
     files : path or iterable of paths
-        Anything that ASE reads, ASE databases and aselmdb with their `data`, SPICE's HDF5 layout (``.h5``, ``.hdf5``), SDF
-        and MOL, SMILES (``.smi``, ``.smiles``). Text formats may be compressed (``.gz``, ``.bz2``, ``.xz``).
+        Anything that ASE reads, ASE databases and aselmdb with their `data`, HDF5 releases of mlffstore (with the names of
+        their teachers, all labels and columns), SPICE's HDF5 layout (``.h5``, ``.hdf5``), SDF and MOL, SMILES (``.smi``,
+        ``.smiles``). Text formats may be compressed (``.gz``, ``.bz2``, ``.xz``).
     store : path or Store
         Opened for appending. A path is created if there is no store, when all files are checked.
     teacher : str, optional
@@ -79,19 +82,21 @@ def import_files(
     format : str, optional
         A format of `ase.io`, or "spice", "sdf", "smiles". By default it follows from the file.
     keys : mapping of str to str, sequence of str, or None, optional
-        Where a label is when it is not among the results that ASE attaches: "energy", "forces", "stress" or "virial" to
-        a key of the results, of `atoms.info`, of `atoms.arrays`, or of a database row's data, such as
-        ``{"energy": "REF_energy"}``. Of several names the first that a sample has counts. A named label is taken from
-        there only. A virial (eV, 3x3) becomes the stress -virial/volume. "charge" and "multiplicity" can be named too; None
-        means that what the file says of them is not used.
+        Where a label is when it is not among the results that ASE attaches: "energy", "forces", "stress", "virial" or any
+        other property to a key of the results, of `atoms.info`, of `atoms.arrays`, or of a database row's data, such as
+        ``{"energy": "REF_energy", "dipole": "REF_dipole"}``. ASE's results charges, magmoms, dipole and energies
+        (atomic energies) are labels without being named, unless `columns` names them. Of several names the first that a
+        sample has counts. A named label is taken from there only. A virial (eV, 3x3) becomes the stress -virial/volume.
+        "charge" and "multiplicity" can be named too; None means that what the file says of them is not used.
     columns : mapping of str to str, or sequence of str, optional
-        Keys to keep as user columns, each with its unit: ``{"dipole": "e*angstrom"}``. Without a unit, ASE's unit of its
-        own properties, and else "1". Of SPICE's layout, data sets with numbers per conformation or one per molecule.
+        Keys to keep as user columns, each with its unit: ``{"step": "1"}``. Numbers and strings, one for each sample or for
+        each atom. Without a unit, ASE's unit of its own properties, and else "1". Of SPICE's layout, data sets with numbers
+        per conformation or one per molecule.
     units : mapping of str to str, optional
-        Units in the file of "energy", "forces", "stress", "virial", "positions" and "cell" (the unit of the positions by
-        default); the store's units by default. Leave it out for formats that ASE converts while it reads (VASP,
-        Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as extxyz). A unit that the file
-        states and that contradicts is refused.
+        Units in the file of "energy", "forces", "stress", "virial", other properties (``{"dipole": "Debye"}``), "positions"
+        and "cell" (the unit of the positions by default); the store's units by default. Leave it out for formats that ASE
+        converts while it reads (VASP, Quantum ESPRESSO, CP2K, ... : all but the ones without units of their own, such as
+        extxyz). A unit that the file states and that contradicts is refused.
     stress_sign : {"tension", "compression"}, optional
         What a positive normal stress means in the file. ASE's convention is tension; a pressure tensor, as LAMMPS prints
         it, is compression.
@@ -111,8 +116,9 @@ def import_files(
         of a SPICE molecule always share one.
     source : str, optional
         Where the data came from; by default "spice" for SPICE's layout and else the name of the file.
-    require : sequence of {"energy", "forces", "stress"}, optional
-        Labels that every sample must have; ``()`` stores bare structures. Forces are not asked of a single atom.
+    require : sequence of str, optional
+        Labels, such as "energy" and "forces", that every sample must have; ``()`` stores bare structures. Forces are not
+        asked of a single atom.
     batch_samples : int, optional
         Samples that are read, checked and written as a block. Memory holds some blocks; what waits beyond that lies in a
         temporary file.
@@ -225,8 +231,10 @@ class _Import:
                 "digest": digest, "file": path.name, "sha256": sha, "format": kind,
                 "batch_samples": self.options.batch_samples, "options": content,
             }  # fmt: skip
+            if kind == "release":
+                note["teachers"] = recorded_teachers(path)
             pending[digest] = self._read_file(path, kind, note)
-        if self.files:
+        if any(note["format"] != "release" for note, _ in self.files):
             self.reader.check_keys()
             self.extra.check()
         self._warn(self.reader.remarks())
@@ -242,11 +250,14 @@ class _Import:
                 f"structures with {wording.option('require', ())} and label them afterwards"
             )
         check_elements(path, kind, options.elements, wording)
-        labels = set(options.keys) - set(STATE_KEYS)
-        if kind == "spice" and (options.units or labels):
+        if kind == "release":
+            check_options(path, options)
+        own = set(options.keys) - {*STATE_KEYS, *other_properties()}
+        own |= set(options.units) - set(other_properties())
+        if kind == "spice" and own:
             raise DataError(
-                f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of labels for SPICE's layout, "
-                "which names its own; leave them out"
+                f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of {', '.join(sorted(own))} for "
+                "SPICE's layout, which names its own; leave them out"
             )
 
     def _read_file(self, path: Path, kind: str, note: dict[str, Any]) -> int:
@@ -293,8 +304,11 @@ class _Import:
     def _blocks(self, path: Path, kind: str, source: str, account: Account) -> Iterator[CheckedBlock]:
         """Yield the blocks of a file, checked, with at most `batch_samples` structures each."""
         options, precision = self.options, self.target.precision
+        if kind == "release":
+            yield from read_release(path, options, precision, self.problems, account)
+            return
         if kind == "spice":
-            molecules = read_spice(path, self.reader.state, self.extra.units)
+            molecules = read_spice(path, self.reader.state, self.reader.properties, self.extra.units)
             conformations = ConformationBlocks(path, options, self.extra, precision, source)
             for part in in_blocks(molecules, options.batch_samples):
                 yield conformations.make(part, self.problems, account)

@@ -93,7 +93,11 @@ class Target:
         before = self.store.version
         # What labels are required was decided when the samples were read.
         with self.store.transaction(
-            key=key, require=(), provenance={"import": dict(note)}, on_duplicate=on_duplicate
+            key=key,
+            require=(),
+            teachers=note.get("teachers"),
+            provenance={"import": dict(note)},
+            on_duplicate=on_duplicate,
         ) as transaction:
             for block in blocks:
                 transaction.add(block.accepted, rejected=block.rejected, reasons=block.reasons)

@@ -72,6 +72,7 @@ class Store(CorrectableStore):
         teachers: Mapping[str, Mapping[str, Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
         on_duplicate: OnDuplicate = "keep",
+        units: Mapping[str, str] | None = None,
     ) -> int:
         """Append samples in one atomic, durable commit.
 
@@ -95,6 +96,8 @@ class Store(CorrectableStore):
         on_duplicate : {"keep", "skip", "error"}, optional
             What to do with structures that the store or these samples hold already, bit for bit (equal content_hash).
             This is safe against other writers that skip too: if two append the same structure at once, it is kept once.
+        units : mapping of str to str, optional
+            Units of labels of frames that are not in ASE's: ``{"dipole": "Debye"}``. A batch converts when it is made.
 
         Returns
         -------
@@ -111,10 +114,14 @@ class Store(CorrectableStore):
             If labels of another model are on record under the same teacher name, or the key stands for other samples.
         """
         if isinstance(samples, SampleBatch):
+            if units:
+                raise DataError(
+                    "units: expected frames beside it, got a batch; give SampleBatch(units=...) when it is made"
+                )
             batch = samples
         else:
             frames = [samples] if hasattr(samples, "positions") else list(samples)
-            batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler)
+            batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler, units=units)
         return self.commit(
             batch, key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
         )

@@ -15,9 +15,10 @@ from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.training.batch import REAL, check_names
-from mlffstore.training.columns import TRAINED, Columns, in_memory
+from mlffstore.training.columns import TRAINED, Columns
+from mlffstore.training.layout import in_memory
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
-from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
+from mlffstore.training.sources import STRUCTURE, StoreSource, WantedLabels, pinned, source
 from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     Parameters
     ----------
-    source, split, teacher
+    source, split, teacher, properties
         As for `TorchDataset`, but the source must be a store or a snapshot.
     batch_size : int, optional
         Number of samples in a batch, 32 by default.
@@ -75,6 +76,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         source: Any,
         split: str | None = "train",
         teacher: str | None = None,
+        properties: Sequence[str] | None = None,
         *,
         batch_size: int = 32,
         block_samples: int = 2048,
@@ -98,9 +100,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         if dtype not in REAL:
             raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
         check_rank(rank, world_size)
-        self.require = (require,) if isinstance(require, str) else tuple(require)
-        if set(self.require) - set(TRAINED):
-            raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
+        self._wanted = WantedLabels.of(properties, require)
+        self.require = self._wanted.require
         self.source, self.split = pinned(source), split
         if isinstance(self.source, str):
             raise DataError(
@@ -111,13 +112,18 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         self.dtype, self.transform = dtype, transform
         where = self._where(teacher)
         self.teacher, self._key = where.teacher, where.key()
-        self._user = choose_user(where.user(), columns)
-        check_names(self._user)
+        self._extra = self._wanted.choose(where.user(), columns)
+        check_names(self._extra)
+        describe = getattr(transform, "describe", None)
+        if describe is not None:
+            describe({name: one.quantity.turns for name, one in self._extra.items() if one.quantity is not None})
         wanted = np.zeros(len(where.snapshot), bool)
         wanted[where.index()] = True
         if split is not None:
             wanted &= where.snapshot.split_codes() == SPLITS.index(split)
         for name in self.require:
+            if name not in where.labels():
+                raise DataError(f"require: expected a label that {self.teacher} gave, got {name!r} ({where.title()})")
             index = np.flatnonzero(wanted)
             wanted[index] = where.having(name, index)
         self._n, self._total, self._bits = int(wanted.sum()), len(wanted), np.packbits(wanted)
@@ -183,7 +189,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
             pool.shutdown(cancel_futures=True)
 
     def _where(self, teacher: str | None) -> StoreSource:
-        where = source(self.source, teacher)
+        where = source(self.source, teacher, self._wanted.more)
         assert isinstance(where, StoreSource)
         return where
 
@@ -209,12 +215,14 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     def _read(self, where: StoreSource, parts: list[Ints]) -> tuple[Columns, Array]:
         """Decode whole spans, as the cache does; return them and which of their samples are wanted."""
-        names = [name for name in (*STRUCTURE, *TRAINED, *self._user) if name != "content_hash"]
+        labels = where.labels() - self._wanted.hidden
+        names = [name for name in (*STRUCTURE, *TRAINED, *self._extra)
+                 if name not in ("content_hash", *self._wanted.hidden)]  # fmt: skip
         spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         batches = [where.snapshot.read(span, teacher=where.teacher, columns=names) for span in spans]
         n_atoms = np.concatenate([batch.n_atoms for batch in batches])
         columns = Columns.empty(
-            where.teacher, where.labels(), n_atoms, np.zeros(0, np.uint8), where.precision, self._user, in_memory
+            where.teacher, labels, n_atoms, np.zeros(0, np.uint8), where.precision, self._extra, in_memory
         )
         end, index = 0, []
         for batch, part in zip(batches, parts, strict=True):

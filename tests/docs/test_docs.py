@@ -87,9 +87,17 @@ def test_files_that_a_page_names_exist(page):
         assert any(f"/{file}".endswith(f"/{name}") for file in files), name
 
 
-def test_the_reference_of_the_command_line_is_current():
-    page = runpy.run_path(str(ROOT / "docs" / "make_cli_reference.py"))["page"]()
-    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == page, "run: python docs/make_cli_reference.py"
+@pytest.mark.parametrize("name", ["cli", "recipe"])
+def test_the_generated_reference_is_current(name):
+    script = f"make_{name}_reference.py"
+    page = runpy.run_path(str(ROOT / "docs" / script))["page"]()
+    assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, f"run: python docs/{script}"
+
+
+def test_every_key_and_option_of_a_recipe_has_a_meaning():
+    rows = re.findall(r"^\| `.*\|$", (ROOT / "docs" / "reference" / "recipe.md").read_text(), re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if row.split("|")[-2].strip() == ""] == []
 
 
 def test_the_verbs_in_the_readme_exist():
@@ -98,3 +106,14 @@ def test_the_verbs_in_the_readme_exist():
     verbs = re.search(r"The command line: (.*?)\. Start", text, re.DOTALL)[1]
     for verb in re.findall(r"`(?:mlffstore )?([a-z]+)", verbs):
         assert f"## {verb}\n" in page
+
+
+def test_the_messages_on_the_page_of_questions_exist():
+    """Quoted as the code has them, but for numbers."""
+    source = "".join(path.read_text() for path in (ROOT / "mlffstore").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    page = (ROOT / "docs" / "reference" / "questions.md").read_text()
+    quoted = re.findall(r"^\*\*`([a-z][^`]+)`", page, re.MULTILINE)
+    assert len(quoted) >= 4
+    for message in quoted:
+        assert all(part in source for part in re.split(r"\d+ ", message)), message

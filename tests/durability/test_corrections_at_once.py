@@ -147,7 +147,7 @@ def test_every_call_of_a_removal_may_fail(after, tmp_path, monkeypatch):
         if len(probe.calls) <= fail_at:
             break
         fail_at += 1
-    assert failures > fail_at // 2 > 10
+    assert failures > fail_at // 3 > 6  # the others can be made good: a second try, a name that was written after all
     snap = ml.open(store.url).snapshot()
     assert snap.read().content_hash.tolist() == hashes[fail_at + 1 :]
     assert snap.quarantine.read().content_hash.tolist() == hashes[: fail_at + 1]

@@ -180,7 +180,8 @@ def test_unlikely_labels_are_remarked_on(tmp_path: Path) -> None:
     [
         ({"root": "seed"}, "info:KEY"),
         ({"keys": {"dipole": "d"}}, "keys"),
-        ({"units": {"dipole": "D"}}, "units"),
+        ({"units": {"dipoles": "D"}}, "units"),
+        ({"units": {"dipole": "eV"}}, "another quantity"),
         ({"spin": "2S"}, "spin"),
         ({"on_error": "ignore"}, "on_error"),
         ({"on_duplicate": "drop"}, "on_duplicate"),
@@ -189,7 +190,7 @@ def test_unlikely_labels_are_remarked_on(tmp_path: Path) -> None:
         ({"multiplicity": 0}, "multiplicity"),
         ({"keys": {"stress": "s", "virial": "v"}}, "both"),
         ({"stress_sign": "up"}, "tension"),
-        ({"require": ("dipole",)}, "require"),
+        ({"require": ("dipoles",)}, "require"),
         ({"batch_samples": 0}, "batch_samples"),
     ],
 )

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from mlffstore.analysis.report.contents import COPIES
 from mlffstore.analysis.report.elements import element_cells
 from mlffstore.analysis.report.picture import picture
-from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.provenance import other_records, parts, total
 from mlffstore.analysis.report.structures import structures
 from mlffstore.runtime.version import VERSION
 from mlffstore.runtime.words import printable
@@ -45,7 +45,8 @@ _ABOUT = {
 
 def page(contents: Contents) -> str:
     """Return the report as an HTML document."""
-    c, part = contents, contents.statistics.part
+    c, part, several = contents, contents.statistics.part, parts(contents.provenance)
+    labels = c.statistics.to_dict()["teachers"]
     return (
         _environment()
         .from_string(_static("page.html.jinja"))
@@ -66,12 +67,14 @@ def page(contents: Contents) -> str:
             diversity=c.diversity,
             splits=[(name, part.samples[i], part.atoms[i]) for i, name in enumerate(c.statistics.splits)],
             samplers=[(name, n) for name, n in zip(c.statistics.samplers, part.by_sampler.tolist(), strict=False) if n],
-            labels=c.statistics.to_dict()["teachers"],
+            labels=labels,
+            others=_other_properties(labels),
             disagreement=[(name, f"{value:,.4g}") for name, value in c.disagreement.items()],
             copies=c.copies,
             meanings=COPIES,
             version=VERSION,
-            parts=parts(c.provenance),
+            parts=several,
+            whole=total(several),
             records=other_records(c.provenance),
             picture=_picture,
             style=Markup(_static("report.css")),
@@ -79,6 +82,16 @@ def page(contents: Contents) -> str:
             data=Markup(script_json(_data(c))),
         )
     )
+
+
+def _other_properties(labels: dict[str, Any]) -> list[list[str]]:
+    """Return a line for each property of a teacher beside energy, forces and stress."""
+    return [
+        [teacher, name, one["unit"], f"{one['samples']:,}", *(f"{one[key]:.4g}" for key in ("mean", "std", "min", "max")),
+         ", ".join(f"{symbol} {row['mean']:.3g}" for symbol, row in one.get("by_element", {}).items())]
+        for teacher, figures in labels.items()
+        for name, one in figures["properties"].items()
+    ]  # fmt: skip
 
 
 def _environment() -> Environment:

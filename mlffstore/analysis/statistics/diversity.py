@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Bandwidth, neighbours and cutoff (angstrom) of Schwalbe-Koda, Hamel, Sadigh, Zhou and Lordi, arXiv:2404.12367.
 BANDWIDTH, N_NEIGHBOURS, CUTOFF = 0.015, 32, 5.0
@@ -63,7 +63,7 @@ class Diversity:
 
 
 def diversity(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     *,
     n_environments: int = 10_000,
     n_seeds: int = 3,
@@ -73,7 +73,7 @@ def diversity(
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
     n_environments : int, optional
         Number of environments of each draw; fewer if the dataset has fewer.
     n_seeds : int, optional
@@ -123,6 +123,36 @@ def diversity(
         vendi(everything[some]),
         len(some),
     )
+
+
+def diversity_by_domain(
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
+    *,
+    n_environments: int = 10_000,
+    n_seeds: int = 3,
+    seed: int = 0,
+) -> dict[str, Diversity]:
+    """Return the diversity of the molecules and of the periodic samples, each by itself, so that neither drowns the other.
+
+    A gate on the smallest of these scores sees a poor half, which the score of all samples together does not.
+
+    Parameters
+    ----------
+    data, n_environments, n_seeds, seed
+        As for `diversity`; each domain gets `n_environments`.
+
+    Returns
+    -------
+    dict of str to Diversity
+        Under ``"molecules"`` and ``"periodic"``, for those that there are.
+    """
+    ds = as_dataset(data, tuple(STRUCTURE))
+    periodic = np.asarray(ds["pbc"]).any(axis=1)
+    return {
+        name: diversity(ds.mlff.isel(np.flatnonzero(rows)), n_environments=n_environments, n_seeds=n_seeds, seed=seed)
+        for name, rows in (("molecules", ~periodic), ("periodic", periodic))
+        if rows.any()
+    }
 
 
 def environments(frames: Iterable[Atoms]) -> list[Array]:

@@ -21,7 +21,7 @@ SAMPLE_CHECKS = (
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
-    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens",
+    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "property_range", "property_sums",
 )  # fmt: skip
 #: Samples of an element set below which its energies have no robust spread.
 _FEWEST = 10
