@@ -29,8 +29,9 @@ def test_mlearn_files_arrive_unchanged(real: Path, tmp_path: Path, name: str) ->
     seen: list[int] = []
     report = ml.import_files(path, tmp_path / "s", batch_samples=10, progress=seen.append)
     assert (report.samples, report.atoms, report.skipped) == (samples, atoms, 0)
-    text = f"left out: config_type (text in {samples} samples); source_description (text in {samples} samples)"
-    assert report.warnings == (text,)
+    parts = (f"{name} (text in {samples} samples, columns={{{name!r}: '1'}} keeps it)"
+             for name in ("config_type", "source_description"))  # fmt: skip
+    assert report.warnings == (f"left out: {'; '.join(parts)}",)
     assert len(seen) == -(-samples // 10)
     assert len(report.versions) == 1  # a file is one commit
     assert seen[-1] == samples
