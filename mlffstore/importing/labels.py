@@ -53,6 +53,8 @@ class LabelReader:
         What a value under a name with "spin" means: 2S+1 or 2S.
     wording : Wording
         Of options in messages.
+    assumed : collection of str, optional
+        Labels of `keys` that files may lack, since a preset names them.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class LabelReader:
         stress_sign: str,
         spin: str,
         wording: Wording,
+        assumed: Collection[str] = (),
     ) -> None:
         others = other_properties()
         known = {"keys": (*_LABEL_KEYS, *STATE_KEYS, *others), "units": (*_COLUMNS, *others)}
@@ -87,7 +90,7 @@ class LabelReader:
                 f"{wording.name('keys')}: expected either stress or virial, got both; name the one to import"
             )
         self.keys = {label: _names(label, names, wording) for label, names in keys.items()}
-        self.wording = wording
+        self.wording, self._assumed = wording, frozenset(assumed)
         self.units = dict(units)
         if "positions" in units:
             self.units.setdefault("cell", units["positions"])
@@ -117,7 +120,8 @@ class LabelReader:
         DataError
         """
         for label, names in self.keys.items():
-            if names and not any(self._met[name] + self.state.met[name] + self.properties.met[name] for name in names):
+            met = any(self._met[name] + self.state.met[name] + self.properties.met[name] for name in names)
+            if label not in self._assumed and names and not met:
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
                     "sample, got files in which no sample has it; correct the name, or leave the option out"

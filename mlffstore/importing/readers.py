@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.databases import DATABASES, read_database
 from mlffstore.importing.inventions import correct, examine
+from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
+from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
 from mlffstore.importing.packed import is_packed, plain_name
 from mlffstore.importing.record import Record
-from mlffstore.release import holds_release
+from mlffstore.importing.tables.registry import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,42 +22,52 @@ if TYPE_CHECKING:
     from mlffstore.importing.wording import Wording
 
 _OWN = {
-    ".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles",
-    ".aselmdb": "db",
+    ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles", ".aselmdb": "db",
+    ".npz": "npz", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".atp": "atompack",
 }  # fmt: skip
-_ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db"}
+_ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db", "mptrj": "materials-json"}
+_HDF5 = (".h5", ".hdf5", ".hdf")
 #: Formats without labels in a place that everybody agrees on.
 UNLABELLED = ("sdf", "smiles")
-#: Formats that are read by place and not as a stream, so not from a compressed file.
-_UNPACKED_ONLY = ("spice", "release", "db", "json", "traj", "bundletrajectory", "netcdftrajectory", "gpw", "abinit-gsr")
-_UNPACKED_SUFFIXES = (".h5", ".hdf5", ".db", ".json", ".aselmdb", ".traj", ".nc", ".gpw")
+#: Formats whose compressed files are read as a stream; others are unpacked into a temporary file first.
+STREAMED = ("extxyz", "sdf", "smiles", "materials-json")
 
 
 def choose_format(path: Path, format: str | None) -> str:
-    """Return the format of a file: the one given, one of ours by the name, or what ASE finds it to be.
+    """Return the format of a file or folder: the one given, one of ours, or what ASE finds it to be.
 
     Raises
     ------
     DataError
-        If nothing knows the format, or the file must be unpacked first.
+        If nothing knows the format.
     """
     from ase.io.formats import UnknownFileTypeError, filetype
 
+    if format is not None:
+        return _ALIASES.get(format, format)
     name = plain_name(path)
-    if is_packed(path) and (name.suffix.lower() in _UNPACKED_SUFFIXES or format in _UNPACKED_ONLY):
-        raise DataError(f"{path}: expected an unpacked file, got a compressed one; unpack it first")
-    kind = format or _OWN.get(name.suffix.lower())
-    if kind == "spice" and format is None and holds_release(path):
-        kind = "release"
+    suffix = name.suffix.lower()
+    if path.is_dir():
+        kind = folder_kind(path)
+    elif suffix in _HDF5:
+        kind = "hdf5" if is_packed(path) else hdf5_kind(path)
+    elif suffix == ".json" and is_materials_json(path):
+        kind = "materials-json"
+    else:
+        kind = _OWN.get(suffix)
     if kind is None:
         try:
             kind = filetype(str(path))
-        except (UnknownFileTypeError, OSError, EOFError) as error:
+        except (UnknownFileTypeError, EOFError) as error:
             raise DataError(
-                f"{path}: expected a format that ASE knows, SPICE's HDF5, SDF or SMILES, got another ({error}); name the "
-                "format if it has one of these"
+                f"{path}: expected a format that ASE knows, a store or release, or one of {', '.join(FORMATS)}, got another "
+                f"({error}); name the format if it has one of these"
             ) from error
     return _ALIASES.get(kind, kind)
+
+
+#: Formats that ASE does not read, or not whole.
+FORMATS = ("spice", "materials-json", "sdf", "smiles", *TABLES)
 
 
 def read_records(
@@ -67,7 +79,7 @@ def read_records(
     ----------
     path : Path
     format : str
-        As `choose_format` returns it: "spice", "sdf", "smiles", or a name of `ase.io`.
+        As `choose_format` returns it: "sdf", "smiles", "materials-json", or a name of `ase.io`.
     add_hydrogens : bool
         Whether the hydrogens that an SDF or SMILES leaves out are added.
     elements : sequence of str
@@ -84,6 +96,8 @@ def read_records(
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
+    elif format == "materials-json":
+        yield from read_materials(path)
     elif format in DATABASES:
         for record in read_database(path):
             yield correct(record, format)
@@ -96,7 +110,7 @@ def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording
     from ase.io.formats import ioformats
 
     if format not in ioformats:
-        raise DataError(f"{path}: expected a format of ase.io, spice, sdf or smiles, got {format!r}")
+        raise DataError(f"{path}: expected a format of ase.io, or one of {', '.join(FORMATS)}, got {format!r}")
     facts, output = examine(path, format, elements, wording), read_facts(path, format)
     state = {"charge": output.charge, "multiplicity": output.multiplicity}
     more = dict(facts.more)

@@ -334,7 +334,7 @@ def test_an_edited_file_does_not_meet_an_old_cache(copy):
 
 
 def test_tasks_are_added_up_by_part():
-    from mlffstore_exporters.hdf5 import by_part
+    from mlffstore.release.provenance import by_part
 
     recipe = {"version": 0, "recipe": {"name": "r"}}
     tasks = [
