@@ -23,6 +23,7 @@ from mlffstore.importing.spice import read_spice
 from mlffstore.importing.splits import Splits
 from mlffstore.importing.tables.registry import TABLES, TableRequest
 from mlffstore.runtime.processes import local_pool
+from mlffstore.runtime.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +89,7 @@ class FileBlocks:
         self._source, self._options, self._reader, self._extra = source, options, reader, extra
         self._precision = target.precision
         self.splits = Splits(options.split, source.path, target.settings, options.wording)
-        kept = "spice" if source.kind == "spice" else source.path.name
+        kept = "spice" if source.kind == "spice" else printable(source.path.name)
         self._origin = kept if options.source is None or options.source.startswith("info:") else options.source
         self._maker: RecordBlocks | SampleBlocks | None = None
 

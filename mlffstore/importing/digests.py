@@ -16,5 +16,5 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     for one in sorted(one for one in path.rglob("*") if one.is_file()):
-        digest.update(f"{one.relative_to(path).as_posix()}\0{sha256_of(one)}\n".encode())
+        digest.update(f"{one.relative_to(path).as_posix()}\0{sha256_of(one)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -24,6 +24,7 @@ from mlffstore.importing.report import ImportReport
 from mlffstore.importing.sources import named, sources
 from mlffstore.importing.state import STATE_KEYS
 from mlffstore.importing.trajectories import Trajectories
+from mlffstore.runtime.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ class ImportJob:
                 self._tell()
                 continue
             note: dict[str, Any] = {
-                "digest": digest, "file": source.path.name, "sha256": source.sha256, "format": source.kind,
+                "digest": digest, "file": printable(source.path.name), "sha256": source.sha256, "format": source.kind,
                 "batch_samples": self.options.batch_samples, "options": content,
             }  # fmt: skip
             if source.own is not None:
