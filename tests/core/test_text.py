@@ -38,11 +38,11 @@ def test_sources_and_samplers(bad, form, column):
 @pytest.mark.parametrize("axis", ["sample", "atom"])
 def test_columns_of_strings(bad, axis, store):
     words = np.array(["good", bad], object)
-    with pytest.raises(DataError, match="kind'?: expected text that is UTF-8 and has no NUL"):
+    with pytest.raises(DataError, match=r"kind'?: expected text that is UTF-8 and has no NUL"):
         ml.SampleBatch(n_atoms=[1, 1], numbers=[2, 2], positions=np.zeros((2, 3)), extra={"kind": (words, "1", axis)})
-    with pytest.raises(DataError, match="kind'?: expected text that is UTF-8 and has no NUL"):
+    with pytest.raises(DataError, match=r"kind'?: expected text that is UTF-8 and has no NUL"):
         store.add_column("kind", [bad] * len(store))
-    with pytest.raises(DataError, match="kind'?: expected text that is UTF-8"):
+    with pytest.raises(DataError, match=r"kind'?: expected text that is UTF-8"):
         store.add_column("kind", np.array([b"caf\xe9"] * len(store)))
     assert store.version == 1
 
