@@ -366,6 +366,9 @@ def _print_account(found: Account, show_all: bool) -> None:
     )
     for line in found.drift:
         remark(f"drift: {line}")
+    for one in found.parts:
+        for number, error in one.set_aside.items():
+            remark(f"set aside: {one.part}/{number} killed its worker twice: {error}")
 
 
 def _figures_by_name(figures: dict[str, int], show_all: bool) -> str:

@@ -117,6 +117,28 @@ def _columns(starts: Ints, positions: Array, cell: Array, pbc: Array, cutoff: fl
     return starts, np.ascontiguousarray(positions), np.ascontiguousarray(cell, np.float64), pbc, sound
 
 
+def invertible_cells(cell: Array, pbc: Array) -> Array:
+    """Return the cells with unit vectors across the others where they are not periodic, shape (S, 3, 3), float64.
+
+    Cells of which a periodic vector has no length, or that are not finite, keep a volume of zero or are not finite.
+    """
+    out = np.where(pbc[:, :, None], cell, np.eye(3)).astype(np.float64)
+    partial = np.flatnonzero(pbc.any(axis=1) & ~pbc.all(axis=1))
+    two = pbc[partial].sum(axis=1) == 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for k in range(3):
+            a, b = (k + 1) % 3, (k + 2) % 3
+            index = partial[two & ~pbc[partial, k]]
+            across = np.cross(out[index, a], out[index, b])
+            out[index, k] = across / np.linalg.norm(across, axis=1)[:, None]
+            index = partial[~two & pbc[partial, k]]
+            axis = out[index, k]
+            other = np.eye(3)[np.argmin(np.abs(axis), axis=1)]
+            for m, across in ((a, np.cross(axis, other)), (b, np.cross(axis, np.cross(axis, other)))):
+                out[index, m] = across / np.linalg.norm(across, axis=1)[:, None]
+    return out
+
+
 def reduce_pairs(values: Array, counts: Ints, empty: float, ufunc: np.ufunc = np.minimum) -> Array:
     """Reduce a quantity of pairs to samples; `empty` for samples without pairs."""
     out = np.full(len(counts), empty)

@@ -12,14 +12,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from mlffstore.data.sample_row import first_number
-
 #: Compiled once per machine: the result is kept beside this file.
 _compiled: Any = numba.njit(nogil=True, cache=True)
-#: Where the parts of a row begin. numba compiles them in as constants, and discards its cache only when this file changes:
-#: after a change of `mlffstore.data.sample_row`, edit this file too.
-_ENERGY, _CELL, _STRESS = first_number("energy"), first_number("cell"), first_number("stress")
-_PBC, _CHARGE, _MULTIPLICITY = first_number("pbc"), first_number("charge"), first_number("multiplicity")
 
 
 @_compiled
@@ -176,6 +170,35 @@ def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cut
 
 
 @_compiled
+def sum_pairs(first: Any, second: Any, distance: Any, counts: Any, z: Any, cutoff: float) -> Any:
+    """Return sums over pairs that fade out at the cutoff: (S, 5) and (S,) per sample, and two of each atom, (A,).
+
+    With d the distance over the cutoff and f = (1 - d^2)^2, per sample f sqrt(za zb), f exp(-3d) (za + zb), f d,
+    f d^4 za zb, f cos(9d), and f; per atom f exp(-3d) z of the other atom, and f cos(9d).
+    """
+    sums, fades = np.zeros((len(counts), 5)), np.zeros(len(counts))
+    each, other = np.zeros(len(z)), np.zeros(len(z))
+    p = 0
+    for s in range(len(counts)):
+        for _ in range(counts[s]):
+            i, j, d = first[p], second[p], distance[p] / cutoff
+            a, b, fade = z[i], z[j], (1 - d * d) ** 2
+            decay, turn = fade * math.exp(-3 * d), fade * math.cos(9 * d)
+            sums[s, 0] += fade * math.sqrt(a * b)
+            sums[s, 1] += decay * (a + b)
+            sums[s, 2] += fade * d
+            sums[s, 3] += fade * d**4 * a * b
+            sums[s, 4] += turn
+            fades[s] += fade
+            each[i] += decay * b
+            each[j] += decay * a
+            other[i] += turn
+            other[j] += turn
+            p += 1
+    return sums, fades, each, other
+
+
+@_compiled
 def find_edges(starts: Any, positions: Any, cell: Any, pbc: Any, cutoff: Any) -> Any:
     """Return centre and neighbour of each edge, shape (2, E), and the vector of the cell to add, shape (E, 3).
 
@@ -205,156 +228,3 @@ def find_edges(starts: Any, positions: Any, cell: Any, pbc: Any, cutoff: Any) ->
         for m in range(3):
             vector[2 * k, m], vector[2 * k + 1, m] = shift[k, m], -shift[k, m]
     return index, vector
-
-
-# -- the column cache: whole samples as records ------------------------------------------------------------------------
-
-
-@_compiled
-def _checksum(words: Any, start: int, stop: int) -> Any:
-    """Return a checksum of 64-bit words: of their sum, and of their sum weighted by position, mixed.
-
-    The loop has no chain of multiplications, so that it runs in vector registers, at the speed of memory. It finds
-    accidents, not forgeries.
-    """
-    odd, half = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
-    part, total, weighted = words[start:stop], np.uint64(0), np.uint64(0)
-    for k in range(len(part)):
-        total += part[k]
-        weighted += part[k] * np.uint64(k)
-    # The mix keeps a change of the highest bit, which both sums could show alike, from cancelling.
-    total *= odd
-    return ((total ^ (total >> half)) ^ weighted) * odd
-
-
-@_compiled
-def pack(begin: Any, starts: Any, positions: Any, forces: Any, numbers: Any, records: Any, as_bytes: Any) -> None:
-    """Write samples as records: positions, forces if there are any, atomic numbers, one after another, then zeros.
-
-    `records` and `as_bytes` are the same memory, as floats and as bytes; `begin` counts in floats and has one entry more
-    than there are samples.
-    """
-    width = records.itemsize
-    for s in range(len(starts) - 1):
-        a, b = starts[s], starts[s + 1]
-        at, n = begin[s], b - a
-        records[at : at + 3 * n] = positions[3 * a : 3 * b]
-        at += 3 * n
-        if len(forces):
-            records[at : at + 3 * n] = forces[3 * a : 3 * b]
-            at += 3 * n
-        as_bytes[at * width : at * width + n] = numbers[a:b]
-        as_bytes[at * width + n : begin[s + 1] * width] = 0
-
-
-@_compiled
-def sum_records(begin: Any, width: int, words: Any, rows: Any, sums: Any) -> None:
-    """Write the checksum of each sample to `sums`.
-
-    `words` is the memory of the records and `rows`, shape (S, 21), that of the rows (`mlffstore.data.sample_row`), both as
-    uint64; `begin` counts floats of `width` bytes.
-    """
-    for s in range(len(sums)):
-        total = _checksum(words, begin[s] * width // 8, begin[s + 1] * width // 8)
-        sums[s] = total ^ _checksum(rows[s], 0, rows.shape[1])
-
-
-@_compiled
-def _sum_rows(s: int, starts: Any, width: int, words: Any) -> Any:
-    if len(starts) == 0:
-        return _checksum(words, s * width, (s + 1) * width)
-    return _checksum(words, starts[s] * width, starts[s + 1] * width)
-
-
-@_compiled
-def sum_rows(starts: Any, width: int, words: Any, sums: Any) -> None:
-    """Write the checksum of each sample's rows of a column to `sums`.
-
-    `words` are the rows as unsigned integers, `width` of them in a row; `starts` are the rows where samples start, empty
-    if there is one row per sample.
-    """
-    for s in range(len(sums)):
-        sums[s] = _sum_rows(s, starts, width, words)
-
-
-@_compiled
-def check_rows(index: Any, starts: Any, width: int, words: Any, sums: Any, checked: Any) -> Any:
-    """Return the first sample of `index` whose rows of a column do not have its checksum, or -1; see `sum_rows`.
-
-    Samples that are marked in `checked` are not looked at again; those that are right get marked.
-    """
-    for i in index:
-        if not checked[i]:
-            if _sum_rows(i, starts, width, words) != sums[i]:
-                return int(i)
-            checked[i] = True
-    return -1
-
-
-@_compiled
-def gather(
-    index: Any,
-    batch_size: int,
-    begin: Any,
-    n_atoms: Any,
-    records: Any,
-    as_bytes: Any,
-    rows: Any,
-    numbers: Any,
-    positions: Any,
-    forces: Any,
-    owner: Any,
-    ptr: Any,
-    counts: Any,
-    energy: Any,
-    cell: Any,
-    stress: Any,
-    pbc: Any,
-    charge: Any,
-    multiplicity: Any,
-    words: Any,
-    row_words: Any,
-    sums: Any,
-    checked: Any,
-) -> Any:
-    """Copy the records of samples to columns, in batches of `batch_size`: `owner` and `ptr` begin anew with each batch.
-
-    Each sample is compared with its checksum when it is copied for the first time; `checked` marks those that are right.
-    The first one that is wrong is returned, or -1.
-    """
-    width, has_forces, has_stress = records.itemsize, len(forces) > 0, len(stress) > 0
-    a, first, which = 0, 0, 0
-    for k in range(len(index)):
-        i, row = index[k], k % batch_size
-        if row == 0:
-            first, which = a, k // batch_size
-            ptr[which, 0] = 0
-        n, at = n_atoms[i], begin[i]
-        positions[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
-        at += 3 * n
-        if has_forces:
-            forces[3 * a : 3 * (a + n)] = records[at : at + 3 * n]
-            at += 3 * n
-        numbers[a : a + n] = as_bytes[at * width : at * width + n]
-        owner[a : a + n] = row
-        a += n
-        counts[k] = n
-        ptr[which, row + 1] = a - first
-        energy[k] = rows[i, _ENERGY]
-        for c in range(9):
-            cell[k, c] = rows[i, _CELL + c]
-        if has_stress:
-            for c in range(6):
-                stress[k, c] = rows[i, _STRESS + c]
-        for c in range(3):
-            pbc[k, c] = rows[i, _PBC + c] != 0
-        charge[k] = int(rows[i, _CHARGE])
-        multiplicity[k] = int(rows[i, _MULTIPLICITY])
-    # After the copies, in a loop of its own, which leaves the loop above as fast as without it.
-    for i in index:
-        if not checked[i]:
-            total = _checksum(words, begin[i] * width // 8, begin[i + 1] * width // 8)
-            if total ^ _checksum(row_words[i], 0, row_words.shape[1]) != sums[i]:
-                return int(i)
-            checked[i] = True
-    return -1

@@ -44,10 +44,38 @@ class Outcome:
 
 def rng_of(recipe: Recipe, task: Task) -> np.random.Generator:
     """Return the random numbers of a task: they depend on the recipe's seed, the part's name and the task alone."""
+    return np.random.default_rng(seed_of(recipe, task))
+
+
+def seed_of(recipe: Recipe, task: Task) -> np.random.SeedSequence:
+    """Return the seed of the random numbers of a task."""
     name = int.from_bytes(task.part.name.encode(), "big")
     # A smaller task has its own random numbers: if the part grew, the full task of the same number would repeat them.
     size = () if task.count == task.part.samples_per_task else (task.count,)
-    return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size)))
+    return np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size))
+
+
+def set_aside(recipe: Recipe, task: Task, store: Store, error: str) -> str:
+    """Record that a task killed its workers, so that it is not run again; return what was recorded, in words.
+
+    The record is an empty commit under the key of the task. Its provenance has the part, the number and the size of the
+    task, the seed of its random numbers, and the error.
+    """
+    seed, done = seed_of(recipe, task), store.keys()
+    if recipe.key(task) in done:  # its worker died after the commit
+        return "its worker died, after the commit"
+    store.commit(
+        None,
+        key=recipe.key(task),
+        provenance={
+            "part": task.part.name, "task": task.number, "killed": error, "count": task.count,
+            "seed": {"entropy": str(seed.entropy), "spawn_key": [str(k) for k in seed.spawn_key]},
+        },
+    )  # fmt: skip
+    return (
+        f"the task, which makes {task.count} samples, killed its worker twice and is set aside; its seed is on record "
+        f"({error.strip().splitlines()[0] if error.strip() else 'no message'})"
+    )
 
 
 def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
@@ -78,8 +106,9 @@ def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
         key=key,
         teachers={info.name: info.to_json() for info in made.teachers},
         provenance={
-            "part": part.name, "task": task.number, "skipped": made.skipped, "rejected": counts, "calls": made.calls,
-            "cpu_seconds": round(time.process_time() - worked, 3), "unlabelled": made.unlabelled,
+            "part": part.name, "task": task.number, "accepted": int(good.sum()), "skipped": made.skipped,
+            "rejected": counts, "calls": made.calls, "cpu_seconds": round(time.process_time() - worked, 3),
+            "unlabelled": made.unlabelled,
         },
     )  # fmt: skip
     skipped = {f"no structure: {reason}": n for reason, n in made.skipped.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
@@ -12,6 +12,8 @@ import mlffstore as ml
 from mlffstore.analysis.validation import candidates
 from mlffstore.analysis.validation.slopes import slopes
 from mlffstore.analysis.validation.work import Work, compare
+from mlffstore.data.geometry import invertible_cells
+from mlffstore.data.kernels import invertible_cell
 from mlffstore.data.ragged import offsets
 from mlffstore.lazy.blocks import Block
 
@@ -97,7 +99,7 @@ def pairs(n, rng, *, unit=1.0):
     energy = (force + normal + shear) * (1 + rng.normal(0, 0.1, n)) * unit
     ints, zeros = np.arange(n), np.zeros(n)
     teacher = np.zeros(n, np.uint8)
-    return Work(ints, ints + n, teacher, energy, force, normal, shear, zeros, zeros, zeros, np.full(n, 10))
+    return Work(ints, ints + n, teacher, energy, force, normal, shear, *[zeros] * 5, np.full(n, 10))
 
 
 def test_the_slopes_are_those_of_the_labels():
@@ -155,3 +157,58 @@ def test_one_large_group_gives_close_samples():
     others = rng.choice(n, len(index), replace=False)
     usual = np.sort(((shape[others][:, None] - shape[others][None]) ** 2).sum(axis=2), axis=1)[:, 1]
     assert np.median(nearest) < 0.8 * np.median(usual)
+
+
+@pytest.mark.parametrize(("strain", "rattle"), [(0.03, 0.05), (0.005, 0.1)])
+def test_units_of_strongly_strained_and_of_hot_crystals(tmp_path, strain, rattle):
+    """The stiffness depends on the volume, which the trapezoid rule does not know; small works are lost in large ones."""
+    rng, frames, roots = np.random.default_rng(1), [], []
+    for k, symbol in enumerate(("Cu", "Al", "Ni", "Pd", "Ag", "Pt", "Au")):
+        seed = bulk(symbol, cubic=True) * (2, 2, 1)
+        for _ in range(8):
+            frame = seed.copy()
+            part = rng.normal(0, strain, (3, 3))
+            frame.set_cell(frame.cell.array @ (np.eye(3) + (part + part.T) / 2), scale_atoms=True)
+            frame.positions += rng.normal(0, rattle, frame.positions.shape)
+            frame.calc = EMT()
+            frame.get_forces(), frame.get_stress()
+            frames.append(frame)
+            roots.append(k)
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(ml.SampleBatch.from_ase(frames, root=np.array(roots, np.uint64)))
+    checks = {one.check: one for one in ml.validate(store).checks}
+    assert checks["energy_units"].state == "pass", checks["energy_units"].text
+    for name in ("stress_units", "stress_shear"):
+        assert checks[name].state in ("pass", "not measured"), checks[name].text
+
+
+@pytest.mark.parametrize(("kind", "pbc"), [("slab", (True, True, False)), ("wire", (False, False, True))])
+def test_units_of_slabs_and_wires(tmp_path, kind, pbc):
+    """Periodic in two directions and in one; the vector that is not periodic may be zero."""
+    rng, frames = np.random.default_rng(0), []
+    for symbol in ("Cu", "Al", "Ag"):
+        seed = fcc100(symbol, (2, 2, 3)) if kind == "slab" else bulk(symbol, cubic=True) * (1, 1, 2)
+        seed.set_cell(np.where(np.array(pbc)[:, None], seed.cell.array, 0.0))
+        seed.pbc = pbc
+        for _ in range(8):
+            frame = seed.copy()
+            frame.positions += rng.normal(0, 0.05, frame.positions.shape) + rng.uniform(-9, 9, 3)
+            frame.wrap()
+            frame.calc = EMT()
+            frame.get_forces()
+            frames.append(frame)
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(ml.SampleBatch.from_ase(frames))
+    found = {one.check: one for one in ml.validate(store).checks}["energy_units"]
+    assert (found.state, found.n > 20) == ("pass", True), found.text
+    ds = store.snapshot().to_xarray().load()
+    ds.energy.values[:] *= 23.06
+    found = {one.check: one for one in ml.validate(ds).checks}["energy_units"]
+    assert (found.state, "energies in kcal/mol" in found.text) == ("fail", True)
+
+
+def test_cells_are_completed_as_the_kernel_does():
+    rng = np.random.default_rng(0)
+    cell, pbc = rng.normal(0, 4, (60, 3, 3)), rng.integers(0, 2, (60, 3)).astype(bool)
+    expected = np.array([invertible_cell(c, p, 1.0)[0] for c, p in zip(cell, pbc, strict=True)])
+    assert np.abs(np.linalg.det(invertible_cells(cell, pbc))) == pytest.approx(np.abs(np.linalg.det(expected)))

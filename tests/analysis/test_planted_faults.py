@@ -10,8 +10,8 @@ from tests.planted.faults import FAULTS, found
 
 #: Fault -> sets on which nothing but a teacher can find it, or only something else than its name.
 UNSEEN = {
-    "energy_offset_in_half_of_each_root": set(), "forces_in_ev_per_bohr": {"crystals"},
-    "energy_and_forces_in_atomic_units": {"crystals"}, "energy_and_forces_in_kcal": {"crystals"},
+    "energy_offset_in_half_of_each_root": set(),
+    "energy_and_forces_in_kcal": {"crystals"},
     "energy_of_two_samples_exchanged": set(),
     "numbers_permuted_in_each_sample": {"crystals"}, "numbers_permuted_in_one_sample": {"crystals"},
     "species_exchanged": {"crystals"}, "charge_off_by_two": {"molecules"}, "triplet_for_singlet": {"molecules"},

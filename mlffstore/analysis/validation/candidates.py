@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.analysis.validation.work import Work, compare, nothing
+from mlffstore.data.geometry import invertible_cells
 from mlffstore.data.hashing import GOLDEN, mix
 from mlffstore.data.ragged import offsets
 from mlffstore.lazy.blocks import Block
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
 
-#: Samples and atoms that are read of the molecules and of the crystals of one teacher.
+#: Samples and atoms that are read of the molecules, of the crystals, and of the slabs and wires of one teacher.
 MAX_SAMPLES, MAX_ATOMS = 1200, 1 << 16
 #: Samples of one group, at least, if there are many groups; all of the samples go to one group if it is the only one.
 _PER_GROUP = 8
@@ -62,15 +63,15 @@ def compared(ds: xr.Dataset, s: Mapping[str, Array], seed: int) -> Work:
 def choose(s: Mapping[str, Array], seed: int) -> tuple[Ints, Ints]:
     """Return the indices of the samples that are read, in order, and the group of each.
 
-    Samples of one group have the same atoms in the same order and the same periodicity.
+    Samples of one group have the same atoms in the same order, and are all molecules, all crystals, or neither.
     """
-    key = mix(s["order"] ^ (s["periodic"].astype(np.uint64) + np.uint64(2 * seed)) * GOLDEN)
-    whole = s["periodic"] | s["molecule"]
+    kind = np.where(s["periodic"], 1, np.where(s["molecule"], 0, 2)).astype(np.uint64)
+    key = mix(s["order"] ^ (kind + np.uint64(3 * seed)) * GOLDEN)
     chosen = np.zeros(len(key), bool)
     for t in range(s["energy"].shape[1]):
-        labelled = whole & np.isfinite(s["energy"][:, t]) & np.isfinite(s["force_max"][:, t])
-        for periodic in (False, True):
-            chosen[_of_stratum(np.flatnonzero(labelled & (s["periodic"] == periodic)), key, s)] = True
+        labelled = np.isfinite(s["energy"][:, t]) & np.isfinite(s["force_max"][:, t])
+        for one in range(3):
+            chosen[_of_stratum(np.flatnonzero(labelled & (kind == one)), key, s)] = True
     index = np.flatnonzero(chosen)
     return index, np.unique(key[index], return_inverse=True)[1].ravel()
 
@@ -138,7 +139,8 @@ def _neighbours(block: Block, group: Ints, root: Array | None) -> tuple[Ints, In
 def _features(block: Block, members: Ints) -> Array:
     """Return numbers of samples with the same atoms in which similar structures are close, shape (M, D).
 
-    Of molecules the distances to the centre and to the first atom; of crystals the places in the cell, on circles.
+    Of molecules the distances to the centre and to the first atom; of others the places in the cell, on circles along
+    vectors that are periodic, and in angstrom along others.
     """
     n = int(block["n_atoms"][members[0]])
     rows = block.starts[members][:, None] + np.arange(n)
@@ -147,11 +149,12 @@ def _features(block: Block, members: Ints) -> Array:
         return np.concatenate(
             [np.linalg.norm(x - x.mean(axis=1, keepdims=True), axis=2), np.linalg.norm(x - x[:, :1], axis=2)], axis=1
         )
-    cell = block["cell"][members].astype(np.float64)
-    good = np.abs(np.linalg.det(cell)) > 1e-6
-    cell[~good] = np.eye(3)
-    angle = 2 * np.pi * np.nan_to_num((x - x[:, :1]) @ np.linalg.inv(cell))
-    edges = cell.reshape(len(members), 9)
-    return np.concatenate(
-        [np.cos(angle).reshape(len(members), -1), np.sin(angle).reshape(len(members), -1), edges], axis=1
-    )
+    pbc = block["pbc"][members].astype(bool)
+    cell = invertible_cells(block["cell"][members], pbc)
+    cell[~(np.abs(np.linalg.det(cell)) > 1e-6)] = np.eye(3)
+    place = np.nan_to_num((x - x[:, :1]) @ np.linalg.inv(cell))
+    on_circle = np.broadcast_to(pbc[:, None, :], place.shape)
+    angle = 2 * np.pi * place
+    circle = np.where(on_circle, np.cos(angle), place), np.where(on_circle, np.sin(angle), 0.0)
+    flat = [one.reshape(len(members), -1) for one in (*circle, cell)]
+    return np.concatenate(flat, axis=1)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Samples whose energies may be wrong whatever their share: other checks name them.
 _FEW = 3
+#: Share of the energies that works may leave and are still said to explain them.
+_UNEXPLAINED = 0.5
 #: What helps where there are too few pairs.
 _MORE_PAIRS = "name roots on import (--root) or pass --teacher"
 
@@ -73,6 +75,15 @@ def _is_sure(found: Slope) -> bool:
     return bool(abs(found.value) > 3 * found.error and abs(found.correlation) > 0.5)
 
 
+def _uncorrelated(found: Slope, correlation: float, rule: Rule) -> bool:
+    """Return whether energies do not go along with a work though they should.
+
+    A work that is small beside the others is lost in their errors: that is no fault if together they explain the energies.
+    """
+    certain = 3 * found.error <= rule["max_error"] or found.left > _UNEXPLAINED
+    return bool(certain and correlation + 1 / np.sqrt(found.n) < rule["min_correlation"])
+
+
 def _ratio(stiffness: Stiffness) -> float:
     return stiffness.ratio if stiffness.n and abs(stiffness.ratio) > 5 * stiffness.error else float("nan")
 
@@ -91,7 +102,7 @@ def _energy_units(check: Check, found: Slope, meaning: list[units.Units]) -> Che
     rule = check.rule
     text = f"energies differ by {found.value:.3g} +- {found.error:.1g} times the work of the forces"
     off = found.value + 3 * found.error < rule["min_slope"] or found.value - 3 * found.error > rule["max_slope"]
-    uncorrelated = found.correlation + 1 / np.sqrt(found.n) < rule["min_correlation"]
+    uncorrelated = _uncorrelated(found, found.correlation, rule)
     if off or uncorrelated:
         guess = units.named(meaning) if meaning and _is_sure(found) else (
             "energies and forces do not belong to the same structures (an array that was shuffled, shifted or sorted?)"
@@ -156,7 +167,7 @@ def _stress(check: Check, found: Slope, common: float, meaning: list[units.Units
     beside = f", relative to {common:.3g}, which is off elsewhere" if common != 1 else ""
     text = f"energies differ by {value:.3g} +- {error:.1g} times the work of the {what}{beside}"
     off = value + 3 * error < rule["min_slope"] or value - 3 * error > rule["max_slope"]
-    if off or correlation + 1 / np.sqrt(found.n) < rule["min_correlation"]:
+    if off or _uncorrelated(found, correlation, rule):
         if check.name == "stress_shear":
             guess = "the six components may be in another order than xx yy zz yz xz xy"
         else:

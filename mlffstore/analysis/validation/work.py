@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.geometry import invertible_cells
 from mlffstore.data.ragged import row_indices
 from mlffstore.data.voigt import strain_to_voigt
 
@@ -60,6 +61,10 @@ class Work:
         eV: what the stress says of it, by the components xx yy zz and by yz xz xy.
     curvature : ndarray, shape (P,), float64
         eV: -(F2 - F1) . dx, the displacement times how much the forces pull back.
+    stress_curvature : ndarray, shape (P,), float64
+        eV: V2 s2 : e2 - V1 s1 : e1, the strain times how much the stress pulls back.
+    dilation : ndarray, shape (P,), float64
+        ln(V2/V1) of crystals, 0 of molecules.
     square : ndarray, shape (P,), float64
         angstrom^2: the sum of the squares of the displacements.
     far : ndarray, shape (P,), float64
@@ -75,6 +80,8 @@ class Work:
     normal_work: Array
     shear_work: Array
     curvature: Array
+    stress_curvature: Array
+    dilation: Array
     square: Array
     far: Array
     n_atoms: Array
@@ -108,7 +115,7 @@ class Work:
 def nothing() -> Work:
     """Return no pairs."""
     index, real = np.zeros(0, np.int64), np.zeros(0)
-    return Work(index, index, np.zeros(0, np.uint8), real, real, real, real, real, real, real, index)
+    return Work(index, index, np.zeros(0, np.uint8), real, real, real, real, real, real, real, real, real, index)
 
 
 def smallest_ratios(block: Block) -> Array:
@@ -131,8 +138,9 @@ def smallest_ratios(block: Block) -> Array:
 def compare(block: Block, first: Ints, second: Ints) -> Work:
     """Return energies and works of pairs of samples of a block with equal numbers of atoms.
 
-    Pairs of other atoms, of cells without a volume, and farther apart than `FARTHEST` are left out. Molecules are
-    shifted and turned onto one another first (Kabsch, Acta Cryst. A32, 922 (1976)), crystals only shifted.
+    Pairs of other atoms or periodicity, of cells without a volume, and farther apart than `FARTHEST` are left out. Molecules
+    are shifted and turned onto one another first (Kabsch, Acta Cryst. A32, 922 (1976)), samples that are periodic in some
+    direction only shifted. Slabs and wires have no stress: pairs of them count if their cells are equal.
 
     Parameters
     ----------
@@ -164,7 +172,6 @@ def _of_one_root(block: Block) -> tuple[Ints, Ints]:
     pair[begin[size == 2] + 1] = False  # two samples are one pair
     first, second = order[pair], order[following[pair]]
     fits = (counts[first] == counts[second]) & (pbc[first] == pbc[second]).all(axis=1)
-    fits &= pbc[first].all(axis=1) | ~pbc[first].any(axis=1)
     return first[fits], second[fits]
 
 
@@ -174,8 +181,10 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     begin = np.concatenate([[0], np.cumsum(counts)])[:-1]
     owner = np.repeat(np.arange(len(first)), counts)
     same = np.logical_and.reduceat(block["numbers"][one] == block["numbers"][two], begin)
-    periodic = np.asarray(block["pbc"][first].astype(bool).all(axis=1))
-    cell1, cell2 = (np.where(periodic[:, None, None], block["cell"][i], np.eye(3)) for i in (first, second))
+    pbc = block["pbc"][first].astype(bool)
+    same &= (pbc == block["pbc"][second].astype(bool)).all(axis=1)
+    periodic, extended = np.asarray(pbc.all(axis=1)), np.asarray(pbc.any(axis=1))
+    cell1, cell2 = (invertible_cells(block["cell"][i], pbc) for i in (first, second))
     x1, x2 = (block["positions"][rows].astype(np.float64) for rows in (one, two))
     finite = np.logical_and.reduceat(np.isfinite(x1).all(axis=1) & np.isfinite(x2).all(axis=1), begin)
     x1[~finite[owner]], x2[~finite[owner]] = 0.0, 0.0
@@ -188,11 +197,11 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
         return np.asarray((np.add.reduceat(rows, begin, axis=0) / counts[:, None])[owner])
 
     # Molecules: in the frame of the first. Crystals: along the straight line in fractional coordinates and cell.
-    turn = _rotations(x1 - mean(x1), x2 - mean(x2), begin, ~periodic)
+    turn = _rotations(x1 - mean(x1), x2 - mean(x2), begin, ~extended)
     x2 = np.einsum("ij,ijk->ik", x2, turn[owner])
     shift = np.einsum("ij,ijk->ik", x2, inverse2[owner]) - np.einsum("ij,ijk->ik", x1, inverse1[owner])
     shift -= shift[begin][owner]  # a crystal that was shifted as a whole is the same
-    shift -= np.where(periodic[owner, None], np.round(shift), 0)
+    shift -= np.where(pbc[owner], np.round(shift), 0)
     shift -= mean(shift)
     shift1, shift2 = (np.einsum("ij,ijk->ik", shift, cell[owner]) for cell in (cell1, cell2))
     far = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", shift1, shift1), begin))
@@ -201,6 +210,7 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     strained = np.abs(strain1).max(axis=1)
     usable = same & finite & ~flat & (far <= FARTHEST) & (strained < _MAX_STRAIN)
     volume1, volume2 = np.abs(np.linalg.det(cell1)), np.abs(np.linalg.det(cell2))
+    dilation = np.log(volume2 / volume1)
     out = []
     for t in range(block["energy"].shape[1]):
         energy = block["energy"][second, t] - block["energy"][first, t]
@@ -208,22 +218,24 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
         force2 = np.einsum("ij,ijk->ik", block["forces"][two, t].astype(np.float64), turn[owner])
         power1, power2 = np.einsum("ij,ij->i", force1, shift1), np.einsum("ij,ij->i", force2, shift2)
         by_forces = -0.5 * np.add.reduceat(power1 + power2, begin)
-        by_stress = np.zeros((2, len(first)))
+        by_stress, pull = np.zeros((2, len(first))), np.zeros(len(first))
         if "stress" in block:
             work1 = volume1[:, None] * block["stress"][first, t].astype(np.float64) * strain1
             work2 = volume2[:, None] * block["stress"][second, t].astype(np.float64) * strain2
             both = 0.5 * (work1 + work2)
             by_stress = np.where(periodic, np.stack([both[:, :3].sum(axis=1), both[:, 3:].sum(axis=1)]), 0.0)
-        if periodic.any():  # the work of an unknown stress is unknown, unless nothing was strained
-            unknown = periodic & (strained > _UNSTRAINED)
-            by_stress = np.where(unknown & ("stress" not in block), np.nan, by_stress)
+            pull = np.nan_to_num(np.where(periodic, (work2 - work1).sum(axis=1), 0.0))
+        if extended.any():  # the work of an unknown stress is unknown, unless nothing was strained
+            unknown = extended & (strained > _UNSTRAINED)
+            by_stress = np.where(unknown & (~periodic | ("stress" not in block)), np.nan, by_stress)
             by_stress = np.where(~unknown & np.isnan(by_stress), 0.0, by_stress)
         good = usable & np.isfinite(energy) & np.isfinite(by_forces) & np.isfinite(by_stress).all(axis=0)
         out.append(
             Work(
                 first[good] + block.first, second[good] + block.first, np.full(good.sum(), t, np.uint8), energy[good],
                 by_forces[good], by_stress[0, good], by_stress[1, good],
-                -np.add.reduceat(power2 - power1, begin)[good], square[good], far[good], counts[good],
+                -np.add.reduceat(power2 - power1, begin)[good], pull[good], dilation[good], square[good], far[good],
+                counts[good],
             )
         )  # fmt: skip
     return out
