@@ -50,8 +50,8 @@ class Student(nn.Module):
         self.register_buffer("centres", torch.linspace(0.5, CUTOFF, n_radial))
         nn.init.zeros_(self.energy[2].weight)
 
-    def forward(self, batch: dict[str, torch.Tensor], create_graph: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return energies (B,) and forces (A, 3), in the units of the batch."""
+    def atomic_energies(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the energies of the atoms (A,), float64, after which the positions of the batch take gradients."""
         positions = batch["positions"].requires_grad_(True)
         centre, neighbour = batch["edge_index"]
         distance = (positions[neighbour] + batch["shift"] - positions[centre]).norm(dim=1, keepdim=True)
@@ -61,10 +61,14 @@ class Student(nn.Module):
         x = self.kind(batch["numbers"])
         for layer in self.layers:
             x = layer(x, batch["edge_index"], radial, fade)
-        per_atom = self.energy(x)[:, 0].double()
-        energy = torch.zeros(len(batch["n_atoms"]), dtype=torch.float64, device=x.device)
+        return self.energy(x)[:, 0].double()
+
+    def forward(self, batch: dict[str, torch.Tensor], create_graph: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return energies (B,) and forces (A, 3), in the units of the batch."""
+        per_atom = self.atomic_energies(batch)
+        energy = torch.zeros(len(batch["n_atoms"]), dtype=torch.float64, device=per_atom.device)
         energy = energy.index_add(0, batch["batch"], per_atom)
-        gradient = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)[0]
+        gradient = torch.autograd.grad(energy.sum(), batch["positions"], create_graph=create_graph)[0]
         return energy, -gradient
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
+from mlffstore_teachers.ase import other_properties
 from mlffstore_teachers.collect import collect, failure, joined
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
@@ -95,7 +96,7 @@ class CHGNetTeacher:
         reasons = refusals(self._info, batch, charged=False)
         call = functools.partial(self._call, np.asarray(batch.pbc.all(axis=1)), frozenset(extra))
         results = self._each(batch, reasons, call)
-        more = ("magmoms", *extra)
+        more = (*other_properties(self._info), *extra)
         return collect(self._info.name, batch, results, reasons, stress=True, more=more, widths=self._info.widths)
 
     def hessian_product(self, batch: SampleBatch, probe: Array) -> Array:
@@ -177,7 +178,7 @@ class CHGNetTeacher:
         chosen, batched = self._batched(graphs, group, stress=True)
         prediction = model._compute(
             batched,
-            compute_magmom=True,
+            compute_magmom="magmoms" in self._info.properties,
             return_site_energies="atomic_energies" in extra,
             return_atom_feas="embedding" in extra,
         )
@@ -187,8 +188,9 @@ class CHGNetTeacher:
         results: list[dict[str, Any]] = []
         for k, i in enumerate(group):
             forces = -gradients[k].cpu().numpy()
-            magmoms = prediction["m"][k].detach().cpu().numpy()
-            results.append({"energy": float(per_atom[k]) * len(forces), "forces": forces, "magmoms": magmoms})
+            results.append({"energy": float(per_atom[k]) * len(forces), "forces": forces})
+            if "m" in prediction:
+                results[k]["magmoms"] = prediction["m"][k].detach().cpu().numpy()
             if periodic[i]:
                 # The derivative by the strain of the lattice's rows, per volume: tension positive, eV/angstrom^3.
                 stress = gradients[len(group) + k].cpu().numpy().astype(np.float64) / float(batched.volumes[k])

@@ -71,3 +71,16 @@ def test_the_student_learns_from_a_release(tmp_path):
     result = json.loads((tmp_path / "student" / "result.json").read_text())
     assert result["loss_last_tenth"] < 0.3 * result["loss_first_tenth"]
     assert (tmp_path / "student" / "parity.png").stat().st_size > 10_000
+
+
+def test_the_example_of_further_signals_runs(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "distil_signals.py", tmp_path / "d.zarr"]
+    done = subprocess.run(
+        [*command, "--train", "4", "--test", "4", "--iterations", "3", "--batch-size", "2"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 4
+    # The trainings differ in nothing but the loss: each signal changes the weights.
+    assert len({line["atomic_energies_meV"] for line in lines}) == 4

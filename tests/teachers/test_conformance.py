@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 
 import mlffstore as ml
 from mlffstore.contracts.conformance import check, failed
+from mlffstore.contracts.hessian import from_forces
 from mlffstore.contracts.structures import default_samples
 from mlffstore.errors import TeacherError
 
@@ -108,6 +109,68 @@ def test_what_is_wrong_is_found(name):
     frames[0].set_cell(frames[0].cell.array @ (np.eye(3) + strain), scale_atoms=True)
     bad = [one.name for one in failed(check(Spoiled(spoil), [*frames, *frames]))]
     assert any(one.startswith(expected) for one in bad), bad
+
+
+class Signals:
+    """EMT with atomic energies, something wrong with them, and other properties."""
+
+    def __init__(self, spoil, **about):
+        self.inner, self.spoil = ml.get_teacher("emt"), spoil
+        self.info = replace(self.inner.info, **about)
+
+    def label(self, batch):
+        return self.label_with(batch, ())
+
+    def label_with(self, batch, extra):
+        labels = self.inner.label_with(batch, ("atomic_energies",))
+        return replace(labels, more=self.spoil(labels.more["atomic_energies"], batch))
+
+    def hessian_product(self, batch, probe):
+        return self.info.widths.get("factor", 1) * from_forces(self.inner, batch, probe)[0]
+
+
+SIGNALS = {
+    "energies of a neighbour": (
+        lambda e, b: {"atomic_energies": np.roll(e, 1)}, {}, "permuted atoms: atomic_energies",
+    ),
+    "energies without a part": (lambda e, b: {"atomic_energies": 0.9 * e}, {}, "atomic energies sum"),
+    "energies in float32": (lambda e, b: {"atomic_energies": e.astype(np.float32)}, {}, "other properties"),
+    "declared and never given": (lambda e, b: {}, {}, "other properties"),
+    "given and not declared": (
+        lambda e, b: {"atomic_energies": e, "charges": np.zeros(len(e), np.float32)}, {}, "other properties",
+    ),
+    "charges that do not add up": (
+        lambda e, b: {"charges": np.full(len(e), 0.1, np.float32)},
+        {"properties": ("energy", "forces", "stress", "charges"), "on_request": ()}, "charges sum to the charge",
+    ),
+    "an embedding with a direction": (
+        lambda e, b: {"embedding": b.positions.astype(np.float32)}, {"on_request": ("embedding",)}, "rotated: embedding",
+    ),
+    "an embedding of another width": (
+        lambda e, b: {"embedding": np.ones((len(e), 3), np.float32)},
+        {"on_request": ("embedding",), "widths": {"embedding": 4}}, "other properties",
+    ),
+    "a Hessian in other units": (
+        lambda e, b: {"atomic_energies": e}, {"widths": {"factor": 97}}, "Hessian-vector product against dF/dx",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_what_is_wrong_with_a_property_is_found(name):
+    spoil, about, expected = SIGNALS[name]
+    bad = [one.name for one in failed(check(Signals(spoil, **about), small("emt")))]
+    assert any(one.startswith(expected) for one in bad), bad
+
+
+def test_what_cannot_be_checked_is_named():
+    checks = check(
+        Signals(lambda e, b: {"embedding": np.ones((len(e), 2), np.float32)}, on_request=("embedding",)), small("emt")
+    )
+    line = {one.name: one for one in checks}["values of embedding"]
+    assert failed(checks) == []
+    assert line.passed is None
+    assert np.isnan(line.figure)
 
 
 def test_forces_that_are_no_gradient_are_reported_not_judged():

@@ -11,6 +11,8 @@ from ase.collections import g2
 
 import mlffstore as ml
 from mlffstore.contracts.conformance import check, failed
+from mlffstore.contracts.probes import probe
+from mlffstore.contracts.request import label_with
 from mlffstore.errors import TeacherError
 
 pytest.importorskip("fennol")
@@ -125,6 +127,46 @@ def test_a_committee_labels_with_the_mean_and_tells_its_spread(weights):
     assert len(set(committee.info.fingerprint.split("sha256:"))) == 4
     with pytest.raises(TeacherError, match="at least two"):
         ml.get_teacher("fennol", weights=weights[0]).spread(batch)
+
+
+def test_spread_atomic_energies_and_curvature(weights):
+    """A committee's labels are means, so its Hessian is; its spread is the standard deviation of its members."""
+    committee, single = (ml.get_teacher("fennol", weights=w, name="ani1x") for w in (weights, weights[0]))
+    assert committee.info.properties == ("energy", "forces", "energy_std", "forces_std")
+    batch = mixed(4, seed=7)
+    labels = label_with(committee, batch, ("atomic_energies",))
+    members = committee.label_members(batch)
+    np.testing.assert_allclose(labels.more["energy_std"], np.std([one.energy for one in members], axis=0), atol=1e-9)
+    np.testing.assert_allclose(labels.more["forces_std"], np.std([one.forces for one in members], axis=0), atol=1e-6)
+    # The spread per atom that active learning uses is the same one.
+    energy, forces = committee.spread(batch)
+    np.testing.assert_allclose(labels.more["energy_std"] / batch.n_atoms, energy, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(labels.more["forces_std"], axis=1), forces, atol=1e-6)
+    np.testing.assert_allclose(
+        np.add.reduceat(labels.more["atomic_energies"], batch.offsets[:-1]), labels.energy, atol=1e-6
+    )
+    assert label_with(single, batch, ("embedding",)).more["embedding"].shape == (batch.n_atoms_total, 384)
+    u, v = probe(batch), probe(batch, 2)
+    along_u, along_v = (single.hessian_product(batch, one) for one in (u, v))
+    work = [
+        np.add.reduceat((a * b.astype(float)).sum(axis=1), batch.offsets[:-1]) for a, b in ((v, along_u), (u, along_v))
+    ]
+    # float32 rounds 1e-7 of 50 eV/angstrom^2 for each of some 30 coordinates
+    assert np.abs(work[0] - work[1]).max() < 1e-2
+    assert np.abs(single.hessian_product(batch, np.ones_like(u))).max() < 1e-3
+    h = 1e-4  # CELU has kinks in its curvature, some within 0.0005 angstrom; forces are rounded at 1e-6
+    positions = batch.positions.astype(float)
+    ends = [
+        ml.SampleBatch(
+            n_atoms=batch.n_atoms,
+            numbers=batch.numbers,
+            positions=positions + k * h * u,
+            multiplicity=batch.multiplicity,
+        )
+        for k in (1, -1)
+    ]
+    after, before = (single.label(one).forces.astype(float) for one in ends)
+    assert np.median(np.abs((before - after) / (2 * h) - along_u)) < 0.01 * np.abs(along_u).mean()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

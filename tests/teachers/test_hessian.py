@@ -63,8 +63,7 @@ WATER = by_definition(
 )
 
 
-# Noise of forces over the step of 0.005 angstrom, and the error of the five-point formula; autograd in float32 rounds at
-# 1e-6 of some 50 eV/angstrom^2.
+# Noise of forces over the step of 0.005 angstrom and the error of the five-point formula, or rounding in float32.
 CASES = [("gfn2-xtb", 0.05, False), ("chgnet", 1e-3, True), ("sevennet-0", 1e-3, True), ("emt", 1e-3, False)]
 
 

@@ -11,6 +11,9 @@ from ase.build import bulk, molecule
 
 import mlffstore as ml
 from mlffstore.contracts.conformance import check, failed
+from mlffstore.contracts.hessian import from_forces
+from mlffstore.contracts.probes import probe
+from mlffstore.contracts.request import label_with
 from mlffstore.errors import TeacherError
 
 pytest.importorskip("orb_models")
@@ -114,3 +117,37 @@ def test_a_full_device_halves_the_batch_and_goes_on(weights, monkeypatch):
     labels = teacher.label(ml.SampleBatch.from_ase(frames()))
     assert labels.ok.all()
     assert teacher.batch_atoms < 64
+
+
+def test_the_embedding_is_what_the_heads_see_and_there_is_no_hessian(teacher):
+    batch = ml.SampleBatch.from_ase(frames()[:2])
+    labels = label_with(teacher, batch, ("embedding",))
+    assert labels.more["embedding"].shape == (11, teacher.info.widths["embedding"])
+    # The energy head reads the mean of these features: through the head they give the energy again.
+    model = teacher._loaded()
+    bare = batch.to_ase()
+    for frame in bare:
+        frame.info = {}
+    graphs = teacher._graphs(bare)
+    energy = model.heads["energy"].predict(torch.as_tensor(labels.more["embedding"]), graphs)
+    assert energy.detach().numpy() == pytest.approx(labels.energy, abs=1e-3)
+    assert "embedding" not in teacher.label(batch).more
+    with pytest.raises(TeacherError, match="orb-v2 has no Hessian: its forces are predicted by a head of their own"):
+        teacher.hessian_product(batch, np.ones((11, 3)))
+
+
+def test_conservative_models_have_a_hessian(tmp_path):
+    """Random weights too: the product is symmetric and the derivative of the forces."""
+    from orb_models.forcefield import pretrained
+
+    torch.manual_seed(0)
+    path = tmp_path / "seeded.ckpt"
+    torch.save(pretrained.orb_v3_conservative_architecture(device="cpu").state_dict(), path)
+    teacher = ml.get_teacher("orb-v3-conservative-inf-omat", weights=path)
+    batch = ml.SampleBatch.from_ase([frames()[0]]).astype("float64")
+    u, v = probe(batch), probe(batch, 2)
+    along_u, along_v = (teacher.hessian_product(batch, one) for one in (u, v))
+    assert np.abs(along_u).max() > 0.1
+    # float32, some 1 eV/angstrom^2; the five-point formula's error is of the same size with smooth random weights
+    assert abs(float((v * along_u).sum() - (u * along_v).sum())) < 1e-4
+    np.testing.assert_allclose(from_forces(teacher, batch, u)[0], along_u, atol=1e-2)

@@ -7,6 +7,7 @@ import pytest
 from ase.build import bulk, molecule
 
 import mlffstore as ml
+from mlffstore.contracts.request import label_with
 from mlffstore.errors import DataError
 
 
@@ -82,3 +83,44 @@ def test_any_result_of_a_calculator_with_a_property(tmp_path):
     batch = store.snapshot().read()
     sums = np.add.reduceat(batch.label("atomic_energies"), batch.offsets[:-1])
     np.testing.assert_allclose(sums, batch.energy, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["chgnet", "sevennet-0"])
+def test_atomic_energies_sum_to_the_energy_and_embeddings_do_not_turn(name):
+    pytest.importorskip({"chgnet": "chgnet", "sevennet-0": "sevenn"}[name])
+    teacher = ml.get_teacher(name)
+    frame = bulk("MgO", "rocksalt", 4.21)
+    frame.rattle(0.05, seed=3)
+    turned = frame.copy()
+    turned.rotate(40, (1, 2, 3), rotate_cell=True)
+    batch = ml.SampleBatch.from_ase([frame, turned, bulk("He", "fcc", a=40.0)]).astype("float64")
+    labels = label_with(teacher, batch, ("atomic_energies", "embedding"))
+    sums = np.add.reduceat(labels.more["atomic_energies"], batch.offsets[:-1])
+    np.testing.assert_allclose(sums[:2], labels.energy[:2], atol=1e-5)  # float32 of some 10 eV
+    embedding = labels.more["embedding"]
+    assert embedding.shape == (5, teacher.info.widths["embedding"])
+    # float32 through all layers, features of some 10
+    np.testing.assert_allclose(embedding[:2], embedding[2:4], atol=1e-3)
+    assert np.ptp(embedding[:2], axis=0).max() > 0.1  # magnesium and oxygen differ
+    assert np.isnan(embedding[4]).all() == (not labels.ok[2])
+    assert set(teacher.label(batch).more) == set(teacher.info.properties) - {"energy", "forces", "stress"}
+    refused = label_with(teacher, ml.SampleBatch.from_ase([molecule("H2O")]), ("embedding",))
+    assert np.isnan(refused.more["embedding"]).all()
+    assert refused.more["embedding"].shape == (3, teacher.info.widths["embedding"])
+
+
+def test_atomic_energies_of_chgnet_are_its_site_energies():
+    pytest.importorskip("chgnet")
+    from chgnet.model import CHGNet
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    frame = bulk("NiO", "rocksalt", 4.2)
+    frame.rattle(0.03, seed=1)
+    batch = ml.SampleBatch.from_ase([frame])
+    labels = label_with(ml.get_teacher("chgnet"), batch, ("atomic_energies", "embedding"))
+    model = CHGNet.load(use_device="cpu", verbose=False)
+    own = model.predict_structure(
+        AseAtomsAdaptor.get_structure(batch.to_ase()[0]), task="e", return_site_energies=True, return_atom_feas=True
+    )
+    np.testing.assert_allclose(labels.more["atomic_energies"], own["site_energies"], atol=1e-5)
+    np.testing.assert_allclose(labels.more["embedding"], own["atom_fea"], atol=1e-4)
