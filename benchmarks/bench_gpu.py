@@ -84,7 +84,7 @@ def crystals(n: int, max_atoms: int) -> ml.SampleBatch:
     return made.batch.structures().astype("float32")
 
 
-def orb(folder: Path, device: str, batch_atoms: int) -> Any:
+def orb(folder: Path, device: str, batch_atoms: int | None) -> Any:
     """Return the Orb-v2 teacher with seeded weights."""
     from orb_models.forcefield import pretrained
 
@@ -97,14 +97,15 @@ def orb(folder: Path, device: str, batch_atoms: int) -> Any:
 
 def labelling(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     batch = crystals(4 if args.tiny else 1024, 16 if args.tiny else 60)
-    makers: dict[str, Callable[[int], Any]] = {
+    makers: dict[str, Callable[[int | None], Any]] = {
         "Orb-v2 architecture": lambda atoms: orb(folder, args.device, atoms),
         "chgnet": lambda atoms: ml.get_teacher("chgnet", device=args.device, batch_atoms=atoms),
-        "sevennet-0": lambda atoms: ml.get_teacher("sevennet-0", device=args.device, batch_atoms=atoms),
+        "sevennet-0": lambda _: ml.get_teacher("sevennet-0", device=args.device),  # one structure at a time
     }
     rows = []
     for name, make in makers.items():
-        for atoms in (256,) if args.tiny else (256, 1024, 4096, 16384):
+        sizes = (None,) if name == "sevennet-0" else (256,) if args.tiny else (256, 1024, 4096, 16384)
+        for atoms in sizes:
             try:
                 teacher = make(atoms)
                 teacher.label(batch.take(np.arange(2)))

@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore.data import rules
+from mlffstore.importing.account import Account
 from mlffstore.importing.conformation_blocks import ConformationBlocks
 from mlffstore.importing.conformations import in_blocks
-from mlffstore.importing.readers import read_records
+from mlffstore.importing.frames import cut_frames
+from mlffstore.importing.packed import open_binary
+from mlffstore.importing.problems import Problems
+from mlffstore.importing.readers import frame_records, read_records
 from mlffstore.importing.record_blocks import RecordBlocks
 from mlffstore.importing.samples import SampleBlocks
 from mlffstore.importing.spice import read_spice
 from mlffstore.importing.splits import Splits
 from mlffstore.importing.tables.registry import TABLES, TableRequest
+from mlffstore.runtime.processes import local_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
-    from mlffstore.importing.account import Account
     from mlffstore.importing.draft import CheckedBlock
     from mlffstore.importing.extra import ExtraColumns
     from mlffstore.importing.labels import LabelReader
     from mlffstore.importing.options import Options
-    from mlffstore.importing.problems import Problems
+    from mlffstore.importing.roots import Roots
     from mlffstore.importing.samples import ReadSamples
     from mlffstore.importing.sources import Source
     from mlffstore.importing.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBlock:
+    """A block that another process made, and what was met on the way."""
+
+    checked: CheckedBlock
+    account: Account
+    problems: Problems
+    reader: LabelReader
+    roots: Roots
+
+
+def make_block(
+    source: Source,
+    options: Options,
+    extra: ExtraColumns,
+    precision: str,
+    origin: str,
+    splits: Splits,
+    roots: Roots,
+    first: int,
+    texts: Sequence[bytes],
+) -> MadeBlock:
+    """Parse and check some frames of an extended XYZ file; the parameters are those of `RecordBlocks`."""
+    account, problems, reader = Account(), Problems(), options.reader()
+    maker = RecordBlocks(source.path, options, reader, extra, precision, origin, splits)
+    maker.roots = roots
+    roots.n_with = roots.n_without = 0
+    checked = maker.make(list(frame_records(source.file, first, texts)), problems, account)
+    return MadeBlock(checked, account, problems, reader, roots)
 
 
 class FileBlocks:
@@ -72,12 +111,48 @@ class FileBlocks:
         self._maker = RecordBlocks(
             source.path, options, self._reader, self._extra, self._precision, self._origin, self.splits
         )
+        if source.kind == "extxyz" and options.workers > 1 and not self.splits.wanted:
+            yield from self._parallel(self._maker, problems, account)
+            return
         records = read_records(
             source.file, source.kind, add_hydrogens=options.add_hydrogens, elements=options.elements,
             wording=options.wording,
         )  # fmt: skip
         while block := list(itertools.islice(records, options.batch_samples)):
             yield self._maker.make(block, problems, account)
+
+    def _parallel(self, maker: RecordBlocks, problems: Problems, account: Account) -> Iterator[CheckedBlock]:
+        """Yield the blocks of an extended XYZ file that other processes parse and check.
+
+        The first block is made here: it fixes dtypes and shapes of user columns, and the root of the file.
+        """
+        source, options = self._source, self._options
+        with open_binary(source.file) as file:
+            pieces = cut_frames(file, options.batch_samples)
+            for first, texts in itertools.islice(pieces, 1):
+                records = list(frame_records(source.file, first, texts))
+                if records:
+                    yield maker.make(records, problems, account)
+            with local_pool(options.workers) as pool:
+                task = functools.partial(
+                    make_block, source, options, self._extra, self._precision, self._origin, self.splits, maker.roots
+                )
+                waiting: deque[Future[MadeBlock]] = deque()
+                for first, texts in pieces:
+                    waiting.append(pool.submit(task, first, texts))
+                    if len(waiting) > 2 * options.workers:
+                        yield self._absorbed(waiting.popleft().result(), maker, problems, account)
+                while waiting:
+                    yield self._absorbed(waiting.popleft().result(), maker, problems, account)
+
+    def _absorbed(self, made: MadeBlock, maker: RecordBlocks, problems: Problems, account: Account) -> CheckedBlock:
+        """Return a block of another process, after counting what it met."""
+        problems.merge(made.problems)
+        account.merge(made.account)
+        self._reader.absorb(made.reader)
+        maker.roots.n_with += made.roots.n_with
+        maker.roots.n_without += made.roots.n_without
+        return made.checked
 
     def _made(self, parts: Iterable[ReadSamples], problems: Problems, account: Account) -> Iterator[CheckedBlock]:
         options, own = self._options, self._source.own is not None

@@ -127,6 +127,13 @@ class LabelReader:
                     "sample, got files in which no sample has it; correct the name, or leave the option out"
                 )
 
+    def absorb(self, other: LabelReader) -> None:
+        """Count what another reader with the same options met, perhaps in another process."""
+        self._met += other._met
+        self.state.met += other.state.met
+        self.properties.met += other.properties.met
+        self._free_energy_gap = max(self._free_energy_gap, other._free_energy_gap)
+
     def remarks(self) -> list[str]:
         """Return what a person should know of the samples read since the last call."""
         gap, self._free_energy_gap = self._free_energy_gap, 0.0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.databases import DATABASES, read_database
+from mlffstore.importing.frames import cut_frames, parse_frames
 from mlffstore.importing.inventions import correct, examine
 from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
 from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
-from mlffstore.importing.packed import is_packed, plain_name
+from mlffstore.importing.packed import is_packed, open_binary, plain_name
 from mlffstore.importing.record import Record
 from mlffstore.importing.tables.registry import TABLES
 
@@ -27,6 +29,8 @@ _OWN = {
 }  # fmt: skip
 _ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db", "mptrj": "materials-json"}
 _HDF5 = (".h5", ".hdf5", ".hdf")
+#: Frames of an extended XYZ file that are cut off in one piece.
+_FRAMES = 256
 #: Formats without labels in a place that everybody agrees on.
 UNLABELLED = ("sdf", "smiles")
 #: Formats whose compressed files are read as a stream; others are unpacked into a temporary file first.
@@ -96,6 +100,8 @@ def read_records(
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
+    elif format == "extxyz":
+        yield from _read_extxyz(path)
     elif format == "materials-json":
         yield from read_materials(path)
     elif format in DATABASES:
@@ -103,6 +109,52 @@ def read_records(
             yield correct(record, format)
     else:
         yield from _read_ase(path, format, elements, wording)
+
+
+def _read_extxyz(path: Path) -> Iterator[Record]:
+    with open_binary(path) as file:
+        for first, texts in cut_frames(file, _FRAMES):
+            yield from frame_records(path, first, texts)
+
+
+def frame_records(path: Path, first: int, texts: Sequence[bytes]) -> Iterator[Record]:
+    """Yield the records of some frames of an extended XYZ file.
+
+    Parameters
+    ----------
+    path : Path
+    first : int
+        Number of the first frame.
+    texts : sequence of bytes
+        See `mlffstore.importing.frames.cut_frames`.
+
+    Raises
+    ------
+    DataError
+        If a frame cannot be parsed.
+    """
+    count, frames = first, parse_frames(texts)
+    while True:
+        with _parsing(path, "extxyz", count):
+            atoms = next(frames, None)
+        if atoms is None:
+            return
+        yield correct(Record(atoms, f"frame {count}"), "extxyz")
+        count += 1
+
+
+@contextlib.contextmanager
+def _parsing(path: Path, format: str, count: int) -> Iterator[None]:
+    """Raise `DataError` for what ASE's parsers raise: whatever a line that they did not expect makes them raise."""
+    try:
+        yield
+    except MlffstoreError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path}, frame {count}: expected {format}, got an error while parsing it "
+            f"({type(error).__name__}: {error}); repair the file, or name its format"
+        ) from error
 
 
 def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording) -> Iterator[Record]:
@@ -123,15 +175,8 @@ def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording
     )
     count = 0
     while True:
-        try:
+        with _parsing(path, format, count):
             atoms = next(frames, None)
-        except MlffstoreError:
-            raise
-        except Exception as error:  # ASE's parsers raise whatever a line that they did not expect makes them raise
-            raise DataError(
-                f"{path}, frame {count}: expected {format}, got an error while parsing it "
-                f"({type(error).__name__}: {error}); repair the file, or name its format"
-            ) from error
         if atoms is None:
             return
         converged = count not in output.unconverged if count < output.n_loops and output.unconverged else None

@@ -157,16 +157,16 @@ def test_what_is_rejected_is_made_up_for_from_its_own_part(tmp_path):
 
 
 def test_a_run_says_what_there_is_at_every_tenth_and_after_a_silence(tmp_path, monkeypatch, capsys):
-    from mlffstore.cli import run as command
+    from mlffstore.cli import watch
 
     parsed = two_parts(tmp_path, 2.0)
-    monkeypatch.setattr(command, "_ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "ACCOUNT_SECONDS", 0.0)
     monkeypatch.setattr("mlffstore.pipeline.account.account", functools.partial(account, n_environments=0))
     outcomes = []
 
     def lines(silence: float) -> list[str]:
-        monkeypatch.setattr(command, "_SILENT_SECONDS", silence)
-        with command._progress(parsed) as tell:
+        monkeypatch.setattr(watch, "SILENT_SECONDS", silence)
+        with watch.watched(parsed, workers="1 process") as tell:
             for one in outcomes:
                 tell(one)
         return capsys.readouterr().err.splitlines()
