@@ -12,6 +12,7 @@ from ase.io import write
 
 import mlffstore as ml
 from mlffstore.errors import DataError
+from mlffstore.importing.spool import Block, Spool
 from tests.command import cli
 from tests.signals import POLARIZABILITY, QUADRUPOLES, assert_same, signals
 
@@ -169,3 +170,11 @@ def test_a_release_of_ours_comes_back(tmp_path, teacher):
     with pytest.raises(DataError, match="names its own"):
         ml.import_files(path, tmp_path / "t", keys={"dipole": "d"})
     assert ml.import_files(path, tmp_path / "s", require=()).skipped == 5
+
+
+def test_blocks_that_wait_on_disk_keep_their_properties():
+    with Spool(memory_nbytes=0) as spool:
+        for seed in range(2):
+            spool.add(Block(signals(seed)))
+        for seed, block in enumerate(spool.take()):
+            assert_same(signals(seed), block.accepted)
