@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlffstore.data.concatenation import concatenate
     from mlffstore.data.properties import Property
     from mlffstore.importing import import_files
+    from mlffstore.pipeline.distillation.check import distil_check
     from mlffstore.release.exporter import export_release, get_exporter
     from mlffstore.release.verify import verify_release
     from mlffstore.store.facade import Store
@@ -40,6 +41,7 @@ _WHERE = {
     "TorchDataset": "mlffstore.training.dataset",
     "concatenate": "mlffstore.data.concatenation",
     "create": "mlffstore.store.opening",
+    "distil_check": "mlffstore.pipeline.distillation.check",
     "export_release": "mlffstore.release.exporter",
     "get_exporter": "mlffstore.release.exporter",
     "get_generator": "mlffstore.contracts.registry",
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "concatenate",
     "create",
+    "distil_check",
     "errors",
     "export_release",
     "get_exporter",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
     from mlffstore.release.changes import Changes
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class About:
     ----------
     name, version, licence, description : str
     authors : tuple of str
-    snapshot : Snapshot
+    snapshot : Samples
         What was exported.
     teachers : tuple of str
     splits : mapping of str to ndarray, shape (S,), int64
@@ -47,7 +47,7 @@ class About:
     licence: str
     authors: tuple[str, ...]
     description: str
-    snapshot: Snapshot
+    snapshot: Samples
     teachers: tuple[str, ...]
     splits: Mapping[str, Ints]
     exact: bool

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Samples of a file. The package looks every new row up in a list of all rows, which takes quadratic time.
 _ROWS = 5000
 
 
 def export_aselmdb(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | None = None,
@@ -35,7 +35,7 @@ def export_aselmdb(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         A new folder.
     teacher : str, optional

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
-from mlffstore.data.masks import mask_names, user_rows
+from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import present, select
 from mlffstore_exporters import chunks
+from mlffstore_exporters.columns import recoded
 from mlffstore_exporters.folder import new_hdf5, other_labels, parts, tell_left_out
-from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of, recoded
+from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import h5py
 
     from mlffstore.data.ragged import Ints
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Name -> (rows by, inner shape, dtype); the order is that of the layout's description.
 _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
@@ -51,7 +52,7 @@ _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
 
 
 def export_concatenated(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | None = None,
@@ -62,7 +63,7 @@ def export_concatenated(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         Replaced only when the new file is complete and on disk.
     teacher : str, optional
@@ -95,7 +96,7 @@ def export_concatenated(
 
 def _write(
     file: h5py.File,
-    snapshot: Snapshot,
+    snapshot: Samples,
     splits: Mapping[str, Ints],
     teacher_name: str,
     filters: dict[str, Any],
@@ -106,7 +107,7 @@ def _write(
     queue = chunks.ChunkQueue()
     columns = {}
     user = {f"columns/{name}": column for name, column in snapshot.user_columns.items()}
-    names = mask_names((segment.columns for segment in snapshot.segments), snapshot.user_columns)
+    names = snapshot.mask_names()
     layout = _DATASETS | {name: (column.axis, column.shape, column.dtype) for name, column in user.items()}
     layout |= {f"columns/{mask}": (snapshot.user_columns[name].axis, (), "?") for name, mask in names.items()}
     for name, (axis, inner, dtype) in layout.items():

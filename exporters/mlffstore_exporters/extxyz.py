@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Names that the format, or ASE's reader of it, gives a meaning of its own.
 _RESERVED = frozenset(["Lattice", "Properties", "virial", "species", "pos", "symbols", "Z", "move_mask", "uid"])
@@ -39,7 +39,7 @@ _EXACT = 2**53
 
 
 def export_extxyz(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | None = None,
@@ -49,7 +49,7 @@ def export_extxyz(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         A new folder for one file per split.
     teacher : str, optional

@@ -7,12 +7,13 @@ import logging
 import os
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlffstore.data.properties import ordered
-from mlffstore.data.schema import LABELS, is_label, split_key
+from mlffstore.data.schema import LABELS, split_key
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import present
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.data.schema import Array
+    from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def _fsync(path: Path) -> None:
 
 
 def parts(
-    snapshot: Snapshot,
+    snapshot: Samples,
     splits: Mapping[str, Ints],
     teacher: str,
     progress: Callable[[int, int], object] | None,
@@ -108,6 +110,25 @@ def parts(
             if progress is not None:
                 progress(done, total)
     account.tell()
+
+
+def blocks(snapshot: Samples, splits: Sequence[Ints], teachers: Sequence[str]) -> Iterator[tuple[SampleBatch, Array]]:
+    """Yield the samples in store order, so that every chunk of the store is decoded once, and the split of each.
+
+    The next block is read while one is being written.
+    """
+    owner = np.full(len(snapshot), -1, np.int8)
+    for k, index in enumerate(splits):
+        owner[index] = k
+    wanted = np.flatnonzero(owner >= 0)
+    pieces = [wanted[low : low + BLOCK] for low in range(0, len(wanted), BLOCK)]
+    with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-export") as pool:
+        coming = [pool.submit(snapshot.read, part, teacher=teachers) for part in pieces[:1]]
+        for k, part in enumerate(pieces):
+            batch = coming.pop().result()
+            if k + 1 < len(pieces):
+                coming.append(pool.submit(snapshot.read, pieces[k + 1], teacher=teachers))
+            yield batch, owner[part]
 
 
 class Account:
@@ -144,10 +165,11 @@ class Account:
                     )  # fmt: skip
 
 
-def other_labels(snapshot: Snapshot, teacher: str, reason: str) -> dict[str, str]:
+def other_labels(snapshot: Samples, teacher: str, reason: str) -> dict[str, str]:
     """Return the labels of a teacher beside energy, forces and stress, each with the reason why a layout leaves it out."""
-    keys = (key for segment in snapshot.segments for key in segment.columns if is_label(key))
-    names = ordered({split_key(key)[0] for key in keys if split_key(key)[1] == teacher} - set(LABELS))
+    names = ordered(
+        {split_key(key)[0] for key in snapshot.label_columns() if split_key(key)[1] == teacher} - set(LABELS)
+    )
     return dict.fromkeys(names, reason)
 
 

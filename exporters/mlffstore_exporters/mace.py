@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.statistics import Statistics
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Column
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _MEANT_BY_MACE = frozenset(
 
 
 def export_mace(
-    snapshot: Snapshot,
+    snapshot: Samples,
     path: str | os.PathLike[str],
     *,
     teacher: str | None = None,
@@ -58,7 +58,7 @@ def export_mace(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     path : path
         A new folder with train/, val/, test/ and ``statistics.json`` (``--statistics_file``).
     teacher : str, optional

@@ -35,8 +35,9 @@ from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.version import VERSION
 from mlffstore_exporters import card
 from mlffstore_exporters.about import About
+from mlffstore_exporters.columns import choose_teachers, steps_of
 from mlffstore_exporters.folder import new_folder
-from mlffstore_exporters.hdf5 import choose_teachers, export_hdf5, filters_of, steps_of
+from mlffstore_exporters.hdf5 import export_hdf5, filters_of
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 #: https://semver.org, without build metadata.
@@ -56,7 +57,7 @@ _SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
 
 
 def export_release(
-    snapshot: Snapshot,
+    snapshot: Samples,
     folder: str | os.PathLike[str],
     *,
     name: str,
@@ -80,7 +81,7 @@ def export_release(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     folder : path
         Folder of the releases. It is made if it does not exist.
     name, version : str
@@ -225,7 +226,7 @@ def _check_rises(about: About) -> None:
         )
 
 
-def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str, int]) -> dict[str, Ints]:
+def exactly(snapshot: Samples, splits: Mapping[str, Ints], counts: Mapping[str, int]) -> dict[str, Ints]:
     """Return exact numbers of samples of each split, by whole roots in the order of their hash but for the last one.
 
     A larger store keeps the roots that a smaller one had before others, and no root ever changes its split.
@@ -252,7 +253,7 @@ def exactly(snapshot: Snapshot, splits: Mapping[str, Ints], counts: Mapping[str,
 
 
 def _examine(
-    snapshot: Snapshot, teachers: Sequence[str], chosen: Ints, policy: Any, recheck: bool
+    snapshot: Samples, teachers: Sequence[str], chosen: Ints, policy: Any, recheck: bool
 ) -> tuple[Validation, Statistics]:
     from mlffstore.analysis.statistics import statistics
     from mlffstore.analysis.validation import validate
@@ -263,7 +264,7 @@ def _examine(
     return validate(data, policy, teacher="at hand" if recheck else None).compute(), statistics(data).compute()
 
 
-def _shards(snapshot: Snapshot, splits: Mapping[str, Ints], nbytes: int | None) -> list[dict[str, Ints]]:
+def _shards(snapshot: Samples, splits: Mapping[str, Ints], nbytes: int | None) -> list[dict[str, Ints]]:
     """Cut every split into as many parts as keep the files under a size."""
     if nbytes is None:
         return [dict(splits)]
@@ -309,6 +310,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
         "splits": about.statistics["splits"],
         "exact_counts": about.exact,
         "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
+        "selection": None if (selection := snapshot.selected()) is None else selection.to_json(),
         "settings": snapshot.settings,
         "precision": snapshot.precision,
         "teachers": {name: snapshot.teacher_info(name) for name in about.teachers},

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlffstore.cli.output import AsJson, ShowAll, few, print_grid, print_json, progress_bar, say, say_more
 from mlffstore.runtime.words import counted
+
+if TYPE_CHECKING:
+    from mlffstore.runtime.folders import Cached
 
 
 def cache(
@@ -30,9 +33,9 @@ def cache(
 
     Caches are decoded copies of stores and releases. `ml.TorchDataset` makes them when needed; they may be removed any time.
     """
+    from mlffstore.runtime import folders
     from mlffstore.store.describe import human_bytes
     from mlffstore.training import cache as caches
-    from mlffstore.training import folders
     from mlffstore.training.sources import source
 
     if teacher is not None and build is None:
@@ -42,7 +45,7 @@ def cache(
             caches.mapped(source(build, teacher), progress)
     folder = folders.cache_folder()
     listed = folders.cached()
-    damaged = {str(entry.path): text for entry in listed if verify and (text := caches.damage(entry.path))}
+    damaged = {str(entry.path): text for entry in listed if verify and (text := _damage(entry))}
     if clear:
         folders.clear()
     if as_json:
@@ -71,6 +74,14 @@ def cache(
             say_more(more, "cache")
     if damaged and not clear:
         raise typer.Exit(1)
+
+
+def _damage(entry: Cached) -> str:
+    """Return what is wrong with a cache after reading all of it; nothing if it is what was written."""
+    from mlffstore.lazy import table
+    from mlffstore.training import cache
+
+    return table.damage(entry.path) if entry.kind == "table" else cache.damage(entry.path)
 
 
 def _ago(when: float) -> str:

@@ -136,18 +136,47 @@ def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Ar
     """
     placeholder = np.zeros(n, np.uint32)
     if isinstance(value, str):
-        return placeholder, (value,)
+        return placeholder, (value,) if _texts(name, [value], problems) else UNKNOWN_ONLY
     if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], str):
         codes, words = cast(name, value[0], "uint32", problems), tuple(str(word) for word in value[1])
         if codes.shape != (n,) or (n and int(codes.max()) >= len(words)):
             problems.append(f"{name}: expected {n} codes below {len(words)}, got shape {codes.shape}")
             return placeholder, UNKNOWN_ONLY
-        return codes, words
+        return (codes, words) if _texts(name, words, problems) else (placeholder, UNKNOWN_ONLY)
     strings = list(value)
     if len(strings) != n or not all(isinstance(word, str) for word in strings):
         problems.append(f"{name}: expected one string per sample ({n}), got {len(strings)} entries")
         return placeholder, UNKNOWN_ONLY
-    return encode(strings) if strings else (placeholder, UNKNOWN_ONLY)
+    if not strings or not _texts(name, set(strings), problems):
+        return placeholder, UNKNOWN_ONLY
+    return encode(strings)
+
+
+def is_text(word: str) -> bool:
+    r"""Return whether a string can be kept by every format: it is Unicode, without NUL and without lone surrogates.
+
+    Python makes lone surrogates of names of files that are not UTF-8, and HDF5 ends a string at a NUL.
+
+    Examples
+    --------
+    >>> is_text("caf\u00e9"), is_text("a\0b"), is_text("caf\udce9")
+    (True, False, False)
+    """
+    if "\0" in word:
+        return False
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _texts(name: str, words: Iterable[str], problems: list[str]) -> bool:
+    """Return whether all strings of a column can be kept, and add a problem if not."""
+    wrong = next((word for word in words if not is_text(word)), None)
+    if wrong is not None:
+        problems.append(f"{name}: expected text that is UTF-8 and has no NUL, got {wrong!r}")
+    return wrong is None
 
 
 def holds_strings(values: Any) -> bool:
@@ -186,7 +215,10 @@ def encode_strings(name: str, values: Any, problems: list[str]) -> tuple[Array, 
     if array.ndim != 1:
         problems.append(f"{name}: expected one string for each row, got shape {array.shape}")
         return np.zeros(len(array), np.uint32), None, ("",)
-    entries = [value.decode() if isinstance(value, bytes) else value for value in array.tolist()]
+    # What is no UTF-8 gets lone surrogates, and is refused below.
+    entries = [
+        value.decode(errors="surrogateescape") if isinstance(value, bytes) else value for value in array.tolist()
+    ]
     there = np.array([value is not None for value in entries], bool)
     if hidden is not None:
         there &= ~hidden
@@ -197,6 +229,8 @@ def encode_strings(name: str, values: Any, problems: list[str]) -> tuple[Array, 
         problems.append(f"{name}: expected strings, or None for a missing one, got {wrong[0]!r}")
         return np.zeros(len(array), np.uint32), None, ("",)
     words = merge_words([[value for value, known in zip(entries, there.tolist(), strict=True) if known]]) or ("",)
+    if not _texts(name, words, problems):
+        return np.zeros(len(array), np.uint32), None, ("",)
     index = {word: code for code, word in enumerate(words)}
     codes = np.array([index[v] if known else 0 for v, known in zip(entries, there.tolist(), strict=True)], np.uint32)
     return codes, None if there.all() else there, words

@@ -27,7 +27,7 @@ from mlffstore.data.schema import (
     mask_column,
     split_key,
 )
-from mlffstore.data.vocabulary import MAX_WORDS
+from mlffstore.data.vocabulary import MAX_WORDS, is_text
 from mlffstore.errors import DataError, FormatError
 from mlffstore.format.codec import CHUNK_NBYTES, Layout
 from mlffstore.format.fields import MAX_COUNT, Fields
@@ -385,6 +385,10 @@ def _parse_vocabulary(fields: Fields, columns: Mapping[str, StoredColumn]) -> di
     for name, words in fields.mapping("vocabulary").items():
         if not isinstance(words, list) or len(words) > MAX_WORDS or not all(isinstance(word, str) for word in words):
             raise FormatError(f"{fields.where}: vocabulary of {name!r}: expected strings; the store is damaged")
+        if not all(map(is_text, words)):
+            raise FormatError(
+                f"{fields.where}: vocabulary of {name!r}: expected text without NUL; the store is damaged"
+            )
         vocabulary[name] = tuple(words)
     for name in (key for key, stored in columns.items() if stored.column.coded):
         if name not in vocabulary:

@@ -11,41 +11,7 @@ from mlffstore.errors import DataError
 from mlffstore.lazy.inputs import check_atoms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import xarray as xr
-
-    from mlffstore.format.reader import ColumnReader
-    from mlffstore.format.records import Segment
-
-
-def segment_chunks(segments: Sequence[Segment], reader: ColumnReader) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return chunk sizes of a snapshot along samples and along atoms, without reading small segments.
-
-    Parameters
-    ----------
-    segments : sequence of Segment
-    reader : ColumnReader
-        It reads `n_atoms` of the segments that are larger than a chunk.
-    """
-    samples: list[int] = []
-    atoms: list[int] = []
-    full = True
-    for segment in segments:
-        if segment.n_atoms <= ragged.TARGET_ATOMS:
-            pieces = [(segment.n_samples, segment.n_atoms)]
-        else:  # a large segment is cut between samples, so their sizes are needed
-            counts = np.empty(segment.n_samples, np.int32)
-            reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-            pieces = list(zip(*ragged.cut(counts), strict=True))
-        for n_samples, n_atoms in pieces:
-            if full or atoms[-1] + n_atoms > ragged.TARGET_ATOMS:
-                samples.append(0)
-                atoms.append(0)
-            samples[-1] += n_samples
-            atoms[-1] += n_atoms
-            full = atoms[-1] >= ragged.TARGET_ATOMS
-    return tuple(samples), tuple(atoms)
 
 
 def chunked(ds: xr.Dataset) -> xr.Dataset:

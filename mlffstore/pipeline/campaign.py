@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlffstore.pipeline.document import read_document
-from mlffstore.pipeline.recipe import Checks, Name, Splits, Strict
+from mlffstore.pipeline.recipe import RECIPE, Checks, Name, Splits, Strict
+from mlffstore.runtime.checked_yaml import read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,4 +65,4 @@ def load_active_recipe(path: str | Path) -> ActiveRecipe:
     RecipeError
         The message lists all problems, each with its place in the file.
     """
-    return read_document(path, ActiveRecipe)
+    return read_document(path, ActiveRecipe, RECIPE)

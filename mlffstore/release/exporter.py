@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 class Exporter(Protocol):
@@ -19,7 +19,7 @@ class Exporter(Protocol):
 
     def __call__(
         self,
-        snapshot: Snapshot,
+        snapshot: Samples,
         path: str | os.PathLike[str],
         *,
         teacher: str | Sequence[str] | None = None,
@@ -30,7 +30,8 @@ class Exporter(Protocol):
 
         Parameters
         ----------
-        snapshot : Snapshot
+        snapshot : Samples
+            A snapshot, a selection, or the samples of a release.
         path : path
             A file there is replaced only when the new one is complete.
         teacher : str or sequence of str, optional
@@ -55,7 +56,7 @@ def get_exporter(name: str) -> Exporter:
 
 
 def export_release(
-    snapshot: Snapshot,
+    snapshot: Samples,
     folder: str | os.PathLike[str],
     *,
     name: str,
@@ -67,7 +68,8 @@ def export_release(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
+        A snapshot, a selection, or the samples of a release.
     folder : path
         The folder that holds releases; made if it does not exist.
     name, version : str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Name of the manifest in the folder of a release.
 MANIFEST = "MANIFEST.json"
@@ -95,9 +95,11 @@ def describe_file(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def is_cut_from(folder: Path, snapshot: Snapshot) -> bool:
-    """Return whether a release folder is there and holds this version of this store."""
+def is_cut_from(folder: Path, snapshot: Samples) -> bool:
+    """Return whether a release folder is there and holds this version of this store, or this selection of it."""
     if not (folder / MANIFEST).is_file():
         return False
-    store = read_manifest(folder).get("store", {})
-    return (store.get("uuid"), store.get("version")) == (snapshot.store_uuid, snapshot.version)
+    manifest = read_manifest(folder)
+    store, selection = manifest.get("store", {}), snapshot.selected()
+    same = (store.get("uuid"), store.get("version")) == (snapshot.store_uuid, snapshot.version)
+    return same and manifest.get("selection") == (None if selection is None else selection.to_json())

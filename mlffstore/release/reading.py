@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import TRUTH, present
 from mlffstore.data.properties import Axis, ordered
 from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import CODED, STANDARD, Array, Column, label_key
+from mlffstore.data.schema import CODED, STANDARD, Array, Column, label_key, split_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, FormatError, MlffstoreError, StoreNotFoundError, problems_message
 from mlffstore.release import gate
@@ -29,7 +29,7 @@ from mlffstore.release.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import h5py
 
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 #: Value of the root attribute `format`.
 FORMAT = "mlffstore-release 1"
 _REMEDY = "make one with 'mlffstore export'"
+
+
+class Part(NamedTuple):
+    """The samples of one split in one file."""
+
+    path: Path
+    split: str
+    n_samples: int
 
 
 class Release:
@@ -113,6 +121,15 @@ class Release:
         files = [(path, path.stat()) for path in self.paths]
         return " ".join(f"{_digest(path)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
 
+    def parts(self) -> list[Part]:
+        """Return the splits of all files: train of each file, then val, then test."""
+        return [
+            Part(path, split, counts[split])
+            for split in self.counts
+            for path, counts in zip(self.paths, self._counts, strict=True)
+            if split in counts
+        ]
+
     def n_atoms(self, split: str) -> Array:
         """Return the atoms of each sample of a split, shape (S,), int32."""
         return self._whole(split, gate.atoms_per_sample)
@@ -134,7 +151,7 @@ class Release:
         parts = []
         for path, counts in zip(self.paths, self._counts, strict=True):
             if split in counts:
-                with _told(path), h5py.File(path, "r") as file:
+                with told(path), h5py.File(path, "r") as file:
                     parts.append(read(file[split]))
         return np.concatenate(parts)
 
@@ -145,9 +162,9 @@ class Release:
         teacher_name = choose_teacher(self.teachers, teacher)
         out = set()
         for path in self.paths:
-            with _told(path), h5py.File(path, "r") as file:
+            with told(path), h5py.File(path, "r") as file:
                 for group in (file[split] for split in file):
-                    out |= {spec.name for name, spec in _labels(group).items()
+                    out |= {spec.name for name, spec in labels_of(group).items()
                             if name == self._stored(spec.name, teacher_name)}  # fmt: skip
         return out
 
@@ -171,13 +188,39 @@ class Release:
         for path, counts in zip(self.paths, self._counts, strict=True):
             if not counts.get(split):
                 continue
-            with _told(path), h5py.File(path, "r") as file:
+            with told(path), h5py.File(path, "r") as file:
                 group = file[split]
                 starts = offsets(gate.atoms_per_sample(group))
                 for low in range(0, counts[split], n_samples):
                     high = min(low + n_samples, counts[split])
                     rows = {"sample": slice(low, high), "atom": slice(int(starts[low]), int(starts[high]))}
                     yield self._batch(group, rows, teacher_names, everything)
+
+    def read_rows(
+        self, part: Part, samples: slice, teacher_names: tuple[str, ...], wanted: Collection[str] | None
+    ) -> SampleBatch:
+        """Return some samples of a part that lie one after another, with all columns or those that are wanted.
+
+        Parameters
+        ----------
+        part : Part
+        samples : slice
+        teacher_names : tuple of str
+        wanted : collection of str, or None
+            Names of standard columns, properties and user columns; None for all.
+        """
+        import h5py
+
+        with told(part.path), h5py.File(part.path, "r") as file:
+            group = file[part.split]
+            starts = offsets(gate.atoms_per_sample(group))
+            rows = {"sample": samples, "atom": slice(int(starts[samples.start]), int(starts[samples.stop]))}
+            return self._batch(group, rows, teacher_names, True, wanted)
+
+    def stored_name(self, key: str) -> str:
+        """Return the name that a column of a store, such as ``energy.orb-v2``, has in the files."""
+        name, teacher = split_key(key)
+        return key if teacher is None else self._stored(name, teacher)
 
     def read(self, split: str | None, teacher: str | None = None) -> SampleBatch:
         """Return all samples of a split (of all splits for None), in the order of the files."""
@@ -191,7 +234,12 @@ class Release:
         return name if len(self.teachers) == 1 else label_key(name, teacher)
 
     def _batch(
-        self, group: h5py.Group, rows: dict[str, slice], teacher_names: tuple[str, ...], everything: bool
+        self,
+        group: h5py.Group,
+        rows: dict[str, slice],
+        teacher_names: tuple[str, ...],
+        everything: bool,
+        wanted: Collection[str] | None = None,
     ) -> SampleBatch:
         columns: dict[str, Array] = {}
         user: dict[str, Column] = {}
@@ -199,9 +247,11 @@ class Release:
         masks: dict[str, Array] = {}
         masked = {str(dataset.attrs["ancillary_variables"]): name for name, dataset in group.items()
                   if everything and "ancillary_variables" in dataset.attrs}  # fmt: skip
-        found = _labels(group)
+        found = labels_of(group)
         for name, dataset in group.items():
             if "axis" not in dataset.attrs or name in found:  # a dimension scale, a label
+                continue
+            if wanted is not None and masked.get(name, name) not in wanted:
                 continue
             if name in masked:
                 mask = present(dataset[rows[dataset.attrs["axis"]]].astype(bool))
@@ -213,21 +263,22 @@ class Release:
                 if name in CODED:
                     vocabulary[name] = gate.strings(dataset)
                 else:
-                    user[name] = _user_column(name, dataset)
+                    user[name] = user_column_of(name, dataset)
                     if user[name].coded:
                         vocabulary[name] = gate.strings(dataset)
             values: Array = dataset[rows[dataset.attrs["axis"]]]
             columns[name] = values.astype(bool) if _is_truth(dataset) else values
             if name in vocabulary and len(values) and int(values.max()) >= len(vocabulary[name]):
                 raise DataError(f"{dataset.name}: a code without a meaning; the file is damaged")
-        missing = [name for name in STANDARD if name not in columns and (everything or name not in CODED)]
+        missing = [name for name in STANDARD if name not in columns and (everything or name not in CODED)
+                   and (wanted is None or name in wanted)]  # fmt: skip
         if missing:
             raise DataError(f"{group.name}: expected the columns {', '.join(missing)}, got none; the file is damaged")
         labels = {
             teacher_name: {
                 spec.name: group[name][rows[spec.axis]]
                 for name, spec in found.items()
-                if name == self._stored(spec.name, teacher_name)
+                if name == self._stored(spec.name, teacher_name) and (wanted is None or spec.name in wanted)
             }
             for teacher_name in teacher_names
         }
@@ -236,14 +287,14 @@ class Release:
         return assemble(columns, labels, user, vocabulary, masks=masks, properties=properties)
 
 
-def _labels(group: h5py.Group) -> dict[str, Property]:
+def labels_of(group: h5py.Group) -> dict[str, Property]:
     """Return the datasets of a group that are labels, each with its property."""
     found = {name: property_in(name, dataset) for name, dataset in group.items() if "axis" in dataset.attrs}
     return {name: spec for name, spec in found.items() if spec is not None}
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Raise `DataError` for whatever error a damaged file leads to: h5py raises whatever the HDF5 library comes upon."""
     try:
         yield
@@ -280,7 +331,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def _digest(path: Path) -> str:
     import h5py
 
-    with _told(path), h5py.File(path, "r") as file:
+    with told(path), h5py.File(path, "r") as file:
         known = file.attrs.get("content_sha256")
     if known is not None:
         return str(known)
@@ -293,7 +344,8 @@ def _is_truth(dataset: h5py.Dataset) -> bool:
     return str(dataset.attrs.get("flag_meanings")) == TRUTH
 
 
-def _user_column(name: str, dataset: h5py.Dataset) -> Column:
+def user_column_of(name: str, dataset: h5py.Dataset) -> Column:
+    """Return the user column that a dataset holds."""
     axis: Axis = "sample" if dataset.attrs["axis"] == "sample" else "atom"
     shape, dtype = tuple(dataset.shape[1:]), "bool" if _is_truth(dataset) else dataset.dtype.name
     inner = tuple(f"{name}_dim{i}" for i in range(1, dataset.ndim))
@@ -304,3 +356,14 @@ def _user_column(name: str, dataset: h5py.Dataset) -> Column:
 def is_release(path: str | os.PathLike[str]) -> bool:
     """Return whether a path looks like a release rather than a store."""
     return Path(path).suffix in (".h5", ".hdf5") or (Path(path) / MANIFEST).is_file()
+
+
+def holds_release(path: Path) -> bool:
+    """Return whether a file says that it is an HDF5 release of mlffstore, of whatever version."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("format", "")).startswith("mlffstore-release")
+    except Exception:  # no HDF5, or damaged: other readers say what is wrong
+        return False

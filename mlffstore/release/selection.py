@@ -8,8 +8,7 @@ import numpy as np
 
 from mlffstore.data.labels import choose_teacher, has_label
 from mlffstore.data.properties import ordered
-from mlffstore.data.ragged import offsets
-from mlffstore.data.schema import Array, is_label, label_key, split_key
+from mlffstore.data.schema import Array, label_key, split_key
 from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Samples whose labels are looked at in one step.
 _BLOCK = 4096
@@ -29,25 +28,22 @@ def present(batch: SampleBatch, teacher: str, name: str) -> Array:
     return np.zeros(len(batch), bool) if values is None else has_label(name, values, batch.n_atoms, batch.properties)
 
 
-def labelled(snapshot: Snapshot, teacher: str) -> Array:
+def labelled(snapshot: Samples, teacher: str) -> Array:
     """Return which samples have any label of a teacher, shape (S,), bool.
 
     Nearly every sample has an energy; other labels are read only of those that have none.
     """
     choose_teacher(snapshot.teachers, teacher)
     out = np.zeros(len(snapshot), bool)
-    starts = offsets([segment.n_samples for segment in snapshot.segments])
-    keys = dict.fromkeys(key for segment in snapshot.segments for key in segment.columns if is_label(key))
-    for name in ordered(split_key(key)[0] for key in keys if split_key(key)[1] == teacher):
-        holds = [label_key(name, teacher) in segment.columns for segment in snapshot.segments]
-        rest = np.flatnonzero(~out & np.repeat(np.array(holds, bool), np.diff(starts)))
+    for name in ordered(split_key(key)[0] for key in snapshot.label_columns() if split_key(key)[1] == teacher):
+        rest = np.flatnonzero(~out & snapshot.holds(label_key(name, teacher)))
         for low in range(0, len(rest), _BLOCK):
             index = rest[low : low + _BLOCK]
             out[index] = present(snapshot.read(index, teacher=teacher, columns=[name]), teacher, name)
     return out
 
 
-def select(snapshot: Snapshot, teachers: Sequence[str]) -> dict[str, Ints]:
+def select(snapshot: Samples, teachers: Sequence[str]) -> dict[str, Ints]:
     """Return the samples of each split that at least one of the teachers gave a label, in store order."""
     codes = snapshot.split_codes()
     chosen = np.zeros(len(snapshot), bool)

@@ -1,1 +1,1 @@
-"""Threads and worker processes; documents that every parser reads."""
+"""Threads, worker processes, the folder of the caches; documents that every parser reads."""

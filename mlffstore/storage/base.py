@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 from mlffstore.errors import FormatError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 #: How the names of temporary files begin.
 TEMPORARY = ".tmp-"
+#: How the names of files begin that `Storage.delete_old` has set aside; the name that a file had follows.
+SET_ASIDE = ".tmp-aside-"
 
 
 class NotDurableError(StorageError):
@@ -98,6 +100,18 @@ class Storage(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects; absent ones are no error. For garbage collection only."""
+        ...
+
+    def delete_old(self, path: str, before: float, needed: Callable[[], bool]) -> bool:
+        """Remove an object unless it was touched after a time or is needed; return whether it was removed.
+
+        `needed` is asked at the last moment. Where `remote` is false, a `touch` that comes at any moment either keeps the
+        object or fails. If this is interrupted, the object may be left under another name, see `SET_ASIDE` and `restore`.
+        """
+        ...
+
+    def restore(self, path: str) -> bool:
+        """Give an object its name back that an interrupted `delete_old` set aside; return whether there was one."""
         ...
 
     def clock(self) -> float:

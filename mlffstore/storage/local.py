@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StorageError
 from mlffstore.runtime.threads import io_pool
-from mlffstore.storage.base import TEMPORARY, ListedObject, NotDurableError, check_path
+from mlffstore.storage.base import SET_ASIDE, TEMPORARY, ListedObject, NotDurableError, check_path
 from mlffstore.storage.permissions import Permissions
 
 if TYPE_CHECKING:
@@ -286,6 +286,46 @@ class LocalStorage:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path(path))
+
+    def delete_old(self, path: str, before: float, needed: Callable[[], bool]) -> bool:
+        """Remove a file unless it was touched after a time or is needed; return whether it was removed.
+
+        The file is renamed before the last look: a writer touched it earlier, and it gets its name back, or finds it gone.
+        """
+        with _translated(self.url), contextlib.suppress(FileNotFoundError):
+            full = self._path(path)
+            if os.stat(full, follow_symlinks=False).st_mtime > before:
+                return False
+            aside = self._aside(path)
+            os.rename(full, aside)
+            if _modified_now(aside) <= before and not needed():
+                os.unlink(aside)
+                return True
+            self.restore(path)
+        return False
+
+    def restore(self, path: str) -> bool:
+        """Give a file its name back that an interrupted `delete_old` set aside; return whether there was one."""
+        with _translated(self.url):
+            try:
+                os.rename(self._aside(path), self._path(path))
+            except FileNotFoundError:
+                return False
+            self._sync_name(path)
+            return True
+
+    def _aside(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        return self._path(f"{folder}/{SET_ASIDE}{name}")
+
+
+def _modified_now(path: str) -> float:
+    """Return when a file was changed. Opening it makes NFS ask the server, whatever the client remembers."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        return os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
 
 
 def _link_error(path: str) -> FormatError:

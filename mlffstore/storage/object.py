@@ -13,7 +13,7 @@ from mlffstore.storage.base import TEMPORARY, ListedObject, check_path
 from mlffstore.storage.client_options import is_panic, refused_options, without_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 #: Waits before an unclear claim is tried again, seconds, with jitter. The client itself retries each request before.
 _WAITS = (0.1, 0.3, 1.0, 3.0)
@@ -188,6 +188,18 @@ class ObjectStorage:
         for start in range(0, len(wanted), 1000):
             with contextlib.suppress(FileNotFoundError), self._translated("", writing=True):
                 self._api.delete(self._store, wanted[start : start + 1000])
+
+    def delete_old(self, path: str, before: float, needed: Callable[[], bool]) -> bool:
+        """Remove an object unless it was written after a time or is needed; return whether it was removed."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.modified(path) <= before and not needed():
+                self.delete([path])
+                return True
+        return False
+
+    def restore(self, path: str) -> bool:
+        """Return False: nothing is ever set aside here."""
+        return False
 
     def clock(self) -> float:
         """Return the time that the object store gives a new object."""

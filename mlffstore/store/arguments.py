@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.data.vocabulary import is_text
 from mlffstore.errors import DataError, StoreExistsError
 from mlffstore.storage import LocalStorage, Storage
 from mlffstore.storage.base import TEMPORARY
@@ -34,7 +35,7 @@ def check_tag(name: str) -> str:
 
 def check_reason(reason: str) -> str:
     """Return the reason for a removal; raise `DataError` if it says nothing."""
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > MAX_REASON:
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > MAX_REASON or not is_text(reason):
         raise DataError(f"reason: expected a text of 1 to {MAX_REASON} characters, got {str(reason)[:80]!r}; say why")
     return reason
 
@@ -42,7 +43,9 @@ def check_reason(reason: str) -> str:
 def json_mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain JSON copy of a mapping; raise `DataError` if JSON cannot hold it."""
     try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
+        text.encode()  # refuses lone surrogates, of names of files that are not UTF-8
+        return dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: expected what JSON can hold, got {type(error).__name__}: {error}") from error
 

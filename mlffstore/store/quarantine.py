@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.vocabulary import encode
+from mlffstore.runtime.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 def with_reasons(batch: SampleBatch, reasons: Iterable[str]) -> SampleBatch:
-    """Return a batch with the column `reason`."""
-    codes, meanings = encode([str(reason) for reason in reasons])
+    """Return a batch with the column `reason`; characters that no format keeps are written as escapes."""
+    codes, meanings = encode([printable(reason, lines=True) for reason in reasons])
     return assemble(
         batch.columns | {"reason": codes},
         batch.labels,

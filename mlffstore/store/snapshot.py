@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mlffstore.data.labels import choose_teacher
+from mlffstore.data.masks import mask_names
 from mlffstore.data.properties import PROPERTIES, Property, known_properties, ordered, property_of
-from mlffstore.data.ragged import Ints, as_indices, offsets
+from mlffstore.data.ragged import Ints, offsets
 from mlffstore.data.schema import STANDARD, Column, is_label, split_key
-from mlffstore.data.splits import SPLITS, assign
+from mlffstore.data.splits import assign
 from mlffstore.errors import DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader
 from mlffstore.format.segment_list import SegmentList
 from mlffstore.format.totals import Totals
 from mlffstore.runtime.words import counted
 from mlffstore.store.batches import choose_columns, empty_batch, read_batch
-from mlffstore.store.request import Request
+from mlffstore.store.request import Request, joint_vocabulary
+from mlffstore.store.rows import StoredRows
+from mlffstore.store.samples import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    import xarray as xr
-    from ase import Atoms
+    from collections.abc import Iterable, Sequence
 
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
     from mlffstore.format.records import Segment
     from mlffstore.format.state import State
     from mlffstore.storage import Storage
 
 
-class Snapshot:
+class Snapshot(Samples):
     """The samples of a store as of a version: a sequence of `ase.Atoms` and a reader of batches.
 
     Made by `Store.snapshot`. Pickling keeps the place and the version, so a snapshot can be sent to other processes.
@@ -59,7 +60,7 @@ class Snapshot:
         self._nbytes_log = state.nbytes_log
         self.version = state.version
         #: Digest of the last log entry; it covers the entries before, so that it names the content of this version.
-        self.digest = state.parent
+        self.digest = state.parent or ""
         self.store_uuid = state.store
         self._root: npt.NDArray[np.uint64] | None = None
 
@@ -103,10 +104,25 @@ class Snapshot:
     @property
     def properties(self) -> dict[str, Property]:
         """The properties that some teacher gave, by name."""
-        names = dict.fromkeys(
-            split_key(key)[0] for segment in self._segments for key in segment.columns if is_label(key)
-        )
+        names = {split_key(key)[0] for key in self.label_columns()}
         return {name: property_of(name, self._properties) for name in ordered(names)}
+
+    def label_columns(self) -> dict[str, Column]:
+        """Return the columns of labels by their on-disk names, such as ``energy.orb-v2``."""
+        out: dict[str, Column] = {}
+        for segment in self._segments:
+            for key, stored in segment.columns.items():
+                if key not in out and is_label(key):
+                    out[key] = stored.column
+        return out
+
+    def mask_names(self) -> dict[str, str]:
+        """Return the user columns that some sample may lack, but for floating ones, each with the name of its mask."""
+        return mask_names((segment.columns for segment in self._segments), self._user)
+
+    def vocabulary(self, name: str) -> tuple[str, ...]:
+        """Return the strings of a coded column, in order of appearance."""
+        return joint_vocabulary(self._segments, name)
 
     @property
     def url(self) -> str:
@@ -205,36 +221,6 @@ class Snapshot:
         sizes = f"{counted(len(self), 'sample')}, {counted(self.n_atoms, 'atom')}"
         return f"<Snapshot of {self.url} at version {self.version}: {sizes}, {teachers}>"
 
-    # -- frames --------------------------------------------------------------------------------------------------
-
-    @overload
-    def __getitem__(self, item: int) -> Atoms: ...
-    @overload
-    def __getitem__(self, item: slice | Sequence[int]) -> list[Atoms]: ...
-    def __getitem__(self, item: int | slice | Sequence[int]) -> Atoms | list[Atoms]:
-        if isinstance(item, slice):
-            return self.atoms(np.arange(*item.indices(len(self))))
-        if np.ndim(item) == 0:
-            return self.atoms([item])[0]
-        return self.atoms(item)
-
-    def __iter__(self) -> Iterator[Atoms]:
-        for start in range(0, len(self), 1024):
-            yield from self[start : start + 1024]
-
-    def atoms(self, indices: npt.ArrayLike, teacher: str | None = None) -> list[Atoms]:
-        """Return samples as ASE frames with the labels of `teacher` in a SinglePointCalculator.
-
-        A frame that the teacher did not label has no calculator. Without `teacher` each frame gets the labels of the only
-        teacher that labelled it; a frame that several labelled is an error.
-
-        Raises
-        ------
-        TeacherError
-            If the snapshot has no labels of that teacher at all, or `teacher` is needed to choose.
-        """
-        return self.read(indices, teacher=teacher).to_ase(teacher)
-
     # -- batches -------------------------------------------------------------------------------------------------
 
     def read(
@@ -244,37 +230,8 @@ class Snapshot:
         teacher: str | Sequence[str] | None = None,
         columns: Iterable[str] | None = None,
     ) -> SampleBatch:
-        """Read samples into memory.
-
-        Parameters
-        ----------
-        indices : array_like of int, boolean mask or slice, optional
-            Samples to read, in any order; duplicates are allowed, negative indices count from the end. The default is all
-            samples.
-        teacher : str or sequence of str, optional
-            Names of the teachers whose labels are read; all by default. Samples that a named teacher did not label have
-            NaN.
-        columns : iterable of str, optional
-            Names of the columns to read beside `n_atoms`: standard, label or user columns. The default is every column
-            that one of these samples has. A user column that is named is in the batch even if none of these samples has
-            it. A batch without the structure columns serves for statistics only.
-
-        Returns
-        -------
-        SampleBatch
-            In request order. Labels and user columns that a sample lacks are NaN; integer and boolean user columns keep
-            their dtype, and the `masks` of the batch say where they have a value.
-
-        Raises
-        ------
-        IndexError
-            If an index is outside.
-        TeacherError
-            If the snapshot has no labels of that teacher at all.
-        CorruptionError
-            If bytes on disk are damaged; they are never returned as data.
-        """
-        index = self._indices(indices)
+        """Read samples into memory; see `mlffstore.store.readable.ReadableSamples.read`."""
+        index = self.as_indices(indices)
         wanted = None if columns is None else {"n_atoms", *columns}
         known = {*STANDARD, *PROPERTIES, *self._properties, *self._user, "reason"}
         if wanted and wanted - known - set(known_properties()):
@@ -289,62 +246,20 @@ class Snapshot:
         descriptions = choose_columns(request.segments, self._user, wanted, chosen, self._properties)
         return read_batch(request, self._reader, descriptions, self._teachers)
 
-    def _indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
-        if indices is None:
-            return np.arange(len(self))
-        if isinstance(indices, slice):
-            return np.arange(*indices.indices(len(self)))
-        return as_indices(indices, len(self))
+    def rows(self) -> StoredRows:
+        """Return the rows of the columns."""
+        return StoredRows(self)
 
-    def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
-        """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
+    def holds(self, key: str) -> Array:
+        """Return which samples lie in a segment that has a column, shape (S,), bool."""
+        held = [key in segment.columns for segment in self._segments]
+        return np.repeat(np.array(held, bool), self._segments.n_samples)
 
-        Parameters
-        ----------
-        chunks : optional
-            As in `xarray.Dataset.chunk`. The default is dask chunks of whole samples; None gives a Dataset without dask.
-        teachers : str or sequence of str, optional
-            Names of the teachers whose labels are variables; all by default.
-        """
-        from mlffstore.lazy.dataset import dataset  # upwards: the only place where the store calls the lazy layer
-
-        out = dataset(self, teachers)
-        if chunks is None:
-            return out
-        preferred: dict[Any, Any] = {}
-        for variable in out.variables.values():
-            preferred |= variable.encoding.get("preferred_chunks", {})
-        # Dask would otherwise find names for the variables by pickling each, and open the store again for each.
-        token = f"{self.store_uuid} {self.digest} {teachers}"
-        return out.chunk(preferred if chunks == () else chunks, token=token)
+    def files_of(self, indices: Ints) -> list[str]:
+        """Return the path of the segment that holds each of some samples."""
+        return [self._segments.paths[i] for i in np.searchsorted(self._starts, indices, side="right") - 1]
 
     # -- splits --------------------------------------------------------------------------------------------------
-
-    def split_indices(self, split: str | None, teacher: str | None = None) -> Ints:
-        """Return the indices of the samples of a split, in store order.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"} or None
-            Name of the split; None for all samples.
-        teacher : str, optional
-            Name of a teacher: only samples that it labelled are returned.
-
-        Raises
-        ------
-        DataError
-            If there is no such split.
-        """
-        index = np.arange(len(self))
-        if split is not None:
-            if split not in SPLITS:
-                raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-            index = np.flatnonzero(self.split_codes() == SPLITS.index(split))
-        if teacher is not None:
-            choose_teacher(self.teachers, teacher)
-            energy = self.read(index, teacher=teacher, columns=["energy"]).labels.get(teacher, {}).get("energy")
-            index = index[:0] if energy is None else index[~np.isnan(energy)]
-        return index
 
     def roots(self) -> npt.NDArray[np.uint64]:
         """Return the root of every sample, shape (S,); it is read once."""

@@ -12,22 +12,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.ragged import offsets
 from mlffstore.data.sample_row import WIDTH
 from mlffstore.errors import CorruptionError, MlffstoreError, StorageError
-from mlffstore.training.columns import ALIGN, Columns, UserColumn, in_memory
-from mlffstore.training.folders import cache_folder, make_room, remove, unfinished
-from mlffstore.training.folders import cached as cached
-from mlffstore.training.turns import BuildTurn, lock
+from mlffstore.runtime.folders import building, cache_folder, make_room, remove
+from mlffstore.runtime.folders import cached as cached
+from mlffstore.runtime.turns import BuildTurn
+from mlffstore.training.columns import Columns
+from mlffstore.training.layout import ALIGN, ExtraColumn, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ _POLL = 0.2
 #: Seconds before the first message about the wait, and between the next ones.
 _FIRST_LINE, _LINE = 2.0, 60.0
 #: Changes when the layout does.
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 def decoded(where: Source, user: Mapping[str, Column], progress: Any = None) -> Columns:
@@ -110,7 +110,7 @@ def mapped(where: Source, progress: Any = None) -> Columns:
 
 def _fill(where: Source, out: Columns, progress: Any) -> None:
     """Decode all samples into the columns, the next block while one is being written."""
-    done, blocks = 0, where.blocks(out.user)
+    done, blocks = 0, where.blocks(out.extra)
     with ThreadPoolExecutor(1, thread_name_prefix="mlffstore-cache") as pool:
         coming = pool.submit(next, blocks, None)
         while (batch := coming.result()) is not None:
@@ -126,9 +126,9 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
     user = where.user()
     atoms, width = int(n_atoms.sum(dtype=np.int64)), np.dtype(where.precision).itemsize
     rows = {"sample": len(n_atoms), "atom": atoms}
-    extra = sum(rows[column.axis] * (column.row_nbytes + 1) + 8 * len(n_atoms) for column in user.values())
+    extra = sum(rows[column.axis] * (max(column.row_nbytes, 8) + 1) for column in user.values())
     make_room(atoms * (6 * width + 1) + len(n_atoms) * (WIDTH * 8 + ALIGN) + extra)
-    with _storage_errors(), _building(folder) as temporary:
+    with _storage_errors(), building(folder) as temporary:
         made: dict[str, list[Any]] = {}
 
         def room(name: str, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -140,16 +140,14 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
         out = out.sealed()
         small: dict[str, Array] = {
             "begin": out.begin, "n_atoms": n_atoms, "split": split, "content_hash": out.content_hash, "sums": out.sums,
-            **{f"has.{name}": mask for name, mask in out.masks.items()},
-            **{f"sums.{name}": column.sums for name, column in out.user.items()},
-            **{f"mask.{name}": column.mask for name, column in out.user.items() if column.mask is not None},
+            "extra_sums": out.extra_sums, **{f"has.{name}": mask for name, mask in out.masks.items()},
         }  # fmt: skip
         for name, array in small.items():
             room(name, array.dtype, array.shape)[...] = array
         about = {
             "title": where.title(), "teacher": where.teacher, "precision": where.precision, "samples": len(out),
             "has_forces": out.has_forces, "has_stress": out.has_stress, "arrays": made,
-            "user": {name: [column.axis, column.turns] for name, column in out.user.items()},
+            "extra": {name: asdict(column) for name, column in out.extra.items()},
             "crc32": {name: zlib.crc32(np.ascontiguousarray(array).data.cast("B")) for name, array in small.items()
                       if array.size},
         }  # fmt: skip
@@ -165,23 +163,6 @@ def _build(where: Source, folder: Path, progress: Any) -> Columns:
                     return other
                 remove(folder)
         return columns
-
-
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """Yield a new folder with a lock on it, and remove it in the end if it is still there."""
-    while True:
-        temporary = unfinished(folder)
-        temporary.mkdir(parents=True)
-        held = lock(temporary, wait=True)
-        if temporary.is_dir():  # a process that cleaned up could have had it before the lock
-            break
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if held is not None:
-            os.close(held)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -248,12 +229,8 @@ def _open(folder: Path, place: Path) -> Columns:
         for name, crc in about["crc32"].items():
             if zlib.crc32(np.ascontiguousarray(arrays[name]).data.cast("B")) != crc:
                 raise ValueError(f"{name}.npy changed")
-        n, starts = int(about["samples"]), offsets(arrays["n_atoms"])
-        user = {
-            name: UserColumn(axis, arrays[f"user.{name}"], arrays.get(f"mask.{name}"), arrays[f"sums.{name}"],
-                             np.zeros(n, bool), turns)
-            for name, (axis, turns) in about["user"].items()
-        }  # fmt: skip
+        n = int(about["samples"])
+        extra = {name: ExtraColumn(**{**one, "shape": tuple(one["shape"])}) for name, one in about["extra"].items()}
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -261,9 +238,10 @@ def _open(folder: Path, place: Path) -> Columns:
             f"{place}: the cache is damaged ({error}); remove it with 'mlffstore cache --clear', it is built again"
         ) from error
     return Columns(
-        about["teacher"], about["has_forces"], about["has_stress"], arrays["begin"], starts, arrays["n_atoms"],
-        arrays["records"], arrays["rows"], arrays["content_hash"], arrays["split"], arrays["sums"], np.zeros(n, bool),
-        {name[4:]: array for name, array in arrays.items() if name.startswith("has.")}, user, str(place),
+        about["teacher"], about["has_forces"], about["has_stress"], arrays["begin"], arrays["n_atoms"], arrays["records"],
+        arrays["rows"], arrays["extra"], arrays["content_hash"], arrays["split"], arrays["sums"], arrays["extra_sums"],
+        np.zeros(n, bool), np.zeros(n, bool),
+        {name[4:]: array for name, array in arrays.items() if name.startswith("has.")}, extra, str(place),
     )  # fmt: skip
 
 
@@ -271,7 +249,9 @@ def _map(path: Path, dtype: str, shape: list[int]) -> Array:
     """Map a file of exactly the bytes that an array has: reading beyond the end of a file would kill the process."""
     nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if not nbytes:
-        return np.zeros(shape, dtype)
+        nothing = np.zeros(shape, dtype)
+        nothing.flags.writeable = False  # as what is mapped: kernels are compiled for each kind of array
+        return nothing
     if path.suffix == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # measures the file
         if array.dtype != dtype or array.shape != tuple(shape):
@@ -288,21 +268,13 @@ def _map(path: Path, dtype: str, shape: list[int]) -> Array:
 
 def damage(folder: Path) -> str:
     """Return what is wrong with a cache after reading all of it; nothing if it is what was written, or gone."""
-    from mlffstore.data.kernels import check_rows, sum_records
-
     try:
         columns = _open(folder, folder)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing" if folder.is_dir() else ""
     except (CorruptionError, OSError) as error:
         return str(error)
-    sums = np.empty(len(columns), np.uint64)
-    words, rows = columns.records.view(np.uint64), columns.rows.view(np.uint64)
-    sum_records(columns.begin, columns.records.itemsize, words, rows, sums)
+    sums, extra_sums = columns.checksums()
     wrong = [f"sample {i}" for i in np.flatnonzero(sums != columns.sums)[:3]]
-    for name, column in columns.user.items():
-        words, width = column.words()
-        starts = columns.starts if column.axis == "atom" else np.zeros(0, np.int64)
-        if check_rows(np.arange(len(columns)), starts, width, words, column.sums, column.checked) >= 0:
-            wrong.append(f"user column {name}")
+    wrong += [f"other columns of sample {i}" for i in np.flatnonzero(extra_sums != columns.extra_sums)[:3]]
     return f"{', '.join(wrong)} changed" if wrong else ""

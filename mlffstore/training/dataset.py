@@ -8,7 +8,7 @@ columns behind.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,21 +24,17 @@ except ImportError as _error:
 
 from mlffstore.training.batch import REAL, Batch, check_names, join, joinable
 from mlffstore.training.cache import decoded, mapped
-from mlffstore.training.columns import TRAINED
 from mlffstore.training.edges import edges
 from mlffstore.training.loader import Loader
-from mlffstore.training.sources import choose_user, pinned, source
+from mlffstore.training.sources import WantedLabels, pinned, source
 from mlffstore.training.stream import Stream
 from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from mlffstore.data.schema import Array
     from mlffstore.training.columns import Columns
-
-
-T = TypeVar("T")
 
 
 class TorchDataset(Dataset):  # type: ignore[type-arg]
@@ -114,12 +110,8 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
         if neighbours is not None and not neighbours > 0:
             raise DataError(f"neighbours: expected a cutoff in angstrom, got {neighbours!r}")
-        self.require = (require,) if isinstance(require, str) else tuple(require)
-        names = TRAINED if properties is None else (properties,) if isinstance(properties, str) else tuple(properties)
-        if set(self.require) - set(names):
-            raise DataError(f"require: expected labels among {', '.join(names)}, got {require!r}")
-        self.properties = tuple(dict.fromkeys(name for name in names if name not in TRAINED))
-        self._hidden = frozenset(name for name in TRAINED if name not in (*names, "energy"))
+        self._wanted = WantedLabels.of(properties, require)
+        self.require, self.properties = self._wanted.require, self._wanted.more
         self.source, self.split, self.teacher, self.dtype = pinned(source), split, teacher, dtype
         self.transform, self.neighbours, self.cache = transform, neighbours, cache
         self.columns = columns if columns is None or isinstance(columns, str) else tuple(columns)
@@ -149,20 +141,15 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
                 )
             if self.cache == "mapped":
                 columns = mapped(where, progress)
-                columns = replace(columns, user=self._chosen(columns.user))
+                columns = replace(columns, extra=self._wanted.choose(columns.extra, self.columns))
             else:
-                columns = decoded(where, self._chosen(where.user()), progress)
+                columns = decoded(where, self._wanted.choose(where.user(), self.columns), progress)
             self.teacher = columns.teacher
             self.title = where.title()
             self._choose(columns)
             self._key = key
         assert self._columns is not None
         return self._columns
-
-    def _chosen(self, available: Mapping[str, T]) -> dict[str, T]:
-        """Return the user columns that were asked for, and the labels beside energy, forces and stress."""
-        labels = {name: column for name, column in available.items() if name in self.properties}
-        return labels | choose_user({k: v for k, v in available.items() if k not in labels}, self.columns)
 
     def _choose(self, columns: Columns) -> None:
         """Choose the samples, and the labels that need masks, which are the same in all splits."""
@@ -174,13 +161,15 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if there is not None:
                 wanted &= there
         masks = {
-            name: mask for name, mask in columns.masks.items() if not mask[wanted].all() and name not in self._hidden
+            name: mask
+            for name, mask in columns.masks.items()
+            if not mask[wanted].all() and name not in self._wanted.hidden
         }
-        check_names(columns.user)
+        check_names(columns.extra)
         describe = getattr(self.transform, "describe", None)
         if describe is not None:
-            describe({name: column.turns for name, column in columns.user.items() if column.turns is not None})
-        self._columns = replace(columns, masks=masks, hidden=self._hidden)
+            describe({name: column.turns for name, column in columns.extra.items() if column.turns is not None})
+        self._columns = replace(columns, masks=masks, hidden=self._wanted.hidden)
         if self.split is not None:
             wanted &= columns.split == SPLITS.index(self.split)
         self._index = np.flatnonzero(wanted)
@@ -287,6 +276,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         source: Any,
         split: str | None = "train",
         teacher: str | None = None,
+        properties: Sequence[str] | None = None,
         *,
         batch_size: int = 32,
         block_samples: int = 2048,
@@ -303,7 +293,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
     ) -> Stream:
         """Return an iterable over batches in bounded memory, without a cache; see `mlffstore.training.stream.Stream`."""
         return Stream(
-            source, split, teacher, batch_size=batch_size, block_samples=block_samples, blocks=blocks, shuffle=shuffle,
-            seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype, transform=transform,
-            require=require, columns=columns,
+            source, split, teacher, properties, batch_size=batch_size, block_samples=block_samples, blocks=blocks,
+            shuffle=shuffle, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype,
+            transform=transform, require=require, columns=columns,
         )  # fmt: skip

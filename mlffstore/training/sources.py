@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,8 @@ from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.release import Release, is_release
+from mlffstore.release.samples import ReleaseSamples
+from mlffstore.store.samples import Samples
 from mlffstore.training.columns import TRAINED
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
-    from mlffstore.store.snapshot import Snapshot
 
 T = TypeVar("T")
 #: Samples decoded at a time.
@@ -30,9 +32,9 @@ STRUCTURE = ("numbers", "positions", "cell", "pbc", "charge", "multiplicity", "c
 
 
 class StoreSource:
-    """Samples of a snapshot that a teacher labelled with anything: energy, forces or stress."""
+    """Samples of a snapshot or a selection that a teacher labelled with anything: energy, forces or stress."""
 
-    def __init__(self, snapshot: Snapshot, teacher: str | None, properties: Sequence[str] = ()) -> None:
+    def __init__(self, snapshot: Samples, teacher: str | None, properties: Sequence[str] = ()) -> None:
         self.snapshot, self.properties = snapshot, tuple(properties)
         self.teacher = choose_teacher(snapshot.teachers, teacher)
         self.precision: str = snapshot.precision
@@ -48,13 +50,13 @@ class StoreSource:
 
     def labels(self) -> set[str]:
         """Return the names of the labels that the teacher gave to some sample."""
-        keys = {key for segment in self.snapshot.segments for key in segment.columns}
+        keys = self.snapshot.label_columns()
         return {name for name in (*TRAINED, *self.properties) if label_key(name, self.teacher) in keys}
 
     def user(self) -> dict[str, Column]:
         """Return the numeric user columns, and the columns of the properties beside energy, forces and stress."""
-        stored = {key: column for segment in self.snapshot.segments for key, column in segment.columns.items()}
-        columns = {name: stored[key].column for name in self.properties
+        stored = self.snapshot.label_columns()
+        columns = {name: stored[key] for name in self.properties
                    if (key := label_key(name, self.teacher)) in stored}  # fmt: skip
         return _numeric(self.snapshot.user_columns) | _all_there(columns, self.properties, self.teacher)
 
@@ -102,7 +104,7 @@ class ReleaseSource:
 
     def key(self) -> str:
         """Return a string that identifies the content: the checksums of the files."""
-        from mlffstore.training.folders import file_checksum
+        from mlffstore.runtime.folders import file_checksum
 
         files = " ".join(file_checksum(path) for path in self.release.paths)
         return f"release {files} {self.teacher}{_listed(self.properties)}"
@@ -155,21 +157,22 @@ Source = StoreSource | ReleaseSource
 
 
 def source(data: Any, teacher: str | None, properties: Sequence[str] = ()) -> Source:
-    """Return where the samples of a path, URL, store or snapshot come from.
+    """Return where the samples of a path, URL, store, snapshot, selection or release come from.
 
     `properties` are those to read beside energy, forces and stress.
     """
     if isinstance(data, (str, os.PathLike)) and is_release(data):
         return ReleaseSource(Release(data), teacher, properties)
-    if isinstance(data, (str, os.PathLike)):
-        from mlffstore.store.opening import open as open_store
-
-        data = open_store(data)
-    return StoreSource(data.snapshot() if hasattr(data, "snapshot") else data, teacher, properties)
+    data = pinned(data)
+    if isinstance(data, ReleaseSamples):
+        return ReleaseSource(data.release, teacher, properties)
+    return StoreSource(data, teacher, properties)
 
 
 def pinned(source: Any) -> Any:
     """Return a snapshot where a store was given, so that all processes read one version, however it grows."""
+    if isinstance(source, Samples):
+        return source
     if isinstance(source, (str, os.PathLike)):
         from mlffstore.release import is_release
 
@@ -199,6 +202,49 @@ def choose_user(available: Mapping[str, T], wanted: Iterable[str] | None) -> dic
             f"got {', '.join(map(repr, unknown))}"
         )
     return {name: available[name] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLabels:
+    """The labels that batches get, and those that every sample must have.
+
+    Attributes
+    ----------
+    names, require : tuple of str
+    """
+
+    names: tuple[str, ...]
+    require: tuple[str, ...]
+
+    @classmethod
+    def of(cls, properties: Sequence[str] | str | None, require: Sequence[str] | str) -> WantedLabels:
+        """Return what a user asked for; energy, forces and stress by default.
+
+        Raises
+        ------
+        DataError
+            If a label is required and not wanted.
+        """
+        names = TRAINED if properties is None else (properties,) if isinstance(properties, str) else tuple(properties)
+        required = (require,) if isinstance(require, str) else tuple(require)
+        if set(required) - set(names):
+            raise DataError(f"require: expected labels among {', '.join(names)}, got {require!r}")
+        return cls(names, required)
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Those beside energy, forces and stress."""
+        return tuple(dict.fromkeys(name for name in self.names if name not in TRAINED))
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Forces and stress, as far as they are not wanted. The energy always is."""
+        return frozenset(name for name in TRAINED if name not in (*self.names, "energy"))
+
+    def choose(self, available: Mapping[str, T], columns: Iterable[str] | None) -> dict[str, T]:
+        """Return the labels beside energy, forces and stress, and the user columns that were asked for (None: all)."""
+        labels = {name: column for name, column in available.items() if name in self.more}
+        return labels | choose_user({k: v for k, v in available.items() if k not in labels}, columns)
 
 
 def _numeric(columns: Mapping[str, Column]) -> dict[str, Column]:

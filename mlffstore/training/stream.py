@@ -15,9 +15,10 @@ from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.training.batch import REAL, check_names
-from mlffstore.training.columns import TRAINED, Columns, in_memory
+from mlffstore.training.columns import TRAINED, Columns
+from mlffstore.training.layout import in_memory
 from mlffstore.training.shares import batch_sizes, check_rank, n_batches
-from mlffstore.training.sources import STRUCTURE, StoreSource, choose_user, pinned, source
+from mlffstore.training.sources import STRUCTURE, StoreSource, WantedLabels, pinned, source
 from mlffstore.training.window import Window
 
 if TYPE_CHECKING:
@@ -33,37 +34,41 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     Parameters
     ----------
-    source, split, teacher
-        As for `TorchDataset`; a store or a snapshot.
+    source, split, teacher, properties
+        As for `TorchDataset`, but the source must be a store or a snapshot.
     batch_size : int, optional
+        Number of samples in a batch, 32 by default.
     block_samples : int, optional
-        Samples that lie one after another and are read at once.
+        Number of consecutive samples that are read at once, 2,048 by default.
     blocks : int, optional
-        Blocks that are mixed. With ``block_samples`` this bounds the memory, and decides how well the samples are shuffled.
+        Number of blocks that are mixed, 4 by default. Together with ``block_samples`` it bounds the memory and decides how
+        well the samples are shuffled.
     shuffle : bool, optional
-        False for the order of the store.
+        Whether blocks and samples are shuffled (default), or come in the order of the store.
     seed : int, optional
+        Seed of the order, 0 by default.
     drop_last : bool, optional
-        Leave out the samples at the end that do not fill a batch (of every rank).
+        Whether the samples at the end that do not fill a batch of every rank are left out. By default they are not.
     rank, world_size : int, optional
         This process's share of the samples, for distributed training and validation. As with
-        `mlffstore.training.loader.Loader`, all ranks get equally many batches, every sample is in one batch of one rank, and
-        the last batches are smaller to that end.
+        `mlffstore.training.loader.Loader`, all ranks get the same number of batches, and each sample is in one batch of one
+        rank; therefore the last batches are smaller.
     dtype, transform, require, columns
         As for `TorchDataset`.
 
     Notes
     -----
-    In a DataLoader with several workers each takes its share of the batches; give it ``batch_size=None``.
+    In a DataLoader with several workers each worker takes its share of the batches. The DataLoader needs
+    ``batch_size=None``.
 
-    Each pass has another order. In the process itself it depends on (seed, epoch) alone; in workers also on the seed of
-    torch, as torch's own shuffling does, since a worker cannot see how many passes the others made. Blocks are divided
-    among the ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike,
-    or none.
+    Each pass has another order. Without workers the order depends only on the seed and the epoch. In workers it also depends
+    on the seed of torch, as torch's own shuffling does, since a worker cannot know how many passes the other workers made.
+    Blocks are divided among the ranks by `seed` and by the epoch of the last `set_epoch`, which reaches all workers. Either
+    all ranks call `set_epoch` with the same epochs, or none does.
 
-    Which samples there are is read when the stream is made: about 8 bytes per sample. Labels that are required are read too.
-    Since it does not read ahead, batches always have masks: one for each label that is not required, and one for each user
-    column.
+    When the stream is made, it reads which samples exist (about 8 bytes per sample) and the labels that are required. Since
+    it does not read the other labels before the first batch, batches always have masks: one for each label that is not
+    required, and one for each user column.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         source: Any,
         split: str | None = "train",
         teacher: str | None = None,
+        properties: Sequence[str] | None = None,
         *,
         batch_size: int = 32,
         block_samples: int = 2048,
@@ -94,9 +100,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         if dtype not in REAL:
             raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
         check_rank(rank, world_size)
-        self.require = (require,) if isinstance(require, str) else tuple(require)
-        if set(self.require) - set(TRAINED):
-            raise DataError(f"require: expected labels among {', '.join(TRAINED)}, got {require!r}")
+        self._wanted = WantedLabels.of(properties, require)
+        self.require = self._wanted.require
         self.source, self.split = pinned(source), split
         if isinstance(self.source, str):
             raise DataError(
@@ -107,13 +112,18 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         self.dtype, self.transform = dtype, transform
         where = self._where(teacher)
         self.teacher, self._key = where.teacher, where.key()
-        self._user = choose_user(where.user(), columns)
-        check_names(self._user)
+        self._extra = self._wanted.choose(where.user(), columns)
+        check_names(self._extra)
+        describe = getattr(transform, "describe", None)
+        if describe is not None:
+            describe({name: one.quantity.turns for name, one in self._extra.items() if one.quantity is not None})
         wanted = np.zeros(len(where.snapshot), bool)
         wanted[where.index()] = True
         if split is not None:
             wanted &= where.snapshot.split_codes() == SPLITS.index(split)
         for name in self.require:
+            if name not in where.labels():
+                raise DataError(f"require: expected a label that {self.teacher} gave, got {name!r} ({where.title()})")
             index = np.flatnonzero(wanted)
             wanted[index] = where.having(name, index)
         self._n, self._total, self._bits = int(wanted.sum()), len(wanted), np.packbits(wanted)
@@ -179,7 +189,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
             pool.shutdown(cancel_futures=True)
 
     def _where(self, teacher: str | None) -> StoreSource:
-        where = source(self.source, teacher)
+        where = source(self.source, teacher, self._wanted.more)
         assert isinstance(where, StoreSource)
         return where
 
@@ -205,12 +215,14 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     def _read(self, where: StoreSource, parts: list[Ints]) -> tuple[Columns, Array]:
         """Decode whole spans, as the cache does; return them and which of their samples are wanted."""
-        names = [name for name in (*STRUCTURE, *TRAINED, *self._user) if name != "content_hash"]
+        labels = where.labels() - self._wanted.hidden
+        names = [name for name in (*STRUCTURE, *TRAINED, *self._extra)
+                 if name not in ("content_hash", *self._wanted.hidden)]  # fmt: skip
         spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         batches = [where.snapshot.read(span, teacher=where.teacher, columns=names) for span in spans]
         n_atoms = np.concatenate([batch.n_atoms for batch in batches])
         columns = Columns.empty(
-            where.teacher, where.labels(), n_atoms, np.zeros(0, np.uint8), where.precision, self._user, in_memory
+            where.teacher, labels, n_atoms, np.zeros(0, np.uint8), where.precision, self._extra, in_memory
         )
         end, index = 0, []
         for batch, part in zip(batches, parts, strict=True):

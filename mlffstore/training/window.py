@@ -7,11 +7,14 @@ for however long, is never overwritten.
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mlffstore.training.layout import ALIGN, in_memory
 
 if TYPE_CHECKING:
     from mlffstore.data.schema import Array
@@ -45,7 +48,7 @@ class Window:
         Atoms for which there is memory.
     """
 
-    __slots__ = ("_leases", "_memory", "atom", "atoms", "batch_size", "columns", "n", "room")
+    __slots__ = ("_extra", "_leases", "_memory", "atom", "atoms", "batch_size", "columns", "n", "room")
 
     def __init__(
         self,
@@ -55,8 +58,10 @@ class Window:
         n: int,
         atoms: int,
         room: int,
-        hidden: frozenset[str] = frozenset(),
+        hidden: frozenset[str],
+        extra: ExtraRoom,
     ) -> None:
+        self._extra = extra
         self.columns, self.atom, self.batch_size, self.n, self.atoms, self.room = (
             columns, atom, batch_size, n, atoms, room
         )  # fmt: skip
@@ -87,17 +92,9 @@ class Window:
             columns["forces"] = np.empty((room, 3), real)
         if like.has_stress:
             columns["stress"] = np.empty((n, 6), real)
-        for name in like.masks:
-            columns[f"{name}_mask"] = np.empty(n, np.bool_)
-        atom = ATOM
-        for name, column in like.user.items():
-            rows = n if column.axis == "sample" else room
-            columns[name] = np.empty((rows, *column.values.shape[1:]), column.values.dtype)
-            if column.mask is not None:
-                columns[f"{name}_mask"] = np.empty(rows, np.bool_)
-            if column.axis == "atom":
-                atom |= {name} if column.mask is None else {name, f"{name}_mask"}
-        return cls(columns, atom, batch_size, n, atoms, room, like.hidden)
+        extra = ExtraRoom(like, n, room)
+        columns |= extra.columns
+        return cls(columns, ATOM | extra.atom, batch_size, n, atoms, room, like.hidden, extra)
 
     def fill(self, index: Array, source: Columns) -> None:
         """Copy the samples at `index`. The interpreter's lock is not held meanwhile.
@@ -107,23 +104,21 @@ class Window:
         CorruptionError
             If the bytes of a sample are not what was written.
         """
-        from mlffstore.data.kernels import gather
+        from mlffstore.training.kernels import gather
 
-        c, real = self.columns, self.columns["positions"].dtype
+        c, real, extra = self.columns, self.columns["positions"].dtype, self._extra
         nothing = np.zeros(0, real)
         bad = gather(
             index, self.batch_size, source.begin, source.n_atoms, source.records, source.record_bytes, source.rows,
             c["numbers"], c["positions"].reshape(-1), c["forces"].reshape(-1) if "forces" in c else nothing, c["batch"],
             c["ptr"], c["n_atoms"], c["energy"], c["cell"].reshape(-1, 9), c.get("stress", nothing.reshape(0, 6)),
             c["pbc"], c["charge"], c["multiplicity"], source.records.view(np.uint64), source.rows.view(np.uint64),
-            source.sums, source.checked,
+            source.sums, source.checked, source.floats, source.extra_rows, source.extra_rows.view(np.uint64),
+            source.extra_sums, source.extra_checked, extra.flags, extra.of_atoms, extra.of_samples, extra.of_flags,
+            extra.memory,
         )  # fmt: skip
         if bad >= 0:
             raise source.damaged(bad)
-        for name, mask in source.masks.items():
-            np.take(mask, index, out=c[f"{name}_mask"][: len(index)], mode="clip")
-        if source.user:
-            source.take_user(index, c["n_atoms"][: len(index)], c)
 
     def lend(self) -> dict[str, Array]:
         """Return what is used of the columns as new arrays over the same memory, lent as long as anything uses one of them.
@@ -145,6 +140,60 @@ class Window:
     def is_lent(self) -> bool:
         """Whether an array that the last `lend` returned, or anything made of it, is still in use."""
         return any(lease() is not None for lease in self._leases)
+
+
+class ExtraRoom:
+    """Memory of a window for the masks of labels and for extra columns, and where the kernel finds and puts each of them.
+
+    Parameters
+    ----------
+    like : Columns
+        Which columns there are.
+    n, atoms : int
+        Samples and atoms for which there is room.
+
+    Attributes
+    ----------
+    memory : ndarray, uint8
+    columns : dict of str to ndarray
+        Parts of the memory, as `Window.columns` has them.
+    atom : frozenset of str
+        Names of those with a row per atom.
+    flags : ndarray, shape (S, F), uint8
+        The masks of labels of all samples.
+    of_atoms, of_samples, of_flags : ndarray, shape (C, 3), int64
+        See `mlffstore.training.kernels.gather`.
+    """
+
+    __slots__ = ("atom", "columns", "flags", "memory", "of_atoms", "of_flags", "of_samples")
+
+    def __init__(self, like: Columns, n: int, atoms: int) -> None:
+        self.flags = like.flags
+        # Name -> kind, first byte at the source, dtype and shape of a row.
+        parts: dict[str, tuple[str, int, Any, tuple[int, ...]]] = {
+            f"{name}_mask": ("flag", i, np.dtype(np.bool_), ()) for i, name in enumerate(like.masks)
+        }
+        for name, column in like.extra.items():
+            parts[name] = (column.axis, column.offset, np.dtype(column.dtype), column.shape)
+            if column.mask >= 0:
+                parts[f"{name}_mask"] = (column.axis, column.mask, np.dtype(np.bool_), ())
+        places: dict[str, list[tuple[int, int, int]]] = {"atom": [], "sample": [], "flag": []}
+        ends, end = {}, 0
+        for name, (kind, at, dtype, shape) in parts.items():
+            row, rows = dtype.itemsize * math.prod(shape), atoms if kind == "atom" else n
+            if row:
+                places[kind].append((at, row, end))
+            ends[name] = end, end + row * rows
+            end += -(-row * rows // ALIGN) * ALIGN
+        self.memory = in_memory("window", np.uint8, (end,))
+        self.columns = {
+            name: self.memory[slice(*ends[name])].view(dtype).reshape(atoms if kind == "atom" else n, *shape)
+            for name, (kind, _, dtype, shape) in parts.items()
+        }
+        self.atom = frozenset(name for name, part in parts.items() if part[0] == "atom")
+        self.of_atoms, self.of_samples, self.of_flags = (
+            np.array(places[kind], np.int64).reshape(-1, 3) for kind in ("atom", "sample", "flag")
+        )
 
 
 def _buffer(array: Array) -> Any:

@@ -61,9 +61,9 @@ def test_the_production_policy_demands_units():
 @pytest.mark.parametrize(
     ("checks", "words"),
     [
-        ({"close_atoms": {"required": True}}, "only at checks of the whole dataset"),
+        ({"close_atoms": {"required": True}}, "required: unknown key"),
         ({"energy_units": {"required": "yes"}}, "expected true or false"),
-        ({"energy_units": {"max_slop": 2}}, "no such limit"),
+        ({"energy_units": {"max_slop": 2}}, "max_slop: unknown key; did you mean 'max_slope'"),
     ],
 )
 def test_a_wrong_demand_says_what_is_wrong(checks, words):

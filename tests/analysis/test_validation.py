@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import dask
@@ -10,7 +11,7 @@ import pytest
 import xarray as xr
 
 import mlffstore as ml
-from mlffstore.analysis.validation import load_policy
+from mlffstore.analysis.validation import Policy, load_policy
 from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS
 from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.ragged import offsets
@@ -307,22 +308,28 @@ def test_the_production_policy_wants_the_diversity_and_says_what_it_needs(ds, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("checks: {clse_atoms: {severity: off}}", "no such check"),
-        ("checks: {close_atoms: {severity: fatal}}", "expected error, warning or off"),
-        ("checks: {close_atoms: {min_nm: 1}}", "no such limit"),
-        ("checks: {close_atoms: {min_angstrom: near}}", "expected a number"),
-        ("acceptance: {smples: {min: 1}}", "no such quantity"),
-        ("acceptance: {samples: 5}", "expected min, max or both"),
-        ("check: {}", "expected checks or acceptance"),
-        ("- 1", "expected a mapping"),
+        (
+            "checks: {clse_atoms: {severity: off}}",
+            "line 1: checks.clse_atoms: unknown key; did you mean 'close_atoms'?",
+        ),
+        ("checks: {close_atoms: {severity: fatal}}", "expected 'error', 'warning' or 'off', got 'fatal'"),
+        ("checks: {close_atoms: {min_nm: 1}}", "(expected severity, min_angstrom)"),
+        ("\nchecks: {close_atoms: {min_angstrom: near}}", "line 2: checks.close_atoms.min_angstrom: expected a number"),
+        ("acceptance: {smples: {min: 1}}", "unknown key; did you mean 'samples'?"),
+        ("acceptance: {samples: 5}", "acceptance.samples: expected a mapping"),
+        ("acceptance: {samples: {}}", "acceptance.samples: expected min, max or both"),
+        ("check: {}", "unknown key; did you mean 'checks'? (expected checks, acceptance)"),
+        ("- 1", "expected a mapping with checks, acceptance, got a list of 1"),
         ("a: [", "syntax error"),
     ],
 )
 def test_a_wrong_policy_says_what_is_wrong(tmp_path, text, words):
     path = tmp_path / "p.yaml"
     path.write_text(text)
-    with pytest.raises(PolicyError, match=words):
+    with pytest.raises(PolicyError, match=re.escape(words)):
         load_policy(path)
+    path.write_text("checks:\nacceptance:\n")
+    assert load_policy(path) == Policy(load_policy().checks, {})
 
 
 def test_bad_input(ds):

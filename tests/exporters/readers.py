@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import xarray as xr
 from ase.io import read
 
 from mlffstore.release import Release
@@ -40,7 +41,7 @@ def of_batch(batch: Any, teacher: str) -> dict[str, Fields]:
             if name not in batch.masks or batch.masks[name][rows].all():
                 one[name] = batch.columns[name][rows]
         for name, values in batch.labels.get(teacher, {}).items():
-            one[name] = values[atoms] if name == "forces" else values[i]
+            one[name] = values[atoms] if batch.property_of(name).axis == "atom" else values[i]
         out[f"{int(batch.root[i]):016x}"] = _there(one)
     return out
 
@@ -135,4 +136,26 @@ def _hdf5(path: Path) -> dict[str, Fields]:
     return of_batch(release.read(None), release.teachers[0])
 
 
-_READERS = {"extxyz": _extxyz, "aselmdb": _aselmdb, "mace": _mace, "concatenated": _concatenated, "hdf5": _hdf5}
+def _zarr(path: Path) -> dict[str, Fields]:
+    """Read the plain Zarr group with xarray, which knows nothing of this package there."""
+    data = xr.open_zarr(path).load()
+    starts = np.append(0, np.cumsum(data.n_atoms.values))
+    masks = {about: name for name, array in data.items() if (about := array.attrs.get("ancillary_variables"))}
+    out = {}
+    for i, root in enumerate(data.root.values.tolist()):
+        fields: Fields = {}
+        for name, array in data.items():
+            if name in masks or name in ("n_atoms", "root", "content_hash", "split"):
+                continue
+            rows = slice(starts[i], starts[i + 1]) if array.dims[0] == "atom" else i
+            mask = array.attrs.get("ancillary_variables")
+            if mask is None or data[mask].values[rows].all():
+                value = array.values[rows]
+                fields[name] = json.loads(array.attrs["meanings"])[value] if "meanings" in array.attrs else value
+        out[f"{root:016x}"] = _there(fields)
+    return out
+
+
+_READERS = {
+    "extxyz": _extxyz, "aselmdb": _aselmdb, "mace": _mace, "concatenated": _concatenated, "hdf5": _hdf5, "zarr": _zarr
+}  # fmt: skip

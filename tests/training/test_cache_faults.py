@@ -13,7 +13,9 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import CorruptionError, StorageError
-from mlffstore.training import cache, folders
+from mlffstore.runtime import folders
+from mlffstore.training import cache
+from mlffstore.training.layout import extra_begin
 from mlffstore.training.sources import source
 
 
@@ -45,8 +47,8 @@ def test_a_flipped_bit_is_an_error_when_its_sample_is_read(tmp_path, caches, whe
     name, at = {
         "record": ("records.bin", 4 * int(columns.begin[20]) + 71),  # a force
         "row": ("rows.npy", -20 * 168 + 3),
-        "atoms": ("user.weight.npy", -20 * 12 + 2),
-        "samples": ("user.mark.npy", -20 * 16 + 2),
+        "atoms": ("records.bin", 4 * int(columns.begin[20]) + extra_begin(3, 6, 4) + 5),
+        "samples": ("extra.npy", -20 * columns.extra_rows.shape[1] + 2),
     }[where]
     with (one.path / name).open("r+b") as file:
         file.seek(at, os.SEEK_SET if at > 0 else os.SEEK_END)
@@ -61,9 +63,8 @@ def test_a_flipped_bit_is_an_error_when_its_sample_is_read(tmp_path, caches, whe
     for read in (lambda: data[20], lambda: data.batch([3, 20]), lambda: list(data.loader(8, shuffle=False))):
         with pytest.raises(CorruptionError, match="cache --clear"):
             read()
-    assert {"atoms": "user column weight", "samples": "user column mark"}.get(where, "sample 20") in cache.damage(
-        one.path
-    )
+    text = "other columns of sample 20 changed" if where in ("atoms", "samples") else "sample 20 changed"
+    assert cache.damage(one.path) == text
 
 
 def test_files_of_another_size_are_an_error_and_not_a_signal(tmp_path, caches):

@@ -11,7 +11,8 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import DataError
-from mlffstore.training import cache, folders
+from mlffstore.runtime import folders
+from mlffstore.training import cache
 from tests.samples import metal_frames
 
 

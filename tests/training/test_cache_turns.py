@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
-from mlffstore.training import cache, folders
+from mlffstore.runtime import folders
+from mlffstore.runtime.turns import BuildTurn
+from mlffstore.training import cache
 from mlffstore.training.sources import source
-from mlffstore.training.turns import BuildTurn
 
 N = 60
 

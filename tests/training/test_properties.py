@@ -56,6 +56,23 @@ def test_batches_hold_every_property(store, tmp_path, cache):
     check(ml.TorchDataset(store, cache=cache, **OPTIONS).batch(range(5)), expected)
 
 
+def test_streams_hold_every_property(store):
+    expected = store.snapshot().read()
+    stream = ml.TorchDataset.stream(store, batch_size=5, shuffle=False, block_samples=2, **OPTIONS)
+    batch = next(iter(stream))
+    check({name: tensor for name, tensor in batch.items() if name.removesuffix("_mask") in (*LACKING, name)}, expected)
+    assert all(f"{name}_mask" in batch for name in ALL)  # a stream does not look ahead
+    some = ml.TorchDataset.stream(store, None, "a", ("energy", "charges"), require=("charges",), batch_size=5)
+    assert len(next(iter(some))["energy"]) == 4
+    assert set(next(iter(some))) & {*ALL, *(f"{name}_mask" for name in ALL)} == {"energy", "charges", "energy_mask"}
+    turned = ml.TorchDataset.stream(
+        store, batch_size=5, transform=Compose(RandomRotation(torch.Generator().manual_seed(3))), **OPTIONS
+    )
+    assert not torch.equal(next(iter(turned))["dipole"], batch["dipole"])
+    with pytest.raises(DataError, match="'b' gave, got 'spin_density'"):
+        ml.TorchDataset.stream(store, None, "b", ("energy", "spin_density"))
+
+
 def test_batches_hold_what_was_asked_for(store):
     plain = ml.TorchDataset(store, None, "a").batch([0, 1])
     assert set(plain) & set(ALL) == {"energy", "forces", "stress"}

@@ -15,6 +15,7 @@ from mlffstore.analysis.statistics import statistics
 from mlffstore.analysis.statistics.embedding import embed
 from mlffstore.analysis.validation import validate
 from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
+from mlffstore.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.validation import Validation
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Number of structures of which there are pictures.
 N_WORST, N_GALLERY = 12, 60
@@ -70,7 +71,7 @@ class Contents:
 
 
 def gather(
-    snapshot: Snapshot,
+    snapshot: Samples,
     provenance: list[dict[str, Any]],
     *,
     title: str,
@@ -104,7 +105,7 @@ def gather(
         summary=snapshot.summary(),
         validation=validation,
         statistics=stats,
-        reasons=dict(Counter(snapshot.quarantine.reasons()).most_common()) if snapshot.n_quarantined else {},
+        reasons=dict(Counter(snapshot.quarantine.reasons()).most_common()) if isinstance(snapshot, Snapshot) else {},
         rows=rows,
         charts=charts(ds, measured, rows, points, spread),
         worst=_shown(rows, np.searchsorted(index, worst), sentence),

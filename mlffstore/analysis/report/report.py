@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import os
 
     from mlffstore.contracts.protocols import Teacher
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 def write_report(
-    snapshot: Snapshot,
+    snapshot: Samples,
     folder: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -29,7 +29,7 @@ def write_report(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     folder : path
         The folder of the report. It is created if it does not exist; an older report in it is replaced.
     title : str, optional

@@ -17,6 +17,7 @@ from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS
 from mlffstore.data.splits import SPLITS
+from mlffstore.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mlffstore.analysis.validation import Validation
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Samples that are drawn at random, that are listed per check and in all, and rejected samples.
 N_RANDOM, N_PER_CHECK, N_ROWS, N_REJECTED = 3000, 120, 6000, 400
@@ -120,7 +121,7 @@ def choose(validation: Validation, ds: xr.Dataset, worst: Array, random: Array) 
     return np.sort(order[: max(int(np.searchsorted(nbytes, _BUDGET)), 1)])
 
 
-def gather_rows(snapshot: Snapshot, ds: xr.Dataset, validation: Validation, index: Array, spread: Array | None) -> Rows:
+def gather_rows(snapshot: Samples, ds: xr.Dataset, validation: Validation, index: Array, spread: Array | None) -> Rows:
     """Read samples and those of the quarantine, and return their table."""
     labels = [name for name in LABELS if name in ds]
     batch = snapshot.read(index, columns=[*_READ, *labels])
@@ -139,9 +140,9 @@ def gather_rows(snapshot: Snapshot, ds: xr.Dataset, validation: Validation, inde
     return Rows(np.concatenate([index, at]), len(index), batches, columns)
 
 
-def _rejected(snapshot: Snapshot) -> tuple[SampleBatch | None, list[str], Array]:
+def _rejected(snapshot: Samples) -> tuple[SampleBatch | None, list[str], Array]:
     """Return some rejected samples, as many of each reason as there is room for, their reasons, and their indices."""
-    if not snapshot.n_quarantined:
+    if not isinstance(snapshot, Snapshot) or not snapshot.n_quarantined:
         return None, [], np.zeros(0, np.int64)
     reasons = np.array(snapshot.quarantine.reasons(), object)
     several = [np.flatnonzero(reasons == reason) for reason in dict.fromkeys(reasons)]
@@ -218,7 +219,7 @@ def _labels(
 
 
 def _provenance(
-    snapshot: Snapshot, ds: xr.Dataset, batches: list[SampleBatch], index: Array, n_rejected: int
+    snapshot: Samples, ds: xr.Dataset, batches: list[SampleBatch], index: Array, n_rejected: int
 ) -> list[Column]:
     out = []
     missing = [None] * n_rejected
@@ -234,9 +235,7 @@ def _provenance(
     for name in ("charge", "multiplicity"):
         whole = [int(one) for batch in batches for one in batch.columns[name]]
         out.append(Column(name, name, "number", whole, "structure"))
-    ends = np.cumsum([segment.n_samples for segment in snapshot.segments])
-    paths = [snapshot.segments[int(k)].path for k in np.searchsorted(ends, index, side="right")]
-    out.append(_coded("segment", "segment", [*paths, *missing]))
+    out.append(_coded("segment", "segment", [*snapshot.files_of(index), *missing]))
     return out
 
 

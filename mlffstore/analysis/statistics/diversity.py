@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.choosing.environments import BANDWIDTH, environments
 from mlffstore.analysis.statistics.result import evenness
 from mlffstore.data.schema import STRUCTURE
 from mlffstore.errors import missing_dependency
@@ -15,17 +15,13 @@ from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
 
     import xarray as xr
-    from ase import Atoms
 
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
-#: Bandwidth, neighbours and cutoff (angstrom) of Schwalbe-Koda, Hamel, Sadigh, Zhou and Lordi, arXiv:2404.12367.
-BANDWIDTH, N_NEIGHBOURS, CUTOFF = 0.015, 32, 5.0
 #: Environments taken of one sample, at most.
 _PER_SAMPLE = 10
 #: Environments of the Vendi score, whose cost grows with their cube.
@@ -63,7 +59,7 @@ class Diversity:
 
 
 def diversity(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     *,
     n_environments: int = 10_000,
     n_seeds: int = 3,
@@ -73,7 +69,7 @@ def diversity(
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
     n_environments : int, optional
         Number of environments of each draw; fewer if the dataset has fewer.
     n_seeds : int, optional
@@ -125,26 +121,34 @@ def diversity(
     )
 
 
-def environments(frames: Iterable[Atoms]) -> list[Array]:
-    """Return the QUESTS descriptors of the atoms of each structure, arrays of shape (n_atoms, 2 k - 1).
+def diversity_by_domain(
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
+    *,
+    n_environments: int = 10_000,
+    n_seeds: int = 3,
+    seed: int = 0,
+) -> dict[str, Diversity]:
+    """Return the diversity of the molecules and of the periodic samples, each by itself, so that neither drowns the other.
 
-    Raises
-    ------
-    MissingDependencyError
-        If the package `quests` is not installed.
+    A gate on the smallest of these scores sees a poor half, which the score of all samples together does not.
+
+    Parameters
+    ----------
+    data, n_environments, n_seeds, seed
+        As for `diversity`; each domain gets `n_environments`.
+
+    Returns
+    -------
+    dict of str to Diversity
+        Under ``"molecules"`` and ``"periodic"``, for those that there are.
     """
-    try:
-        from quests.descriptor import get_descriptors
-    except ImportError as error:
-        raise missing_dependency("quests", "diversity", "descriptors of environments") from error
-    out = []
-    for frame in frames:
-        frame = frame.copy()
-        frame.pbc = frame.pbc.all()  # QUESTS knows crystals and molecules; a slab's vacuum makes no difference
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*unsafe cast from uint64")  # of numba, in quests
-            out.append(get_descriptors([frame], k=N_NEIGHBOURS, cutoff=CUTOFF))
-    return out
+    ds = as_dataset(data, tuple(STRUCTURE))
+    periodic = np.asarray(ds["pbc"]).any(axis=1)
+    return {
+        name: diversity(ds.mlff.isel(np.flatnonzero(rows)), n_environments=n_environments, n_seeds=n_seeds, seed=seed)
+        for name, rows in (("molecules", ~periodic), ("periodic", periodic))
+        if rows.any()
+    }
 
 
 def _draw(strata: Array, counts: Array, n: int, rng: np.random.Generator) -> Array:

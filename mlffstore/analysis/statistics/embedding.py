@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 def embed(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str], *, n_samples: int = 3000, seed: int = 0
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str], *, n_samples: int = 3000, seed: int = 0
 ) -> xr.Dataset:
     """Return the principal components of some structures, drawn at random.
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
     n_samples : int, optional
         Largest number of structures that are drawn.
     seed : int, optional

@@ -9,6 +9,8 @@ import numpy as np
 from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.label_checks import label_checks
 from mlffstore.analysis.validation.pair_checks import pair_checks
+from mlffstore.analysis.validation.property_checks import DATASET_CHECKS as PROPERTY_CHECKS
+from mlffstore.analysis.validation.property_checks import property_checks
 from mlffstore.analysis.validation.repeated import repeated_warnings
 from mlffstore.analysis.validation.structure_checks import structure_checks
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlffstore.analysis.validation.measure import Measured
     from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.analysis.validation.property_figures import PropertyFigures
     from mlffstore.analysis.validation.work import Work
     from mlffstore.data.schema import Array
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 DATASET_CHECKS = (
     "energy_units", "pair_energies", "stress_units", "stress_shear", "bond_stiffness", "force_units", "force_sums",
     "zero_forces", "stress_stiffness", "energy_per_atom", "energy_alignment", "energy_resolution", "teacher_labels",
-    "length_units", "hydrogen_free", "atoms_moved", "repeated_warnings",
+    "length_units", "hydrogen_free", "atoms_moved", *PROPERTY_CHECKS, "repeated_warnings",
 )  # fmt: skip
 
 #: Checks of single samples -> the variables without which nothing can fail them.
@@ -55,6 +58,7 @@ def check_dataset(
     policy: Policy,
     teachers: Mapping[str, Mapping[str, Any]],
     rechecked: Mapping[str, CheckResult],
+    properties: PropertyFigures | None = None,
 ) -> list[CheckResult]:
     """Return the results of the checks of the dataset as a whole, but for those that the policy turns off.
 
@@ -70,6 +74,8 @@ def check_dataset(
         What is recorded of each teacher.
     rechecked : mapping of str to CheckResult
         For each teacher at hand what the comparison with it found.
+    properties : PropertyFigures, optional
+        Of the properties beside energy, forces and stress, if there are any.
     """
     out = []
     has_stress = "stress" in measured.variables
@@ -82,6 +88,7 @@ def check_dataset(
         missing = Check("teacher_labels", policy.checks["teacher_labels"], name)
         out.append(rechecked.get(name, missing.not_measured("the teacher is not at hand; name it with --teacher")))
     out += structure_checks(measured, policy)
+    out += property_checks(properties, policy)
     out.append(repeated_warnings(failed, measured.samples["molecule"], policy))
     order = {check: i for i, check in enumerate(DATASET_CHECKS)}
     return sorted((one for one in out if one.severity != "off"), key=lambda one: order[one.check])

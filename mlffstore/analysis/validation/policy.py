@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from mlffstore.errors import PolicyError, problems_message
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
+from mlffstore.errors import PolicyError
+from mlffstore.runtime.checked_yaml import Kind, check_document, read_document
 
 Severity = Literal["error", "warning", "off"]
+#: What messages call a policy.
+POLICY = Kind("policy", "cannot be used", PolicyError)
+#: What an acceptance table may ask for, and its unit.
+QUANTITIES = {
+    "samples": "1", "samples_train": "1", "samples_val": "1", "samples_test": "1", "elements": "1",
+    "n_atoms_min": "1", "n_atoms_max": "1", "periodic_fraction": "1", "invalid_fraction": "1", "leaked_samples": "1",
+    "force_p99_eV_per_angstrom": "eV/angstrom", "d_min_angstrom": "angstrom", "diversity": "1", "gigabytes": "GB",
+}  # fmt: skip
 #: Policies that come with the package.
 BUILT_IN = ("default", "production")
 
@@ -32,7 +42,7 @@ class Rule:
         Whether the dataset fails if the check could not be measured. Only for checks of the dataset as a whole.
     """
 
-    severity: Severity | str
+    severity: Severity
     limits: Mapping[str, float]
     required: bool = False
 
@@ -69,106 +79,103 @@ def load_policy(policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | No
     Parameters
     ----------
     policy : Policy, mapping, name or path, optional
-        ``"default"`` and ``"production"`` come with the package; a path is of a YAML file.
+        ``"default"`` and ``"production"`` come with the package; a path is of a YAML file. A table `acceptance` replaces the
+        default one as a whole.
 
     Raises
     ------
     PolicyError
-        If the policy is wrong; the message lists every problem.
+        If the policy is wrong; the message lists every problem, for a file each with its line.
     """
     if isinstance(policy, Policy):
         return policy
-    default = _read(
-        files("mlffstore.analysis.validation").joinpath("default.yaml").read_text(encoding="utf-8"), "default"
-    )
-    if policy is None or policy == "default":
-        return _merged(default, {}, "default")
-    if isinstance(policy, (str, Path)) or hasattr(policy, "__fspath__"):
-        name = str(policy)
-        if name in BUILT_IN:
-            text = files("mlffstore.analysis.validation").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        else:
-            try:
-                text = Path(name).read_text(encoding="utf-8")
-            except OSError as error:
-                raise PolicyError(
-                    f"policy: expected one of {', '.join(BUILT_IN)} or a YAML file, got {name!r} ({error.strerror})"
-                ) from error
-        return _merged(default, _read(text, name), name)
-    return _merged(default, dict(policy), "policy")
+    if isinstance(policy, Mapping):
+        return _policy(check_document(policy, _model(), POLICY, "policy"))
+    name = "default" if policy is None else os.fspath(policy)
+    if name in BUILT_IN:
+        return _built_in(name)
+    if not Path(name).is_file():
+        raise PolicyError(f"policy: expected one of {', '.join(BUILT_IN)} or a YAML file, got {name!r} (no such file)")
+    return _policy(read_document(name, _model(), POLICY))
 
 
-def _read(text: str, where: str) -> dict[str, Any]:
+def _file(name: str) -> Path:
+    return Path(str(files("mlffstore.analysis.validation").joinpath(f"{name}.yaml")))
+
+
+@functools.cache
+def _built_in(name: str) -> Policy:
+    return _policy(read_document(_file(name), _model(), POLICY))
+
+
+def _policy(model: BaseModel) -> Policy:
+    """Return the policy of a checked document."""
+    document = model.model_dump(exclude_unset=True)
+    tables = {**_defaults(), **document}
+    checks = {
+        name: {**base, **document.get("checks", {}).get(name, {})} for name, base in _defaults()["checks"].items()
+    }
+    rules = {name: Rule(rule.pop("severity"), rule, rule.pop("required", False)) for name, rule in checks.items()}
+    return Policy(rules, tables["acceptance"])
+
+
+def _limit(value: Any) -> Any:
+    """Refuse what is no number. NaN is none: every comparison with it is false, and nothing would fail."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+#: A limit; None only stands for one that is not there.
+Limit = Annotated[Any, BeforeValidator(_limit)]
+
+
+class _Entry(BaseModel):
+    """A mapping whose unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Bounds(_Entry):
+    """What a quantity must reach."""
+
+    min: Limit = None
+    max: Limit = None
+
+    @model_validator(mode="after")
+    def _something(self) -> _Bounds:
+        if not self.model_fields_set:
+            raise ValueError("expected min, max or both, got neither")
+        if {"min", "max"} <= self.model_fields_set and self.min > self.max:
+            raise ValueError(f"expected min to be at most max, got {self.min} and {self.max}")
+        return self
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """Return the default policy as YAML gives it; it says which checks and limits there are."""
     import yaml
 
-    try:
-        document = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{where}: expected YAML, got a syntax error: {error}") from error
-    if not isinstance(document, dict):
-        raise PolicyError(f"{where}: expected a mapping with checks and acceptance, got {type(document).__name__}")
+    document: dict[str, Any] = yaml.safe_load(_file("default").read_text(encoding="utf-8"))
     return document
 
 
-def _merged(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> Policy:
-    """Return the default policy changed by another; a table `acceptance` replaces the default one as a whole."""
-    problems = [f"{name}: expected checks or acceptance" for name in given if name not in ("checks", "acceptance")]
-    tables = {name: given.get(name) or {} for name in ("checks", "acceptance")}
-    problems += [
-        f"{name}: expected a mapping, got {value!r}" for name, value in tables.items() if not isinstance(value, dict)
-    ]
-    if problems:
-        raise PolicyError(problems_message(f"{where}: this policy cannot be used:", problems))
-    checks: dict[str, Rule] = {}
-    given_checks = tables["checks"]
-    problems += [f"checks.{name}: no such check; there are {', '.join(default['checks'])}"
-                 for name in given_checks if name not in default["checks"]]  # fmt: skip
-    for name, base in default["checks"].items():
-        change = given_checks.get(name) or {}
-        if not isinstance(change, dict):
-            problems.append(f"checks.{name}: expected a mapping such as {base}, got {change!r}")
-            continue
-        rule = {**base, **change}
-        severity, required = rule.pop("severity"), rule.pop("required", False)
-        severity = "off" if severity is False else severity  # YAML 1.1 reads off as a boolean
-        if severity not in ("error", "warning", "off"):
-            problems.append(f"checks.{name}.severity: expected error, warning or off, got {severity!r}")
-        if not isinstance(required, bool):
-            problems.append(f"checks.{name}.required: expected true or false, got {required!r}")
-        elif required and "required" not in base:
-            problems.append(
-                f"checks.{name}.required: expected only at checks of the whole dataset, not of single samples"
-            )
-        for limit, value in rule.items():
-            if limit not in base:
-                known = ", ".join(k for k in base if k not in ("severity", "required"))
-                problems.append(f"checks.{name}.{limit}: no such limit; there are {known}")
-            elif not _is_limit(value):
-                problems.append(f"checks.{name}.{limit}: expected a number, got {value!r}")
-        checks[name] = Rule(severity, {k: v for k, v in rule.items() if isinstance(v, (int, float))}, required is True)
-    acceptance = given.get("acceptance", default["acceptance"]) or {}
-    for name, limits in acceptance.items():
-        if name not in QUANTITIES:
-            problems.append(f"acceptance.{name}: no such quantity; there are {', '.join(QUANTITIES)}")
-        elif not isinstance(limits, dict) or not limits or set(limits) - {"min", "max"}:
-            problems.append(f"acceptance.{name}: expected min, max or both, got {limits!r}")
-        elif not all(map(_is_limit, limits.values())):
-            problems.append(f"acceptance.{name}: expected numbers, got {limits!r}")
-        elif limits.get("min", -math.inf) > limits.get("max", math.inf):
-            problems.append(f"acceptance.{name}: expected min to be at most max, got {limits!r}")
-    if problems:
-        raise PolicyError(problems_message(f"{where}: this policy cannot be used:", problems))
-    return Policy(checks, {name: dict(limits) for name, limits in acceptance.items()})
-
-
-def _is_limit(value: Any) -> bool:
-    """Return whether a value is a number. NaN is none: every comparison with it is false, and nothing would fail."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
-#: What an acceptance table may ask for, and its unit.
-QUANTITIES = {
-    "samples": "1", "samples_train": "1", "samples_val": "1", "samples_test": "1", "elements": "1",
-    "n_atoms_min": "1", "n_atoms_max": "1", "periodic_fraction": "1", "invalid_fraction": "1", "leaked_samples": "1",
-    "force_p99_eV_per_angstrom": "eV/angstrom", "d_min_angstrom": "angstrom", "gigabytes": "GB", "diversity": "1",
-}  # fmt: skip
+@functools.cache
+def _model() -> type[BaseModel]:
+    """Return the model of policies, made of the names in the default one."""
+    switches: dict[str, Any] = {
+        # YAML 1.1 reads off as false.
+        "severity": Annotated[Severity, BeforeValidator(lambda value: "off" if value is False else value)],
+        "required": Annotated[bool, Field(strict=True)],
+    }
+    nothing = BeforeValidator(lambda value: {} if value is None else value)  # all entries below a key left out
+    checks: dict[str, Any] = {}
+    for name, rule in _defaults()["checks"].items():
+        fields: dict[str, Any] = {key: (switches.get(key, Limit), None) for key in rule}
+        checks[name] = (Annotated[create_model(name, __base__=_Entry, **fields), nothing], None)
+    acceptance: dict[str, Any] = dict.fromkeys(QUANTITIES, (_Bounds, None))
+    tables: dict[str, Any] = {
+        "checks": (Annotated[create_model("Checks", __base__=_Entry, **checks), nothing], None),
+        "acceptance": (Annotated[create_model("Acceptance", __base__=_Entry, **acceptance), nothing], None),
+    }
+    return create_model("Policy", __base__=_Entry, **tables)

@@ -18,23 +18,26 @@ from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.dataset_checks import DATASET_CHECKS, check_dataset, unmeasured
 from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, merge
 from mlffstore.analysis.validation.policy import load_policy
+from mlffstore.analysis.validation.property_checks import judge_properties
+from mlffstore.analysis.validation.property_figures import property_pass
 from mlffstore.analysis.validation.sample_checks import ADVICE, SAMPLE_CHECKS, judge_samples, references
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
-from mlffstore.lazy.sources import as_snapshot
+from mlffstore.lazy.sources import as_samples
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
     from mlffstore.analysis.validation.policy import Policy
+    from mlffstore.analysis.validation.property_figures import PropertyFigures
     from mlffstore.analysis.validation.recheck import Recheck
     from mlffstore.analysis.validation.work import Work
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: Number of samples whose indices a finding lists.
 _EXAMPLES = 5
@@ -97,6 +100,7 @@ class Validation:
         self._ds, self.policy, self._about, self._teacher, self._seed = ds, policy, dict(teachers), teacher, seed
         self._nbytes = nbytes
         self._pass: Pass[Measured] = sample_pass(ds, COLUMNS, measure, merge)
+        self._property_pass = property_pass(ds)
 
     def compute(self) -> Validation:
         """Run the pass now and return self."""
@@ -108,6 +112,10 @@ class Validation:
     @functools.cached_property
     def _measured(self) -> Measured:
         return self._pass.compute()
+
+    @functools.cached_property
+    def _properties(self) -> PropertyFigures | None:
+        return None if self._property_pass is None else self._property_pass.compute()
 
     @functools.cached_property
     def _work(self) -> Work:
@@ -133,6 +141,10 @@ class Validation:
     @functools.cached_property
     def _failed(self) -> dict[str, Array]:
         failed = judge_samples(self._measured, self.policy, self._about)
+        for check, bad in judge_properties(
+            self._properties, self.policy, len(self._measured.samples["n_atoms"])
+        ).items():
+            failed[check] |= bad
         for rechecked in self._rechecked.values():
             for check, index in rechecked.bad.items():
                 failed[check][index] = True
@@ -147,7 +159,9 @@ class Validation:
         rechecked = {name: one.result(name, self.policy) for name, one in self._rechecked.items()}
         for name, reason in self._at_hand[1].items():
             rechecked[name] = Check("teacher_labels", self.policy.checks["teacher_labels"], name).not_measured(reason)
-        return check_dataset(self._measured, self._work, self._failed, self.policy, self._about, rechecked)
+        return check_dataset(
+            self._measured, self._work, self._failed, self.policy, self._about, rechecked, self._properties
+        )
 
     @functools.cached_property
     def problems(self) -> list[DatasetProblem]:
@@ -295,7 +309,7 @@ def flag_attributes() -> dict[str, Any]:
 
 
 def validate(
-    data: xr.Dataset | Snapshot | Store | str | os.PathLike[str],
+    data: xr.Dataset | Samples | Store | str | os.PathLike[str],
     policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     teacher: Teacher | Sequence[Teacher] | Literal["at hand"] | None = None,
@@ -306,7 +320,7 @@ def validate(
 
     Parameters
     ----------
-    data : Dataset, Snapshot, Store, path or URL
+    data : Dataset, Samples, Store, path or URL
         A Dataset is one that the engine ``mlffstore`` opened, cut along `sample` and `atom` only.
     policy : Policy, mapping, name or path, optional
         The severity and the limits of each check, and the acceptance table; see ``docs/explanation/validation.md``.
@@ -316,7 +330,7 @@ def validate(
         fingerprints that are recorded with the labels, on at most 50 samples each.
     nbytes : int, optional
         Size of the dataset for the line `gigabytes` of the acceptance table. The default is the size of the columns on
-        disk; the size of a Dataset is not known.
+        disk; the size of a Dataset or a selection is not known.
     seed : int, optional
         Seed of the choice of these samples, and of the samples that are compared with one another.
 
@@ -344,7 +358,7 @@ def validate(
         raise missing_dependency("quests", "diversity", "the diversity of the acceptance table")
     recorded: dict[str, Mapping[str, Any]] = {}
     if not isinstance(data, xr.Dataset):
-        snapshot = as_snapshot(data)
+        snapshot = as_samples(data)
         recorded = {name: snapshot.teacher_info(name) for name in snapshot.teachers}
         nbytes, data = snapshot.nbytes_on_disk if nbytes is None else nbytes, snapshot.to_xarray()
     else:

@@ -21,7 +21,8 @@ SAMPLE_CHECKS = (
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
-    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "ideal_leakage", "host_leakage",
+    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "property_range", "property_sums", "ideal_leakage",
+    "host_leakage",
 )  # fmt: skip
 #: What to do about samples that fail a check, where its name does not say so.
 _ONE_ROOT = "give copies one root (--root on import), or remove some"

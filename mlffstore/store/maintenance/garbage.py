@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlffstore.errors import DataError
 from mlffstore.format import checkpoint
 from mlffstore.format.entry import LOG_FOLDER
-from mlffstore.storage.base import TEMPORARY
+from mlffstore.storage.base import SET_ASIDE, TEMPORARY
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 from mlffstore.store.staging import SURELY_THERE_SECONDS
 
@@ -80,6 +80,8 @@ def collect(
     files = {file.path: file for file in _candidates(storage)}
     needed = _Needed(log, expire_before)
     unneeded = [file for path, file in sorted(files.items()) if path not in needed]
+    if not dry_run:
+        unneeded = [file for file in unneeded if not _restore(storage, needed, file.path)]
     old = [file for file in unneeded if file.modified <= now - grace]
     n_young = len(unneeded) - len(old)
     if not dry_run:
@@ -107,11 +109,16 @@ class _Needed:
         needed = self._lifetimes.needed(self.state, self._expire_before)
         return {path for segment, _ in needed for path in segment.files}
 
-    def update(self) -> None:
+    def _update(self) -> None:
         """Read the commits since the last call."""
         for entry, entry_digest, where in self._log.entries(self.state.version + 1):
             self._lifetimes.apply(self.state, entry, entry_digest, where)
             self._files |= _named(entry)
+
+    def updated_with(self, path: str) -> bool:
+        """Read the commits since the last call, and return whether a file is needed."""
+        self._update()
+        return path in self
 
     def __contains__(self, path: str) -> bool:
         return path in self._files or _is_kept_checkpoint(path, self.state.version)
@@ -131,16 +138,16 @@ def _remove(storage: Storage, needed: _Needed, path: str, before: float) -> bool
     afterwards. A writer whose file was removed notices it when it renews the times.
     """
     if path.startswith(("segments/", "layers/")):
-        try:
-            if storage.modified(path) > before:
-                return False
-        except FileNotFoundError:
-            return False
-        needed.update()
-        if path in needed:
-            return False
+        return storage.delete_old(path, before, lambda: needed.updated_with(path))
     storage.delete([path])
     return True
+
+
+def _restore(storage: Storage, needed: _Needed, path: str) -> bool:
+    """Give a file its name back if an interrupted collection set it aside and the log names it."""
+    folder, _, name = path.rpartition("/")
+    original = f"{folder}/{name.removeprefix(SET_ASIDE)}"
+    return name.startswith(SET_ASIDE) and original in needed and storage.restore(original)
 
 
 def _candidates(storage: Storage) -> Iterator[ListedObject]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlffstore.errors import RecipeError, problems_message
+from mlffstore.errors import problems_message
 from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
+    from mlffstore.errors import MlffstoreError
 
 Document = TypeVar("Document", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -28,6 +31,7 @@ _EXPECTED = {
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
+    "bool_type": "true or false",
     "dict_type": "a mapping (NAME: VALUE lines)",
     "model_type": "a mapping (NAME: VALUE lines)",
     "model_attributes_type": "a mapping (NAME: VALUE lines)",
@@ -36,7 +40,26 @@ _EXPECTED = {
 }
 
 
-def read_document(path: str | Path, model: type[Document]) -> Document:
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of documents, as messages speak of it.
+
+    Attributes
+    ----------
+    noun : str
+        Such as ``"recipe"``.
+    refusal : str
+        What a document with problems cannot be, such as ``"cannot be run"``.
+    error : type of MlffstoreError
+        What is raised.
+    """
+
+    noun: str
+    refusal: str
+    error: type[MlffstoreError]
+
+
+def read_document(path: str | Path, model: type[Document], kind: Kind) -> Document:
     """Read a YAML file and check it against a model.
 
     Parameters
@@ -44,54 +67,87 @@ def read_document(path: str | Path, model: type[Document]) -> Document:
     path : path
     model : type
         What the document must look like.
+    kind : Kind
 
     Raises
     ------
-    RecipeError
-        With all problems, each with its line and its place in the document.
+    MlffstoreError
+        The error of the kind, with all problems, each with its line and its place in the document.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
+        raise kind.error(f"{path}: the {kind.noun} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"{path}: expected a recipe in YAML, got bytes that are no UTF-8 text; check the path"
+        raise kind.error(
+            f"{path}: expected a {kind.noun} in YAML, got bytes that are no UTF-8 text; check the path"
         ) from error
     try:
         document = yaml.safe_load(text)
         lines, repeated = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        raise RecipeError(f"{path}: expected YAML, got a syntax error: {error}") from error
+        raise kind.error(f"{path}: expected YAML, got a syntax error: {error}") from error
     except RecursionError as error:
-        raise RecipeError(
-            f"{path}: expected a recipe, got YAML that is nested too deeply or contains itself"
+        raise kind.error(
+            f"{path}: expected a {kind.noun}, got YAML that is nested too deeply or contains itself"
         ) from error
-    if not isinstance(document, dict):
-        needed = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
-        raise RecipeError(f"{path}: expected a mapping with {needed}, got {_kind(document)}")
-    problems = {place: [f"{_name(place, document)}: this key occurs twice"] for place in repeated}
+    return check_document(document, model, kind, str(path), lines, repeated)
+
+
+def check_document(
+    document: Any,
+    model: type[Document],
+    kind: Kind,
+    where: str,
+    lines: Mapping[Place, int] = MappingProxyType({}),
+    repeated: Sequence[Place] = (),
+) -> Document:
+    """Check a document against a model.
+
+    Parameters
+    ----------
+    document : object
+        As YAML or JSON give it.
+    model : type
+        What the document must look like.
+    kind : Kind
+    where : str
+        Where the document comes from, for messages.
+    lines : mapping of tuple to int, optional
+        Place in the document -> line of the file, if there is one.
+    repeated : sequence of tuple, optional
+        Places whose key occurs twice.
+
+    Raises
+    ------
+    MlffstoreError
+        The error of the kind, with all problems.
+    """
+    if not isinstance(document, Mapping):
+        fields = [name for name, field in model.model_fields.items() if field.is_required()] or list(model.model_fields)
+        raise kind.error(f"{where}: expected a mapping with {', '.join(fields)}, got {_kind(document)}")
+    problems = {place: [f"{_name(place, document) or kind.noun}: this key occurs twice"] for place in repeated}
     checked: Document | None = None
     try:
         checked = model.model_validate(document)
     except ValidationError as error:
         for problem in error.errors():
-            problems.setdefault(_known(problem["loc"], lines), []).append(_problem(problem, document, model))
+            problems.setdefault(_known(problem["loc"], lines), []).append(_problem(problem, document, model, kind))
     if problems:
         messages = [
             (f"line {lines[place]}: " if lines.get(place) else "") + text
             for place, texts in sorted(problems.items(), key=lambda item: lines.get(item[0], 0))
             for text in texts
         ]
-        raise RecipeError(problems_message(f"{path}: the recipe cannot be run:", messages))
+        raise kind.error(problems_message(f"{where}: the {kind.noun} {kind.refusal}:", messages))
     assert checked is not None
     return checked
 
 
-def _problem(error: Any, document: Any, model: type[BaseModel]) -> str:
+def _problem(error: Any, document: Any, model: type[BaseModel], kind: Kind) -> str:
     """Return one error of pydantic in words."""
     place, value, context = error["loc"], error["input"], error.get("ctx") or {}
-    name = _name(place, document)
+    name = _name(place, document) or kind.noun
     if error["type"] == "missing":
         return f"{name}: missing{_meaning(model, place)}"
     if error["type"] in ("extra_forbidden", "invalid_key"):
@@ -147,7 +203,7 @@ def _name(place: Place, document: Any) -> str:
                 out += f" ({here['name'][:40]})"
         else:
             out += f".{step}" if out else str(step)
-    return out or "recipe"
+    return out
 
 
 def _step(here: Any, step: int | str) -> Any:

@@ -2,7 +2,7 @@
 
 A cache that is being built, or removed, has a name that ends in ``.tmp``. The process that builds one holds a lock on it; an
 unfinished one without a lock was left by a process that was killed, and is removed. Beside it lies a ``.lock`` file, see
-`mlffstore.training.turns`. What is in a cache is not known here.
+`mlffstore.runtime.turns`. What is in a cache is not known here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
 from mlffstore.errors import DataError
-from mlffstore.training.turns import SUFFIX, lock, remove_unused
+from mlffstore.runtime.turns import SUFFIX, lock, remove_unused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Bytes that all caches together may take, unless MLFFSTORE_CACHE_GB says otherwise.
 _LIMIT = 50_000_000_000
@@ -59,13 +63,34 @@ def limit() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """One cache folder: what it holds, its size in bytes, and when it was used last (seconds since 1970)."""
+    """One cache folder: what it holds, its size in bytes, and when it was used last (seconds since 1970).
+
+    The kind is "columns" for decoded samples, which training reads, and "table" for a table of samples.
+    """
 
     path: Path
     title: str
     samples: int
     nbytes: int
     used: float
+    kind: str = "columns"
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Yield a new folder with a lock on it, and remove it in the end if it is still there."""
+    while True:
+        temporary = unfinished(folder)
+        temporary.mkdir(parents=True)
+        held = lock(temporary, wait=True)
+        if temporary.is_dir():  # a process that cleaned up could have had it before the lock
+            break
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
 
 
 def cached() -> list[Cached]:
@@ -75,10 +100,11 @@ def cached() -> list[Cached]:
         try:
             document = json.loads((folder / "about.json").read_text().partition("\n")[2])
             title, samples = str(document["title"]), int(document["samples"])
+            kind = str(document.get("kind", "columns"))
         except (OSError, ValueError, KeyError, TypeError):
-            title, samples = "unreadable", 0
+            title, samples, kind = "unreadable", 0, "columns"
         with contextlib.suppress(OSError):  # another process removed it
-            out.append(Cached(folder, title, samples, _nbytes(folder), folder.stat().st_mtime))
+            out.append(Cached(folder, title, samples, _nbytes(folder), folder.stat().st_mtime, kind))
     return sorted(out, key=lambda cache: -cache.used)
 
 
