@@ -33,6 +33,9 @@ class Slope:
         Slope and its standard error; 1 is right. Least absolute deviations: single wrong labels do not move it.
     correlation : float
         Spearman's rank correlation of this work and of what the other works leave of the energies.
+    expected : float
+        The correlation that the slope and its error imply. It is lower if some pairs do not follow the slope that others
+        have: energies of two calculations, components of the stress in another order.
     left : float
         Share of the energies that all works together leave (medians).
     """
@@ -41,6 +44,7 @@ class Slope:
     value: float
     error: float
     correlation: float
+    expected: float
     left: float
 
 
@@ -67,7 +71,7 @@ def slopes(work: Work, teacher: int) -> dict[str, Slope]:
     x = np.stack([getattr(work, name) for name in WORKS], axis=1)
     typical = _typical(x)
     used = np.flatnonzero(typical > 0)
-    out = {name: Slope(0, *[float("nan")] * 4) for name in WORKS}
+    out = {name: Slope(0, *[float("nan")] * 5) for name in WORKS}
     relative = np.abs(x[:, used]) / typical[used]
     counts = relative > _SMALLEST
     if len(work.first) <= len(used) + 1 or not len(used):
@@ -80,7 +84,8 @@ def slopes(work: Work, teacher: int) -> dict[str, Slope]:
         third = third[:, :0]
     a = np.concatenate([x[:, used] / typical[used], third / np.maximum(np.abs(third).max(axis=0), 1e-300)], axis=1)
     a, b = a / scale[:, None], work.energy / scale
-    fitted, error = _least_absolute(a, b, _effective(work))
+    share = _effective(work)
+    fitted, error = _least_absolute(a, b, share)
     rest = float(np.median(np.abs(b - a @ fitted)) / max(float(np.median(np.abs(b))), 1e-300))
     for k, i in enumerate(used):
         chosen = counts[:, k]
@@ -88,7 +93,8 @@ def slopes(work: Work, teacher: int) -> dict[str, Slope]:
         left = (b - a[:, others] @ fitted[others])[chosen]
         out[WORKS[i]] = Slope(
             int(chosen.sum()), float(fitted[k] / typical[i]), float(error[k] / typical[i]),
-            _rank_correlation(a[chosen, k], left), rest,
+            _rank_correlation(a[chosen, k], left),
+            float(1 / np.sqrt(1 + share * chosen.sum() * (error[k] / fitted[k]) ** 2)) if fitted[k] else 0.0, rest,
         )  # fmt: skip
     return out
 
