@@ -41,7 +41,7 @@ class FileColumns:
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Samples
     teachers : sequence of str
         With one teacher its labels have the names of the properties, with several ``energy.NAME`` and so on.
     steps : mapping of str to float, optional

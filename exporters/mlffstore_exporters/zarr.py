@@ -43,7 +43,7 @@ def export_zarr(
 
     Parameters
     ----------
-    snapshot : Snapshot, Selection or Release
+    snapshot : Samples
     path : path
         A new folder.
     teacher : str or sequence of str, optional

@@ -25,7 +25,7 @@ _GROUPS = {"generator": "mlffstore.generators", "teacher": "mlffstore.teachers",
 
 @functools.lru_cache(maxsize=len(_GROUPS))
 def _entry_points(path: tuple[str, ...], group: str) -> EntryPoints:
-    """Return the entry points of a group of all packages on that path. To look at all of them takes 20 to 100 ms."""
+    """Return the entry points of a group of all packages on that path. To look at all packages takes 20 to 100 ms."""
     return entry_points(group=group)
 
 

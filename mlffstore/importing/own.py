@@ -98,7 +98,7 @@ class _StoreSource:
             index = np.arange(low, min(low + n_samples, len(snapshot)))
             batch = snapshot.read(index)
             places = [f"sample {i}" for i in index.tolist()]
-            yield ReadSamples(_trimmed(batch), places, splits=codes[index], **_uses(batch))
+            yield ReadSamples(_trimmed(batch), places, splits=codes[index].astype(np.int64), **_uses(batch))
         rejected = snapshot.quarantine
         reasons = rejected.reasons() if len(rejected) else []
         for low in range(0, len(rejected), n_samples):

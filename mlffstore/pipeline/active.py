@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.choosing.points import coordinates, distance_to, fingerprints, select, spacing
 from mlffstore.contracts.registry import get_generator, get_teacher, shared_teacher
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.ragged import reduce_rows
 from mlffstore.errors import StoreNotFoundError
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.pipeline.selection import coordinates, distance_to, fingerprints, select, spacing
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.labelling import label_batch
 from mlffstore.store.opening import create

@@ -14,8 +14,9 @@ import numpy as np
 
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
+from mlffstore.data.schema import LABELS
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.labelling import label_batch, label_columns
+from mlffstore.store.labelling import filled, label_batch, label_columns
 from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def labelled(
 ) -> tuple[SampleBatch, TeacherLabels]:
     """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them.
 
+    Samples whose energy is missing are labelled, and all of them where the teacher gives a property that they came without.
+
     Parameters
     ----------
     teacher : Teacher
@@ -186,27 +189,26 @@ def labelled(
     """
     batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
     calls = Counter() if calls is None else calls
-    if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint):
+    named = batch.labels.get(info.name, {})
+    # Dynamics and relaxations bring energy and forces; what else the teacher gives takes one more call per frame.
+    whole = all(name in named for name in info.properties if name != "stress")
+    if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint) or not whole:
         # Label what is stored: the teacher sees the positions after rounding.
         calls[info.name] += len(batch)
         return label_batch(teacher, batch.structures())
-    named = batch.labels[info.name]
-    energy, forces, stress = named["energy"].copy(), named["forces"].copy(), named.get("stress")
-    missing = np.flatnonzero(np.isnan(energy))
+    missing = np.flatnonzero(np.isnan(named["energy"]))
     reasons = [""] * len(batch)
     if len(missing):
         calls[info.name] += len(missing)
-        answer = teacher.label(batch.structures().take(missing))
-        energy[missing] = answer.energy
-        forces[np.concatenate([np.arange(batch.offsets[i], batch.offsets[i + 1]) for i in missing])] = answer.forces
-        if answer.stress is not None:
-            stress = np.full((len(batch), 6), np.nan, np.float32) if stress is None else stress.copy()
-            stress[missing] = answer.stress
+        fresh, answer = label_batch(teacher, batch.structures().take(missing))
+        batch = filled(batch, missing, fresh, info.name)
+        named = batch.labels[info.name]
         for i, reason in zip(missing, answer.reasons, strict=True):
             reasons[i] = reason
-    finite = np.isfinite(energy)
+    finite = np.isfinite(named["energy"])
     reasons = [reason or ("" if good else "label is not finite") for reason, good in zip(reasons, finite, strict=True)]
-    labels = TeacherLabels(energy, forces, stress, finite, tuple(reasons))
+    more = {name: values for name, values in named.items() if name not in LABELS}
+    labels = TeacherLabels(named["energy"], named["forces"], named.get("stress"), finite, tuple(reasons), more)
     return batch.structures().with_labels(info.name, **label_columns(labels)), labels
 
 

@@ -163,6 +163,77 @@ class Samples(ReadableSamples):
         index = self.as_indices(indices)
         return Selection(self, index, (Step("take", {"samples": len(index)}) if step is None else step,))
 
+    def diverse(self, n: int, *, method: str = "auto", seed: int = 0, progress: Any = None) -> Selection:
+        """Choose samples that differ as much as possible from each other.
+
+        Parameters
+        ----------
+        n : int
+            Number of samples.
+        method : {"auto", "farthest", "direct"}, optional
+            Farthest-point selection, or DIRECT: clusters in principal coordinates, and the sample nearest to the middle of
+            each. By default farthest-point selection of up to 20,000 samples.
+        seed : int, optional
+            Seed of the environments by which the coverage is measured.
+        progress : callable, optional
+            It is called with the number of samples described so far and the number of all samples.
+
+        Returns
+        -------
+        Selection
+            In the order of the samples; its `report` says how much of the environments is covered.
+        """
+        from mlffstore.analysis.choosing.choose import diverse
+
+        chosen, report = diverse(self, n, method=method, seed=seed, progress=progress)
+        step = Step("diverse", {"n": n, "method": report["method"], "seed": seed})
+        return self.take(chosen, step).with_report(report)
+
+    def cover(self, threshold: float, *, seed: int = 0, progress: Any = None) -> Selection:
+        """Choose as few samples as cover the atomic environments of all.
+
+        Parameters
+        ----------
+        threshold : float
+            An environment is covered if its differential entropy with respect to the environments of the chosen samples is
+            at most this, in nats (arXiv:2511.10561, arXiv:2404.12367). Larger thresholds keep fewer samples.
+        seed : int, optional
+            Seed of the environments by which the coverage is measured.
+        progress : callable, optional
+            It is called with the number of samples described so far and the number of all samples.
+
+        Returns
+        -------
+        Selection
+            In the order of the samples; its `report` says how much of the environments is covered.
+        """
+        from mlffstore.analysis.choosing.choose import cover
+
+        chosen, report = cover(self, threshold, seed=seed, progress=progress)
+        return self.take(chosen, Step("cover", {"threshold": threshold, "seed": seed})).with_report(report)
+
+    def without_near_duplicates(self, tolerance: float = 1e-4, *, seed: int = 0) -> Selection:
+        """Leave out samples that equal an earlier one, or nearly.
+
+        Parameters
+        ----------
+        tolerance : float, optional
+            Relative difference up to which the shapes of two structures of one composition agree. The default is that of the
+            check `near_duplicate` of the validation: the same but for rotation, order of the atoms and rounding.
+        seed : int, optional
+            Seed of the environments by which the coverage is measured.
+
+        Returns
+        -------
+        Selection
+            In the order of the samples; its `report` says how many were left out, and how much of the environments is
+            covered.
+        """
+        from mlffstore.analysis.choosing.choose import without_near_duplicates
+
+        chosen, report = without_near_duplicates(self, tolerance, seed=seed)
+        return self.take(chosen, Step("without_near_duplicates", {"tolerance": tolerance})).with_report(report)
+
 
 class Selection(Samples):
     """Some samples of a snapshot or of a release, with what chose them: `Samples.select` and the like make it.

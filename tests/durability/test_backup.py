@@ -12,6 +12,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
+from tests.command import cli
 from tests.processes import fresh_processes
 from tests.samples import metal_frames, molecule_frames
 from tests.stored import shards
@@ -149,7 +150,4 @@ def test_backups_of_a_store_that_others_change(store: ml.Store, tmp_path: Path) 
 
 
 def test_the_verb(store: ml.Store, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlffstore", "backup", store.url, str(tmp_path / "b.zarr")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "version 5; 6 log entries" in done.stdout
+    assert "version 5; 6 log entries" in cli("backup", store.url, tmp_path / "b.zarr").stdout

@@ -351,23 +351,17 @@ def test_tasks_are_added_up_by_part():
 
 
 def test_a_card_says_what_a_sample_cost(tmp_path):
-    from mlffstore.pipeline.recipe import Recipe
     from mlffstore.pipeline.run import run
+    from mlffstore.store.executors import InProcessExecutor
+    from tests.pipeline.faults import recipe
 
-    part = {"generator": "crystals", "teacher": "emt", "samples": 8, "samples_per_task": 4,
-            "options": {"elements": ["Cu", "Al", "Ni"], "elemental": 1.0, "max_atoms": 16}}  # fmt: skip
-    document = {
-        "name": "r",
-        "store": str(tmp_path / "d.zarr"),
-        "parts": [{"name": "one", **part}, {"name": "two", **part}],
-    }
-    run(Recipe.model_validate(document))
+    run(recipe(tmp_path, 0.0, samples=16), executor=InProcessExecutor())
     snap = ml.open(tmp_path / "d.zarr").snapshot()
     policy = {"acceptance": {"samples": {"min": 10}}}
     path = ml.export_release(snap, tmp_path / "out", name="m", policy=policy, recheck=False)
     text = (path.parent / "README.md").read_text()
     assert "| part | kept | teacher calls per kept sample | samples per core-hour |" in text
-    assert re.search(r"\| one \| 8 \| 1\.0 \| [\d,]+ \|", text)
+    assert re.search(r"\| metals \| 16 \| 1\.0 \| [\d,]+ \|", text)
     assert "| all parts | 16 | 1.0 |" in text
 
 

@@ -135,6 +135,7 @@ def test_data_sets_are_kept_or_named(tmp_path: Path) -> None:
         "populations": ("numbers per conformation", 2), "k": ("a number per molecule", 6),
     }  # fmt: skip
     assert "columns={'populations': 'UNIT'} keeps it" in report.warnings[0]
+    assert "keys={'dipole': 'dipole'} takes it as a label" in report.warnings[0]
     columns = {"dipole": "e*angstrom", "populations": "e", "k": "1"}
     report = ml.import_files(path, tmp_path / "t", columns=columns)
     assert {use.name for use in report.keys if use.fate == "left out"} == {"smiles", "subset"}

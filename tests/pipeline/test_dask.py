@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import mlffstore as ml
+from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.run import run
 from tests.pipeline.faults import check_set_aside, recipe
@@ -126,7 +127,7 @@ def test_a_scheduler_that_restarts_costs_a_run_nothing(tmp_path):
 def _n_samples(store: str) -> int:
     try:
         return len(ml.open(store))
-    except ml.MlffstoreError:
+    except MlffstoreError:
         return 0
 
 

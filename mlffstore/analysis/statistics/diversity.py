@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.analysis.choosing.environments import BANDWIDTH, environments
 from mlffstore.analysis.statistics.result import evenness
 from mlffstore.data.schema import STRUCTURE
 from mlffstore.errors import missing_dependency
@@ -15,17 +15,13 @@ from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
 
     import xarray as xr
-    from ase import Atoms
 
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
     from mlffstore.store.samples import Samples
 
-#: Bandwidth, neighbours and cutoff (angstrom) of Schwalbe-Koda, Hamel, Sadigh, Zhou and Lordi, arXiv:2404.12367.
-BANDWIDTH, N_NEIGHBOURS, CUTOFF = 0.015, 32, 5.0
 #: Environments taken of one sample, at most.
 _PER_SAMPLE = 10
 #: Environments of the Vendi score, whose cost grows with their cube.
@@ -153,28 +149,6 @@ def diversity_by_domain(
         for name, rows in (("molecules", ~periodic), ("periodic", periodic))
         if rows.any()
     }
-
-
-def environments(frames: Iterable[Atoms]) -> list[Array]:
-    """Return the QUESTS descriptors of the atoms of each structure, arrays of shape (n_atoms, 2 k - 1).
-
-    Raises
-    ------
-    MissingDependencyError
-        If the package `quests` is not installed.
-    """
-    try:
-        from quests.descriptor import get_descriptors
-    except ImportError as error:
-        raise missing_dependency("quests", "diversity", "descriptors of environments") from error
-    out = []
-    for frame in frames:
-        frame = frame.copy()
-        frame.pbc = frame.pbc.all()  # QUESTS knows crystals and molecules; a slab's vacuum makes no difference
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*unsafe cast from uint64")  # of numba, in quests
-            out.append(get_descriptors([frame], k=N_NEIGHBOURS, cutoff=CUTOFF))
-    return out
 
 
 def _draw(strata: Array, counts: Array, n: int, rng: np.random.Generator) -> Array:

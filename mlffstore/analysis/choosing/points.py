@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.analysis.statistics.diversity import environments
+from mlffstore.analysis.choosing.environments import environments
 from mlffstore.errors import missing_dependency
 
 if TYPE_CHECKING:
