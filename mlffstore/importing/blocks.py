@@ -117,7 +117,7 @@ class FileBlocks:
             return
         records = read_records(
             source.file, source.kind, add_hydrogens=options.add_hydrogens, elements=options.elements,
-            wording=options.wording,
+            wording=options.wording, keys=self._reader.keys,
         )  # fmt: skip
         while block := list(itertools.islice(records, options.batch_samples)):
             yield self._maker.make(block, problems, account)

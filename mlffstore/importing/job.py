@@ -23,6 +23,7 @@ from mlffstore.importing.readers import UNLABELLED
 from mlffstore.importing.report import ImportReport
 from mlffstore.importing.sources import named, sources
 from mlffstore.importing.state import STATE_KEYS
+from mlffstore.importing.tables.registry import TABLES
 from mlffstore.importing.trajectories import Trajectories
 from mlffstore.runtime.words import printable
 
@@ -102,7 +103,7 @@ class ImportJob:
                 note["origin"] = source.own.origin.note
             with named(source.file, source.path):
                 pending[digest] = self._read_file(source, note)
-        if any(note["format"] not in OWN for note, _, _ in self.files):
+        if any(note["format"] not in (*OWN, *TABLES) for note, _, _ in self.files):
             self.reader.check_keys()
             self.extra.check()
         self._check_root_key()
@@ -127,6 +128,11 @@ class ImportJob:
             raise DataError(
                 f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of {', '.join(sorted(labels))} "
                 f"for {what}, which names its own; leave them out"
+            )
+        if kind in TABLES and options.columns:
+            raise DataError(
+                f"{path}: expected no {wording.name('columns')} for {kind}, of which only labels are taken, got "
+                f"{', '.join(self.extra.units)}; leave them out"
             )
         if kind in OWN and (options.columns or options.teacher != "dft"):
             given = wording.option("teacher", options.teacher) if options.teacher != "dft" else wording.name("columns")

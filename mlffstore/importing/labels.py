@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: What a value may be of, beside the labels of the store.
 _COLUMNS = (*LABELS, "virial", "positions", "cell")
 _LABEL_KEYS = (*LABELS, "virial")
+#: Parts of the structure that can be named in tables and npz files.
+STRUCTURE_KEYS = ("numbers", "positions", "cell", "pbc")
 #: Energies that differ by less, eV, are the same: programs print 6 to 8 decimals of a hartree.
 _SAME_ENERGY = 1e-6
 
@@ -74,7 +76,7 @@ class LabelReader:
         assumed: Collection[str] = (),
     ) -> None:
         others = other_properties()
-        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS, *others), "units": (*_COLUMNS, *others)}
+        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS, *others, *STRUCTURE_KEYS), "units": (*_COLUMNS, *others)}
         for option, given in (("keys", set(keys)), ("units", set(units))):
             if given - set(known[option]):
                 raise DataError(
@@ -121,7 +123,7 @@ class LabelReader:
         """
         for label, names in self.keys.items():
             met = any(self._met[name] + self.state.met[name] + self.properties.met[name] for name in names)
-            if label not in self._assumed and names and not met:
+            if label not in (*self._assumed, *STRUCTURE_KEYS) and names and not met:
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
                     "sample, got files in which no sample has it; correct the name, or leave the option out"

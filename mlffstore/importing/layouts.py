@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
@@ -21,9 +20,9 @@ _ANI = ({"coordinates"}, {"atomic_numbers", "species"})
 
 
 def folder_kind(path: Path) -> str | None:
-    """Return what a folder is: "store", "release", "deepmd", "nvalchemi", "parquet", or None if it is none of these."""
+    """Return what a folder is: "store", "release", "deepmd", "parquet", or None if it is none of these."""
     if (path / "zarr.json").is_file():
-        return "store" if (path / "_log").is_dir() else "nvalchemi"
+        return "store" if (path / "_log").is_dir() else None
     if (path / MANIFEST).is_file():
         return "release"
     if (path / "type.raw").is_file() or next(path.glob("*/type.raw"), None) is not None:
@@ -75,14 +74,3 @@ def is_materials_json(path: Path) -> bool:
     except DAMAGED:
         return False
     return b'"@module"' in head and (b"pymatgen" in head or b"emmet" in head)
-
-
-def is_ase_json(path: Path) -> bool:
-    """Return whether a JSON file is a database of ASE, by its first bytes."""
-    with open_binary(path) as file:
-        head = file.read(256).decode("utf-8", "replace").lstrip()
-    try:
-        first = json.loads(head[1:].partition(":")[0].strip() or "null") if head.startswith("{") else None
-    except ValueError:
-        return False
-    return first is not None and str(first).isdigit()

@@ -28,6 +28,8 @@ _FORCES = ("forces", "force")
 _MAGMOMS = ("magmoms", "magmom")
 #: What names the material whose structures descend from each other.
 _GROUPS = ("mp_id", "material_id", "matpes_id")
+#: Members by which an entry or a structure is known.
+_MEMBERS = frozenset(("structure", "sites", "lattice", "@class"))
 _KNOWN = ("structure", "@module", "@class", "@version")
 
 
@@ -52,7 +54,7 @@ def read_materials(path: Path) -> Iterator[Record]:
             if first == b"[":
                 documents = (((f"entry {i}",), one) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
             else:
-                documents = (((str(name),), one) for name, one in ijson.kvitems(file, "", use_float=True))
+                documents = _named(ijson.kvitems(file, "", use_float=True), path)
             for names, document in documents:
                 where = names[-1]
                 yield from _records(names, document)
@@ -63,6 +65,18 @@ def read_materials(path: Path) -> Iterator[Record]:
             f"{path}, near {where}: expected JSON with structures of pymatgen, got an error while reading it "
             f"({type(error).__name__}: {error}); repair the file, or name its format"
         ) from error
+
+
+def _named(pairs: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the documents of an object: its members, or the object itself if it is an entry or a structure."""
+    single: dict[str, Any] = {}
+    for name, one in pairs:
+        if name in _MEMBERS or not isinstance(one, (dict, list)) or single.keys() & _MEMBERS:
+            single[name] = one
+        else:
+            yield (str(name),), one
+    if {"structure", "sites"} & single.keys():
+        yield (path.name,), single
 
 
 def _records(names: tuple[str, ...], document: Any) -> Iterator[Record]:

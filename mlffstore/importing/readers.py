@@ -10,22 +10,24 @@ from mlffstore.importing.databases import DATABASES, read_database
 from mlffstore.importing.frames import cut_frames, parse_frames
 from mlffstore.importing.inventions import correct, examine
 from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
+from mlffstore.importing.mace_file import read_mace
 from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
 from mlffstore.importing.packed import is_packed, open_binary, plain_name
+from mlffstore.importing.parquet_file import read_parquet
 from mlffstore.importing.record import Record
 from mlffstore.importing.tables.registry import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlffstore.importing.wording import Wording
 
 _OWN = {
     ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles", ".aselmdb": "db",
-    ".npz": "npz", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".atp": "atompack",
+    ".npz": "npz", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
 }  # fmt: skip
 _ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db", "mptrj": "materials-json"}
 _HDF5 = (".h5", ".hdf5", ".hdf")
@@ -71,11 +73,17 @@ def choose_format(path: Path, format: str | None) -> str:
 
 
 #: Formats that ASE does not read, or not whole.
-FORMATS = ("spice", "materials-json", "sdf", "smiles", *TABLES)
+FORMATS = ("spice", "mace-hdf5", "materials-json", "parquet", "arrow", "sdf", "smiles", *TABLES)
 
 
 def read_records(
-    path: Path, format: str, *, add_hydrogens: bool, elements: Sequence[str], wording: Wording
+    path: Path,
+    format: str,
+    *,
+    add_hydrogens: bool,
+    elements: Sequence[str],
+    wording: Wording,
+    keys: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Record]:
     """Yield the structures of a file one after the other.
 
@@ -89,6 +97,8 @@ def read_records(
     elements : sequence of str
         Element of each LAMMPS type, or none.
     wording : Wording
+    keys : mapping of str to sequence of str, optional
+        Names of columns of a table.
 
     Raises
     ------
@@ -100,6 +110,10 @@ def read_records(
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
+    elif format == "mace-hdf5":
+        yield from read_mace(path)
+    elif format in ("parquet", "arrow"):
+        yield from read_parquet(path, format, keys or {}, wording)
     elif format == "extxyz":
         yield from _read_extxyz(path)
     elif format == "materials-json":

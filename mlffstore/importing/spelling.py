@@ -17,6 +17,7 @@ _OTHER = frozenset(
         fermi homo lumo band barrier relaxation adsorption reaction nuclear repulsion cutoff threshold tol convergence
         converged type name source method level hash id index max min mean norm rms field constant constants spring external
         ewald stresses energies enthalpy entropy temperature thermal vibrational solvation deviation factor conv sign
+        corrected
         """,
     )
 )

@@ -34,3 +34,9 @@ def voigt(stress: Any) -> Any:
     from ase.stress import full_3x3_to_voigt_6_stress
 
     return stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
+
+
+def voigt_rows(matrices: Any) -> Any:
+    """Return stresses, shape (S, 3, 3), as six numbers each, xx yy zz yz xz xy, the mean of both halves; shape (S, 6)."""
+    half = (matrices + np.swapaxes(matrices, 1, 2)) / 2
+    return np.stack([half[:, i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))], axis=1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlffstore.importing.tables.ani import read_ani
+from mlffstore.importing.tables.deepmd import read_deepmd
+from mlffstore.importing.tables.npz import read_npz
 from mlffstore.importing.tables.request import TableRequest
 
 if TYPE_CHECKING:
@@ -14,6 +17,6 @@ if TYPE_CHECKING:
     Reader = Callable[[TableRequest], Iterator[ReadSamples]]
 
 #: Name of a format -> its reader.
-TABLES: dict[str, Reader] = {}
+TABLES: dict[str, Reader] = {"ani": read_ani, "deepmd": read_deepmd, "npz": read_npz}
 
 __all__ = ["TABLES", "TableRequest"]

@@ -1,0 +1,97 @@
+"""Reads the HDF5 that MACE prepares (mace/tools/...; `mace_prepare_data`): groups config_batch_*, in them config_*.
+
+Energies are eV, forces eV/angstrom, stress eV/angstrom^3 (tension positive, as ASE), lengths angstrom.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.errors import DataError
+from mlffstore.importing.packed import DAMAGED
+from mlffstore.importing.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Labels under the names of MACE -> results of ASE.
+_RESULTS = {
+    "energy": "energy", "forces": "forces", "stress": "stress", "dipole": "dipole", "charges": "charges",
+    "magmoms": "magmoms",
+}  # fmt: skip
+_STRUCTURE = ("atomic_numbers", "positions", "cell", "pbc", "properties", "property_weights")
+
+
+def read_mace(path: Path) -> Iterator[Record]:
+    """Yield the configurations of a file in the order of their numbers.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or has another layout.
+    """
+    import h5py
+
+    name = ""
+    try:
+        with h5py.File(path, "r") as file:
+            batches = sorted((key for key in file if key.startswith("config_batch_")), key=_number)
+            names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
+            for batch, key in names:
+                name = f"{batch}/{key}"
+                yield _record(file[batch][key], name)
+    except (DataError, GeneratorExit):
+        raise
+    except (KeyError, TypeError, ValueError, *DAMAGED) as error:
+        raise DataError(
+            f"{path}, {name!r}: expected a configuration of MACE, got an error while reading it ({type(error).__name__}: "
+            f"{error}); download or write the file again"
+        ) from error
+
+
+def _number(name: str) -> int:
+    found = re.search(r"(\d+)$", name)
+    return int(found[1]) if found else -1
+
+
+def _record(group: Any, where: str) -> Record:
+    from ase import Atoms
+
+    from mlffstore.importing.frames import Results
+
+    atoms = Atoms(
+        numbers=group["atomic_numbers"][()], positions=group["positions"][()], cell=_given(group, "cell"),
+        pbc=_given(group, "pbc"),
+    )  # fmt: skip
+    properties = group.get("properties", group)
+    given = {name: _given(properties, name) for name in properties if hasattr(properties[name], "dtype")}
+    given = {name: value for name, value in given.items() if value is not None and name not in _STRUCTURE}
+    results = {_RESULTS[name]: given.pop(name) for name in list(given) if name in _RESULTS}
+    weights = group.get("property_weights", {})
+    for name in weights:
+        value = _given(weights, name)
+        if value is not None and float(value) == 0 and name in results:  # MACE fills in zeros and weighs them with zero
+            del results[name]
+    if results:
+        atoms.calc = Results({name: np.asarray(value, np.float64) for name, value in results.items()})
+    for name in itertools.chain(group):
+        if name not in _STRUCTURE and hasattr(group[name], "dtype"):
+            value = _given(group, name)
+            if value is not None:
+                given.setdefault(name, value)
+    return Record(atoms, where, more={"file": given})
+
+
+def _given(group: Any, name: str) -> Any:
+    """Return a value, text decoded; None where MACE wrote that there is none."""
+    if name not in group:
+        return None
+    value = group[name][()]
+    if isinstance(value, bytes):
+        return None if value == b"None" else value.decode("utf-8", "replace")
+    return value

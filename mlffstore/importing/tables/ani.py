@@ -1,0 +1,136 @@
+"""Reads the HDF5 of ANI-1, ANI-1x, ANI-1ccx and ANI-2x: several methods in one file become several teachers.
+
+ANI-1x (Smith et al., Scientific Data 7, 134 (2020)): a group for each composition with `atomic_numbers` (N,),
+`coordinates` (C, N, 3), and data sets such as ``wb97x_dz.energy``, hartree, ``wb97x_dz.forces``, hartree/angstrom; NaN
+where a conformation was not computed. ANI-2x: groups by the number of atoms, with `species` (C, N), `energies`, `forces`.
+ANI-1: `species` as texts, and nested groups. Conformations of a group share a root.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlffstore.data.schema import TEACHER
+from mlffstore.errors import DataError
+from mlffstore.importing.packed import DAMAGED
+from mlffstore.importing.tables.uniform import System, converted, left_out, use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlffstore.importing.samples import ReadSamples
+    from mlffstore.importing.tables.request import TableRequest
+
+#: Quantity of a data set -> property, and the unit in the file.
+_LABELS = {
+    "energy": ("energy", "hartree"), "energies": ("energy", "hartree"),
+    "forces": ("forces", "hartree/angstrom"), "force": ("forces", "hartree/angstrom"),
+    "dipole": ("dipole", "e*angstrom"), "dipoles": ("dipole", "e*angstrom"),
+}  # fmt: skip
+#: Data sets whose charges are those of the atoms; other partitions are columns that may be named.
+_CHARGES = ("hirshfeld_charges",)
+_STRUCTURE = ("coordinates", "atomic_numbers", "species")
+
+
+def read_ani(request: TableRequest) -> Iterator[ReadSamples]:
+    """Yield the conformations of one group after another.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or has another layout.
+    """
+    import h5py
+
+    name = ""
+    try:
+        with h5py.File(request.path, "r") as file:
+            for group in _groups(file):
+                name = group.name
+                for system in _systems(group, request):
+                    yield from system.blocks(request)
+    except (DataError, GeneratorExit):
+        raise
+    except (KeyError, TypeError, ValueError, *DAMAGED) as error:
+        raise DataError(
+            f"{request.path}, {name!r}: expected the layout of ANI, got an error while reading it ({type(error).__name__}: "
+            f"{error}); download or write the file again"
+        ) from error
+
+
+def _groups(group: Any) -> Iterator[Any]:
+    """Yield the groups with coordinates."""
+    if "coordinates" in group:
+        yield group
+        return
+    for name in group:
+        if hasattr(group[name], "keys"):
+            yield from _groups(group[name])
+
+
+def _systems(group: Any, request: TableRequest) -> Iterator[System]:
+    """Yield the conformations of a group by their composition, which is one but in ANI-2x."""
+    positions = converted("positions", group["coordinates"][...], request.options.units.get("positions", "angstrom"))
+    species = group["species"][...] if "atomic_numbers" not in group else group["atomic_numbers"][...]
+    numbers = _numbers(species)
+    labels, uses = _labels(group, request)
+    name = group.name.strip("/")
+    if numbers.ndim == 1:
+        yield System(name, numbers, positions, labels, uses, group=f"ani {name}")
+        return
+    kinds, which = np.unique(numbers, axis=0, return_inverse=True)
+    for k, kind in enumerate(kinds):
+        rows = np.flatnonzero(which.reshape(-1) == k)
+        part = {teacher: {label: values[rows] for label, values in named.items()} for teacher, named in labels.items()}
+        formula = "-".join(map(str, np.sort(kind).tolist()))
+        yield System(f"{name} {k}", kind, positions[rows], part, uses, group=f"ani {formula}")
+
+
+def _numbers(species: Any) -> Any:
+    """Return atomic numbers; species are numbers, or symbols as text."""
+    from ase.data import atomic_numbers
+
+    if species.dtype.kind in "iu":
+        return species.astype(np.int64)
+    words = np.array([word.decode() if isinstance(word, bytes) else str(word) for word in species.reshape(-1)])
+    return np.array([atomic_numbers[word] for word in words]).reshape(species.shape)
+
+
+def _labels(group: Any, request: TableRequest) -> tuple[dict[str, dict[str, Any]], list[Any]]:
+    """Return the labels of each teacher, and what became of the data sets."""
+    labels: dict[str, dict[str, Any]] = {}
+    uses: list[Any] = [("file", "coordinates", "renamed", "positions", "")]
+    for key in group:
+        if key in _STRUCTURE:
+            continue
+        method, _, quantity = key.rpartition(".")
+        known = _LABELS.get(quantity)
+        if quantity in _CHARGES:
+            known = ("charges", "e")
+        dataset = group[key]
+        if known is None or not hasattr(dataset, "dtype") or dataset.dtype.kind != "f":
+            uses.append(left_out(key, dataset))
+            continue
+        label, unit = known
+        unit = request.options.units.get(label, unit)
+        values = np.asarray(dataset[...], np.float64)
+        labels.setdefault(teacher_name(method) or request.options.teacher, {})[label] = (
+            converted(label, values, unit) if label in ("energy", "forces") else values
+        )
+        uses.append(use(key, label, unit))
+    return labels, uses
+
+
+def teacher_name(method: str) -> str:
+    """Return a method as the name of a teacher: what cannot be part of one is left out.
+
+    Examples
+    --------
+    >>> teacher_name("ccsd(t)_cbs")
+    'ccsd-t-_cbs'
+    """
+    name = re.sub(r"[^A-Za-z0-9_+.-]", "-", method)
+    return name if TEACHER.fullmatch(name) else ""
