@@ -8,22 +8,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: Entries of a task's record that count by reason or by teacher.
+_COUNTED = ("skipped", "rejected", "calls")
+
+
+def _is_task(entry: dict[str, Any]) -> bool:
+    """Return whether a record is that of a task of a recipe; anybody may have written another one of such names."""
+    counts = [entry.get(name, {}) for name in _COUNTED]
+    return (
+        {"part", "task"} <= set(entry)
+        and all(isinstance(one, dict) and all(isinstance(n, int) for n in one.values()) for one in counts)
+        and isinstance(entry.get("accepted", 0), int)
+        and isinstance(entry.get("cpu_seconds", 0.0), (int, float))
+    )
+
 
 def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the provenance with the tasks of a recipe added up part by part: a large run has thousands of them."""
     out: list[dict[str, Any]] = []
     parts: dict[str, dict[str, Any]] = {}
     for entry in provenance:
-        if not {"part", "task"} <= set(entry):
+        if not _is_task(entry):
             out.append(entry)
             continue
         name = str(entry["part"])
         if name not in parts:
             parts[name] = {"part": name, "tasks": 0, "accepted": 0, "cpu_seconds": 0.0}
-            parts[name] |= {what: Counter() for what in ("skipped", "rejected", "calls")}
+            parts[name] |= {what: Counter() for what in _COUNTED}
             out.append(parts[name])
         parts[name]["tasks"] += 1
-        for what in ("skipped", "rejected", "calls"):
+        for what in _COUNTED:
             parts[name][what].update(entry.get(what, {}))
         parts[name]["accepted"] += entry.get("accepted", 0)
         parts[name]["cpu_seconds"] = round(parts[name]["cpu_seconds"] + entry.get("cpu_seconds", 0.0), 3)

@@ -348,6 +348,8 @@ def test_tasks_are_added_up_by_part():
         {"part": "a", "rejected": {"|F|": 6}, **cost},
         {"part": "b", "rejected": {"|F|": 9}, **cost},
     ]
+    odd = [{"part": "a", "task": 1, **more} for more in ({"rejected": ["a"]}, {"skipped": 3}, {"accepted": "8"})]
+    assert by_part([*odd, {"part": "c"}]) == [*odd, {"part": "c"}]
 
 
 def test_a_card_says_what_a_sample_cost(tmp_path):
