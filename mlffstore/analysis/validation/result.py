@@ -236,9 +236,9 @@ class Validation:
         """The acceptance table: quantity, target, value, and whether it passes. A line without a value does not pass."""
 
         def diversity() -> float:
-            from mlffstore.analysis.statistics.diversity import diversity
+            from mlffstore.analysis.statistics.diversity import diversity_by_domain
 
-            return float(diversity(self._ds).score)
+            return float(np.min([one.score for one in diversity_by_domain(self._ds).values()] or [np.nan]))
 
         return table(self.policy, self._measured, self._failed, self.invalid, self._nbytes, diversity)
 
