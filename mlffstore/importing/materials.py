@@ -50,6 +50,7 @@ def read_materials(path: Path) -> Iterator[Record]:
     where = "the beginning"
     try:
         with open_binary(path) as file:
+            documents: Iterator[tuple[tuple[str, ...], Any]]
             first = file.peek(64).lstrip()[:1]  # type: ignore[attr-defined]
             if first == b"[":
                 documents = (((f"entry {i}",), one) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
