@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore.data import rules
+from mlffstore.errors import DataError
 from mlffstore.importing.account import Account
 from mlffstore.importing.conformation_blocks import ConformationBlocks
 from mlffstore.importing.conformations import in_blocks
@@ -97,6 +98,7 @@ class FileBlocks:
         """Yield the blocks, checked, with about `batch_samples` structures each at most."""
         options, source = self._options, self._source
         if source.kind == "spice":
+            self._check_spice()
             molecules = read_spice(source.file, self._reader.state, self._reader.properties, self._extra.units)
             conformations = ConformationBlocks(source.path, options, self._extra, self._precision, self._origin)
             for part in in_blocks(molecules, options.batch_samples):
@@ -121,6 +123,16 @@ class FileBlocks:
         )  # fmt: skip
         while block := list(itertools.islice(records, options.batch_samples)):
             yield self._maker.make(block, problems, account)
+
+    def _check_spice(self) -> None:
+        """Raise `DataError` for options that take something of each frame, which SPICE's layout has no place for."""
+        options = self._options
+        for name, value in (("split", options.split), ("source", options.source), ("root", options.root)):
+            if self.splits.wanted if name == "split" else str(value).startswith("info:"):
+                raise DataError(
+                    f"{options.wording.name(name)}: {self._source.path}: SPICE's layout says nothing of that kind of its "
+                    f"conformations, got {value!r}; leave the option out"
+                )
 
     def _parallel(self, maker: RecordBlocks, problems: Problems, account: Account) -> Iterator[CheckedBlock]:
         """Yield the blocks of an extended XYZ file that other processes parse and check.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ase.io
@@ -235,3 +236,12 @@ def test_a_damaged_file_names_the_molecule(tmp_path: Path) -> None:
     path.write_bytes(bytes(damaged))
     with pytest.raises(DataError, match=r"molecule 'm': expected data sets, got one that h5py cannot read"):
         ml.import_files(path, tmp_path / "s")
+
+
+@pytest.mark.parametrize("option", [{"split": "file"}, {"source": "info:name"}, {"root": "info:name"}])
+def test_options_that_take_something_of_each_frame_are_refused(tmp_path, option):
+    path = Path(__file__).parents[1] / "data" / "real" / "spice_des_monomers.hdf5"
+    (name,) = option
+    with pytest.raises(ml.errors.MlffstoreError, match=f"^{name}: .*SPICE's layout"):
+        ml.import_files(path, tmp_path / "d.zarr", **option)
+    assert not (tmp_path / "d.zarr").exists()
