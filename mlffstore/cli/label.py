@@ -9,6 +9,7 @@ import typer
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, print_json, print_pairs, progress_bar
 from mlffstore.cli.plugins import Recheck, TeacherOptions, Weights, make_teacher, recheck_labels, teacher_options
+from mlffstore.cli.sources import Where, chosen
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def label(
         str,
         typer.Option("--teacher", "-t", help="Name of the teacher, see 'mlffstore teachers'.", show_default=False),
     ],
+    where: Where = None,
     weights: Weights = None,
     option: TeacherOptions = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes; 1 is right for a GPU.")] = 1,
@@ -36,8 +38,11 @@ def label(
     options = teacher_options(weights, option)
     model = make_teacher(teacher, options)  # says what is wrong with the options before the store is opened
     target = ml.open(store, mode="a")
+    samples = None if where is None else chosen(target.snapshot(), where)
     with progress_bar("samples") as progress:
-        report = target.add_labels(teacher, options=options, workers=workers, chunk_samples=chunk, progress=progress)
+        report = target.add_labels(
+            teacher, samples=samples, options=options, workers=workers, chunk_samples=chunk, progress=progress
+        )
     compared, good = recheck_labels(target, [model]) if recheck and report.labelled else ([], True)
     if as_json:
         print_json({**vars(report), "reasons": dict(report.reasons), "recheck": [text for _, text in compared]})
