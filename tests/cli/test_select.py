@@ -75,7 +75,7 @@ def test_where_on_other_verbs(store, tmp_path):
     cli("export", store.url, *water, "--format", "extxyz", "--out", tmp_path / "water")
     labelled = json.loads(
         cli(
-            "label", store.url, "--teacher", "emt", "--where", "formula = 'Al4'", "--json", "--no-recheck", code=None
+            "label", store.url, "--teacher", "emt", "--where", "formula = 'Cu4'", "--json", "--no-recheck", code=None
         ).stdout
     )
     assert labelled["labelled"] == 0  # they have labels of that teacher
