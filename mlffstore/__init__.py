@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlffstore.data.concatenation import concatenate
     from mlffstore.data.properties import Property
     from mlffstore.importing import import_files
+    from mlffstore.pipeline.distillation.check import distil_check
     from mlffstore.release.exporter import export_release, get_exporter
     from mlffstore.release.samples import open_release
     from mlffstore.release.verify import verify_release
@@ -44,6 +45,7 @@ _WHERE = {
     "TorchDataset": "mlffstore.training.dataset",
     "concatenate": "mlffstore.data.concatenation",
     "create": "mlffstore.store.opening",
+    "distil_check": "mlffstore.pipeline.distillation.check",
     "export_release": "mlffstore.release.exporter",
     "get_exporter": "mlffstore.release.exporter",
     "get_generator": "mlffstore.contracts.registry",
@@ -67,6 +69,7 @@ __all__ = [
     "__version__",
     "concatenate",
     "create",
+    "distil_check",
     "errors",
     "export_release",
     "get_exporter",

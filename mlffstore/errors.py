@@ -19,6 +19,7 @@
     ├── ReleaseError (ValueError)            a release that may not be published as asked for
     │   └── GateError                        its samples fail the validation
     ├── RegistryError (LookupError)          no plugin of that name, or no option of that name of a plugin
+    ├── ExecutorError (RuntimeError)         workers die whatever they do, or the executor is gone
     ├── PluginError (RuntimeError)           an installed plugin cannot be imported, or fails with these options
     └── MissingDependencyError (ImportError) an optional package is not installed
 
@@ -96,6 +97,10 @@ class RegistryError(MlffstoreError, LookupError):
 
 class PluginError(MlffstoreError, RuntimeError):
     """An installed plugin that cannot be imported, or that fails in a way of its own."""
+
+
+class ExecutorError(MlffstoreError, RuntimeError):
+    """Worker processes that die whatever they do, or an executor that takes no more tasks."""
 
 
 class MissingDependencyError(MlffstoreError, ImportError):

@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Return whether the slow tests run too: then tests that go through many cases go through all of them."""
+    return bool(pytestconfig.getoption("--run-slow"))
+
+
+@pytest.fixture(scope="session")
 def real() -> Path:
     """Return the folder with real inputs: labelled crystals and molecules, cut down, with their licences."""
     return Path(__file__).parent / "data" / "real"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.release import FORMAT
+from mlffstore.release.provenance import by_part
 from mlffstore.release.selection import select
 from mlffstore_exporters import chunks
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes, steps_of
@@ -140,24 +140,6 @@ def filters_of(codec: str, level: int) -> tuple[int | None, dict[str, Any]]:
     if codec == "lz4":
         return None, {**hdf5plugin.LZ4(), "shuffle": True, "fletcher32": True}
     return None, {**hdf5plugin.Blosc(cname="zstd", clevel=level, shuffle=hdf5plugin.Blosc.SHUFFLE), "fletcher32": True}
-
-
-def by_part(provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the provenance with the tasks of a recipe added up part by part: a large run has thousands of them."""
-    out: list[dict[str, Any]] = []
-    parts: dict[str, dict[str, Any]] = {}
-    for entry in provenance:
-        if not {"part", "task"} <= set(entry):
-            out.append(entry)
-            continue
-        name = str(entry["part"])
-        if name not in parts:
-            parts[name] = {"part": name, "tasks": 0, "skipped": Counter(), "rejected": Counter()}
-            out.append(parts[name])
-        parts[name]["tasks"] += 1
-        for what in ("skipped", "rejected"):
-            parts[name][what].update(entry.get(what, {}))
-    return out
 
 
 class _Split:

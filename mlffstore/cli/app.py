@@ -11,6 +11,7 @@ from mlffstore.cli import (
     cache,
     care,
     check,
+    distil,
     export,
     importing,
     info,
@@ -66,6 +67,7 @@ app.command("revert")(revert.revert)
 app.command("validate")(check.validate)
 app.command("stats")(check.stats)
 app.command("report")(check.report)
+app.command("distil-check")(distil.distil_check)
 app.command("cache")(cache.cache)
 app.command("verify")(care.verify)
 app.command("compact")(care.compact)

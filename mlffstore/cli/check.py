@@ -297,6 +297,14 @@ def _labels(one: dict[str, Any], normal: dict[str, Any] | None, show_all: bool) 
     if one["stress_eV_per_angstrom3"]:
         text = ", ".join(f"{k} {v['rms']:.4f}" for k, v in one["stress_eV_per_angstrom3"].items())
         lines.append(("stress rms, eV/A^3", text))
+    for name, other in one["properties"].items():
+        least, largest = f"{other['min']:.4g}", f"{other['max']:.4g}"
+        text = f"{other['mean']:.4g} +- {other['std']:.4g}, {least} to {largest}; {other['samples']:,} samples"
+        by_element, hidden = few(list(other.get("by_element", {}).items()), show_all)
+        if by_element:
+            means = ", ".join(f"{symbol} {row['mean']:.3g}" for symbol, row in by_element)
+            text += f"; mean of {means}" + (f" and {hidden} more (--all)" if hidden else "")
+        lines.append((f"{name}, {other['unit']}" if other["unit"] != "1" else name, text))
     if normal:
         fit = normal["element_energies_eV"]
         energies = list(fit["values"].items())

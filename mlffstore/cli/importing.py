@@ -44,7 +44,9 @@ def import_(
     units: Annotated[
         list[str] | None,
         typer.Option(
-            "--units", metavar="COLUMN=UNIT", help="Unit of a column, such as energy=hartree or stress=GPa. Repeat it."
+            "--units",
+            metavar="COLUMN=UNIT",
+            help="Unit of a column, such as energy=hartree, stress=GPa or dipole=Debye. Repeat it.",
         ),
     ] = None,
     keys: Annotated[
@@ -52,8 +54,8 @@ def import_(
         typer.Option(
             "--key",
             metavar="LABEL=NAME",
-            help="Where a label, charge or multiplicity is, such as energy=REF_energy. Repeat it; of several names for one "
-            "label the first that a sample has counts.",
+            help="Where a label, charge or multiplicity is, such as energy=REF_energy or dipole=REF_dipole. Repeat it; of "
+            "several names for one label the first that a sample has counts.",
         ),
     ] = None,
     columns: Annotated[
@@ -61,7 +63,7 @@ def import_(
         typer.Option(
             "--column",
             metavar="NAME=UNIT",
-            help="A key to keep as a user column, with its unit: dipole=e*angstrom. Repeat it.",
+            help="A key to keep as a user column, with its unit: step=1. Numbers or strings. Repeat it.",
         ),
     ] = None,
     stress_sign: Annotated[
@@ -83,9 +85,40 @@ def import_(
     root: Annotated[
         str, typer.Option("--root", help="What shares a root, so never straddles splits: sample, file or info:KEY.")
     ] = "sample",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="FROM",
+            help="Keep the splits that came with the data: key (the key named split), info:KEY, file (from file names), or "
+            "hash to keep none. Those of stores and releases are kept by default.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="A convention of keys, units and signs: mace, nequip, gap, castep, fairchem or mattersim.",
+            show_default=False,
+        ),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            "--match",
+            help="structure: add the labels to the samples of STORE with the same structures, instead of new samples.",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", min=0, help="With --match: how far atoms may be apart, angstrom, in any order."),
+    ] = 0.0,
     require: Annotated[str, typer.Option("--require", help="Labels that must be there, or none.")] = "energy,forces",
     source: Annotated[
-        str | None, typer.Option("--source", help="Where the data came from; the file's name by default.")
+        str | None,
+        typer.Option("--source", help="Where the data came from, or info:KEY; the file's name by default."),
     ] = None,
     add_hydrogens: Annotated[
         bool, typer.Option(help="Add the hydrogens that SDF and SMILES leave out, or refuse such files.")
@@ -103,11 +136,14 @@ def import_(
     batch_samples: Annotated[
         int, typer.Option("--batch-samples", min=1, help="Samples that are read and written as a block.")
     ] = 2048,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that read and check an extended XYZ file.")
+    ] = 1,
     precision: Annotated[
         str | None,
         typer.Option(
             "--precision",
-            help="dtype of positions of a new store: float32 (by default) or float64.",
+            help="dtype of positions of a new store: float32 (by default) or float64. A store or release brings its own.",
             show_default=False,
         ),
     ] = None,
@@ -117,7 +153,8 @@ def import_(
     """Import files, with their labels, into STORE.
 
     The store is made if it does not exist.
-    Reads anything that ASE reads, SPICE HDF5, and SDF or SMILES (hydrogens are added). Every file is checked before
+    Reads anything that ASE reads, stores and releases of this library, Parquet, HDF5 of SPICE, ANI and MACE, JSON of
+    the Materials Project, DeePMD folders, npz, SDF or SMILES (hydrogens are added), and more. Every file is checked before
     anything is stored. What the files hold and the store does not take is listed.
     """
     from mlffstore.importing.options import Options
@@ -150,13 +187,18 @@ def import_(
             check_stress=check_stress,
             on_error=on_error,  # type: ignore[arg-type]  # checked there
             on_duplicate=on_duplicate,  # type: ignore[arg-type]
+            split=split,
+            match=match,  # type: ignore[arg-type]
+            tolerance=tolerance,
+            preset=preset,
+            workers=workers,
             wording=Wording("command line"),
         )
         options.reader(), options.extra()  # keys, units and columns are checked there
     target: str | ml.Store = store
     with contextlib.suppress(StoreNotFoundError):
         target = ml.open(store, mode="a")
-    new = {"precision": precision or "float32"} if isinstance(target, str) else None
+    new = ({"precision": precision} if precision else {}) if isinstance(target, str) else None
     if precision not in (None, "float32", "float64"):
         raise typer.BadParameter(f"expected float32 or float64, got {precision!r}", param_hint="--precision")
     if precision is not None and isinstance(target, ml.Store) and precision != target.precision:
@@ -175,6 +217,8 @@ def import_(
     if as_json:
         print_json(dataclasses.asdict(report))
         return
+    for place in report.unmatched[: None if show_all else 20]:
+        remark(f"unmatched: {place}")
     shown, more = few([*report.warnings, *report.reasons], show_all)
     for text in shown:
         remark(f"warning: {text}")

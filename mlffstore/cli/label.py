@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, StorePath, print_json, print_pairs, progress_bar
+from mlffstore.cli.output import AsJson, StorePath, judged, print_json, print_pairs, progress_bar
 from mlffstore.cli.plugins import Recheck, TeacherOptions, Weights, make_teacher, recheck_labels, teacher_options
 from mlffstore.cli.sources import Where, chosen
+from mlffstore.contracts.request import wanted
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ def label(
     where: Where = None,
     weights: Weights = None,
     option: TeacherOptions = None,
+    properties: Annotated[
+        str | None,
+        typer.Option(
+            "--properties",
+            "-p",
+            metavar="NAME,NAME",
+            help="What to store, such as energy,forces,hessian_product. [default: what 'mlffstore teachers' lists]",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes; 1 is right for a GPU.")] = 1,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Samples that the teacher is given at a time.")] = 512,
     recheck: Recheck = True,
@@ -33,15 +44,25 @@ def label(
 ) -> None:
     """Label the samples of STORE with a teacher.
 
-    Samples that have its labels are left as they are. Run it again to go on after an interruption.
+    Samples that have its labels are left as they are. Run it again to go on after an interruption, or with more properties.
     """
     options = teacher_options(weights, option)
     model = make_teacher(teacher, options)  # says what is wrong with the options before the store is opened
+    names = None if properties is None else tuple(name for part in properties.split(",") if (name := part.strip()))
+    if names is not None:
+        with judged(properties="--properties"):
+            wanted(model, names)
     target = ml.open(store, mode="a")
     samples = None if where is None else chosen(target.snapshot(), where)
     with progress_bar("samples") as progress:
         report = target.add_labels(
-            teacher, samples=samples, options=options, workers=workers, chunk_samples=chunk, progress=progress
+            teacher,
+            properties=names,
+            samples=samples,
+            options=options,
+            workers=workers,
+            chunk_samples=chunk,
+            progress=progress,
         )
     compared, good = recheck_labels(target, [model]) if recheck and report.labelled else ([], True)
     if as_json:

@@ -27,12 +27,14 @@ from mlffstore.cli.output import (
     status,
 )
 from mlffstore.contracts.registry import available, get_generator, get_teacher, load
+from mlffstore.contracts.request import on_request
 from mlffstore.errors import MissingDependencyError, MlffstoreError, TeacherError
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlffstore.contracts.examination import Check
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.plan import Planned
@@ -150,13 +152,14 @@ def teachers(context: typer.Context, as_json: AsJson = False) -> None:
             {"installed": "yes", "not installed": "no"}.get(one["state"], one["state"]),
             ", ".join(one.get("domains", ())),
             ", ".join(one.get("properties", ())),
+            ", ".join(one.get("more", ())),
             str(len(one["elements"])) if one.get("elements") else "",
             one.get("licence", ""),
             one["about"],
         ]
         for one in found
     ]
-    print_grid(["teacher", "installed", "domain", "labels", "elements", "licence", ""], rows)
+    print_grid(["teacher", "installed", "domain", "labels", "on request", "elements", "licence", ""], rows)
 
 
 def _about_teacher(name: str) -> dict[str, Any]:
@@ -168,7 +171,9 @@ def _about_teacher(name: str) -> dict[str, Any]:
         doc = (inspect.getdoc(load("teacher", name)) or "").split("\n")[0]
         return {"about": f"{doc} Needs {needs or error}."}
     # What would have to be fetched first is not asked what it knows.
-    return {} if getattr(teacher, "downloads", False) else teacher.info.to_json()
+    if getattr(teacher, "downloads", False):
+        return {}
+    return teacher.info.to_json() | {"more": list(on_request(teacher.info))}
 
 
 @teachers_app.command("check")
@@ -180,7 +185,8 @@ def check(
 ) -> None:
     """Check that a teacher keeps its contract.
 
-    Invariances, derivatives, signs and units are checked on small structures. The exit code is 1 if a check fails.
+    Invariances, derivatives, signs, units and sums of every property that it gives, on request too, are checked on small
+    structures. What cannot be checked is listed as not measured. The exit code is 1 if a check fails.
     """
     from mlffstore.contracts.conformance import check as examine
     from mlffstore.contracts.conformance import failed
@@ -194,13 +200,19 @@ def check(
         lines = [{**dataclasses.asdict(c), "figure": _number(c.figure), "limit": _number(c.limit)} for c in checks]
         print_json({"teacher": teacher.info.to_json(), "ok": not bad, "checks": lines})
     else:
-        verdict = {True: "passed", False: "FAILED", None: ""}
-        rows = [[c.name, verdict[c.passed], _text(c.figure), _text(c.limit), c.unit, c.note] for c in checks]
+        rows = [[c.name, _verdict(c), _text(c.figure), _text(c.limit), c.unit, c.note] for c in checks]
         say(f"{teacher.info.name}: {teacher.info.fingerprint}")
         print_grid(["check", "", "figure", "limit", "unit", ""], rows)
         say(f"{len(bad)} of {counted(len(checks), 'check')} failed" if bad else "all checks passed")
     if bad:
         raise typer.Exit(1)
+
+
+def _verdict(check: Check) -> str:
+    """Return what came of a check in a word or two: without a figure it was not measured, without a limit not judged."""
+    if check.passed is None:
+        return "not measured" if math.isnan(check.figure) else "reported"
+    return "passed" if check.passed else "FAILED"
 
 
 def _number(value: float) -> float | None:
@@ -354,6 +366,9 @@ def _print_account(found: Account, show_all: bool) -> None:
     )
     for line in found.drift:
         remark(f"drift: {line}")
+    for one in found.parts:
+        for number, error in one.set_aside.items():
+            remark(f"set aside: {one.part}/{number} killed its worker twice: {error}")
 
 
 def _figures_by_name(figures: dict[str, int], show_all: bool) -> str:

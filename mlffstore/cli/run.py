@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, console, cores, print_json, print_pairs, remark, say, status
+from mlffstore.cli.output import AsJson, cores, print_json, print_pairs, remark, say, status
 from mlffstore.cli.plugins import Recheck, recheck_labels
-from mlffstore.errors import MlffstoreError, missing_dependency
+from mlffstore.cli.watch import print_event, watched
+from mlffstore.errors import ExecutorError, MlffstoreError, missing_dependency
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from mlffstore.pipeline.account import Account
     from mlffstore.pipeline.recipe import Recipe
     from mlffstore.pipeline.run import RunReport
-    from mlffstore.pipeline.task import Outcome
 
 
 def run(
@@ -52,6 +48,12 @@ def run(
     ] = None,
     recheck: Recheck = True,
     as_json: AsJson = False,
+    json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json-lines", help="Print one JSON object per task as it is done, and what --json prints at the end."
+        ),
+    ] = False,
 ) -> None:
     """Generate, label, check and store what RECIPE says.
 
@@ -68,130 +70,97 @@ def run(
         raise typer.BadParameter("expected one of these options, got several", param_hint=" and ".join(given))
     parsed = load_recipe(recipe)
     began = time.monotonic()
-    with _progress(parsed) as progress:
-        if scheduler is None and scheduler_file is None:
+    if scheduler is None and scheduler_file is None:
+        with watched(parsed, workers=counted(workers or cores(), "process"), json_lines=json_lines) as progress:
             report = run_recipe(parsed, workers=workers or cores(), progress=progress)
-        else:
-            report = _run_on_dask(parsed, scheduler, scheduler_file, progress)
-    files = [] if report.failed or report.short or parsed.release is None else _release(parsed, recheck)
+    else:
+        report = _run_on_dask(parsed, scheduler, scheduler_file, json_lines)
+    unfinished = report.failed or report.short or report.stopped
+    files = [] if unfinished or parsed.release is None else _release(parsed, recheck)
     # A release labels samples again by itself, and its verdict says so.
     compared, good = _recheck(parsed) if recheck and report.accepted and not files else ([], True)
     # The diversity takes seconds, and is the same as before if nothing was added.
     totals = account(parsed, n_environments=2000 if report.accepted else 0)
     about = describe(ml.open(parsed.store))
     seconds = time.monotonic() - began
-    if as_json:
-        print_json(
-            {
-                "tasks": report.n_tasks,
-                "done_before": report.n_done_before,
-                "accepted": report.accepted,
-                "rejected": report.rejected,
-                "reasons": dict(report.reasons),
-                "failed": report.failed,
-                "short": report.short,
-                "warnings": report.warnings,
-                "account": dataclasses.asdict(totals),
-                "release": files,
-                "recheck": [text for _, text in compared],
-                "seconds": seconds,
-                "store": about,
-            }
-        )
+    if as_json or json_lines:
+        document = {
+            "tasks": report.n_tasks,
+            "done_before": report.n_done_before,
+            "accepted": report.accepted,
+            "rejected": report.rejected,
+            "reasons": dict(report.reasons),
+            "failed": report.failed,
+            "short": report.short,
+            "set_aside": report.set_aside,
+            "stopped": report.stopped,
+            "warnings": report.warnings,
+            "account": dataclasses.asdict(totals),
+            "release": files,
+            "recheck": [text for _, text in compared],
+            "seconds": seconds,
+            "store": about,
+        }
+        if json_lines:
+            print_event({"event": "end", **document})
+        else:
+            print_json(document)
     else:
         _print(parsed, report, totals, about, files, compared, seconds)
-    if report.failed or report.short or not good:
+    if unfinished or not good:
         raise typer.Exit(1)
 
 
-#: Seconds between two accounts, at least (their diversity takes some) and at most (a tenth of a large run is hours).
-_ACCOUNT_SECONDS, _SILENT_SECONDS = 60.0, 1800.0
+#: Seconds to wait for a Dask scheduler to answer, and for one to come back that answered before.
+_CONNECT_SECONDS, _RETURN_SECONDS = 20.0, 1800.0
 
 
-@contextlib.contextmanager
-def _progress(recipe: Recipe) -> Iterator[Callable[[Outcome], None]]:
-    """Show a bar on a terminal, and in words, at every tenth of the tasks and every half hour, what there is."""
-    from mlffstore.pipeline.account import account
+def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, json_lines: bool) -> RunReport:
+    """Run the tasks on a Dask cluster; a scheduler that restarts, also elsewhere under the same file, is waited for."""
+    from mlffstore.pipeline.run import run as run_recipe
 
-    began = told_at = time.monotonic()
-    samples = tasks = 0
-    total = len(recipe.tasks())
-    told: set[str] = set()
-
-    def progress(outcome: Outcome) -> None:
-        nonlocal samples, tasks, told_at
-        samples, tasks = samples + outcome.accepted, tasks + 1
-        rate = f"{samples / (time.monotonic() - began):.1f} samples/s"
-        update(max(total, tasks), tasks, rate)
-        silent = time.monotonic() - told_at
-        if tasks % max(1, total // 10) and silent < _SILENT_SECONDS:
-            return
-        line = f"{tasks}/{counted(max(total, tasks), 'task')}, {rate}"
-        if silent < _ACCOUNT_SECONDS:
-            if not sys.stderr.isatty():
-                remark(line)
-            return
-        now, told_at = account(recipe), time.monotonic()
-        remark(f"{line}; {now.line}")
-        for part in now.parts:
-            if part.drift and part.part not in told:
-                told.add(part.part)
-                remark(f"drift: {part.drift}")
-
-    with _bar() as update:
-        yield progress
+    option = f"--scheduler {address}" if file is None else f"--scheduler-file {file}"
+    client = _connect(address, file, option)
+    while True:
+        with client:
+            workers = f"{counted(len(client.nthreads()), 'worker')} of {client.scheduler.address}"
+            try:
+                with watched(
+                    recipe, workers=workers, json_lines=json_lines, dashboard=client.dashboard_link
+                ) as progress:
+                    return run_recipe(recipe, executor=client.get_executor(), progress=progress)
+            except ExecutorError:
+                if client.status == "running":  # it is there: the workers are the trouble
+                    raise
+        remark(f"{option}: waiting for the Dask scheduler, which is gone; what was committed is safe")
+        deadline = time.monotonic() + _RETURN_SECONDS
+        while True:
+            try:
+                client = _connect(address, file, option)
+                break
+            except MlffstoreError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
 
 
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on a terminal; what is yielded takes the tasks, how many are done, and the rate."""
-    if not sys.stderr.isatty():  # rich would print an empty line for a bar that is not shown
-        yield lambda total, done, rate: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=console(),
-    ) as bar:  # fmt: skip
-        row = bar.add_task("tasks", total=None, rate="starting")
-        yield lambda total, done, rate: bar.update(row, total=total, completed=done, rate=rate)
-
-
-#: Seconds to wait for a Dask scheduler to answer.
-_CONNECT_SECONDS = 20
-
-
-def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, progress: Any) -> RunReport:
+def _connect(address: str | None, file: Path | None, option: str) -> Any:
+    """Return a client of a Dask scheduler."""
     try:
         from distributed import Client
     except ImportError as error:
         raise missing_dependency("distributed", "dask", "a Dask scheduler") from error
-    from mlffstore.pipeline.run import run as run_recipe
-
     if file is not None and not file.is_file():  # Dask would wait for it
-        raise MlffstoreError(
-            f"--scheduler-file {file}: there is no such file; start 'dask scheduler --scheduler-file {file}'"
-        )
-    option = f"--scheduler {address}" if file is None else f"--scheduler-file {file}"
+        raise MlffstoreError(f"{option}: there is no such file; start 'dask scheduler --scheduler-file {file}'")
     where: dict[str, Any] = {"address": address} if file is None else {"scheduler_file": str(file)}
     try:
-        client = Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # Dask has many errors for a wrong address or file, and no base of them
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise MlffstoreError(
             f"{option}: no Dask scheduler answers there ({reason}); check the address (tcp://HOST:8786), that the scheduler "
             "runs, and that this machine reaches it"
         ) from error
-    with client:
-        return run_recipe(recipe, executor=client.get_executor(retries=2), progress=progress)
 
 
 def _recheck(recipe: Recipe) -> tuple[list[tuple[str, str]], bool]:
@@ -246,10 +215,15 @@ def _print(
     print_pairs(rows, title=f"{recipe.name}: {recipe.store}")
     for line in report.warnings:
         remark(f"warning: {line}")
+    for line in report.set_aside:
+        remark(f"set aside: {line}")
     for line in report.failed:
         remark(f"failed: {line}")
     for line in report.short:
         remark(f"short: {line}")
+    if report.stopped:
+        remark(f"stopped: {report.stopped}")
+        return
     if report.short and not report.failed:
         remark("some parts cannot be made as planned; change their options, or the limits, and run the recipe again")
         return

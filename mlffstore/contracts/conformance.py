@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.contracts import derivatives, symmetries
+from mlffstore.contracts import curvature, derivatives, signals, symmetries
 from mlffstore.contracts.examination import Check, Examination
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.structures import default_samples
@@ -52,6 +52,9 @@ def check(teacher: Teacher, samples: SampleBatch | Sequence[Atoms] | None = None
     precision, energies must agree to 50 R + 1e-6 eV. With N the noise of energy differences (what a translation changes, at
     most R), forces must agree with the gradient to 10 N / step plus 0.005 (float64) or 0.05 (float32) eV/angstrom, as a root
     mean square over coordinates. Forces that the teacher does not declare as a gradient are reported, not judged.
+
+    Properties beside energy, forces and stress are asked for too, those on request included, and turn as
+    `mlffstore.data.properties` says. What no law says anything about has a line "not measured".
     """
     batch = default_samples(teacher.info) if samples is None else _as_batch(samples)
     exam = Examination(teacher, batch, np.random.default_rng(seed))
@@ -60,6 +63,7 @@ def check(teacher: Teacher, samples: SampleBatch | Sequence[Atoms] | None = None
         _input_unchanged,
         _repeated,
         _one_by_one,
+        signals.declared,
         symmetries.permuted,
         symmetries.translated,
         symmetries.rotated,
@@ -68,6 +72,8 @@ def check(teacher: Teacher, samples: SampleBatch | Sequence[Atoms] | None = None
         symmetries.distant_copies,
         derivatives.gradient,
         derivatives.stress,
+        signals.sums,
+        curvature.hessian,
         _refusals,
     ):
         examine(exam)

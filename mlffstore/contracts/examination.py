@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import TeacherLabels
+from mlffstore.contracts.request import label_with
 from mlffstore.data.batch import SampleBatch
+from mlffstore.data.properties import property_of
 from mlffstore.errors import TeacherError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     from ase import Atoms
 
     from mlffstore.contracts.protocols import Teacher
+    from mlffstore.data.properties import Property
 
     Floats = npt.NDArray[np.floating[Any]]
 
@@ -85,11 +88,15 @@ class Examination:
     def __init__(self, teacher: Teacher, batch: SampleBatch, rng: np.random.Generator) -> None:
         self.teacher, self.info, self.batch, self.rng = teacher, teacher.info, batch.structures(), rng
         self.checks: list[Check] = []
+        #: Properties that are given on request; all but those of the plain answer are asked for in every call.
+        self.extra = tuple(name for name in self.info.on_request if name not in self.info.properties)
         self.labels = self.label(self.batch, "the samples")
         # Sums over atoms are rounded at the size of the total energy; the terms of single atoms can be as large.
         self.resolution = self.epsilon * float(np.abs(self.labels.energy).max())
         self.noise = self.resolution
         self.energy_limit = 50 * self.resolution + 1e-6
+        #: Noise of forces, eV/angstrom: what a translation changes.
+        self.force_noise = 1e-6
 
     @property
     def double_precision(self) -> bool:
@@ -108,7 +115,7 @@ class Examination:
 
     def label(self, batch: SampleBatch, what: str) -> TeacherLabels:
         """Return the labels of a batch; raise `TeacherError` if a sample is refused. `what` describes the batch."""
-        labels = self.teacher.label(batch)
+        labels = label_with(self.teacher, batch, self.extra)
         if not isinstance(labels, TeacherLabels):
             raise TeacherError(f"{self.info.name}: expected TeacherLabels, got {type(labels).__name__}")
         if not labels.ok.all():
@@ -124,6 +131,20 @@ class Examination:
         """Return changed structures: `change` makes a frame from the index of each sample, or of those in `only`."""
         frames = [change(i) for i in range(len(self.batch)) if only is None or only[i]]
         return SampleBatch.from_ase(frames).astype("float64").structures()
+
+    def transformed(
+        self, change: Callable[[Property, Floats, int], Floats], only: npt.NDArray[np.bool_] | None = None
+    ) -> dict[str, Floats]:
+        """Return what is expected of the other properties: `change` takes a property, a sample's values and its index."""
+        starts = self.batch.offsets.tolist()
+        out: dict[str, Floats] = {}
+        for name, values in self.labels.more.items():
+            spec = property_of(name)
+            each = [values[starts[i] : starts[i + 1]] if spec.axis == "atom" else values[i : i + 1]
+                    for i in range(len(self.batch))]  # fmt: skip
+            chosen = [i for i in range(len(self.batch)) if only is None or only[i]]
+            out[name] = np.concatenate([change(spec, each[i].astype(float), i) for i in chosen])
+        return out
 
     def forces_with(self, values: Sequence[Any]) -> list[tuple[Floats, Any]]:
         """Return the forces of each sample, shape (n, 3), beside its entry of `values`."""
@@ -149,3 +170,41 @@ class Examination:
         limit = 10 * self.resolution + 1e-5 * max(1.0, float(np.abs(self.labels.forces).max()))
         limit += 0.0 if self.double_precision else 5e-4
         self.judge(f"{name}: forces", np.abs(labels.forces - forces).max(), factor * limit, "eV/angstrom")
+
+    def compare_more(
+        self,
+        name: str,
+        labels: TeacherLabels,
+        expected: Mapping[str, Floats],
+        factor: float = 1.0,
+        *,
+        judged: bool = True,
+    ) -> None:
+        """Add the deviations of the other properties from what is expected, `factor` times the limits of `limit_of`.
+
+        A value where none is expected, and the other way round, is an infinite deviation.
+        """
+        for one, values in expected.items():
+            spec, given = property_of(one), labels.more.get(one)
+            missing = np.isnan(values)
+            if given is None or given.shape != values.shape or not np.array_equal(missing, np.isnan(given)):
+                gap = np.inf
+            elif missing.all():
+                self.skip(f"{name}: {one}", "none of the samples has it")
+                continue
+            else:
+                gap = float(np.abs(given - values)[~missing].max())
+            if judged:
+                self.judge(f"{name}: {one}", gap, factor * self.limit_of(one), spec.unit)
+            else:
+                self.report(f"{name}: {one}", gap, spec.unit, "not equivariant by construction: reported")
+
+    def limit_of(self, name: str) -> float:
+        """Return the largest deviation of two values of a property that should agree, in its unit."""
+        spec = property_of(name)
+        if spec.unit == "eV":
+            return self.energy_limit
+        values = np.abs(self.labels.more[name].astype(float))
+        scale = max(1.0, float(np.nanmax(values))) if np.isfinite(values).any() else 1.0
+        # Self-consistent charges are converged to some 1e-5; networks in float32 add up rounding in all of their layers.
+        return (1e-4 if self.double_precision else 1e-3) * scale

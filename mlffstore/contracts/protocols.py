@@ -32,7 +32,7 @@ class TeacherInfo:
     domains : frozenset of {"molecule", "periodic"}
         Kinds of samples that the teacher labels: "molecule" is periodic along no direction, "periodic" along some.
     properties : tuple of str
-        Labels that the teacher gives, see `mlffstore.data.properties`.
+        Labels that `Teacher.label` gives, see `mlffstore.data.properties`.
     precision : str
         dtype in which the teacher computes.
     conservative : bool
@@ -45,6 +45,11 @@ class TeacherInfo:
         Versions of the packages involved.
     equivariant : bool
         Whether the labels turn with the structure by construction. Those of Orb do so approximately, by training.
+    on_request : tuple of str
+        Further labels that `RequestTeacher.label_with` gives, since they are large or cost more. Hessian-vector products are
+        not among them: `mlffstore.contracts.request` makes them for every conservative teacher.
+    widths : mapping of str to int
+        Widths of those properties whose width the teacher chooses, such as ``{"embedding": 64}``.
     """
 
     name: str
@@ -57,6 +62,8 @@ class TeacherInfo:
     fingerprint: str
     software: Mapping[str, str] = field(default_factory=dict)
     equivariant: bool = True
+    on_request: tuple[str, ...] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as plain JSON types, for the log and for releases."""
@@ -65,6 +72,8 @@ class TeacherInfo:
             "elements": None if self.elements is None else sorted(self.elements),
             "domains": sorted(self.domains),
             "properties": list(self.properties),
+            "on_request": list(self.on_request),
+            "widths": dict(self.widths),
             "precision": self.precision,
             "conservative": self.conservative,
             "equivariant": self.equivariant,
@@ -115,6 +124,36 @@ class Teacher(Protocol):
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
         """Return labels of all samples of a batch. A sample is refused by `ok`, never by an exception."""
+        ...
+
+
+@runtime_checkable
+class RequestTeacher(Protocol):
+    """A teacher that gives more on request than `Teacher.label` does: those of `TeacherInfo.on_request`."""
+
+    def label_with(self, batch: SampleBatch, extra: Sequence[str]) -> TeacherLabels:
+        """Return what `Teacher.label` returns, with the properties `extra` of `TeacherInfo.on_request` in `more`."""
+        ...
+
+
+@runtime_checkable
+class HessianTeacher(Protocol):
+    """A teacher that differentiates its forces by itself, where others need differences of forces."""
+
+    def hessian_product(self, batch: SampleBatch, probe: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+        """Return the product of the Hessian of each sample with its direction.
+
+        Parameters
+        ----------
+        batch : SampleBatch
+        probe : ndarray, shape (A, 3)
+            Direction, without unit.
+
+        Returns
+        -------
+        ndarray, shape (A, 3), float32
+            eV/angstrom^2; NaN for samples that the teacher does not label.
+        """
         ...
 
 

@@ -5,9 +5,11 @@ What an exporter must be is `mlffstore.release.exporter`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from mlffstore.errors import MlffstoreError, PluginError, RegistryError
@@ -21,9 +23,16 @@ if TYPE_CHECKING:
 _GROUPS = {"generator": "mlffstore.generators", "teacher": "mlffstore.teachers", "exporter": "mlffstore.exporters"}
 
 
+@functools.lru_cache(maxsize=len(_GROUPS))
+def _entry_points(path: tuple[str, ...], group: str) -> EntryPoints:
+    """Return the entry points of a group of all packages on that path. To look at all packages takes 20 to 100 ms."""
+    return entry_points(group=group)
+
+
 def available(kind: str) -> dict[str, EntryPoint]:
     """Return the entry points of a kind ("generator", "teacher", "exporter") by name, without loading them."""
-    return {point.name: point for point in sorted(entry_points(group=_GROUPS[kind]), key=lambda point: point.name)}
+    points = _entry_points(tuple(sys.path), _GROUPS[kind])
+    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
 
 
 def load(kind: str, name: str) -> Any:
@@ -39,6 +48,9 @@ def load(kind: str, name: str) -> Any:
         If the plugin cannot be imported for another reason. Other plugins are not affected.
     """
     known = available(kind)
+    if name not in known:  # perhaps the package was installed a moment ago
+        _entry_points.cache_clear()
+        known = available(kind)
     if name not in known:
         raise RegistryError(
             f"{kind}: expected one of {', '.join(known) or '(none installed)'}, got {name!r}{nearest(name, known)}"

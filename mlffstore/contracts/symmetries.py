@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.contracts.derivatives import stress_limit
+from mlffstore.data.voigt import IN_MATRIX, IN_VOIGT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from ase import Atoms
 
-    from mlffstore.contracts.examination import Examination
+    from mlffstore.contracts.examination import Examination, Floats
     from mlffstore.contracts.protocols import TeacherLabels
+    from mlffstore.data.properties import Property
 
 
 def permuted(exam: Examination) -> None:
@@ -22,6 +24,8 @@ def permuted(exam: Examination) -> None:
     labels = exam.label(exam.changed(lambda i: exam.frame(i)[orders[i]]), "permuted atoms")
     forces = [forces[order] for forces, order in exam.forces_with(orders)]
     exam.compare("permuted atoms", labels, exam.labels.energy, np.concatenate(forces))
+    more = exam.transformed(lambda spec, values, i: values[orders[i]] if spec.axis == "atom" else values)
+    exam.compare_more("permuted atoms", labels, more)
 
 
 def translated(exam: Examination) -> None:
@@ -35,6 +39,12 @@ def translated(exam: Examination) -> None:
 
     labels = exam.label(exam.changed(move), "moved samples")
     exam.compare("translated", labels, exam.labels.energy, exam.labels.forces)
+    # The dipole of a charged sample moves with it.
+    displaced = exam.transformed(
+        lambda spec, values, i: values + exam.batch.charge[i] * shift[i] if spec.name == "dipole" else values
+    )
+    exam.compare_more("translated", labels, displaced)
+    exam.force_noise = max(exam.force_noise, float(np.abs(labels.forces - exam.labels.forces).max()))
     change = float(np.abs(labels.energy - exam.labels.energy).max()) + 50 * exam.epsilon  # at least that of 50 eV
     exam.noise = min(exam.resolution, change)
 
@@ -59,6 +69,15 @@ def rotated(exam: Examination) -> None:
         gap = np.abs(labels.forces - forces).max()
         exam.report("rotated: forces", gap, "eV/angstrom", "not equivariant by construction: reported")
         exam.report("rotated: energy", np.abs(labels.energy - exam.labels.energy).max(), "eV", "reported")
+    expected = exam.transformed(lambda spec, values, i: turned(spec, values, rotations[i]))
+    spread = expected.pop("forces_std", None)
+    exam.compare_more("rotated", labels, expected, judged=exam.info.equivariant)
+    if spread is not None:  # components of a spread turn like nothing: its size on each atom stays
+        sizes = [np.linalg.norm(values, axis=1) for values in (labels.more["forces_std"], spread)]
+        gap = np.abs(sizes[0] - sizes[1]).max()
+        exam.judge(
+            "rotated: forces_std", gap, exam.limit_of("forces_std"), "eV/angstrom", "root of the sum over x, y, z"
+        )
     if "stress" not in exam.info.properties or not exam.periodic.any():
         return
     gap = _rotated_stress_gap(exam, labels, rotations)
@@ -95,6 +114,7 @@ def images(exam: Examination) -> None:
 
     labels = exam.label(exam.changed(move), "images")
     exam.compare("periodic images", labels, exam.labels.energy, exam.labels.forces, 2)
+    exam.compare_more("periodic images", labels, exam.transformed(lambda spec, values, i: values), 2)
 
 
 def supercell(exam: Examination) -> None:
@@ -106,6 +126,27 @@ def supercell(exam: Examination) -> None:
     labels = exam.label(exam.changed(lambda i: exam.frame(i) * (1, 1, 2), only), "supercells")
     forces = [np.tile(forces, (2, 1)) for forces, periodic in exam.forces_with(only.tolist()) if periodic]
     exam.compare("supercell", labels, 2 * exam.labels.energy[only], np.concatenate(forces), 3)
+    exam.compare_more("supercell", labels, exam.transformed(_doubled, only), 3)
+
+
+def _doubled(spec: Property, values: Floats, _: int) -> Floats:
+    """Return the values of two cells: those of the system add up, or stay if they are averages."""
+    if spec.axis == "atom":
+        return np.tile(values, (2, *[1] * (values.ndim - 1)))
+    # Members of a committee that differ by some energy per cell differ by twice that of two cells.
+    return 2 * values if spec.extensive or spec.name == "energy_std" else values
+
+
+def turned(spec: Property, values: Floats, rotation: Floats) -> Floats:
+    """Return values of a property in a structure whose positions, as rows, were multiplied by a rotation from the right."""
+    if spec.turns == "vector":
+        return values @ rotation
+    if spec.turns != "tensor":
+        return values
+    if spec.shape[-1] == "voigt":
+        matrices = values[..., IN_VOIGT].reshape(*values.shape[:-1], 3, 3)
+        return np.asarray((rotation.T @ matrices @ rotation).reshape(*values.shape[:-1], 9)[..., IN_MATRIX])
+    return np.asarray(rotation.T @ values @ rotation)
 
 
 def distant_copies(exam: Examination) -> None:

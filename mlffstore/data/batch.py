@@ -15,7 +15,7 @@ from mlffstore.data.ase import gather, scatter
 from mlffstore.data.casting import cast, float_dtype
 from mlffstore.data.columns import SampleColumns
 from mlffstore.data.electrons import lowest_multiplicity
-from mlffstore.data.labels import DEFAULT_TEACHER, Labels, cast_labels
+from mlffstore.data.labels import DEFAULT_TEACHER, Labels, cast_labels, in_store_units
 from mlffstore.data.masks import check_masks, unmask
 from mlffstore.data.properties import merge_properties
 from mlffstore.data.ragged import Ints, normalise_indices, offsets, row_indices
@@ -71,6 +71,8 @@ class SampleBatch(SampleColumns):
         are NaN, and None among strings; in an integer or boolean column, pass a `numpy.ma.MaskedArray`.
     properties : sequence of Property, optional
         Descriptions of properties among the labels that are not registered in this process.
+    units : mapping of str to str, optional
+        Units of labels that are not given in the unit of their property: ``{"dipole": "Debye"}``. They are converted.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class SampleBatch(SampleColumns):
         root: npt.ArrayLike | None = None,
         extra: Mapping[str, tuple[npt.ArrayLike, str, str]] | None = None,
         properties: Sequence[Property] = (),
+        units: Mapping[str, str] | None = None,
     ) -> None:
         problems: list[str] = []
         counts = cast("n_atoms", n_atoms, "int32", problems)
@@ -167,7 +170,10 @@ class SampleBatch(SampleColumns):
         given = {name: v for name, v in (("energy", energy), ("forces", forces), ("stress", stress)) if v is not None}
         if given and labels:
             problems.append("labels: expected either labels={teacher: ...} or energy, forces and stress, got both")
-        for teacher_name, named in (labels or ({teacher: given} if given else {})).items():
+        named_labels = labels or ({teacher: given} if given else {})
+        if units:
+            named_labels = in_store_units(named_labels, units, self.properties, problems)
+        for teacher_name, named in named_labels.items():
             check_teacher_name(teacher_name)
             self.labels[teacher_name] = cast_labels(teacher_name, named, rows, self.properties, problems)
         self.user, self.masks = {}, {}
@@ -356,6 +362,7 @@ class SampleBatch(SampleColumns):
         source: str | Sequence[str] = "unknown",
         sampler: str | Sequence[str] = "unknown",
         root: npt.ArrayLike | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> SampleBatch:
         """Gather ASE frames into columns.
 
@@ -376,13 +383,16 @@ class SampleBatch(SampleColumns):
             Where the seeds came from and what made the structures.
         root : array_like, shape (S,), uint64, optional
             Hash of the seed of each frame.
+        units : mapping of str to str, optional
+            Units of labels that are not in ASE's units, as for `SampleBatch`.
 
         Raises
         ------
         DataError
             If a frame is not an `ase.Atoms`, has no atoms, or has labels of the wrong shape; every problem is listed.
         """
-        return cls(**gather(frames, teacher=teacher, labels=labels), source=source, sampler=sampler, root=root)
+        columns = gather(frames, teacher=teacher, labels=labels)
+        return cls(**columns, source=source, sampler=sampler, root=root, units=units)
 
     def to_ase(self, teacher: str | None = None) -> list[Atoms]:
         """Return the samples as ASE frames, with a SinglePointCalculator that holds the labels of `teacher`.

@@ -170,6 +170,35 @@ def find_pairs(starts: Any, positions: Any, cell: Any, pbc: Any, sound: Any, cut
 
 
 @_compiled
+def sum_pairs(first: Any, second: Any, distance: Any, counts: Any, z: Any, cutoff: float) -> Any:
+    """Return sums over pairs that fade out at the cutoff: (S, 5) and (S,) per sample, and two of each atom, (A,).
+
+    With d the distance over the cutoff and f = (1 - d^2)^2, per sample f sqrt(za zb), f exp(-3d) (za + zb), f d,
+    f d^4 za zb, f cos(9d), and f; per atom f exp(-3d) z of the other atom, and f cos(9d).
+    """
+    sums, fades = np.zeros((len(counts), 5)), np.zeros(len(counts))
+    each, other = np.zeros(len(z)), np.zeros(len(z))
+    p = 0
+    for s in range(len(counts)):
+        for _ in range(counts[s]):
+            i, j, d = first[p], second[p], distance[p] / cutoff
+            a, b, fade = z[i], z[j], (1 - d * d) ** 2
+            decay, turn = fade * math.exp(-3 * d), fade * math.cos(9 * d)
+            sums[s, 0] += fade * math.sqrt(a * b)
+            sums[s, 1] += decay * (a + b)
+            sums[s, 2] += fade * d
+            sums[s, 3] += fade * d**4 * a * b
+            sums[s, 4] += turn
+            fades[s] += fade
+            each[i] += decay * b
+            each[j] += decay * a
+            other[i] += turn
+            other[j] += turn
+            p += 1
+    return sums, fades, each, other
+
+
+@_compiled
 def find_edges(starts: Any, positions: Any, cell: Any, pbc: Any, cutoff: Any) -> Any:
     """Return centre and neighbour of each edge, shape (2, E), and the vector of the cell to add, shape (E, 3).
 

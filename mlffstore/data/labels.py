@@ -14,7 +14,8 @@ from mlffstore.data.casting import cast
 from mlffstore.data.properties import find_property, known_properties, ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
 from mlffstore.data.schema import Array, Column
-from mlffstore.errors import TeacherError
+from mlffstore.data.units import factor
+from mlffstore.errors import TeacherError, UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,49 @@ def choose_teacher(available: Sequence[str], teacher: str | None) -> str:
         f"there are labels of several teachers ({', '.join(available)}), and their energies have different zeros: "
         "choose one with teacher=..."
     )
+
+
+def in_store_units(
+    labels: Mapping[str, Mapping[str, npt.ArrayLike]],
+    units: Mapping[str, str],
+    properties: Mapping[str, Property],
+    problems: list[str],
+) -> Mapping[str, Mapping[str, npt.ArrayLike]]:
+    """Return labels of several teachers that were given in other units in those of their properties.
+
+    Parameters
+    ----------
+    labels : mapping of str to mapping
+        Teacher -> its labels by property.
+    units : mapping of str to str
+        Property -> its unit in `labels`; the others are in the unit of the property.
+    properties : mapping of str to Property
+        Properties that need not be registered in this process.
+    problems : list of str
+        What is wrong is added here.
+    """
+    names = dict.fromkeys(name for named in labels.values() for name in named)
+    factors = {}
+    for name, unit in units.items():
+        if name not in names:
+            problems.append(
+                f"units: expected some of the labels that are given ({', '.join(names) or 'none'}), got {name!r}"
+            )
+            continue
+        try:
+            factors[name] = factor(name, unit, properties)
+        except UnitError as error:
+            problems.append(f"units: {error}")
+    factors = {name: scale for name, scale in factors.items() if scale != 1.0}
+    if not factors:
+        return labels
+    return {
+        teacher: {
+            name: np.asarray(values) * np.float64(factors[name]) if name in factors else values
+            for name, values in named.items()
+        }
+        for teacher, named in labels.items()
+    }
 
 
 def cast_labels(

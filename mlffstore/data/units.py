@@ -6,10 +6,22 @@ Factors come from `ase.units` (CODATA 2014, as ASE itself uses), so that a calcu
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mlffstore.data.properties import find_property, known_properties, property_of
+from mlffstore.data.unit_expressions import ratio
 from mlffstore.errors import UnitError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlffstore.data.properties import Property
+
+#: Units that properties beside energy, forces and stress often have elsewhere.
+_USUAL = (
+    "eV", "meV", "hartree", "rydberg", "kcal/mol", "kJ/mol", "e", "Debye", "e*bohr", "e*angstrom", "Bohr magneton",
+    "eV/angstrom^2", "hartree/bohr^2", "kcal/mol/angstrom^2", "eV/angstrom", "hartree/bohr", "kcal/mol/angstrom",
+)  # fmt: skip
 #: Column -> the physical dimension of its unit.
 DIMENSIONS = {"energy": "energy", "forces": "force", "stress": "stress", "positions": "length", "cell": "length"}
 
@@ -35,12 +47,24 @@ def _factors() -> dict[str, dict[str, float]]:
 
 
 def spellings(column: str) -> list[str]:
-    """Return the units that `factor` knows for a column, in alphabetical order."""
-    return sorted(_factors()[DIMENSIONS[column]])
+    """Return the units that `factor` knows for a column, in alphabetical order; of other properties the usual ones."""
+    if column in DIMENSIONS:
+        return sorted(_factors()[DIMENSIONS[column]])
+    unit = property_of(column).unit
+    return sorted({unit, *(other for other in _USUAL if _converts(other, unit))})
 
 
-def factor(column: str, unit: str) -> float:
+def factor(column: str, unit: str, properties: Mapping[str, Property] | None = None) -> float:
     """Return what to multiply values of `column` in `unit` with to get the store's unit.
+
+    Parameters
+    ----------
+    column : str
+        "positions", "cell" or a property.
+    unit : str
+        Of a property beside energy, forces and stress: symbols with ``*``, ``/`` and ``^``, such as ``hartree/bohr^2``.
+    properties : mapping of str to Property, optional
+        Properties that need not be registered in this process.
 
     Raises
     ------
@@ -53,9 +77,18 @@ def factor(column: str, unit: str) -> float:
     1.0
     >>> round(factor("stress", "GPa") * 160.2176634, 6)
     1.0
+    >>> round(factor("dipole", "Debye"), 6)
+    0.208194
     """
     if column not in DIMENSIONS:
-        raise UnitError(f"unit of {column!r}: expected one of {', '.join(DIMENSIONS)}, got {column!r}")
+        spec = find_property(column, properties)
+        if spec is None:
+            known_columns = (*DIMENSIONS, *(name for name in known_properties() if name not in DIMENSIONS))
+            raise UnitError(f"unit of {column!r}: expected one of {', '.join(known_columns)}, got {column!r}")
+        try:
+            return ratio(unit, spec.unit)
+        except UnitError as error:
+            raise UnitError(f"unit of {column!r}: {error}") from None
     known = _factors()[DIMENSIONS[column]]
     if unit not in known:
         raise UnitError(
@@ -65,7 +98,31 @@ def factor(column: str, unit: str) -> float:
     return known[unit]
 
 
-def convert(column: str, values: Any, unit: str) -> Any:
-    """Return `values` of `column`, given in `unit`, in the store's unit (the same object if nothing changes)."""
-    scale = factor(column, unit)
+def is_known(column: str, unit: str) -> bool:
+    """Return whether `factor` knows a unit of a column."""
+    try:
+        factor(column, unit)
+    except UnitError:
+        return False
+    return True
+
+
+def convert(column: str, values: Any, unit: str, properties: Mapping[str, Property] | None = None) -> Any:
+    """Return `values` of `column`, given in `unit`, in the store's unit (the same object if nothing changes).
+
+    Parameters
+    ----------
+    column, unit, properties
+        As for `factor`.
+    values : ndarray or number
+    """
+    scale = factor(column, unit, properties)
     return values if scale == 1.0 else values * scale
+
+
+def _converts(unit: str, target: str) -> bool:
+    try:
+        ratio(unit, target)
+    except UnitError:
+        return False
+    return True

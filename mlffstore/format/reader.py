@@ -49,9 +49,8 @@ class ChunkCache:
 
     def put(self, key: tuple[str, str, int], array: Array) -> None:
         """Keep a chunk; the ones unused for longest go."""
-        if array.nbytes > self.nbytes // 4 or key in self._chunks:
-            return
-        self._chunks[key] = array
+        if array.nbytes > self.nbytes // 4 or self._chunks.setdefault(key, array) is not array:
+            return  # too large, or another thread was faster
         self._used += array.nbytes
         while self._used > self.nbytes:
             try:

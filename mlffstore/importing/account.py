@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlffstore.data.properties import known_properties
 from mlffstore.importing.spelling import label_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ class Account:
             offer, label = "", label_of(use.name)
             if label is not None and "number" in use.note and use.place != "file":  # labels of an HDF5 file have names
                 offer = f", {wording.option('keys', {label: use.name})} takes it"
+            elif use.name in known_properties() and "number" in use.note:
+                offer = f", {wording.option('keys', {use.name: use.name})} takes it as a label"
+            elif use.note in ("text", "texts") and use.name.isidentifier() and use.place != "file":
+                offer = f", {wording.option('columns', {use.name: '1'})} keeps it"
             elif "number" in use.note and use.name.isidentifier():
                 offer = f", {wording.option('columns', {use.name: 'UNIT'})} keeps it"
             parts.append(f"{use.name} ({use.note} in {use.samples} samples{offer})")
@@ -102,7 +107,7 @@ def describe(value: Any, n_atoms: int) -> str:
         array = np.asarray(value)
     except ValueError:
         return "a nested list"
-    if array.dtype.kind in "US":
+    if is_strings(array):
         return "text" if array.size <= 1 else "texts"
     if array.dtype.kind not in "biuf":
         return f"a {type(value).__name__}"
@@ -113,3 +118,10 @@ def describe(value: Any, n_atoms: int) -> str:
         inner = "x".join(map(str, array.shape[1:]))
         return f"{inner} {kind} per atom" if inner else f"{kind.removesuffix('s')} per atom"
     return f"{'x'.join(map(str, array.shape))} {kind}"
+
+
+def is_strings(array: Any) -> bool:
+    """Return whether an array holds strings, of whatever dtype."""
+    if array.dtype.kind == "O":
+        return bool(array.size) and all(isinstance(value, str) for value in array.flat)
+    return array.dtype.kind in "US"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.batch import SampleBatch
+from mlffstore.data.properties import ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
-from mlffstore.data.schema import LABELS
 from mlffstore.importing.draft import CheckedBlock, Draft, settle
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ConformationBlocks:
         n_atoms = np.repeat([len(molecule.numbers) for molecule in molecules], counts)
         starts, atoms = offsets(counts), offsets(n_atoms)
         labels = self._labels(molecules, atoms)
-        held = {name: _held(array, atoms) for name, array in labels.items()}
+        held = {name: _held(array, property_of(name).axis, atoms) for name, array in labels.items()}
         sample_problems = [list(molecule.problems) for molecule in molecules for _ in range(len(molecule))]
         n_lone = self._check_required(held, n_atoms, sample_problems)
         self._account(molecules, held, starts, account)
@@ -87,15 +87,15 @@ class ConformationBlocks:
     def _labels(molecules: Sequence[Conformations], atoms: Ints) -> dict[str, Array]:
         """Return the labels that any molecule has, NaN where one has none."""
         out = {}
-        for name, column in LABELS.items():
-            if not any(name in molecule.labels for molecule in molecules):
-                continue
+        for name in ordered({name for molecule in molecules for name in molecule.labels}):
+            leading = 2 if property_of(name).axis == "atom" else 1
+            shape = next(molecule.labels[name].shape[leading:] for molecule in molecules if name in molecule.labels)
             parts = []
             for molecule in molecules:
-                rows = molecule.positions.shape[: 2 if column.axis == "atom" else 1]
                 values = molecule.labels.get(name)
-                parts.append(np.full((*rows, *column.shape), np.nan) if values is None else values)
-            out[name] = np.concatenate([part.reshape(-1, *column.shape) for part in parts])
+                missing = (*molecule.positions.shape[:leading], *shape)
+                parts.append(np.full(missing, np.nan) if values is None else values)
+            out[name] = np.concatenate([part.reshape(-1, *shape) for part in parts])
         return out
 
     def _check_required(self, held: dict[str, Array], n_atoms: Array, problems: Sequence[list[str]]) -> int:
@@ -160,11 +160,9 @@ class ConformationBlocks:
         return batch.with_columns(root=np.repeat(np.array(roots, np.uint64), np.diff(starts)))
 
 
-def _held(label: Array, atoms: Ints) -> Array:
+def _held(label: Array, axis: str, atoms: Ints) -> Array:
     """Return which samples have a label, shape (S,), bool: those that are not NaN everywhere."""
     if not np.isnan(label).any():
         return np.ones(len(atoms) - 1, bool)
-    if label.ndim == 1:
-        return ~np.isnan(label)
-    rows = np.asarray(~np.isnan(label).all(axis=1))
-    return np.asarray(reduce_rows(np.logical_or, rows, atoms))
+    rows = np.asarray(~np.isnan(label.reshape(len(label), -1)).all(axis=1))
+    return rows if axis == "sample" else np.asarray(reduce_rows(np.logical_or, rows, atoms))

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlffstore.data.schema import user_column
 from mlffstore.errors import DataError
+from mlffstore.importing.account import is_strings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,13 +65,13 @@ class ExtraColumns:
         missing = [name for name in self.units if name not in self._kinds]
         if missing:
             raise DataError(
-                f"{self.wording.name('columns')}: expected numbers under {', '.join(map(repr, missing))}, got files "
+                f"{self.wording.name('columns')}: expected values under {', '.join(map(repr, missing))}, got files "
                 "in which no "
                 "sample has them; correct the name, or leave the option out"
             )
 
     def read(self, record: Record, problems: list[str]) -> dict[str, tuple[str, Any]]:
-        """Return place and numbers of each key that a record has; what are not numbers is a problem."""
+        """Return place and values of each key that a record has; what is neither numbers nor strings is a problem."""
         out = {}
         for name in self.units:
             field = record.find(name)
@@ -78,12 +79,15 @@ class ExtraColumns:
                 continue
             place, value = field
             array = np.asarray(value)
-            if array.dtype.kind not in "biuf" or not array.size:
+            is_text = array.ndim <= 1 and is_strings(array)
+            if not (is_text or array.dtype.kind in "biuf") or not array.size:
                 problems.append(
-                    f"{name!r}: expected numbers for a column, got {str(value)[:40]!r}; a column cannot hold it, so "
-                    "leave it out"
+                    f"{name!r}: expected numbers or strings for a column, got {str(value)[:40]!r}; a column cannot hold it, "
+                    "so leave it out"
                 )
                 continue
+            if is_text:
+                array = array.astype(str).astype(object)
             out[name] = (place, array)
         return out
 
@@ -115,21 +119,24 @@ class ExtraColumns:
             rows = np.asarray(n_atoms if axis == "atom" else np.ones(len(values), np.int64))
             total = int(rows.sum())
             out, mask = np.zeros((total, *inner), dtype), np.zeros(total, bool)
-            if dtype.kind == "f":
-                out[:] = np.nan
+            if dtype.kind in "fO":
+                out[:] = np.nan if dtype.kind == "f" else None
             starts = np.concatenate([[0], np.cumsum(rows)])
             for i in present:
                 place, array = values[i]  # type: ignore[misc]
                 shape = (int(rows[i]), *inner)
                 if array.size != np.prod(shape) or (axis == "atom" and array.shape[0] != rows[i]):
                     problems[i].append(f"{name!r}: expected shape {shape} as in the samples before, got {array.shape}")
-                elif not np.can_cast(array.dtype, dtype, "same_kind"):
-                    problems[i].append(f"{name!r}: expected {dtype} as in the samples before, got {array.dtype}")
+                elif (array.dtype.kind == "O") != (dtype.kind == "O") or not np.can_cast(
+                    array.dtype, dtype, "same_kind"
+                ):
+                    expected, got = ("strings" if one.kind == "O" else str(one) for one in (dtype, array.dtype))
+                    problems[i].append(f"{name!r}: expected {expected} as in the samples before, got {got}")
                 else:
                     out[starts[i] : starts[i + 1]] = array.reshape(shape)
                     mask[starts[i] : starts[i + 1]] = True
                     account.add(place, name, "kept", name, f"in {unit}, per {axis}")
-            data = out if dtype.kind == "f" or mask.all() else np.ma.MaskedArray(out, ~_spread(mask, out.shape))
+            data = out if dtype.kind in "fO" or mask.all() else np.ma.MaskedArray(out, ~_spread(mask, out.shape))
             columns[name] = (data, unit, axis)
         return columns
 
@@ -137,8 +144,11 @@ class ExtraColumns:
     def _kind(values: Sequence[Any], n_atoms: Any) -> tuple[np.dtype[Any], str, tuple[int, ...]]:
         """Return dtype, axis and inner shape that fit the samples of a block."""
         given = [(value, int(n)) for value, n in zip(values, n_atoms, strict=True) if value is not None]
-        kind = max(({"b": 0, "u": 1, "i": 1, "f": 2}[array.dtype.kind] for (_, array), _ in given), default=2)
-        dtype = np.dtype(("bool", "int64", "float64")[kind])
+        # The first sample says whether they are strings; of numbers the widest kind counts.
+        order = "O" if given[0][0][1].dtype.kind == "O" else "fuib"
+        kinds = {array.dtype.kind for (_, array), _ in given}
+        widest = next(kind for kind in order if kind in kinds)
+        dtype: np.dtype[Any] = np.dtype({"O": "O", "f": "f8", "b": "?"}.get(widest, "i8"))
         (place, first), _ = given[0]
         by_atom = all(array.ndim and array.shape[0] == n for (_, array), n in given)
         several = len({n for _, n in given}) > 1

@@ -11,6 +11,7 @@ from mlffstore.data.schema import LABELS
 from mlffstore.data.units import convert, factor
 from mlffstore.errors import DataError
 from mlffstore.importing.account import describe
+from mlffstore.importing.properties import PropertyReader, other_properties
 from mlffstore.importing.reading import Reading
 from mlffstore.importing.spelling import label_of, unit_for
 from mlffstore.importing.state import STATE_KEYS, StateReader
@@ -40,18 +41,20 @@ class LabelReader:
     Parameters
     ----------
     keys : mapping of str to str, sequence of str, or None
-        Label ("energy", "forces", "stress", "virial"), "charge" or "multiplicity" to the name that holds it, or to several
-        names of which the first that a frame has counts. None for charge or multiplicity: whatever the file says of it is
-        not used.
+        Label ("energy", "forces", "stress", "virial", any other property), "charge" or "multiplicity" to the name that
+        holds it, or to several names of which the first that a frame has counts. None for charge or multiplicity: whatever
+        the file says of it is not used.
     units : mapping of str to str
-        Column ("energy", "forces", "stress", "virial", "positions", "cell") to its unit in the file. The cell has the
-        unit of the positions unless it is named too.
+        Column ("energy", "forces", "stress", "virial", "positions", "cell", any other property) to its unit in the file.
+        The cell has the unit of the positions unless it is named too.
     stress_sign : {"tension", "compression"}
         What a positive normal stress means in the file.
     spin : {"multiplicity", "unpaired"}
         What a value under a name with "spin" means: 2S+1 or 2S.
     wording : Wording
         Of options in messages.
+    assumed : collection of str, optional
+        Labels of `keys` that files may lack, since a preset names them.
 
     Raises
     ------
@@ -68,8 +71,10 @@ class LabelReader:
         stress_sign: str,
         spin: str,
         wording: Wording,
+        assumed: Collection[str] = (),
     ) -> None:
-        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS), "units": _COLUMNS}
+        others = other_properties()
+        known = {"keys": (*_LABEL_KEYS, *STATE_KEYS, *others), "units": (*_COLUMNS, *others)}
         for option, given in (("keys", set(keys)), ("units", set(units))):
             if given - set(known[option]):
                 raise DataError(
@@ -85,7 +90,7 @@ class LabelReader:
                 f"{wording.name('keys')}: expected either stress or virial, got both; name the one to import"
             )
         self.keys = {label: _names(label, names, wording) for label, names in keys.items()}
-        self.wording = wording
+        self.wording, self._assumed = wording, frozenset(assumed)
         self.units = dict(units)
         if "positions" in units:
             self.units.setdefault("cell", units["positions"])
@@ -94,6 +99,7 @@ class LabelReader:
             factor("energy" if column == "virial" else column, unit)
         self.stated = StatedUnits(self.units, wording)
         self.state = StateReader(self.keys, spin, wording)
+        self.properties = PropertyReader(self.keys, self.units, self.stated)
         self._met: Counter[str] = Counter()
         #: Largest difference, eV, of a free energy that was left out from the energy that was taken, since `remarks`.
         self._free_energy_gap = 0.0
@@ -114,11 +120,19 @@ class LabelReader:
         DataError
         """
         for label, names in self.keys.items():
-            if names and not any(self._met[name] + self.state.met[name] for name in names):
+            met = any(self._met[name] + self.state.met[name] + self.properties.met[name] for name in names)
+            if label not in self._assumed and names and not met:
                 raise DataError(
                     f"{self.wording.name('keys')}: expected {' or '.join(map(repr, names))} to hold the {label} of a "
                     "sample, got files in which no sample has it; correct the name, or leave the option out"
                 )
+
+    def absorb(self, other: LabelReader) -> None:
+        """Count what another reader with the same options met, perhaps in another process."""
+        self._met += other._met
+        self.state.met += other.state.met
+        self.properties.met += other.properties.met
+        self._free_energy_gap = max(self._free_energy_gap, other._free_energy_gap)
 
     def remarks(self) -> list[str]:
         """Return what a person should know of the samples read since the last call."""
@@ -161,6 +175,7 @@ class LabelReader:
             reading.labels["stress"] = self.sign * reading.labels["stress"]
         self.state.read(fields, places, reading, fates)
         n_atoms = len(record.atoms)
+        self.properties.read(places, record.stated_units, n_atoms, columns, reading, fates)
         for place, name, value in fields:
             if (place, name) in fates or name in columns:
                 continue

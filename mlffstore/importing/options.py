@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data import rules
-from mlffstore.data.schema import LABELS, check_teacher_name
+from mlffstore.data.properties import known_properties
+from mlffstore.data.schema import check_teacher_name
 from mlffstore.errors import DataError
 from mlffstore.importing.extra import ExtraColumns
 from mlffstore.importing.labels import LabelReader
+from mlffstore.importing.presets import Preset, find_preset
 from mlffstore.importing.roots import check_root
+from mlffstore.importing.splits import check_split
 from mlffstore.importing.wording import Wording
 from mlffstore.store.duplicates import check_policy
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 OnError = Literal["refuse", "quarantine"]
+#: Largest tolerance of a join on structure, angstrom: less than half of the shortest bond, H-H.
+MAX_TOLERANCE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,14 @@ class Options:
     check_stress: bool = True
     on_error: OnError = "refuse"
     on_duplicate: Literal["keep", "skip", "error"] = "keep"
+    split: str | None = None
+    match: Literal["structure"] | None = None
+    tolerance: float = 0.0
+    preset: str | None = None
+    workers: int = 1
     wording: Wording = field(default_factory=Wording)
+    #: Labels whose keys come from the preset, so that files may lack them.
+    assumed: frozenset[str] = field(default=frozenset(), init=False)
 
     def __post_init__(self) -> None:
         from ase.data import atomic_numbers
@@ -51,9 +63,20 @@ class Options:
         name = self.wording.name
         check_teacher_name(self.teacher)
         check_root(self.root, self.wording)
-        if isinstance(self.require, str) or set(self.require) - set(LABELS):
+        check_split(self.split, self.wording)
+        preset = find_preset(self.preset, self.wording)
+        if preset is not None:
+            self._apply(preset)
+        if self.match not in (None, "structure"):
+            raise DataError(f"{name('match')}: expected 'structure' or None, got {self.match!r}")
+        if not 0 <= self.tolerance <= MAX_TOLERANCE:
+            raise DataError(f"{name('tolerance')}: expected 0 to {MAX_TOLERANCE} angstrom, got {self.tolerance}")
+        if self.workers < 1:
+            raise DataError(f"{name('workers')}: expected 1 or more, got {self.workers}")
+        if isinstance(self.require, str) or set(self.require) - set(known_properties()):
             raise DataError(
-                f"{name('require')}: expected labels among {', '.join(LABELS)}, got {', '.join(map(str, self.require))}"
+                f"{name('require')}: expected labels among {', '.join(known_properties())}, got "
+                f"{', '.join(map(str, self.require))}"
             )
         if self.batch_samples < 1:
             raise DataError(f"{name('batch_samples')}: expected 1 or more, got {self.batch_samples}")
@@ -69,9 +92,21 @@ class Options:
         if self.multiplicity is not None and self.multiplicity < 1:
             raise DataError(f"{name('multiplicity')}: expected 1 or more, got {self.multiplicity}")
 
+    def _apply(self, preset: Preset) -> None:
+        """Take over what a preset says and the caller does not."""
+        held = set(self.keys) | ({"stress", "virial"} if {"stress", "virial"} & set(self.keys) else set())
+        keys = {label: names for label, names in preset.keys.items() if label not in held}
+        object.__setattr__(self, "keys", {**keys, **self.keys})
+        object.__setattr__(self, "assumed", frozenset(keys))
+        object.__setattr__(self, "units", {**preset.units, **self.units})
+        if self.stress_sign == "tension":
+            object.__setattr__(self, "stress_sign", preset.stress_sign)
+        if self.spin == "multiplicity":
+            object.__setattr__(self, "spin", preset.spin)
+
     def reader(self) -> LabelReader:
         """Return a reader of labels; raise `DataError` if keys, units, sign or the meaning of spin are wrong."""
-        return LabelReader(self.keys, self.units, self.stress_sign, self.spin, self.wording)
+        return LabelReader(self.keys, self.units, self.stress_sign, self.spin, self.wording, self.assumed)
 
     def extra(self) -> ExtraColumns:
         """Return a collector of the user columns; raise `DataError` if a name cannot be one."""
@@ -95,4 +130,6 @@ class Options:
             "source": self.source,
             "add_hydrogens": self.add_hydrogens,
             "precision": precision,
+            **({"split": self.split} if self.split is not None else {}),
+            **({"match": self.match, "tolerance": self.tolerance} if self.match is not None else {}),
         }

@@ -23,6 +23,11 @@ class Problems:
         """Note a problem of a frame."""
         self._places.setdefault((str(path), text), []).append(where)
 
+    def merge(self, other: Problems) -> None:
+        """Add the problems of others, after these."""
+        for key, places in other._places.items():
+            self._places.setdefault(key, []).extend(places)
+
     def lines(self) -> list[str]:
         """Return one line for each reason and file, which names the first frames."""
         out = []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.databases import DATABASES, read_database
+from mlffstore.importing.frames import cut_frames, parse_frames
 from mlffstore.importing.inventions import correct, examine
+from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
+from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.outputs import read_facts
-from mlffstore.importing.packed import is_packed, plain_name
+from mlffstore.importing.packed import is_packed, open_binary, plain_name
 from mlffstore.importing.record import Record
+from mlffstore.importing.tables.registry import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,40 +24,54 @@ if TYPE_CHECKING:
     from mlffstore.importing.wording import Wording
 
 _OWN = {
-    ".h5": "spice", ".hdf5": "spice", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles",
-    ".aselmdb": "db",
+    ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles", ".aselmdb": "db",
+    ".npz": "npz", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".atp": "atompack",
 }  # fmt: skip
-_ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db"}
+_ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db", "mptrj": "materials-json"}
+_HDF5 = (".h5", ".hdf5", ".hdf")
+#: Frames of an extended XYZ file that are cut off in one piece.
+_FRAMES = 256
 #: Formats without labels in a place that everybody agrees on.
 UNLABELLED = ("sdf", "smiles")
-#: Formats that are read by place and not as a stream, so not from a compressed file.
-_UNPACKED_ONLY = ("spice", "db", "json", "traj", "bundletrajectory", "netcdftrajectory", "gpw", "abinit-gsr")
-_UNPACKED_SUFFIXES = (".h5", ".hdf5", ".db", ".json", ".aselmdb", ".traj", ".nc", ".gpw")
+#: Formats whose compressed files are read as a stream; others are unpacked into a temporary file first.
+STREAMED = ("extxyz", "sdf", "smiles", "materials-json")
 
 
 def choose_format(path: Path, format: str | None) -> str:
-    """Return the format of a file: the one given, one of ours by the name, or what ASE finds it to be.
+    """Return the format of a file or folder: the one given, one of ours, or what ASE finds it to be.
 
     Raises
     ------
     DataError
-        If nothing knows the format, or the file must be unpacked first.
+        If nothing knows the format.
     """
     from ase.io.formats import UnknownFileTypeError, filetype
 
+    if format is not None:
+        return _ALIASES.get(format, format)
     name = plain_name(path)
-    if is_packed(path) and (name.suffix.lower() in _UNPACKED_SUFFIXES or format in _UNPACKED_ONLY):
-        raise DataError(f"{path}: expected an unpacked file, got a compressed one; unpack it first")
-    kind = format or _OWN.get(name.suffix.lower())
+    suffix = name.suffix.lower()
+    if path.is_dir():
+        kind = folder_kind(path)
+    elif suffix in _HDF5:
+        kind = "hdf5" if is_packed(path) else hdf5_kind(path)
+    elif suffix == ".json" and is_materials_json(path):
+        kind = "materials-json"
+    else:
+        kind = _OWN.get(suffix)
     if kind is None:
         try:
             kind = filetype(str(path))
-        except (UnknownFileTypeError, OSError, EOFError) as error:
+        except (UnknownFileTypeError, EOFError) as error:
             raise DataError(
-                f"{path}: expected a format that ASE knows, SPICE's HDF5, SDF or SMILES, got another ({error}); name the "
-                "format if it has one of these"
+                f"{path}: expected a format that ASE knows, a store or release, or one of {', '.join(FORMATS)}, got another "
+                f"({error}); name the format if it has one of these"
             ) from error
     return _ALIASES.get(kind, kind)
+
+
+#: Formats that ASE does not read, or not whole.
+FORMATS = ("spice", "materials-json", "sdf", "smiles", *TABLES)
 
 
 def read_records(
@@ -64,7 +83,7 @@ def read_records(
     ----------
     path : Path
     format : str
-        As `choose_format` returns it: "spice", "sdf", "smiles", or a name of `ase.io`.
+        As `choose_format` returns it: "sdf", "smiles", "materials-json", or a name of `ase.io`.
     add_hydrogens : bool
         Whether the hydrogens that an SDF or SMILES leaves out are added.
     elements : sequence of str
@@ -81,6 +100,10 @@ def read_records(
         yield from read_sdf(path, add_hydrogens=add_hydrogens)
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
+    elif format == "extxyz":
+        yield from _read_extxyz(path)
+    elif format == "materials-json":
+        yield from read_materials(path)
     elif format in DATABASES:
         for record in read_database(path):
             yield correct(record, format)
@@ -88,12 +111,58 @@ def read_records(
         yield from _read_ase(path, format, elements, wording)
 
 
+def _read_extxyz(path: Path) -> Iterator[Record]:
+    with open_binary(path) as file:
+        for first, texts in cut_frames(file, _FRAMES):
+            yield from frame_records(path, first, texts)
+
+
+def frame_records(path: Path, first: int, texts: Sequence[bytes]) -> Iterator[Record]:
+    """Yield the records of some frames of an extended XYZ file.
+
+    Parameters
+    ----------
+    path : Path
+    first : int
+        Number of the first frame.
+    texts : sequence of bytes
+        See `mlffstore.importing.frames.cut_frames`.
+
+    Raises
+    ------
+    DataError
+        If a frame cannot be parsed.
+    """
+    count, frames = first, parse_frames(texts)
+    while True:
+        with _parsing(path, "extxyz", count):
+            atoms = next(frames, None)
+        if atoms is None:
+            return
+        yield correct(Record(atoms, f"frame {count}"), "extxyz")
+        count += 1
+
+
+@contextlib.contextmanager
+def _parsing(path: Path, format: str, count: int) -> Iterator[None]:
+    """Raise `DataError` for what ASE's parsers raise: whatever a line that they did not expect makes them raise."""
+    try:
+        yield
+    except MlffstoreError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path}, frame {count}: expected {format}, got an error while parsing it "
+            f"({type(error).__name__}: {error}); repair the file, or name its format"
+        ) from error
+
+
 def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording) -> Iterator[Record]:
     import ase.io
     from ase.io.formats import ioformats
 
     if format not in ioformats:
-        raise DataError(f"{path}: expected a format of ase.io, spice, sdf or smiles, got {format!r}")
+        raise DataError(f"{path}: expected a format of ase.io, or one of {', '.join(FORMATS)}, got {format!r}")
     facts, output = examine(path, format, elements, wording), read_facts(path, format)
     state = {"charge": output.charge, "multiplicity": output.multiplicity}
     more = dict(facts.more)
@@ -106,15 +175,8 @@ def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording
     )
     count = 0
     while True:
-        try:
+        with _parsing(path, format, count):
             atoms = next(frames, None)
-        except MlffstoreError:
-            raise
-        except Exception as error:  # ASE's parsers raise whatever a line that they did not expect makes them raise
-            raise DataError(
-                f"{path}, frame {count}: expected {format}, got an error while parsing it "
-                f"({type(error).__name__}: {error}); repair the file, or name its format"
-            ) from error
         if atoms is None:
             return
         converged = count not in output.unconverged if count < output.n_loops and output.unconverged else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.importing.presets import propose
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -61,7 +63,9 @@ def missing_message(
         held = ", ".join(map(repr, usable.values()))
         # Names that other samples need stay, in front.
         options: dict[str, Any] = {k: (*keys[k], v) if keys.get(k) else v for k, v in usable.items()}
-        return f"{what}; it holds {held}: pass {wording.option('keys', options)} if that is meant"
+        preset = propose(usable.values())
+        or_preset = f" (or {wording.option('preset', preset)}, if it follows that convention)" if preset else ""
+        return f"{what}; it holds {held}: pass {wording.option('keys', options)} if that is meant{or_preset}"
     return (
         f"{what}; name what holds them with {wording.option('keys', {missing[0]: 'NAME'})}, or import structures without "
         f"labels with {wording.option('require', ())}"

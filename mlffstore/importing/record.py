@@ -36,6 +36,8 @@ class Record:
         Why the structure cannot be imported.
     warnings : tuple of str
         What a person should know about the file.
+    group : str or None
+        What the file says that the structure descends from together with others, such as the material of an entry.
     """
 
     atoms: Atoms
@@ -46,6 +48,7 @@ class Record:
     converged: bool | None = None
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    group: str | None = None
 
     def fields(self) -> Iterator[tuple[str, str, Any]]:
         """Yield place, name and value of everything that the file says of the structure beside elements and geometry.

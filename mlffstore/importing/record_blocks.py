@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlffstore.importing.problems import Problems
     from mlffstore.importing.reading import Reading
     from mlffstore.importing.record import Record
+    from mlffstore.importing.splits import Splits
 
 #: Column that says whether the electronic structure behind the labels converged.
 CONVERGED = "scf_converged"
@@ -36,6 +37,8 @@ class _Sample:
 
     record: Record
     root: str | None = None
+    split: int = -1
+    source: str = ""
     reading: Reading | None = None
     extra: dict[str, tuple[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -55,14 +58,22 @@ class RecordBlocks:
     precision : str
         dtype of the stored positions.
     source : str
-        Where the data came from.
+        Where the data came from, of samples that do not say it themselves.
+    splits : Splits
     """
 
     def __init__(
-        self, path: Path, options: Options, reader: LabelReader, extra: ExtraColumns, precision: str, source: str
+        self,
+        path: Path,
+        options: Options,
+        reader: LabelReader,
+        extra: ExtraColumns,
+        precision: str,
+        source: str,
+        splits: Splits,
     ) -> None:
         self.path, self.options, self.reader, self.extra = path, options, reader, extra
-        self.precision, self.source = precision, source
+        self.precision, self.source, self.splits = precision, source, splits
         self.roots = Roots(options.root)
 
     def make(self, records: Sequence[Record], problems: Problems, account: Account) -> CheckedBlock:
@@ -102,8 +113,10 @@ class RecordBlocks:
     def _read(self, record: Record, account: Account) -> _Sample:
         sample = _Sample(record, problems=list(record.problems))
         self.reader.convert_structure(record)
+        sample.root = self.roots.name(record)
+        sample.source = self._source(record)
         try:
-            sample.root = self.roots.name(record)
+            sample.split = self.splits.of(record)
         except ValueError as error:
             sample.problems.append(str(error))
         sample.reading = reading = self.reader.read(record, account, self.extra.units)
@@ -138,6 +151,16 @@ class RecordBlocks:
             known = [sample.record.converged for sample in samples]
             values = np.ma.MaskedArray([bool(value) for value in known], [value is None for value in known])
             extra[CONVERGED] = (values if values.mask.any() else values.data, "1", "sample")
-        batch = SampleBatch(**arguments, source=self.source, sampler="imported", extra=extra)
+        source = [sample.source for sample in samples]
+        batch = SampleBatch(**arguments, source=source, sampler="imported", extra=extra)
         batch = batch.astype(self.precision).hashed()
-        return batch.with_columns(root=self.roots.of([sample.root for sample in samples], batch))
+        batch = batch.with_columns(root=self.roots.of([sample.root for sample in samples], batch))
+        return self.splits.pin(batch, [sample.split for sample in samples]) if self.splits.wanted else batch
+
+    def _source(self, record: Record) -> str:
+        """Return where a record says that it comes from, or what counts for all."""
+        key = self.options.source
+        if key is None or not key.startswith("info:"):
+            return self.source
+        field = record.find(key.removeprefix("info:"))
+        return self.source if field is None else str(field[1])

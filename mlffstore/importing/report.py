@@ -40,6 +40,10 @@ class ImportReport:
         What became of every key that the files hold: kept, renamed, converted, obeyed or left out.
     warnings : tuple of str
         What a person should look at.
+    joined : int
+        Samples of the store that got labels by `match="structure"`.
+    unmatched : tuple of str
+        File and place of each sample that `match="structure"` found no structure for.
     """
 
     files: tuple[str, ...]
@@ -54,12 +58,16 @@ class ImportReport:
     hydrogens_added: int
     keys: tuple[KeyUse, ...]
     warnings: tuple[str, ...]
+    joined: int = 0
+    unmatched: tuple[str, ...] = ()
 
     def summary(self) -> list[tuple[str, str]]:
         """Return the report as names and texts, one for each line: what `mlffstore import` prints."""
         where = self.files[0] if len(self.files) == 1 else counted(len(self.files), "file")
         rows = [("imported", f"{counted(self.samples, 'sample')}, {counted(self.atoms, 'atom')} from {where}")]
         counts = {
+            "joined": (self.joined, "sample", "of the store got labels"),
+            "unmatched": (len(self.unmatched), "sample", "without a structure in the store, left out"),
             "skipped": (self.skipped, "sample", "written by an earlier import of these files"),
             "duplicates": (self.duplicates, "sample", "left out, the store has the structures already"),
             "quarantine": (self.rejected, "sample", "could not be stored"),

@@ -35,34 +35,52 @@ class Roots:
 
     def __init__(self, how: str) -> None:
         self.how = how
+        #: How many records lacked the key.
+        self.n_without = 0
+        self.n_with = 0
         self._known: dict[str, np.uint64] = {}
 
     def name(self, record: Record) -> str | None:
-        """Return the name of the root of a record, None if the sample is its own; raise ValueError if it lacks the key."""
+        """Return the name of the root of a record, None if the sample is its own."""
         if self.how == "sample":
-            return None
+            return record.group
         if self.how == "file":
             return "file"
         key = self.how.removeprefix("info:")
         field = record.find(key)
         if field is None:
-            known = ", ".join(dict.fromkeys(name for _, name, _ in record.fields())) or "nothing"
-            raise ValueError(f"expected info[{key!r}] to name the root, got {known}")
-        return f"{key}={field[1]}|{record.atoms.get_chemical_formula()}"
+            self.n_without += 1
+            return None
+        self.n_with += 1
+        return f"{key}={field[1]}"
 
     def of(self, names: Sequence[str | None], batch: SampleBatch) -> U64:
         """Return the roots of samples, shape (S,), uint64.
 
-        A root of a file is the hash of its first sample. A named root is a hash of the name and the formula: it
-        needs no first sample, so it holds across files and imports.
+        A root of a file is the hash of its first sample. A named root is a hash of the name: it needs no first sample, so
+        it holds across files and imports, and for conformers, ions and supercells alike.
         """
         own = batch.content_hash
         roots: U64 = own.copy()
         for i, name in enumerate(names):
             if name is None:
                 continue
-            if self.how.startswith("info:"):
-                roots[i] = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-            else:
+            if self.how == "file":
                 roots[i] = self._known.setdefault(name, own[i])
+            else:
+                roots[i] = named_root(name)
         return roots
+
+    def remarks(self, where: object) -> list[str]:
+        """Return what a person should know about the roots of the file."""
+        if not self.n_without:
+            return []
+        return [
+            f"{where}: {self.n_without} samples have no {self.how.removeprefix('info:')!r} to name their root; each is its "
+            "own"
+        ]
+
+
+def named_root(name: str) -> int:
+    """Return the root that a name stands for."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlffstore.data.schema import Array
     from mlffstore.importing.account import Use
+    from mlffstore.importing.properties import PropertyReader
     from mlffstore.importing.reading import Fates
     from mlffstore.importing.state import StateReader
 
@@ -38,7 +39,9 @@ _PER_CONFORMATION, _PER_MOLECULE = "numbers per conformation", "a number per mol
 _CLOSEST = (MIN_DISTANCE, 1.75)
 
 
-def read_spice(path: Path, state: StateReader, columns: Collection[str] = ()) -> Iterator[Conformations]:
+def read_spice(
+    path: Path, state: StateReader, properties: PropertyReader, columns: Collection[str] = ()
+) -> Iterator[Conformations]:
     """Yield the conformations of one molecule after the other, with their state, and labels in the store's units.
 
     Parameters
@@ -46,6 +49,8 @@ def read_spice(path: Path, state: StateReader, columns: Collection[str] = ()) ->
     path : Path
     state : StateReader
         Reads charge and multiplicity where data sets hold them; the formal charge of a SMILES counts too.
+    properties : PropertyReader
+        Reads labels that the layout has no names for, from the data sets that were named.
     columns : collection of str, optional
         Data sets to hand over as user columns.
 
@@ -70,7 +75,7 @@ def read_spice(path: Path, state: StateReader, columns: Collection[str] = ()) ->
                         f"'smiles'), got {name!r}; other HDF5 layouts are not read: convert the file to extxyz or an "
                         "ASE database first"
                     )
-                molecule = _Group(path, name, group).read(state, columns)
+                molecule = _Group(path, name, group).read(state, properties, columns)
             except MlffstoreError:
                 raise
             except (OSError, KeyError, RuntimeError) as error:  # what h5py raises where a file is damaged
@@ -97,7 +102,7 @@ class _Group:
         self._uses: list[Use] = []
         self._problems: list[str] = []
 
-    def read(self, state: StateReader, columns: Collection[str]) -> Conformations:
+    def read(self, state: StateReader, properties: PropertyReader, columns: Collection[str]) -> Conformations:
         """Return what the group holds; `read_spice` documents the parameters."""
         numbers, formal_charge = self._composition()
         positions, unit = self._values("conformations", "positions", "bohr")
@@ -118,8 +123,19 @@ class _Group:
                 raise self._error(f"expected {_GRADIENT!r} of shape {positions.shape}, got {gradient.shape}")
             labels["forces"] = np.negative(gradient, out=gradient)
             label_uses["forces"] = ("file", _GRADIENT, "converted", "forces", f"-gradient, from {unit}")
+        for name, keys in properties.keys.items():
+            key = next((one for one in keys if one in self._keys and hasattr(self._group[one], "dtype")), None)
+            if key is None or key in columns:
+                continue
+            unit = self._group[key].attrs.get("units")
+            stated = None if unit is None else unit.decode() if isinstance(unit, bytes) else str(unit)
+            found = properties.of_conformations(name, key, self._group[key][...], len(numbers), stated, self._problems)
+            if found is not None and len(found[0]) == len(positions):
+                labels[name], label_uses[name] = found
+            elif found is not None:
+                self._problems.append(f"{key!r}: expected {len(positions)} conformations, got {len(found[0])}")
         charge, multiplicity = self._state(state, formal_charge)
-        taken = self._columns(columns, len(positions))
+        taken = self._columns(columns, len(positions), {use[1] for use in label_uses.values()})
         return Conformations(
             self._name,
             numbers,
@@ -208,9 +224,12 @@ class _Group:
                 self._problems.append(f"expected one charge, got {charge} and {formal_charge} of the SMILES")
         return charge, reading.multiplicity
 
-    def _columns(self, columns: Collection[str], n: int) -> dict[str, Array]:
-        """Return the data sets that were asked for, one row for each of n conformations, and name the others."""
-        accounted = {name for _, name, *_ in self._uses}
+    def _columns(self, columns: Collection[str], n: int, labels: Collection[str]) -> dict[str, Array]:
+        """Return the data sets that were asked for, one row for each of n conformations, and name the others.
+
+        `labels` are data sets that were taken as labels.
+        """
+        accounted = {name for _, name, *_ in self._uses} | set(labels)
         taken: dict[str, Array] = {}
         for key in self._keys:
             if key in _KNOWN or (key in accounted and key not in columns):

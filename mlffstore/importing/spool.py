@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlffstore.data.hashing import U64
+    from mlffstore.data.properties import Property
     from mlffstore.data.schema import Column
 
 #: Bytes kept in memory; what comes after goes to the temporary file.
@@ -47,6 +48,7 @@ class _Outline:
     masks: tuple[str, ...]
     user: dict[str, Column]
     vocabulary: dict[str, tuple[str, ...]]
+    properties: dict[str, Property]
 
     @classmethod
     def write(cls, file: IO[bytes], batch: SampleBatch) -> _Outline:
@@ -55,7 +57,7 @@ class _Outline:
         for array in (*batch.columns.values(), *labels, *batch.masks.values()):
             np.lib.format.write_array(file, array, allow_pickle=False)
         names = {teacher: tuple(named) for teacher, named in batch.labels.items()}
-        return cls(tuple(batch.columns), names, tuple(batch.masks), batch.user, batch.vocabulary)
+        return cls(tuple(batch.columns), names, tuple(batch.masks), batch.user, batch.vocabulary, batch.properties)
 
     def read(self, file: IO[bytes]) -> SampleBatch:
         """Read the arrays of the batch from where the file stands."""
@@ -65,7 +67,8 @@ class _Outline:
 
         columns = arrays(self.columns)
         labels = {teacher: arrays(names) for teacher, names in self.labels.items()}
-        return assemble(columns, labels, self.user, self.vocabulary, masks=arrays(self.masks))
+        masks = arrays(self.masks)
+        return assemble(columns, labels, self.user, self.vocabulary, masks=masks, properties=self.properties)
 
 
 class Spool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.schema import LABELS
-from mlffstore.data.units import factor, spellings
+from mlffstore.data.properties import property_of
+from mlffstore.data.units import factor, is_known, spellings
 from mlffstore.importing.spelling import same_unit, unit_for
 from mlffstore.importing.wording import Interface, Wording
 
@@ -60,9 +60,9 @@ def _unit_problem(column: str, stated: str, given: str | None, interface: Interf
     wording = Wording(interface)
     dimension = "energy" if column == "virial" else column
     native = "eV" if column == "virial" else {"positions": "angstrom", "cell": "angstrom"}.get(column)
-    native = native or LABELS[column].unit
+    native = native or property_of(column).unit
     known = spellings(dimension)
-    unit = same_unit(stated, known)
+    unit = same_unit(stated, known) or (stated if is_known(dimension, stated) else None)
     if unit is None:
         if given is not None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlffstore.data.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.errors import DataError, StoreNotFoundError
 from mlffstore.store.facade import Store
 from mlffstore.store.opening import create
@@ -81,11 +82,25 @@ class Target:
         """Return how many samples an earlier import of a file with the same options brought, None if there was none."""
         return self._imported.get(digest)
 
+    def suggest(self, precision: str, settings: Mapping[str, Any]) -> None:
+        """Let a new store be made like a store or release that it is filled from, where the caller says nothing else."""
+        if self._store is None:
+            self._options = {"precision": precision, **settings, **self._options}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Split fractions and seed of the store that there is or will be."""
+        if self._store is not None:
+            return self._store.settings
+        fractions = check_fractions(self._options.get("splits", DEFAULT_FRACTIONS))
+        return {"splits": fractions, "split_seed": int(self._options.get("split_seed", 0))}
+
     def commit(
         self,
         blocks: Iterable[Block],
         note: Mapping[str, Any],
         *,
+        teachers: Mapping[str, Mapping[str, Any]],
         on_duplicate: Literal["keep", "skip", "error"],
     ) -> Stored | None:
         """Store the blocks of a file in one commit; return None if another process has stored the same file meanwhile."""
@@ -93,7 +108,7 @@ class Target:
         before = self.store.version
         # What labels are required was decided when the samples were read.
         with self.store.transaction(
-            key=key, require=(), provenance={"import": dict(note)}, on_duplicate=on_duplicate
+            key=key, require=(), teachers=teachers, provenance={"import": dict(note)}, on_duplicate=on_duplicate
         ) as transaction:
             for block in blocks:
                 transaction.add(block.accepted, rejected=block.rejected, reasons=block.reasons)

@@ -41,11 +41,14 @@ class Block:
         Variables by name; labels have the teacher as their second axis.
     starts : ndarray, shape (S+1,), int64
         Rows of the first atoms.
+    n_teachers : int
+        Length of the dimension teacher of the dataset.
     """
 
     first: int
     columns: dict[str, Array]
     starts: Ints
+    n_teachers: int = 0
 
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
@@ -61,7 +64,7 @@ class Block:
         """Energies, shape (S, T); NaN if there are other labels alone, and T = 0 without any."""
         if "energy" in self.columns:
             return self.columns["energy"]
-        n_teachers = next((self.columns[name].shape[1] for name in LABELS if name in self.columns), 0)
+        n_teachers = next((self.columns[name].shape[1] for name in LABELS if name in self.columns), self.n_teachers)
         return np.full((len(self), n_teachers), np.nan)
 
 
@@ -104,12 +107,18 @@ def sample_pass(
 
     hashed = HASHED if all(name in ds.variables for name in HASHED) else ()
     wanted = dict.fromkeys(name for name in ("n_atoms", *names, *hashed) if name in ds.variables)
+    n_teachers = ds.sizes.get("teacher", 0)
     ds = chunked(ds[list(wanted)])
     columns = {str(name): ds[name].data.to_delayed().reshape(ds[name].data.numblocks) for name in ds.data_vars}
     starts = offsets(ds.chunks["sample"])
     run = delayed(_run, pure=False)
     level = [
-        run(function, int(starts[i]), {name: parts[(i, *(0,) * (parts.ndim - 1))] for name, parts in columns.items()})
+        run(
+            function,
+            int(starts[i]),
+            {name: parts[(i, *(0,) * (parts.ndim - 1))] for name, parts in columns.items()},
+            n_teachers,
+        )
         for i in range(len(starts) - 1)
     ]
     n_blocks = len(level)
@@ -119,7 +128,7 @@ def sample_pass(
     return Pass(level[0], n_blocks)
 
 
-def _run(function: Callable[[Block], T], first: int, columns: dict[str, Array]) -> T:
+def _run(function: Callable[[Block], T], first: int, columns: dict[str, Array], n_teachers: int) -> T:
     starts = offsets(columns["n_atoms"])
     check_rows(columns, starts)
-    return function(Block(first, columns, starts))
+    return function(Block(first, columns, starts, n_teachers))

@@ -52,6 +52,8 @@ class PartAccount:
         Time that one core worked.
     unlabelled : dict of str to int
         Samples that a teacher of `more_teachers` refused, counted by teacher and reason.
+    set_aside : dict of int to str
+        Tasks that killed their workers, and the error of each.
     """
 
     part: str
@@ -65,6 +67,7 @@ class PartAccount:
     calls: dict[str, int] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     unlabelled: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[int, str] = field(default_factory=dict)
 
     @property
     def calls_per_sample(self) -> float:
@@ -157,7 +160,7 @@ class Account:
         if self.diversity is not None:
             words.append(f"diversity {self.diversity.score:.2f} of {self.diversity.n_environments:,} environments")
         if len(self.diversity_of) > 1:
-            words += [f"{one.score:.2f} of {name}s" for name, one in self.diversity_of.items()]
+            words += [f"{one.score:.2f} of {name}" for name, one in self.diversity_of.items()]
         return ", ".join(words)
 
 
@@ -241,16 +244,23 @@ class Ledger:
             len([task for task in done if task.number >= REFILL]), dict(reasons.most_common()),
             dict(skipped.most_common()), dict(calls.most_common()),
             sum(float(row.note.get("cpu_seconds", 0.0)) for row in rows), dict(unlabelled.most_common()),
+            {task.number: str(row.note["killed"]) for task, row in zip(done, rows, strict=True) if "killed" in row.note},
         )  # fmt: skip
 
     def account(self, n_environments: int = 2000) -> Account:
         """Return what was made so far; `n_environments` is the size of the sample for the diversity, 0 for none."""
+        from mlffstore.analysis.statistics.diversity import diversity_by_domain
+
         self.refresh()
         snapshot = self.store.snapshot()
         score = _diversity(snapshot, n_environments) if n_environments and len(snapshot) else None
         parts = [self.part(part) for part in self.recipe.parts]
         coverage = _coverage(snapshot)
-        each = _diversity_of_domains(snapshot, n_environments // 2) if score is not None else {}
+        each = (
+            {}
+            if score is None
+            else diversity_by_domain(snapshot, n_environments=max(n_environments // 2, 2), n_seeds=1)
+        )
         return Account(parts, len(snapshot), snapshot.n_atoms, diversity=score, diversity_of=each, **coverage)
 
 
@@ -326,19 +336,6 @@ def _diversity(snapshot: Snapshot, n_environments: int) -> Diversity | None:
         return diversity(snapshot, n_environments=n_environments, n_seeds=1)
     except MissingDependencyError:
         return None
-
-
-def _diversity_of_domains(snapshot: Snapshot, n_environments: int) -> dict[str, Diversity]:
-    """Return the diversity of the samples of each domain that there is."""
-    from mlffstore.analysis.statistics.diversity import diversity
-
-    ds = snapshot.to_xarray()
-    periodic = np.asarray(ds["pbc"]).any(axis=1)
-    out = {}
-    for name, rows in (("molecule", ~periodic), ("periodic sample", periodic)):
-        if rows.any() and n_environments:
-            out[name] = diversity(ds.mlff.isel(np.flatnonzero(rows)), n_environments=n_environments, n_seeds=1)
-    return out
 
 
 def _most(reasons: dict[str, int] | Counter[str]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -138,7 +141,8 @@ class Recipe(Strict):
         """Return the idempotency key of a task.
 
         It names everything that decides the task's samples, so that a changed recipe makes new samples, and an
-        unchanged part of a changed recipe does not run again.
+        unchanged part of a changed recipe does not run again. Files that options of the part name, such as those of seeds or
+        weights, count with their content.
         """
         checks = self.checks.model_dump(mode="json")
         if checks["stress_max"] is None:  # keys are older than this limit
@@ -151,6 +155,9 @@ class Recipe(Strict):
             "part": task.part.model_dump(mode="json", exclude={"samples"}),
             "count": task.count,
         }
+        files = _digests([task.part.options, task.part.teacher_options])
+        if files:
+            decisive["files"] = files
         if self.more_teachers:
             decisive["more_teachers"] = [more.model_dump(mode="json") for more in self.more_teachers]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
@@ -164,6 +171,28 @@ class Recipe(Strict):
             for task in cut(part, part.samples)
         ]
         return [task for _, _, task in sorted(made, key=lambda entry: entry[:2])]
+
+
+def _digests(options: Any) -> list[str]:
+    """Return SHA-256 digests of the files that options name: texts with a suffix or a folder that are paths of files."""
+    if isinstance(options, dict):
+        return [digest for _, value in sorted(options.items()) for digest in _digests(value)]
+    if isinstance(options, (list, tuple)):
+        return [digest for value in options for digest in _digests(value)]
+    if not isinstance(options, str) or not ("." in options or "/" in options):
+        return []
+    try:
+        about = os.stat(options)
+    except (OSError, ValueError):
+        return []
+    return [_digest(options, about.st_mtime_ns, about.st_size)] if stat.S_ISREG(about.st_mode) else []
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: str, modified: int, size: int) -> str:
+    """Return the SHA-256 digest of a file, read once for a time of modification and a size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -16,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.contracts.registry import get_generator, get_teacher
 from mlffstore.errors import MlffstoreError, PluginError, RecipeError, RegistryError
 from mlffstore.pipeline.account import REFILL, Ledger
-from mlffstore.pipeline.task import Outcome, run_task
+from mlffstore.pipeline.dispatch import Dispatcher
+from mlffstore.pipeline.task import Outcome, set_aside
+from mlffstore.pipeline.upkeep import Upkeep
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.opening import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     from mlffstore.pipeline.recipe import Recipe, Task
     from mlffstore.store.facade import Store
 
 _log = logging.getLogger(__name__)
-#: A task that fails is tried again so often before the run gives up on it.
-_TRIES = 2
 #: Packages whose versions decide what a run makes.
 _PACKAGES = (
     "mlffstore", "numpy", "ase", "rdkit", "pymatgen", "vesin", "tblite", "chgnet", "torch", "zarr", "numcodecs",
@@ -47,6 +46,10 @@ class RunReport:
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    #: Tasks that killed their workers, with what repeats them; other tasks make up for them.
+    set_aside: list[str] = field(default_factory=list)
+    #: Why the run stopped before its end; empty otherwise.
+    stopped: str = ""
     #: Parts that have fewer samples than they want, with the reasons.
     short: list[str] = field(default_factory=list)
     #: Remarks that matter to users of the store.
@@ -139,6 +142,15 @@ def run(
     It may be stopped or killed at any point; calling it again goes on. A task is done when its key is in the log, so no
     task is done twice, and two runs of one recipe at the same time share the work without harm. What a part rejects is made
     up for from the same part, up to as many structures again as it wants.
+
+    A task that kills its worker is tried once more when all others have ended, by itself; if it does so again, an empty
+    commit under its key records what it was, and other tasks make up for it. Every so many commits the store is compacted.
+    The run stops when the disk is nearly full.
+
+    Raises
+    ------
+    ExecutorError
+        If workers die whatever they do, or the executor is gone.
     """
     store = prepare(recipe)
     ledger = Ledger(recipe, store)
@@ -148,13 +160,15 @@ def run(
     first = [task for task in planned if task not in ledger]
     report = RunReport(len(planned), len(planned) - len(first))
     report.warnings += made_before(recipe, first, store.keys())
+    for line in report.warnings:
+        _log.warning("%s", line)
     first += [task for part in recipe.parts for task in ledger.follow(part)[1] if task.number >= REFILL]
     if first:
         with contextlib.ExitStack() as stack:
             pool = executor or stack.enter_context(local_pool(min(workers, len(first))))
             _work(recipe, ledger, first, pool, report, progress)
     ledger.refresh()
-    for part in recipe.parts:
+    for part in [] if report.stopped else recipe.parts:
         counts = ledger.part(part)
         if counts.accepted < counts.wanted and not any(line.startswith(f"{part.name}/") for line in report.failed):
             reasons = Counter(counts.reasons).most_common(2)
@@ -202,43 +216,43 @@ def _work(
     recipe: Recipe, ledger: Ledger, first: list[Task], pool: Executor, report: RunReport, progress: Progress | None
 ) -> None:
     """Run tasks, and those that make up for what they reject, until none is left."""
-    waiting: dict[Future[Outcome], tuple[Task, int]] = {}
+    dispatcher = Dispatcher(recipe, ledger.store.url, pool)
+    upkeep = Upkeep(ledger.store)
     running: Counter[str] = Counter()
     failed: set[str] = set()
-
-    def submit(task: Task, tries: int) -> None:
-        waiting[pool.submit(run_task, recipe, task, ledger.store.url)] = (task, tries)
-        running[task.part.name] += 1
-
     for task in first:
-        submit(task, 1)
-    while waiting:
-        ended, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-        for future in ended:
-            task, tries = waiting.pop(future)
-            part = task.part
-            running[part.name] -= 1
-            try:
-                outcome = future.result()
-            except concurrent.futures.BrokenExecutor as error:
-                raise MlffstoreError(
-                    f"a worker process died in or near task {part.name}/{task.number} (out of memory?); what was "
-                    "committed is safe. Run the same command again, with fewer --workers if memory is short"
-                ) from error
-            except MlffstoreError as error:
-                if tries < _TRIES:
-                    submit(task, tries + 1)
-                    continue
-                report.failed.append(f"{part.name}/{task.number}: {error}")
-                failed.add(part.name)
-                _log.error("task %s/%d failed: %s", part.name, task.number, error)
-            else:
-                report.accepted += outcome.accepted
-                report.rejected += outcome.rejected
-                report.reasons.update(outcome.reasons)
-                if progress is not None:
-                    progress(outcome)
-            if not running[part.name] and part.name not in failed:
-                ledger.refresh()
-                for more in ledger.follow(part)[1]:
-                    submit(more, 1)
+        running[task.part.name] += 1
+        dispatcher.add(task)
+    for end in dispatcher:
+        part, name = end.task.part, f"{end.task.part.name}/{end.task.number}"
+        running[part.name] -= 1
+        if end.outcome is not None:
+            report.accepted += end.outcome.accepted
+            report.rejected += end.outcome.rejected
+            report.reasons.update(end.outcome.reasons)
+            if progress is not None:
+                progress(end.outcome)
+        elif end.killed:
+            text = f"{name}: {set_aside(recipe, end.task, ledger.store, str(end.error))}"
+            report.set_aside.append(text)
+            _log.warning("%s", text)
+        else:
+            report.failed.append(f"{name}: {_told(end.error)}")
+            failed.add(part.name)
+            _log.error("task %s failed: %s", name, _told(end.error), exc_info=_unexpected(end.error))
+        report.stopped = report.stopped or upkeep.after_task()
+        dispatcher.stopped = bool(report.stopped)
+        if not running[part.name] and part.name not in failed:
+            ledger.refresh()
+            for more in ledger.follow(part)[1]:
+                running[part.name] += 1
+                dispatcher.add(more)
+
+
+def _unexpected(error: Exception | None) -> Exception | None:
+    """Return an error that is not one of the library's own, whose traceback is wanted."""
+    return None if isinstance(error, MlffstoreError) else error
+
+
+def _told(error: Exception | None) -> str:
+    return str(error) if isinstance(error, MlffstoreError) else f"{type(error).__name__}: {error}"

@@ -14,8 +14,9 @@ import numpy as np
 
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
+from mlffstore.data.schema import LABELS
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.labelling import label_batch, label_columns
+from mlffstore.store.labelling import filled, label_batch, label_columns
 from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
@@ -43,10 +44,38 @@ class Outcome:
 
 def rng_of(recipe: Recipe, task: Task) -> np.random.Generator:
     """Return the random numbers of a task: they depend on the recipe's seed, the part's name and the task alone."""
+    return np.random.default_rng(seed_of(recipe, task))
+
+
+def seed_of(recipe: Recipe, task: Task) -> np.random.SeedSequence:
+    """Return the seed of the random numbers of a task."""
     name = int.from_bytes(task.part.name.encode(), "big")
     # A smaller task has its own random numbers: if the part grew, the full task of the same number would repeat them.
     size = () if task.count == task.part.samples_per_task else (task.count,)
-    return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size)))
+    return np.random.SeedSequence(recipe.seed, spawn_key=(name, task.number, *size))
+
+
+def set_aside(recipe: Recipe, task: Task, store: Store, error: str) -> str:
+    """Record that a task killed its workers, so that it is not run again; return what was recorded, in words.
+
+    The record is an empty commit under the key of the task. Its provenance has the part, the number and the size of the
+    task, the seed of its random numbers, and the error.
+    """
+    seed, done = seed_of(recipe, task), store.keys()
+    if recipe.key(task) in done:  # its worker died after the commit
+        return "its worker died, after the commit"
+    store.commit(
+        None,
+        key=recipe.key(task),
+        provenance={
+            "part": task.part.name, "task": task.number, "killed": error, "count": task.count,
+            "seed": {"entropy": str(seed.entropy), "spawn_key": [str(k) for k in seed.spawn_key]},
+        },
+    )  # fmt: skip
+    return (
+        f"the task, which makes {task.count} samples, killed its worker twice and is set aside; its seed is on record "
+        f"({error.strip().splitlines()[0] if error.strip() else 'no message'})"
+    )
 
 
 def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
@@ -77,8 +106,9 @@ def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
         key=key,
         teachers={info.name: info.to_json() for info in made.teachers},
         provenance={
-            "part": part.name, "task": task.number, "skipped": made.skipped, "rejected": counts, "calls": made.calls,
-            "cpu_seconds": round(time.process_time() - worked, 3), "unlabelled": made.unlabelled,
+            "part": part.name, "task": task.number, "accepted": int(good.sum()), "skipped": made.skipped,
+            "rejected": counts, "calls": made.calls, "cpu_seconds": round(time.process_time() - worked, 3),
+            "unlabelled": made.unlabelled,
         },
     )  # fmt: skip
     skipped = {f"no structure: {reason}": n for reason, n in made.skipped.items()}
@@ -146,6 +176,8 @@ def labelled(
 ) -> tuple[SampleBatch, TeacherLabels]:
     """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them.
 
+    Samples whose energy is missing are labelled, and all of them where the teacher gives a property that they came without.
+
     Parameters
     ----------
     teacher : Teacher
@@ -157,27 +189,26 @@ def labelled(
     """
     batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
     calls = Counter() if calls is None else calls
-    if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint):
+    named = batch.labels.get(info.name, {})
+    # Dynamics and relaxations bring energy and forces; what else the teacher gives takes one more call per frame.
+    whole = all(name in named for name in info.properties if name != "stress")
+    if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint) or not whole:
         # Label what is stored: the teacher sees the positions after rounding.
         calls[info.name] += len(batch)
         return label_batch(teacher, batch.structures())
-    named = batch.labels[info.name]
-    energy, forces, stress = named["energy"].copy(), named["forces"].copy(), named.get("stress")
-    missing = np.flatnonzero(np.isnan(energy))
+    missing = np.flatnonzero(np.isnan(named["energy"]))
     reasons = [""] * len(batch)
     if len(missing):
         calls[info.name] += len(missing)
-        answer = teacher.label(batch.structures().take(missing))
-        energy[missing] = answer.energy
-        forces[np.concatenate([np.arange(batch.offsets[i], batch.offsets[i + 1]) for i in missing])] = answer.forces
-        if answer.stress is not None:
-            stress = np.full((len(batch), 6), np.nan, np.float32) if stress is None else stress.copy()
-            stress[missing] = answer.stress
+        fresh, answer = label_batch(teacher, batch.structures().take(missing))
+        batch = filled(batch, missing, fresh, info.name)
+        named = batch.labels[info.name]
         for i, reason in zip(missing, answer.reasons, strict=True):
             reasons[i] = reason
-    finite = np.isfinite(energy)
+    finite = np.isfinite(named["energy"])
     reasons = [reason or ("" if good else "label is not finite") for reason, good in zip(reasons, finite, strict=True)]
-    labels = TeacherLabels(energy, forces, stress, finite, tuple(reasons))
+    more = {name: values for name, values in named.items() if name not in LABELS}
+    labels = TeacherLabels(named["energy"], named["forces"], named.get("stress"), finite, tuple(reasons), more)
     return batch.structures().with_labels(info.name, **label_columns(labels)), labels
 
 

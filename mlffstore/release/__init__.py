@@ -4,6 +4,6 @@
 `mlffstore_exporters` writes them.
 """
 
-from mlffstore.release.reading import FORMAT, Release, is_release
+from mlffstore.release.reading import FORMAT, Release, holds_release, is_release
 
-__all__ = ["FORMAT", "Release", "is_release"]
+__all__ = ["FORMAT", "Release", "holds_release", "is_release"]

@@ -356,3 +356,14 @@ def user_column_of(name: str, dataset: h5py.Dataset) -> Column:
 def is_release(path: str | os.PathLike[str]) -> bool:
     """Return whether a path looks like a release rather than a store."""
     return Path(path).suffix in (".h5", ".hdf5") or (Path(path) / MANIFEST).is_file()
+
+
+def holds_release(path: Path) -> bool:
+    """Return whether a file says that it is an HDF5 release of mlffstore, of whatever version."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("format", "")).startswith("mlffstore-release")
+    except Exception:  # no HDF5, or damaged: other readers say what is wrong
+        return False

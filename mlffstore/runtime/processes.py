@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import threading
+from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,19 +22,116 @@ Result = TypeVar("Result")
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[Executor]:
     """Yield a pool of processes that end with this one, however it ends."""
-    # spawn: torch, tblite's OpenMP and our own threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
     with _single_threaded():
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        pool = IsolatedProcesses(workers)
         try:
             yield pool
         except BaseException:
             # Stopped: what the workers are doing now is made again from the same seeds, so nothing is worth waiting for.
+            pool.terminate()
+            raise
+        pool.shutdown()
+
+
+class IsolatedProcesses(Executor):
+    """Processes of which one that dies takes only its own call with it.
+
+    The pool of the standard library gives up all calls when a process dies, and cannot tell which of them killed it. Here
+    each process has one call at a time. The future of a call whose process dies raises `BrokenProcessPool`; another process
+    takes the place of the dead one.
+
+    Parameters
+    ----------
+    workers : int
+        Number of processes. They start with the first calls.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._lock = threading.RLock()
+        self._pools: list[ProcessPoolExecutor] = [_one_process() for _ in range(workers)]
+        self._idle = list(range(workers))
+        self._calls: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
+        self._closed = False
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Run a function in one of the processes, as soon as one is idle."""
+        future: Future[Result] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("cannot submit calls after shutdown")
+            self._calls.append((future, function, args, kwargs))
+        self._feed()
+        return future
+
+    def _feed(self) -> None:
+        """Give the calls that wait to the processes that are idle."""
+        while True:
+            with self._lock:
+                if not self._calls or not self._idle:
+                    return
+                future, function, args, kwargs = self._calls.popleft()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                place = self._idle.pop()
+                try:
+                    call = self._pools[place].submit(function, *args, **kwargs)
+                except BrokenProcessPool:  # it died while it had nothing to do
+                    self._pools[place] = _one_process()
+                    call = self._pools[place].submit(function, *args, **kwargs)
+            call.add_done_callback(functools.partial(self._end, place, future))
+
+    def _end(self, place: int, future: Future[Any], call: Future[Any]) -> None:
+        """Hand on what became of a call, and use its process for the next one."""
+        if call.cancelled():
+            future.set_exception(BrokenProcessPool("the pool was shut down"))
+            return
+        error = call.exception()
+        with self._lock:
+            if isinstance(error, BrokenProcessPool) and not self._closed:
+                self._pools[place] = _one_process()
+            self._idle.append(place)
+        if error is None:
+            future.set_result(call.result())
+        else:
+            future.set_exception(error)
+        self._feed()
+
+    def terminate(self) -> None:
+        """End all processes now, and give up all calls."""
+        with self._lock:
+            self._closed = True
+            pools = list(self._pools)
+        self._cancel()
+        for pool in pools:
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes when the calls have ended."""
+        if cancel_futures:
+            self._cancel()
+        with self._lock:
+            waiting = [future for future, *_ in self._calls]
+        if wait:
+            concurrent.futures.wait(waiting)
+        with self._lock:
+            self._closed = True
+            pools = list(self._pools)
+        for pool in pools:
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def _cancel(self) -> None:
+        with self._lock:
+            calls, self._calls = list(self._calls), deque()
+        for future, *_ in calls:
+            future.cancel()
+            future.set_running_or_notify_cancel()
+
+
+def _one_process() -> ProcessPoolExecutor:
+    # spawn: torch, tblite's OpenMP and our own threads do not survive a fork.
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
 class Workers:

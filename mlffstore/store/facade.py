@@ -15,24 +15,20 @@ from mlffstore.format.kept_selection import selection_document
 from mlffstore.store import layers
 from mlffstore.store.arguments import check_tag, json_mapping
 from mlffstore.store.chosen import version_of
-from mlffstore.store.correctable import CorrectableStore
 from mlffstore.store.duplicates import HashIndex, RemovedMeanwhileError
+from mlffstore.store.labelled import LabelledStore
 from mlffstore.store.transaction import Transaction
 from mlffstore.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from concurrent.futures import Executor
 
     import numpy.typing as npt
     from ase import Atoms
 
-    from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.schema import Axis
     from mlffstore.format.state import State
-    from mlffstore.store.chosen import SampleSelection
     from mlffstore.store.duplicates import OnDuplicate
-    from mlffstore.store.labelling import LabelReport
     from mlffstore.store.samples import Selection
     from mlffstore.store.snapshot import Snapshot
 
@@ -56,7 +52,7 @@ class _TagTakenError(MlffstoreError):
     """The tag exists; never leaves `Store.tag`."""
 
 
-class Store(CorrectableStore):
+class Store(LabelledStore):
     """A dataset of labelled samples that many processes append to and read from at once.
 
     `mlffstore.create` and `mlffstore.open` make it. It can be pickled and used after a fork.
@@ -76,6 +72,7 @@ class Store(CorrectableStore):
         teachers: Mapping[str, Mapping[str, Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
         on_duplicate: OnDuplicate = "keep",
+        units: Mapping[str, str] | None = None,
     ) -> int:
         """Append samples in one atomic, durable commit.
 
@@ -99,6 +96,8 @@ class Store(CorrectableStore):
         on_duplicate : {"keep", "skip", "error"}, optional
             What to do with structures that the store or these samples hold already, bit for bit (equal content_hash).
             This is safe against other writers that skip too: if two append the same structure at once, it is kept once.
+        units : mapping of str to str, optional
+            Units of labels of frames that are not in ASE's: ``{"dipole": "Debye"}``. A batch converts when it is made.
 
         Returns
         -------
@@ -115,10 +114,14 @@ class Store(CorrectableStore):
             If labels of another model are on record under the same teacher name, or the key stands for other samples.
         """
         if isinstance(samples, SampleBatch):
+            if units:
+                raise DataError(
+                    "units: expected frames beside it, got a batch; give SampleBatch(units=...) when it is made"
+                )
             batch = samples
         else:
             frames = [samples] if hasattr(samples, "positions") else list(samples)
-            batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler)
+            batch = SampleBatch.from_ase(frames, teacher=teacher, source=source, sampler=sampler, units=units)
         return self.commit(
             batch, key=key, require=require, teachers=teachers, provenance=provenance, on_duplicate=on_duplicate
         )
@@ -382,64 +385,3 @@ class Store(CorrectableStore):
             snapshot=snapshot,
             provenance={"validation": validation.to_json()},
         )
-
-    def add_labels(
-        self,
-        teacher: Teacher | str,
-        *,
-        properties: Sequence[str] | None = None,
-        samples: npt.ArrayLike | SampleSelection | None = None,
-        options: Mapping[str, Any] | None = None,
-        workers: int = 1,
-        executor: Executor | None = None,
-        chunk_samples: int = 512,
-        progress: Progress | None = None,
-    ) -> LabelReport:
-        """Label every sample that lacks the labels of a teacher.
-
-        Parameters
-        ----------
-        teacher : Teacher or str
-            A teacher, or the name of a teacher for `mlffstore.get_teacher`.
-        properties : sequence of str, optional
-            What to store of what the teacher gives, such as ``("energy", "forces", "charges")``; all of it by default. A
-            segment that has some of it gets what it lacks. By default a sample that has an energy of the teacher is done.
-        samples : array_like of int, boolean mask, or selection, optional
-            Only these samples of the latest version, or of the selection's, are labelled; all by default. The segments that
-            hold some of them are written anew with the labels.
-        options : mapping, optional
-            Options of a teacher that is given by name, such as ``{"weights": "orb.ckpt"}``.
-        workers : int, optional
-            Number of processes on this machine. With 1 the teacher works in this process, which is right for a GPU.
-        executor : concurrent.futures.Executor, optional
-            An executor that labels instead; it is not shut down. The default is the active Dask client, if there is one.
-        chunk_samples : int, optional
-            Number of samples that the teacher gets at a time.
-        progress : callable, optional
-            It is called with the number of samples done so far and the number of all samples.
-
-        Returns
-        -------
-        LabelReport
-
-        Raises
-        ------
-        ConflictError
-            If the store holds labels of another model under this teacher's name.
-        DataError
-            If the teacher gives labels that may not be stored.
-
-        Notes
-        -----
-        The labels of a segment are one commit, a layer over it: a pass that was killed continues with the next segment when
-        it is called again. Several processes may label the same store at once. What another process has finished is not
-        done again; if two processes label one segment at the same time, the first commit counts. Samples that the teacher
-        refuses stay without labels, and the provenance of the commit counts the reasons.
-        """
-        from mlffstore.store.labelling import add_labels
-
-        self.check_writable()
-        return add_labels(
-            self._storage, self._log, self.snapshot, teacher, properties=properties, samples=samples, options=options or {},
-            workers=workers, executor=executor, chunk_samples=chunk_samples, progress=progress,
-        )  # fmt: skip

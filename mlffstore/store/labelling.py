@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.contracts import request
 from mlffstore.contracts.registry import get_teacher
 from mlffstore.data import rules
 from mlffstore.data.labels import missing_label
@@ -108,7 +109,7 @@ def add_labels(
         raise DataError(f"chunk_samples, workers: expected at least 1, got {chunk_samples}, {workers}")
     spec = _Spec(teacher, json.dumps(dict(options), sort_keys=True))
     info = spec.teacher().info
-    wanted = _wanted(info, properties)
+    wanted = None if properties is None else request.wanted(spec.teacher(), properties)
     with log.guard():
         log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
@@ -123,7 +124,7 @@ def add_labels(
         ]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
-            for job, batch, labels in _labelled(todo, pool, width, spec, chunk_samples, reader, log):
+            for job, batch, labels in _labelled(todo, pool, width, spec, wanted, chunk_samples, reader, log):
                 finished.add(job.segment.path)
                 done += job.count
                 if labels is not None:
@@ -165,20 +166,6 @@ class _Job:
     @property
     def count(self) -> int:
         return self.segment.n_samples if self.rows is None else len(self.rows)
-
-
-def _wanted(info: TeacherInfo, properties: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the properties that were asked for, None for all that the teacher gives."""
-    if properties is None:
-        return None
-    names = (properties,) if isinstance(properties, str) else tuple(properties)
-    unknown = [name for name in names if name not in info.properties]
-    if unknown or not names:
-        raise DataError(
-            f"properties: expected some of what {info.name!r} gives ({', '.join(info.properties)}), got "
-            f"{', '.join(map(str, unknown)) or 'none'}"
-        )
-    return tuple(ordered(set(names)))
 
 
 def _closed_columns(info: TeacherInfo, names: Iterable[str]) -> list[Column]:
@@ -240,6 +227,7 @@ def _labelled(
     pool: Executor,
     width: int,
     spec: _Spec,
+    wanted: tuple[str, ...] | None,
     chunk_samples: int,
     reader: ColumnReader,
     log: Log,
@@ -257,7 +245,7 @@ def _labelled(
                 break
             batch = _structures(reader, job)
             starts = [] if _is_done(log, job) else range(0, len(batch), chunk_samples)
-            chunks = [pool.submit(_label_chunk, spec, batch[start : start + chunk_samples]) for start in starts]
+            chunks = [pool.submit(_label_chunk, spec, batch[start : start + chunk_samples], wanted) for start in starts]
             waiting.append((job, batch, chunks))
             if width == 1:
                 break
@@ -298,23 +286,35 @@ def _named(name: str, options: str) -> Teacher:
     return get_teacher(name, **json.loads(options))
 
 
-def _label_chunk(spec: _Spec, batch: SampleBatch) -> TeacherLabels:
-    return spec.teacher().label(batch)
+def _label_chunk(spec: _Spec, batch: SampleBatch, wanted: tuple[str, ...] | None) -> TeacherLabels:
+    return request.label_with(spec.teacher(), batch, wanted)
 
 
 def _join(parts: list[TeacherLabels]) -> TeacherLabels:
     from mlffstore.contracts.protocols import TeacherLabels
 
-    stress = (
-        None if parts[0].stress is None else np.concatenate([part.stress for part in parts if part.stress is not None])
-    )
+    def column(several: list[Array | None], rows: list[int]) -> Array | None:
+        """Return the rows of all parts; a part that has no such column, since all of it was refused, has NaN."""
+        given = next((array for array in several if array is not None), None)
+        if given is None:
+            return None
+        lacking = (np.full((n, *given.shape[1:]), np.nan, given.dtype) for n in rows)
+        return np.concatenate([nan if array is None else array for array, nan in zip(several, lacking, strict=True)])
+
+    n_samples, n_atoms = [len(part.energy) for part in parts], [len(part.forces) for part in parts]
+    more: dict[str, Array] = {}
+    for name in ordered({name for part in parts for name in part.more}):
+        rows = n_atoms if property_of(name).axis == "atom" else n_samples
+        values = column([part.more.get(name) for part in parts], rows)
+        assert values is not None
+        more[name] = values
     return TeacherLabels(
         energy=np.concatenate([part.energy for part in parts]),
         forces=np.concatenate([part.forces for part in parts]),
-        stress=stress,
+        stress=column([part.stress for part in parts], n_samples),
         ok=np.concatenate([part.ok for part in parts]),
         reasons=tuple(reason for part in parts for reason in part.reasons),
-        more={name: np.concatenate([part.more[name] for part in parts]) for name in parts[0].more},
+        more=more,
     )
 
 
@@ -352,7 +352,7 @@ def _commit(
         report.reasons.update(reasons)
         if not labels.ok.any():
             return
-        whole = _filled(read_segment(ColumnReader(storage, ChunkCache(0)), job.segment), job.rows, named, info.name)
+        whole = filled(read_segment(ColumnReader(storage, ChunkCache(0)), job.segment), job.rows, named, info.name)
         segment = write_segment(storage, whole)
         written = segment
         replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
@@ -375,8 +375,19 @@ def _commit(
         report.reasons.update(reasons)
 
 
-def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:
-    """Return a segment's samples with the labels of some of them filled in."""
+def filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:
+    """Return samples with the labels of some of them filled in.
+
+    Parameters
+    ----------
+    whole : SampleBatch
+        All samples.
+    rows : ndarray of int
+        The samples whose labels are filled in.
+    new : SampleBatch
+        These samples, in this order, with labels of the teacher.
+    teacher : str
+    """
     old = whole.labels.get(teacher, {})
     fresh = new.labels[teacher]
     out: dict[str, Array] = {}
@@ -392,4 +403,4 @@ def _filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> 
     return whole.with_properties(teacher, out, new.properties)
 
 
-__all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]
+__all__ = ["LabelReport", "add_labels", "filled", "label_batch", "label_columns"]

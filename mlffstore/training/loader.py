@@ -70,30 +70,33 @@ class Loader:
     Parameters
     ----------
     dataset : TorchDataset
-    batch_size : int
-        Samples.
-    shuffle : bool
-    seed : int
-    drop_last : bool
-        Leave out the samples at the end that do not fill a batch (of every rank).
+        The samples.
+    batch_size : int, optional
+        Number of samples in a batch, 32 by default.
+    shuffle : bool, optional
+        Whether each epoch has another random order (default), or all have the order of the dataset.
+    seed : int, optional
+        Seed of the order, 0 by default.
+    drop_last : bool, optional
+        Whether the samples at the end that do not fill a batch of every rank are left out. By default they are not.
     threads : int, optional
-        Threads that gather ahead. The tensors of a batch are views of a window of several batches; its memory serves again
-        when no view of it is held.
+        Number of threads that gather batches ahead, 2 by default. The tensors of a batch are views of a window of several
+        batches, whose memory is used again when no view of it is held.
     rank, world_size : int, optional
-        This process's share of every epoch, for distributed training and validation: batch ``rank``, ``rank + world_size``,
-        ... All ranks get equally many batches, and every sample is in one batch of one rank; to that end the last one or two
-        batches are smaller. With fewer samples than ranks, or with ``batch_size=1``, some samples are given twice in an
-        epoch, as `torch.utils.data.DistributedSampler` does.
+        This process's share of every epoch, for distributed training and validation: the batches ``rank``,
+        ``rank + world_size``, and so on. All ranks get the same number of batches, and each sample is in one batch of one
+        rank; therefore the last one or two batches are smaller. With fewer samples than ranks, or with ``batch_size=1``,
+        some samples occur twice in an epoch, as with `torch.utils.data.DistributedSampler`.
     pin_memory : bool, optional
-        Copy batches to pinned memory.
+        Whether batches are copied to pinned memory. By default they are not.
     device : torch.device or str, optional
-        Copy batches to this device.
+        Device to which batches are copied. By default they stay in the memory of the CPU.
 
     Notes
     -----
-    Each iteration takes the next epoch, from its start, also when the iteration before it was left early; it begins when its
-    first batch is asked for. Several iterations can be under way; the state is that of the one which began last. After
-    `load_state_dict` the next iteration, and no other, goes on at the place of the state.
+    Each iteration runs the next epoch from its start, also if the iteration before it was left early. An iteration begins
+    when its first batch is requested. Several iterations can run at the same time; the state is that of the one that began
+    last. After `load_state_dict` only the next iteration continues at the place of the state.
 
     Examples
     --------
@@ -137,7 +140,7 @@ class Loader:
         return self._next.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration: from its start, or from the place of a state that was just loaded."""
+        """Choose the epoch of the next iteration, which runs from its start or from the place of a state just loaded."""
         if epoch != self._next.epoch:
             self._next = _Place(epoch)
         self._place = self._next
@@ -156,13 +159,13 @@ class Loader:
         return {**place, **self._identity(), "source": self.dataset.title}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on where another loader was, on this rank or another.
+        """Let the next iteration continue where another loader stopped, on this rank or another.
 
         Raises
         ------
         DataError
-            If the samples, their number, `batch_size`, `seed`, `shuffle`, `drop_last` or `world_size` are others; the place
-            stays as it was.
+            If the samples, their number, `batch_size`, `seed`, `shuffle`, `drop_last` or `world_size` differ from those of
+            the state; the place does not change.
         """
         lacking = [name for name in ("epoch", "batches", *_SAME) if name not in state]
         if lacking:

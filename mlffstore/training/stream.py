@@ -35,36 +35,40 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     Parameters
     ----------
     source, split, teacher, properties
-        As for `TorchDataset`; a store or a snapshot.
+        As for `TorchDataset`, but the source must be a store or a snapshot.
     batch_size : int, optional
+        Number of samples in a batch, 32 by default.
     block_samples : int, optional
-        Samples that lie one after another and are read at once.
+        Number of consecutive samples that are read at once, 2,048 by default.
     blocks : int, optional
-        Blocks that are mixed. With ``block_samples`` this bounds the memory, and decides how well the samples are shuffled.
+        Number of blocks that are mixed, 4 by default. Together with ``block_samples`` it bounds the memory and decides how
+        well the samples are shuffled.
     shuffle : bool, optional
-        False for the order of the store.
+        Whether blocks and samples are shuffled (default), or come in the order of the store.
     seed : int, optional
+        Seed of the order, 0 by default.
     drop_last : bool, optional
-        Leave out the samples at the end that do not fill a batch (of every rank).
+        Whether the samples at the end that do not fill a batch of every rank are left out. By default they are not.
     rank, world_size : int, optional
         This process's share of the samples, for distributed training and validation. As with
-        `mlffstore.training.loader.Loader`, all ranks get equally many batches, every sample is in one batch of one rank, and
-        the last batches are smaller to that end.
+        `mlffstore.training.loader.Loader`, all ranks get the same number of batches, and each sample is in one batch of one
+        rank; therefore the last batches are smaller.
     dtype, transform, require, columns
         As for `TorchDataset`.
 
     Notes
     -----
-    In a DataLoader with several workers each takes its share of the batches; give it ``batch_size=None``.
+    In a DataLoader with several workers each worker takes its share of the batches. The DataLoader needs
+    ``batch_size=None``.
 
-    Each pass has another order. In the process itself it depends on (seed, epoch) alone; in workers also on the seed of
-    torch, as torch's own shuffling does, since a worker cannot see how many passes the others made. Blocks are divided
-    among the ranks by `seed` and the epoch of the last `set_epoch`, which reaches all workers: all ranks must call it alike,
-    or none.
+    Each pass has another order. Without workers the order depends only on the seed and the epoch. In workers it also depends
+    on the seed of torch, as torch's own shuffling does, since a worker cannot know how many passes the other workers made.
+    Blocks are divided among the ranks by `seed` and by the epoch of the last `set_epoch`, which reaches all workers. Either
+    all ranks call `set_epoch` with the same epochs, or none does.
 
-    Which samples there are is read when the stream is made: about 8 bytes per sample. Labels that are required are read too.
-    Since it does not read ahead, batches always have masks: one for each label that is not required, and one for each user
-    column.
+    When the stream is made, it reads which samples exist (about 8 bytes per sample) and the labels that are required. Since
+    it does not read the other labels before the first batch, batches always have masks: one for each label that is not
+    required, and one for each user column.
     """
 
     def __init__(

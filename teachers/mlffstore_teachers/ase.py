@@ -10,7 +10,7 @@ from mlffstore_teachers.collect import collect, failure
 from mlffstore_teachers.domain import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ase import Atoms
     from ase.calculators.calculator import Calculator
@@ -43,14 +43,24 @@ class ASETeacher:
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
         """Label every sample; one that fails gets a reason and does not disturb the others."""
-        return self._label_each(batch, lambda _, atoms: self._result(atoms, self._make(atoms)))
+        return self.label_with(batch, ())
+
+    def label_with(self, batch: SampleBatch, extra: Sequence[str]) -> TeacherLabels:
+        """Label every sample, with the properties `extra` of those that are given on request."""
+        names = (*other_properties(self._info), *extra)
+        return self._label_each(batch, lambda _, atoms: self._result(atoms, self._make(atoms), names), names)
 
     def refusals(self, batch: SampleBatch) -> list[str]:
         """Return why each sample lies outside the domain, an empty string where it does not."""
         return refusals(self._info, batch, charged=self._charged)
 
-    def _label_each(self, batch: SampleBatch, compute: Callable[[int, Atoms], dict[str, Any]]) -> TeacherLabels:
-        """Label every sample with the results of `compute`, which takes its index and its atoms."""
+    def _label_each(
+        self, batch: SampleBatch, compute: Callable[[int, Atoms], dict[str, Any]], names: Sequence[str]
+    ) -> TeacherLabels:
+        """Label every sample with the results of `compute`, which takes its index and its atoms.
+
+        `names` are the properties beside energy, forces and stress.
+        """
         reasons = self.refusals(batch)
         results: list[dict[str, Any] | None] = []
         for i, atoms in enumerate(batch.structures().to_ase()):
@@ -68,16 +78,17 @@ class ASETeacher:
             results,
             reasons,
             stress="stress" in self._info.properties,
-            more=other_properties(self._info),
+            more=names,
+            widths=self._info.widths,
         )
 
-    def _result(self, atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
-        """Return the labels of one sample."""
+    def _result(self, atoms: Atoms, calculator: Calculator, names: Sequence[str]) -> dict[str, Any]:
+        """Return energy, forces, stress and the properties `names` of one sample, as far as it has them."""
         atoms.calc = calculator
         result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
         if "stress" in self._info.properties and atoms.pbc.all():
             result["stress"] = atoms.get_stress(voigt=True)  # ASE: xx yy zz yz xz xy, tension positive
-        for name in other_properties(self._info):
+        for name in names:
             value = calculator.results.get(IN_RESULTS.get(name, name))
             # The dipole of a cell depends on where the cell is cut.
             if value is not None and not (name == "dipole" and atoms.pbc.any()):

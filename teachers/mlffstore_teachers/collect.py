@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +12,13 @@ from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.data.properties import property_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
+
+
+_log = logging.getLogger(__name__)
 
 
 def failure(name: str, error: BaseException) -> str:
@@ -30,6 +35,7 @@ def collect(
     *,
     stress: bool,
     more: Sequence[str] = (),
+    widths: Mapping[str, int] | None = None,
 ) -> TeacherLabels:
     """Return the labels of a batch.
 
@@ -47,12 +53,14 @@ def collect(
         Whether the teacher has a stress.
     more : sequence of str, optional
         Other properties, see `mlffstore.data.properties`, that results may have under their names.
+    widths : mapping of str to int, optional
+        Widths of those properties whose width the teacher chooses, for batches in which no sample has one.
     """
     n = len(batch)
     energy = np.full(n, np.nan)
     forces = np.full((batch.n_atoms_total, 3), np.nan, np.float32)
     stresses = np.full((n, 6), np.nan, np.float32) if stress else None
-    others = {name: column for name in more if (column := _missing(name, batch, results)) is not None}
+    others = {name: column for name in more if (column := _missing(name, batch, results, widths or {})) is not None}
     ok = np.zeros(n, bool)
     out = list(reasons)
     for i, result in enumerate(results):
@@ -79,15 +87,29 @@ def rows_of(name: str, batch: SampleBatch, i: int) -> slice | int:
     return slice(batch.offsets[i], batch.offsets[i + 1]) if property_of(name).axis == "atom" else i
 
 
-def _missing(name: str, batch: SampleBatch, results: Sequence[dict[str, Any] | None]) -> Array | None:
+def _missing(
+    name: str, batch: SampleBatch, results: Sequence[dict[str, Any] | None], widths: Mapping[str, int]
+) -> Array | None:
     """Return a column of NaN for a property; None if its width is not known since no sample has it."""
     spec = property_of(name)
-    inner: tuple[int, ...] = tuple(size or 0 for size in spec.sizes)
+    inner: tuple[int, ...] = tuple(size or widths.get(name, 0) for size in spec.sizes)
     dtype = spec.dtype
     if spec.is_open:
         first = next((np.asarray(result[name]) for result in results if result is not None and name in result), None)
         if first is None:
-            return None
+            return None if 0 in inner else np.full((batch.n_atoms_total, *inner), np.nan, dtype)
         inner = first.shape[1:] if spec.axis == "atom" else first.shape
         dtype = "float16" if spec.half and first.dtype == np.float16 else dtype
     return np.full((batch.n_atoms_total if spec.axis == "atom" else len(batch), *inner), np.nan, dtype)
+
+
+def joined(name: str, batch: SampleBatch, results: Sequence[dict[str, Any] | None], reasons: Sequence[str]) -> Array:
+    """Return the column of one property of all samples, NaN for samples without results, whose reasons are logged."""
+    for reason, count in Counter(filter(None, reasons)).items():
+        _log.warning("%s: %d of %d samples have none: %s", name, count, len(batch), reason)
+    column = _missing(name, batch, results, {})
+    assert column is not None, f"the width of {name} is not known"
+    for i, result in enumerate(results):
+        if result is not None:
+            column[rows_of(name, batch, i)] = result[name]
+    return column

@@ -31,6 +31,7 @@ def emt() -> ASETeacher:
         licence="LGPL-2.1-or-later",
         fingerprint="EMT, ASE's parameters",
         software={"ase": version("ase")},
+        on_request=("atomic_energies",),
     )
     return ASETeacher(info, _calculator)
 

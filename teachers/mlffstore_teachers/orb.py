@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.contracts.hessian import require_conservative
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore_teachers.collect import collect
+from mlffstore_teachers.collect import collect, joined
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mlffstore.contracts.protocols import TeacherLabels
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.schema import Array
+
+
+#: Features of an atom in all models of orb-models that are listed here.
+_WIDTH = 256
 
 
 class OrbTeacher:
@@ -52,6 +58,11 @@ class OrbTeacher:
     -----
     Neumann et al., arXiv:2410.22570 (v2); Rhodes et al., arXiv:2504.06231 (v3). The forces of Orb-v2 come from a head of
     their own, with net force and torque removed: they differ from -dE/dx, and `mlffstore teachers check` says by how much.
+    It therefore has no Hessian. Conservative models differentiate their forces once more.
+
+    On request (`label_with`): the embedding, the features of each atom from which the heads predict. They need not stay the
+    same when the structure turns, as nothing in the model does so by construction. The energy is read from the mean of these
+    features: there are no atomic energies.
     """
 
     def __init__(
@@ -102,12 +113,39 @@ class OrbTeacher:
             licence="Apache-2.0",
             fingerprint=f"{self.model_name}, {self.precision}, weights sha256:{digest}",
             software={"orb-models": version("orb-models"), "torch": version("torch")},
+            on_request=("embedding",),
+            widths={"embedding": _WIDTH},
             equivariant=False,  # the network sees directions; v3 was only trained to turn with the structure
         )
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
         """Label every sample, many in one call of the model; one that fails does not disturb the others."""
+        return self.label_with(batch, ())
+
+    def label_with(self, batch: SampleBatch, extra: Sequence[str]) -> TeacherLabels:
+        """Label every sample, with the properties `extra` of those that are given on request."""
         reasons = refusals(self.info, batch, charged=False)
+        results = self._each(batch, reasons, functools.partial(self._call, "embedding" in extra))
+        return collect(self.name, batch, results, reasons, stress=True, more=tuple(extra), widths=self.info.widths)
+
+    def hessian_product(self, batch: SampleBatch, probe: Array) -> Array:
+        """Return the product of the Hessian of each sample with its direction, eV/angstrom^2, shape (A, 3), float32.
+
+        Raises
+        ------
+        TeacherError
+            If the forces of the model are no gradient.
+        """
+        require_conservative(self.info)
+        reasons = refusals(self.info, batch, charged=False)
+        directions = np.split(np.asarray(probe), batch.offsets[1:-1])
+        results = self._each(batch, reasons, functools.partial(self._curvature, directions))
+        return joined("hessian_product", batch, results, reasons)
+
+    def _each(
+        self, batch: SampleBatch, reasons: list[str], call: Callable[[list[Any], Sequence[int]], list[dict[str, Any]]]
+    ) -> list[dict[str, Any] | None]:
+        """Return what `call` says of each sample that is not refused: it takes all frames, and a group of samples."""
         results: list[dict[str, Any] | None] = [None] * len(batch)
         self._loaded()  # what is wrong with the weights is no fault of a sample
         todo = [i for i, reason in enumerate(reasons) if not reason]
@@ -117,10 +155,10 @@ class OrbTeacher:
         while todo:
             # Anew for each group: the budget may have been halved.
             group = groups(todo, batch.n_atoms, self.batch_atoms)[0]
-            predict(self.name, group, functools.partial(self._call, frames), results, reasons, self._shrink)
+            predict(self.name, group, functools.partial(call, frames), results, reasons, self._shrink)
             taken = set(group)
             todo = [i for i in todo if i not in taken]
-        return collect(self.name, batch, results, reasons, stress=True)
+        return results
 
     def _shrink(self) -> None:
         import torch
@@ -129,11 +167,16 @@ class OrbTeacher:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _call(self, frames: list[Any], group: Sequence[int]) -> list[dict[str, Any]]:
+    def _call(self, embedding: bool, frames: list[Any], group: Sequence[int]) -> list[dict[str, Any]]:
         model = self._loaded()
         chosen = [frames[i] for i in group]
         counts = np.array([len(frame) for frame in chosen])
-        out = model.predict(self._graphs(chosen))
+        seen: list[Any] = []
+        hook = model.model.register_forward_hook(lambda *call: seen.append(call[-1]["node_features"]))
+        try:
+            out = model.predict(self._graphs(chosen))
+        finally:
+            hook.remove()
         outputs = {
             name: value.detach().cpu().double().numpy() for name, value in out.items() if hasattr(value, "detach")
         }
@@ -142,13 +185,36 @@ class OrbTeacher:
         )  # fmt: skip
         energy = outputs["energy"].reshape(-1)
         forces = np.split(outputs[names[0]].reshape(-1, 3), np.cumsum(counts)[:-1])
+        features = np.split(seen[0].detach().cpu().float().numpy(), np.cumsum(counts)[:-1]) if embedding else []
         results: list[dict[str, Any]] = []
         for i, frame in enumerate(chosen):
             one = {"energy": float(energy[i]), "forces": forces[i]}
             if frame.pbc.all() and names[1] in outputs:
                 one["stress"] = outputs[names[1]].reshape(len(chosen), -1)[i][:6]  # as ASE orders it
+            if embedding:
+                one["embedding"] = features[i]
             results.append(one)
         return results
+
+    def _curvature(self, directions: list[Array], frames: list[Any], group: Sequence[int]) -> list[dict[str, Any]]:
+        import torch
+
+        model = self._loaded()
+        graphs = self._graphs([frames[i] for i in group])
+        # The forward pass keeps the graph of the gradient only if it believes that the model is being trained. Layers of the
+        # model have a flag of their own and stay as they are.
+        model.training = True
+        try:
+            out = model(graphs)
+        finally:
+            model.training = False
+        forces = out[getattr(model, "grad_forces_name", "grad_forces")]
+        direction = torch.as_tensor(
+            np.concatenate([directions[i] for i in group]), dtype=forces.dtype, device=self.device
+        )
+        product = torch.autograd.grad(-(forces * direction).sum(), graphs.node_features["positions"])[0]
+        counts = np.cumsum([len(frames[i]) for i in group])[:-1]
+        return [{"hessian_product": some} for some in np.split(product.cpu().numpy(), counts)]
 
     def _graphs(self, frames: list[Any]) -> Any:
         if self._adapter is not None:  # orb-models 0.6 and later

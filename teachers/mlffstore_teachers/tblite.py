@@ -10,7 +10,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
-from mlffstore_teachers.ase import ASETeacher
+from mlffstore_teachers.ase import ASETeacher, other_properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,20 +57,21 @@ class XTBTeacher(ASETeacher):
 
     def label_following(self, batch: SampleBatch, keys: Sequence[int], kept: dict[int, Calculator]) -> TeacherLabels:
         """Label structures with the calculators that are kept for their keys; those that fail start anew."""
+        names = other_properties(self._info)
 
         def compute(i: int, atoms: Atoms) -> dict[str, Any]:
             key = keys[i]
             if key in kept:
                 try:
-                    return self._result(atoms, kept[key])
+                    return self._result(atoms, kept[key], names)
                 except Exception:  # the old charges lead nowhere: they are a guess and no more
                     del kept[key]
             calculator = self.keeping(atoms)
-            result = self._result(atoms, calculator)
+            result = self._result(atoms, calculator, names)
             kept[key] = calculator
             return result
 
-        return self._label_each(batch, compute)
+        return self._label_each(batch, compute, names)
 
     def refusals(self, batch: SampleBatch) -> list[str]:
         """Return why each sample lies outside the domain, an empty string where it does not."""
@@ -88,8 +89,8 @@ class XTBTeacher(ASETeacher):
                 reasons[i] = reasons[i] or f"{self._info.name} labels no periodic sample with a charge"
         return reasons
 
-    def _result(self, atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
-        result = super()._result(atoms, calculator)
+    def _result(self, atoms: Atoms, calculator: Calculator, names: Sequence[str]) -> dict[str, Any]:
+        result = super()._result(atoms, calculator, names)
         if atoms.pbc.any():
             gap = _gap(calculator)
             if gap < _GAP:
@@ -136,7 +137,8 @@ def gfn2_xtb(
     Notes
     -----
     Beside energy and forces it gives partial charges, and of molecules the dipole moment: of charged ones with respect to
-    the origin of the coordinates. They cost nothing.
+    the origin of the coordinates. They cost nothing. On request it gives atomic energies, tblite's partition of the energy.
+    Hessian-vector products are differences of forces.
 
     Bannwarth, Ehlert and Grimme, J. Chem. Theory Comput. 15, 1652 (2019). tblite's periodic mode samples the Gamma point
     only, so that crystals of a few atoms would be wrong without any sign of it. Set OMP_NUM_THREADS=1 when several
@@ -196,6 +198,7 @@ def _teacher(
         # Thresholds decide how well the answer is converged, the temperature decides the answer.
         fingerprint=f"{method}, electronic temperature {electronic_temperature:g} K",
         software=software,
+        on_request=("atomic_energies",),
     )
     options = {
         "method": method,

@@ -110,25 +110,31 @@ def perceived(numbers: np.ndarray, positions: np.ndarray, charge: int) -> tuple[
     mol = Chem.MolFromXYZBlock("\n".join(lines) + "\n")
     rdDetermineBonds.DetermineConnectivity(mol, useVdw=True)
     parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
-    left, names = charge, []
-    for part in parts:
-        if part.GetNumAtoms() == 1 and len(parts) > 1 and part.GetAtomWithIdx(0).GetAtomicNum() == 1:
-            return False, "a hydrogen without a bond"
-        tried = [left] if len(parts) == 1 else dict.fromkeys([0, left])
-        for one in tried:
-            found = Chem.Mol(part)
-            try:
-                rdDetermineBonds.DetermineBondOrders(found, charge=int(one), maxIterations=SEARCH)
-                Chem.SanitizeMol(found)
-            except Exception as error:  # RDKit raises many kinds
-                why = str(error).split("\n")[0][:80]
-                continue
-            left -= one
-            names.append(Chem.MolToSmiles(Chem.RemoveHs(found), isomericSmiles=False))
-            break
-        else:
-            return False, why
-    return left == 0, ".".join(sorted(names)) if left == 0 else "charge left over"
+    if len(parts) > 1 and any(part.GetNumAtoms() == 1 and part.GetAtomWithIdx(0).GetAtomicNum() == 1 for part in parts):
+        return False, "a hydrogen without a bond"
+    why = "charge left over"
+    # Neutral molecules first, then ions whose charges add up.
+    for charges in ([charge],) if len(parts) == 1 else ([0], [0, charge], [0, 1, -1], [0, 1, -1, 2, -2]):
+        sums: dict[int, tuple[str, ...]] = {0: ()}
+        for part in parts:
+            fitting = {}
+            for one in dict.fromkeys(charges):
+                found = Chem.Mol(part)
+                try:
+                    rdDetermineBonds.DetermineBondOrders(found, charge=one, maxIterations=SEARCH)
+                    Chem.SanitizeMol(found)
+                except Exception as error:  # RDKit raises many kinds
+                    why = str(error).split("\n")[0][:80]
+                    continue
+                fitting[one] = Chem.MolToSmiles(Chem.RemoveHs(found), isomericSmiles=False)
+            more: dict[int, tuple[str, ...]] = {}
+            for total, smiles in sums.items():
+                for one, text in fitting.items():
+                    more.setdefault(total + one, (*smiles, text))
+            sums = more
+        if charge in sums:
+            return True, ".".join(sorted(sums[charge]))
+    return False, why
 
 
 def _perceive(job: tuple[np.ndarray, np.ndarray, int]) -> tuple[bool, str]:

@@ -133,6 +133,17 @@ def test_perception_tells_molecules_from_wreckage():
     assert not perceived(ethanol.numbers[heavy], ethanol.positions[heavy], 0)[0]
 
 
+def test_perception_knows_ions_by_charges_that_add_up():
+    corners = 0.59 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])  # N-H of 1.02 angstrom
+    ammonium = Atoms("NH4", np.concatenate([np.zeros((1, 3)), corners]))
+    chloride, water = Atoms("Cl", [[3.3, 0, 0]]), molecule("H2O")
+    water.positions += [-4.0, 0, 0]
+    salt = ammonium + chloride + water
+    assert perceived(salt.numbers, salt.positions, 0) == (True, "O.[Cl-].[NH4+]")
+    assert perceived(ammonium.numbers, ammonium.positions, 1)[0]
+    assert not perceived(salt.numbers, salt.positions, 3)[0]
+
+
 def test_the_command_says_so_by_its_exit_code(store):
     add(store, [molecule("C6H6")], "nci")
     done = subprocess.run(

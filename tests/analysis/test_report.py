@@ -17,7 +17,7 @@ from mlffstore.analysis.report.elements import place
 from mlffstore.analysis.report.kinds import KINDS, formula, kinds
 from mlffstore.analysis.report.page import script_json
 from mlffstore.analysis.report.picture import layout, picture
-from mlffstore.analysis.report.provenance import other_records, parts
+from mlffstore.analysis.report.provenance import other_records, parts, total
 from mlffstore.analysis.report.structures import pack
 from mlffstore.errors import DataError
 
@@ -105,12 +105,16 @@ def test_provenance_has_a_line_per_part():
     recipe = {"parts": [{"name": "a", "generator": "g", "teacher": "t", "samples": 32}, {"name": "b"}]}
     records = [
         {"version": 1, "time": "1", "recipe": recipe, "generators": {"a": {"seeds": []}}},
-        *({"version": k, "part": "a", "task": k, "rejected": {"far": 1}, "cpu_seconds": 2.0} for k in range(2, 52)),
+        *({"version": k, "part": "a", "task": k, "rejected": {"far": 1}, "cpu_seconds": 9.0, "accepted": 8,
+           "calls": {"t": 16, "u": 4}} for k in range(2, 52)),
         {"version": 52, "time": "x", "import": "x.xyz"},
         {"version": 53, "time": "x", "import": "y.xyz"},
     ]  # fmt: skip
     first, second = parts(records)
-    assert first.row() == ["a", "g", "t", "32", "50", "50", "0", "100 s", "2 to 51"]
+    cost = ["2.5", "3,200", "0.12"]  # 1,000 calls and 450 s for 400 samples
+    assert first.row() == ["a", "g", "t", "32", "400", "50", "50", "0", *cost, "2 to 51"]
+    assert total([first, second]).cost() == cost
+    assert second.cost() == ["-", "-", "-"]
     assert first.document()["generator"] == {"seeds": []}
     assert (second.name, second.tasks) == ("b", 0)
     assert [(title, len(several)) for title, several in other_records(records).items()] == [

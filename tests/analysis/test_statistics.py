@@ -12,7 +12,7 @@ import pytest
 from ase.data import atomic_numbers, chemical_symbols
 
 import mlffstore as ml
-from mlffstore.analysis.statistics.diversity import diversity, vendi
+from mlffstore.analysis.statistics.diversity import diversity, diversity_by_domain, vendi
 from mlffstore.analysis.statistics.gather import Gather, Part
 from mlffstore.analysis.statistics.sketch import ERROR, EXACT, Moments, Sketch
 from mlffstore.data.geometry import neighbour_counts, pairs
@@ -243,5 +243,12 @@ def test_diversity_tells_the_varied_from_the_repeated(clean):
     again = snapshot.to_xarray().load().mlff.isel(np.repeat(np.arange(3), 30))
     repeated = diversity(again, n_environments=300, n_seeds=2)
     assert repeated.score < varied.score - 0.1
+    # A poor half drowns in a rich one, and not by domain: 30 times the same three crystals beside all molecules.
+    ds = snapshot.to_xarray().load()
+    periodic = ds["pbc"].values.any(axis=1)
+    poor = ds.mlff.isel(np.concatenate([np.flatnonzero(~periodic), np.repeat(np.flatnonzero(periodic)[:2], 30)]))
+    each = diversity_by_domain(poor, n_environments=300, n_seeds=1)
+    assert each["periodic"].score < each["molecules"].score - 0.1
+    assert diversity(poor, n_environments=300, n_seeds=1).score > each["periodic"].score + 0.05
     assert vendi(np.eye(5)) == pytest.approx(5)
     assert vendi(np.ones((5, 3))) == pytest.approx(1)

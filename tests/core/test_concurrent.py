@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mlffstore as ml
+from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
 
@@ -23,10 +24,10 @@ def append_batches(url: str, who: int, batches: int, barrier, acknowledged) -> N
 @pytest.mark.parametrize(
     ("processes", "batches"), [(4, 50), pytest.param(16, 200, marks=pytest.mark.slow)], ids=["4 x 50", "16 x 200"]
 )
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["fresh", "fork"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_append_at_once(method, processes, batches, tmp_path):
-    context = multiprocessing.get_context(method)
+    context = fresh_processes() if method == "fresh" else multiprocessing.get_context(method)
     store = ml.create(tmp_path / "d.zarr")
     barrier, acknowledged = context.Barrier(processes), context.Queue()
     workers = [
@@ -56,7 +57,7 @@ def race(url: str, barrier, answers) -> None:
 
 
 def test_the_same_key_from_four_processes_lands_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     store = ml.create(tmp_path / "d.zarr")
     barrier, answers = context.Barrier(4), context.Queue()
     workers = [context.Process(target=race, args=(store.url, barrier, answers)) for _ in range(4)]
@@ -77,7 +78,7 @@ def create(url: str, barrier, answers) -> None:
 
 
 def test_creating_at_the_same_time_makes_one_store(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     barrier, answers = context.Barrier(4), context.Queue()
     url = str(tmp_path / "d.zarr")
     workers = [context.Process(target=create, args=(url, barrier, answers)) for _ in range(4)]

@@ -22,13 +22,21 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_python_of_a_page_runs(page, tmp_path):
-    """All blocks of a page, one after another, as one script in an empty folder."""
+def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """All blocks of a page, one after another, as one script in an empty folder.
+
+    Only pages that start processes get an interpreter of their own, which takes seconds to import everything.
+    """
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(blocks(page)))
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if '__name__ == "__main__"' in script.read_text():
+        done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    else:
+        monkeypatch.chdir(tmp_path)
+        runpy.run_path(str(script), run_name="__main__")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -79,9 +87,17 @@ def test_files_that_a_page_names_exist(page):
         assert any(f"/{file}".endswith(f"/{name}") for file in files), name
 
 
-def test_the_reference_of_the_command_line_is_current():
-    page = runpy.run_path(str(ROOT / "docs" / "make_cli_reference.py"))["page"]()
-    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == page, "run: python docs/make_cli_reference.py"
+@pytest.mark.parametrize("name", ["cli", "recipe"])
+def test_the_generated_reference_is_current(name):
+    script = f"make_{name}_reference.py"
+    page = runpy.run_path(str(ROOT / "docs" / script))["page"]()
+    assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, f"run: python docs/{script}"
+
+
+def test_every_key_and_option_of_a_recipe_has_a_meaning():
+    rows = re.findall(r"^\| `.*\|$", (ROOT / "docs" / "reference" / "recipe.md").read_text(), re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if row.split("|")[-2].strip() == ""] == []
 
 
 def test_the_verbs_in_the_readme_exist():
@@ -90,3 +106,14 @@ def test_the_verbs_in_the_readme_exist():
     verbs = re.search(r"The command line: (.*?)\. Start", text, re.DOTALL)[1]
     for verb in re.findall(r"`(?:mlffstore )?([a-z]+)", verbs):
         assert f"## {verb}\n" in page
+
+
+def test_the_messages_on_the_page_of_questions_exist():
+    """Quoted as the code has them, but for numbers."""
+    source = "".join(path.read_text() for path in (ROOT / "mlffstore").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    page = (ROOT / "docs" / "reference" / "questions.md").read_text()
+    quoted = re.findall(r"^\*\*`([a-z][^`]+)`", page, re.MULTILINE)
+    assert len(quoted) >= 4
+    for message in quoted:
+        assert all(part in source for part in re.split(r"\d+ ", message)), message

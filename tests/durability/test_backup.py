@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,10 +12,13 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
+from tests.command import cli
+from tests.processes import fresh_processes
 from tests.samples import metal_frames, molecule_frames
 from tests.stored import shards
 
 if TYPE_CHECKING:
+    import multiprocessing
     from pathlib import Path
 
 
@@ -125,7 +127,7 @@ def _busy(url: str, seed: int, stop: multiprocessing.synchronize.Event) -> None:
 
 
 def test_backups_of_a_store_that_others_change(store: ml.Store, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     stop = context.Event()
     workers = [context.Process(target=_busy, args=(store.url, seed, stop)) for seed in range(2)]
     for worker in workers:
@@ -148,7 +150,4 @@ def test_backups_of_a_store_that_others_change(store: ml.Store, tmp_path: Path) 
 
 
 def test_the_verb(store: ml.Store, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlffstore", "backup", store.url, str(tmp_path / "b.zarr")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "version 5; 6 log entries" in done.stdout
+    assert "version 5; 6 log entries" in cli("backup", store.url, tmp_path / "b.zarr").stdout

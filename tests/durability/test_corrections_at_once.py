@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 
 import numpy as np
@@ -15,6 +14,7 @@ from mlffstore.format.segment import write_segment
 from mlffstore.storage import local
 from mlffstore.store import revision
 from tests.durability.faults import FaultyOs
+from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
 
@@ -63,7 +63,7 @@ def label(url: str, barrier) -> None:
 
 
 def test_processes_append_remove_label_and_compact_at_once(store):
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     barrier = context.Barrier(5)
     jobs = [(append_some, ()), (remove_some, (0,)), (remove_some, (2,)), (compact_and_collect, ()), (label, ())]
     workers = [context.Process(target=job, args=(store.url, barrier, *extra)) for job, extra in jobs]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import numpy as np
 import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.store.duplicates import HashSet
+from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
 
@@ -76,7 +75,7 @@ def race(url: str, barrier) -> None:
 
 
 def test_four_processes_skip_each_others_structures(store):
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     barrier = context.Barrier(4)
     workers = [context.Process(target=race, args=(store.url, barrier)) for _ in range(4)]
     for worker in workers:

@@ -60,11 +60,12 @@ def reject(store: ml.Store, i: int) -> None:
         (reject, ("apply", "_append", "append", "add", "splice", "number", "lines", "save", "encode", "refresh")),
     ],
 )
-def test_an_interrupt_at_any_line(write: Callable[[ml.Store, int], None], functions, tmp_path, monkeypatch):
+def test_an_interrupt_at_any_line(write: Callable[[ml.Store, int], None], functions, tmp_path, monkeypatch, thorough):
+    """With --run-slow at each line, else at every fourth."""
     monkeypatch.setattr(checkpoint, "EVERY", 3)
     n = 0
     while True:
-        n += 1
+        n += 1 if thorough else 4
         store = ml.create(tmp_path / "d.zarr")
         write(store, 0)
         trace = InterruptAt(n, functions)

@@ -77,7 +77,7 @@ def expected_energies(keys: dict[str, int]) -> np.ndarray:
     return np.concatenate([_BATCHES[int(key.split("/")[1]) % len(_BATCHES)].energy for key in order])
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [12, pytest.param(300, marks=pytest.mark.slow)])
 def test_killed_writers_lose_nothing(kills, tmp_path):
     random.seed(kills)
     store = ml.create(tmp_path / "d.zarr")
@@ -103,7 +103,7 @@ def test_killed_writers_lose_nothing(kills, tmp_path):
     assert store.verify(full=True).ok
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_compactions_and_collections_leave_a_good_store(kills, tmp_path):
     random.seed(kills)
     store = ml.create(tmp_path / "d.zarr")

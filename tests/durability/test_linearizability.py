@@ -9,7 +9,6 @@ began and those that existed when it ended.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pytest
 
 import mlffstore as ml
 from tests.durability.log_reader import View, read_log
+from tests.processes import fresh_processes
 
 pytestmark = pytest.mark.timeout(3600)  # at nightly size, on a busy machine
 
@@ -120,7 +120,7 @@ def test_histories_are_linearizable(processes, n, tmp_path):
 
 def run(folder: Path, processes: int, n: int) -> tuple[list[View], list[Operation]]:
     ml.create(folder)
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=act, args=(str(folder), k, n, barrier, results)) for k in range(processes)]
     for worker in workers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mlffstore.errors import ConflictError, DataError, ReadOnlyError, StorageErr
 from mlffstore.format import checkpoint
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import write_layer, write_segment
+from tests.processes import fresh_processes
 from tests.samples import metal_frames, mixed_frames, molecule_frames
 
 
@@ -155,7 +155,7 @@ def append_many(url: str, who: int, n: int) -> None:
 
 
 def test_compaction_while_four_processes_append(store):
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     workers = [context.Process(target=append_many, args=(store.url, who, 30)) for who in range(4)]
     for worker in workers:
         worker.start()

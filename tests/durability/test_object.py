@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import http.client
-import multiprocessing
 import uuid
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import mlffstore as ml
 from mlffstore.errors import CorruptionError, MlffstoreError, ReadOnlyError, StorageError, StoreNotFoundError
 from tests.durability.proxy import Proxy, nth
+from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
 pytest.importorskip("obstore")
@@ -198,7 +198,7 @@ def append_some(url: str, port: int, who: int, n: int) -> None:
 
 def test_four_processes_append_at_once(store, url, endpoint):
     """Straight to the server: the proxy is one thread for each connection, moto answers one after another anyway."""
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     workers = [context.Process(target=append_some, args=(url, endpoint[1], who, 3)) for who in range(4)]
     for worker in workers:
         worker.start()

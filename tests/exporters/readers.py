@@ -41,7 +41,7 @@ def of_batch(batch: Any, teacher: str) -> dict[str, Fields]:
             if name not in batch.masks or batch.masks[name][rows].all():
                 one[name] = batch.columns[name][rows]
         for name, values in batch.labels.get(teacher, {}).items():
-            one[name] = values[atoms] if name == "forces" else values[i]
+            one[name] = values[atoms] if batch.property_of(name).axis == "atom" else values[i]
         out[f"{int(batch.root[i]):016x}"] = _there(one)
     return out
 

@@ -334,18 +334,35 @@ def test_an_edited_file_does_not_meet_an_old_cache(copy):
 
 
 def test_tasks_are_added_up_by_part():
-    from mlffstore_exporters.hdf5 import by_part
+    from mlffstore.release.provenance import by_part
 
     recipe = {"version": 0, "recipe": {"name": "r"}}
     tasks = [
-        {"version": k + 1, "part": "ab"[k % 2], "task": k, "skipped": {"no bonds": 1}, "rejected": {"|F|": k}}
+        {"version": k + 1, "part": "ab"[k % 2], "task": k, "skipped": {"no bonds": 1}, "rejected": {"|F|": k},
+         "accepted": 8, "calls": {"emt": 10}, "cpu_seconds": 0.5}
         for k in range(6)
-    ]
+    ]  # fmt: skip
+    cost = {"tasks": 3, "accepted": 24, "calls": {"emt": 30}, "cpu_seconds": 1.5, "skipped": {"no bonds": 3}}
     assert by_part([recipe, *tasks]) == [
         recipe,
-        {"part": "a", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 6}},
-        {"part": "b", "tasks": 3, "skipped": {"no bonds": 3}, "rejected": {"|F|": 9}},
+        {"part": "a", "rejected": {"|F|": 6}, **cost},
+        {"part": "b", "rejected": {"|F|": 9}, **cost},
     ]
+
+
+def test_a_card_says_what_a_sample_cost(tmp_path):
+    from mlffstore.pipeline.run import run
+    from mlffstore.store.executors import InProcessExecutor
+    from tests.pipeline.faults import recipe
+
+    run(recipe(tmp_path, 0.0, samples=16), executor=InProcessExecutor())
+    snap = ml.open(tmp_path / "d.zarr").snapshot()
+    policy = {"acceptance": {"samples": {"min": 10}}}
+    path = ml.export_release(snap, tmp_path / "out", name="m", policy=policy, recheck=False)
+    text = (path.parent / "README.md").read_text()
+    assert "| part | kept | teacher calls per kept sample | samples per core-hour |" in text
+    assert re.search(r"\| metals \| 16 \| 1\.0 \| [\d,]+ \|", text)
+    assert "| all parts | 16 | 1.0 |" in text
 
 
 def test_a_card_speaks_of_the_labels_that_there_are(tmp_path):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from mlffstore_generators import smiles
 from mlffstore_generators.prototypes import draw_element, identity
 from mlffstore_generators.seeds import molecules
 from mlffstore_generators.seeds.base import NoSeedError, Seed
+from tests.command import cli
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {
@@ -53,9 +52,7 @@ def test_a_plan_says_what_a_part_makes_and_what_is_wrong(tmp_path, monkeypatch):
     assert sum(good.sizes) == good.tried
     assert good.hours == pytest.approx(good.seconds * 400 / 3600)
     assert "did you mean 'crystals'" in bad.problem
-    command = [sys.executable, "-m", "mlffstore", "generators", "plan", "r.yaml", "-n", "2", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1  # a part cannot be made
+    done = cli("generators", "plan", "r.yaml", "-n", "2", "--json", code=1)  # a part cannot be made
     assert json.loads(done.stdout)["samples"] == 410
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 

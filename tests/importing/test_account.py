@@ -36,12 +36,13 @@ def test_every_key_has_a_fate(tmp_path: Path) -> None:
     report = ml.import_files(tmp_path / "a.extxyz", tmp_path / "s")
     fates = {use.name: (use.fate, use.samples) for use in report.keys}
     fates.pop("initial_magmoms", None)  # ASE's, of nickel
-    kept = {"energy", "forces", "stress"}
-    left = {"config_type", "weight", "step", "tensor_like", "site", "magmoms", "dipole"}
+    kept = {"energy", "forces", "stress", "magmoms", "dipole"}
+    left = {"config_type", "weight", "step", "tensor_like", "site"}
     assert fates == dict.fromkeys(kept, ("kept", 5)) | dict.fromkeys(left, ("left out", 5))
     (warning,) = report.warnings
     assert all(name in warning for name in left)
-    assert "columns={'dipole': 'UNIT'}" in warning
+    assert "columns={'weight': 'UNIT'}" in warning
+    assert "columns={'config_type': '1'}" in warning
     assert set(ml.open(tmp_path / "s").provenance()[0]["import"]["left_out"]) >= left
 
 
@@ -76,8 +77,11 @@ def test_a_column_that_no_file_has_or_that_is_no_number(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "a.extxyz", rich(2))
     with pytest.raises(DataError, match=r"columns: .*'weigth'"):
         ml.import_files(tmp_path / "a.extxyz", tmp_path / "s", columns=["weigth"])
-    with pytest.raises(DataError, match="'config_type': expected numbers for a column"):
-        ml.import_files(tmp_path / "a.extxyz", tmp_path / "s", columns=["config_type"])
+    frame = rich(1)[0]
+    frame.info["nested"] = {"a": 1}
+    ase.io.write(tmp_path / "b.traj", frame)
+    with pytest.raises(DataError, match="'nested': expected numbers or strings for a column"):
+        ml.import_files(tmp_path / "b.traj", tmp_path / "s", columns=["nested"])
     with pytest.raises(DataError, match="not a standard name"):
         ml.import_files(tmp_path / "a.extxyz", tmp_path / "s", columns=["energy"])
     assert not (tmp_path / "s").exists()

@@ -123,7 +123,10 @@ def check(batch: ml.SampleBatch, given: list[Atoms], columns: list[str]) -> None
     for i, atoms in enumerate(given):
         rows = slice(batch.offsets[i], batch.offsets[i + 1])
         results = {} if atoms.calc is None else atoms.calc.results
-        for name, axis in (("energy", "sample"), ("forces", "atom"), ("stress", "sample")):
+        labels = {"energy": "sample", "forces": "atom", "stress": "sample", "dipole": "sample", "magmoms": "atom"}
+        for name, axis in labels.items():
+            if name in columns:
+                continue
             values = batch.labels.get("dft", {}).get(name)
             stored = None if values is None else values[rows if axis == "atom" else i]
             if name in results:

@@ -114,12 +114,13 @@ def test_compressed_molecules_are_read_by_the_same_reader(tmp_path: Path, packer
     with packer.open(tmp_path / f"c.extxyz.{suffix}", "wt") as file:
         ase.io.write(file, metal_frames(2), format="extxyz")
     assert ml.import_files(tmp_path / f"c.extxyz.{suffix}", tmp_path / "s").samples == 2
-    (tmp_path / f"d.db.{suffix}").write_bytes(b"")
-    with pytest.raises(DataError, match="unpack it first"):
-        ml.import_files(tmp_path / f"d.db.{suffix}", tmp_path / "s")
-    (tmp_path / "e.sdf.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match="unpack it first"):
-        ml.import_files(tmp_path / "e.sdf.zip", tmp_path / "s")
+    ase.io.write(tmp_path / "d.traj", metal_frames(3))
+    with packer.open(tmp_path / f"d.traj.{suffix}", "wb") as file:  # read by place: unpacked into a temporary file
+        file.write((tmp_path / "d.traj").read_bytes())
+    assert ml.import_files(tmp_path / f"d.traj.{suffix}", tmp_path / "u").samples == 3
+    (tmp_path / f"e.db.{suffix}").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=rf"e\.db\.{suffix}: expected a compressed file"):
+        ml.import_files(tmp_path / f"e.db.{suffix}", tmp_path / "s")
 
 
 @pytest.mark.parametrize("ended", [True, False])

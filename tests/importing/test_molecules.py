@@ -16,8 +16,10 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 import mlffstore as ml
 from mlffstore.data import hydrogens
 from mlffstore.errors import DataError
+from mlffstore.importing.properties import PropertyReader
 from mlffstore.importing.spice import read_spice
 from mlffstore.importing.state import StateReader
+from mlffstore.importing.stated import StatedUnits
 from mlffstore.importing.wording import Wording
 from tests.samples import molecule_frames
 
@@ -89,7 +91,8 @@ _INDISTINGUISHABLE = {"C", "C#N", "C=O"}
 
 def test_stripped_spice_molecules_are_recognised(real: Path) -> None:
     tried = 0
-    for one in read_spice(real / "spice_des_monomers.hdf5", StateReader({}, "multiplicity", Wording())):
+    none = PropertyReader({}, {}, StatedUnits({}, Wording()))
+    for one in read_spice(real / "spice_des_monomers.hdf5", StateReader({}, "multiplicity", Wording()), none):
         atoms = Atoms(one.numbers, one.positions[0])
         assert not lacks_hydrogen(atoms), one.name
         carbon, hydrogen = atoms.numbers == 6, atoms.numbers == 1

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ase.io
 import numpy as np
@@ -17,6 +17,7 @@ from ase import Atoms
 import mlffstore as ml
 from mlffstore.errors import DataError
 from mlffstore.importing.spool import Block, Spool
+from tests.command import cli
 from tests.samples import labelled, metal_frames, molecule_frames
 
 if TYPE_CHECKING:
@@ -182,27 +183,21 @@ def test_records_without_a_structure_are_named(tmp_path: Path) -> None:
     assert (nothing.samples, nothing.unreadable, nothing.versions) == (0, 1, ())
 
 
-def command(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlffstore", "import", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_command_line_speaks_of_its_own_options(tmp_path: Path) -> None:
     frames = metal_frames(3)
     for frame in frames:
         frame.info.update(REF_energy=-1.0, config_type="bulk", weight=2.0)
     ase.io.write(tmp_path / "a.extxyz", frames)
-    refused = command(tmp_path / "a.extxyz", tmp_path / "s")
-    assert refused.returncode == 3
+    refused = cli("import", tmp_path / "a.extxyz", tmp_path / "s", code=3)
     assert "--key energy=REF_energy or --key energy=energy" in refused.stderr
     assert "--on-error quarantine" in refused.stderr
     assert "keys=" not in refused.stderr
-    done = command(tmp_path / "a.extxyz", tmp_path / "s", "--key", "energy=REF_energy,energy", "--column", "weight")
-    assert done.returncode == 0, done.stderr
+    arguments = ("--key", "energy=REF_energy,energy", "--column", "weight")
+    done = cli("import", tmp_path / "a.extxyz", tmp_path / "s", *arguments)
     assert "left out" in done.stdout
     assert "config_type" in done.stderr
-    shown = command(tmp_path / "a.extxyz", tmp_path / "t", "--key", "energy=energy", "--json", "--require", "none")
+    arguments = ("--key", "energy=energy", "--json", "--require", "none")
+    shown = cli("import", tmp_path / "a.extxyz", tmp_path / "t", *arguments, code=None)
     report = json.loads(shown.stdout)
     fates = {use["name"]: use["fate"] for use in report["keys"] if use["name"] != "initial_magmoms"}
     assert fates == {

@@ -64,7 +64,7 @@ def test_spice_labels_and_units(tmp_path: Path) -> None:
         ml.import_files(spice(tmp_path / "c.h5", 1.0, "parsec"), tmp_path / "t")
     with h5py.File(tmp_path / "d.h5", "w") as file:
         file["x"] = np.zeros(3)
-    with pytest.raises(DataError, match="SPICE layout"):
+    with pytest.raises(DataError, match="of SPICE"):
         ml.import_files(tmp_path / "d.h5", tmp_path / "t")
 
 
@@ -134,7 +134,8 @@ def test_data_sets_are_kept_or_named(tmp_path: Path) -> None:
         "smiles": ("text", 4), "subset": ("text", 4), "dipole": ("numbers per conformation", 6),
         "populations": ("numbers per conformation", 2), "k": ("a number per molecule", 6),
     }  # fmt: skip
-    assert "columns={'dipole': 'UNIT'} keeps it" in report.warnings[0]
+    assert "columns={'populations': 'UNIT'} keeps it" in report.warnings[0]
+    assert "keys={'dipole': 'dipole'} takes it as a label" in report.warnings[0]
     columns = {"dipole": "e*angstrom", "populations": "e", "k": "1"}
     report = ml.import_files(path, tmp_path / "t", columns=columns)
     assert {use.name for use in report.keys if use.fate == "left out"} == {"smiles", "subset"}

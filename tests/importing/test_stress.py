@@ -46,7 +46,7 @@ def load(tmp_path: Path, frames: list[Atoms], **options: object) -> ml.import_fi
 
 @pytest.mark.parametrize("spread", [0.005, 0.03, 0.1])
 def test_right_and_reversed(tmp_path: Path, spread: float) -> None:
-    assert load(tmp_path, strained(spread=spread, symbols=("Cu", "Al", "Pt"))).warnings == ()
+    assert load(tmp_path, strained(spread=spread, symbols=("Cu", "Al", "Pt")), root="file").warnings == ()
     with pytest.raises(DataError, match=r"a\.traj(.|\n)*stress_sign='compression'"):
         load(tmp_path, strained(factor=-1, spread=spread))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -11,6 +9,7 @@ from ase.build import molecule
 import mlffstore as ml
 from mlffstore.errors import ConflictError, DataError, ReadOnlyError
 from mlffstore.store.labelling import label_batch
+from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
 
@@ -108,7 +107,7 @@ def label_in_process(url: str, barrier) -> None:
 def test_several_processes_share_a_pass(store):
     for seed in range(4, 16):
         store.append(bare(3, seed), require=())
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     barrier = context.Barrier(3)
     workers = [context.Process(target=label_in_process, args=(store.url, barrier)) for _ in range(3)]
     for worker in workers:

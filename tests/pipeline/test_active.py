@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.errors import RecipeError
 from mlffstore.pipeline.active import disagreement, learn
 from mlffstore.pipeline.campaign import ActiveRecipe, load_active_recipe
+from tests.command import cli
 
 pytest.importorskip("quests")
 pytest.importorskip("sklearn")
@@ -117,10 +116,7 @@ def test_a_pool_without_news_ends_the_campaign(tmp_path):
     assert "only 0.0% of the pool" in report.stopped
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(json.loads(parsed.model_dump_json(exclude_none=True))))
-    done = subprocess.run(
-        [sys.executable, "-m", "mlffstore", "active", str(path), "-w", "1"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = cli("active", path, "-w", "1")
     assert "converged: only 0.0% of the pool is wanted" in done.stdout
 
 

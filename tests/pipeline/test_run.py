@@ -21,6 +21,7 @@ from mlffstore.errors import RecipeError
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run
+from tests.command import cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,11 +82,10 @@ def test_killed_and_run_again_ends_with_the_same_samples(tmp_path):
     for folder in (whole, broken):
         folder.mkdir()
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder)))
-    command = [sys.executable, "-m", "mlffstore", "run"]
-    subprocess.run([*command, whole / "recipe.yaml", "-w", "2"], check=True, capture_output=True)
+    cli("run", whole / "recipe.yaml", "-w", "2")
     log = broken / "d.zarr" / "_log"
     process = subprocess.Popen(
-        [*command, broken / "recipe.yaml", "-w", "1"],
+        [sys.executable, "-m", "mlffstore", "run", broken / "recipe.yaml", "-w", "1"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ def test_killed_and_run_again_ends_with_the_same_samples(tmp_path):
     process.wait()
     half = len(ml.open(broken / "d.zarr"))
     assert 0 < half < 24
-    done = subprocess.run([*command, broken / "recipe.yaml", "-w", "1"], check=True, capture_output=True, text=True)
+    done = cli("run", broken / "recipe.yaml", "-w", "1")
     assert "tasks were done before" in done.stdout
     assert hashes(broken / "d.zarr") == hashes(whole / "d.zarr")
 
@@ -157,16 +157,16 @@ def test_what_is_rejected_is_made_up_for_from_its_own_part(tmp_path):
 
 
 def test_a_run_says_what_there_is_at_every_tenth_and_after_a_silence(tmp_path, monkeypatch, capsys):
-    from mlffstore.cli import run as command
+    from mlffstore.cli import watch
 
     parsed = two_parts(tmp_path, 2.0)
-    monkeypatch.setattr(command, "_ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "ACCOUNT_SECONDS", 0.0)
     monkeypatch.setattr("mlffstore.pipeline.account.account", functools.partial(account, n_environments=0))
     outcomes = []
 
     def lines(silence: float) -> list[str]:
-        monkeypatch.setattr(command, "_SILENT_SECONDS", silence)
-        with command._progress(parsed) as tell:
+        monkeypatch.setattr(watch, "SILENT_SECONDS", silence)
+        with watch.watched(parsed, workers="1 process") as tell:
             for one in outcomes:
                 tell(one)
         return capsys.readouterr().err.splitlines()
@@ -193,11 +193,7 @@ def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path)
     assert report.short[0].startswith(f"wild: {wild.accepted} of 40 samples")
     assert "|F| above 2.0" in report.short[0]
     assert wild.drift.startswith("wild: ")
-    done = subprocess.run(
-        [sys.executable, "-m", "mlffstore", "generators", "account", _write(tmp_path, parsed), "--json"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
+    done = cli("generators", "account", _write(tmp_path, parsed), "--json", code=1)
     document = json.loads(done.stdout)
     assert document["samples"] == calm.accepted + wild.accepted
     assert document["periodic"] == document["samples"]
@@ -205,11 +201,7 @@ def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path)
     assert set(document["elements"]) <= set(METALS)
     assert document["samplers"] == {"strain-rattle": document["samples"]}
     assert len(document["drift"]) == 1
-    rerun = subprocess.run(
-        [sys.executable, "-m", "mlffstore", "run", _write(tmp_path, parsed)], capture_output=True, text=True
-    )
-    assert rerun.returncode == 1
-    assert "short: wild" in rerun.stderr
+    assert "short: wild" in cli("run", _write(tmp_path, parsed), code=1).stderr
 
 
 def _write(folder: Path, parsed: Recipe) -> str:

@@ -15,7 +15,8 @@ ENERGY = ("energy_units",)
 FORCES = ("energy_units", "bond_stiffness", "force_units")
 STRESS = ("stress_units", "stress_stiffness")
 SHUFFLED = ("energy_units", "pair_energies", "force_sums", "energy_alignment", "repeated_warnings")
-COPIES = ("leakage", "near_leakage")
+COPIES = ("leakage", "near_leakage", "ideal_leakage")
+ONE_HOST = "all samples are of one crystal, which is in every split already"
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,14 @@ FAULTS = (
     Fault("forces in kcal/mol/Å", labels.forces_in_kcal, FORCES),
     Fault("forces in hartree/bohr", labels.forces_in_atomic_units, FORCES),
     Fault("forces in rydberg/bohr", labels.forces_in_rydberg_per_bohr, FORCES),
-    Fault("forces in eV/bohr", labels.forces_in_ev_per_bohr, FORCES,
-          "strained, rattled crystals: a slope of 1.9 is within the error of the trapezoid rule there"),
+    Fault("forces in eV/bohr", labels.forces_in_ev_per_bohr, FORCES),
     Fault("forces in meV/Å", labels.forces_in_mev, FORCES),
     Fault("gradients for forces", labels.gradients_for_forces, FORCES),
     Fault("forces permuted within each sample", labels.forces_permuted_in_each_sample, SHUFFLED),
     Fault("forces moved by one atom", labels.forces_moved_by_one_atom, SHUFFLED),
     Fault("forces all zero", labels.forces_all_zero, ("zero_forces",)),
     Fault("forces of a third of the atoms zero (constraints)", labels.forces_zero_where_constrained, ("zero_forces",)),
-    Fault("energies in hartree, forces in hartree/bohr", labels.energy_and_forces_in_atomic_units, FORCES,
-          "strained, rattled crystals, as for eV/bohr; the stress shows it if there is one"),
+    Fault("energies in hartree, forces in hartree/bohr", labels.energy_and_forces_in_atomic_units, FORCES),
     Fault("energies and forces in kcal/mol", labels.energy_and_forces_in_kcal, FORCES,
           "crystals without stress whose forces are small: only their size is odd"),
     Fault("stress in GPa", labels.stress_in_gpa, STRESS),
@@ -96,6 +95,8 @@ FAULTS = (
     Fault("turned copies, atoms in another order, in another split", structures.turned_in_another_split, COPIES),
     Fault("mirror images in another split", structures.mirrored_in_another_split, COPIES),
     Fault("shifted copies in another split", structures.shifted_in_another_split, COPIES),
+    Fault("crystals with a vacancy in another split", structures.defect_in_another_split, ("host_leakage",), ONE_HOST),
+    Fault("slabs of crystals in another split", structures.slab_in_another_split, ("host_leakage",), ONE_HOST),
 )  # fmt: skip
 
 

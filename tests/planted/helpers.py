@@ -68,18 +68,13 @@ def keep_atoms(ds, keep):
 
 
 def replace_sample(ds, i, numbers, positions, cell=None):
-    """Return the dataset with another structure as its sample `i`; labels per atom repeat, the energy and stress stay."""
+    """Return the dataset with another structure as its sample `i`; labels per atom repeat, the energy grows alike."""
     import xarray as xr
 
     before, after = rows(ds, i), len(numbers)
-    k = after // (before.stop - before.start)
-    index = np.concatenate(
-        [
-            np.arange(before.start),
-            np.tile(np.arange(before.start, before.stop), k),
-            np.arange(before.stop, ds.sizes["atom"]),
-        ]
-    )
+    n = before.stop - before.start
+    repeated = np.resize(np.arange(before.start, before.stop), after)
+    index = np.concatenate([np.arange(before.start), repeated, np.arange(before.stop, ds.sizes["atom"])])
     out = ds.isel(atom=index).copy(deep=True)
     counts = out.n_atoms.values.copy()
     counts[i] = after
@@ -89,6 +84,5 @@ def replace_sample(ds, i, numbers, positions, cell=None):
     out.positions.values[place] = positions
     if cell is not None:
         out.cell.values[i] = cell
-    if k > 1:
-        out.energy.values[i] *= k
+    out.energy.values[i] *= after / n
     return out

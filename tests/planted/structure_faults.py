@@ -146,6 +146,25 @@ def shifted_in_another_split(ds):
     return _changed(ds, None, lambda z, x, cell: (z, x + np.array([0.7, 1.1, -0.4]), cell))
 
 
+def defect_in_another_split(ds):
+    """A supercell without one of its atoms."""
+    return _changed(
+        ds,
+        periodic,
+        lambda z, x, cell: (np.tile(z, 2)[1:], np.concatenate([x, x + cell[2]])[1:], cell * [[1], [1], [2]]),
+    )
+
+
+def slab_in_another_split(ds):
+    """Three cells high, with vacuum."""
+
+    def cut(z, x, cell):
+        high = cell * [[1], [1], [3 + 10 / np.linalg.norm(cell[2])]]
+        return np.tile(z, 3), np.concatenate([x + k * cell[2] for k in range(3)]), high
+
+    return _changed(ds, periodic, cut)
+
+
 def _rotation(seed):
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     return turn * np.sign(np.linalg.det(turn))

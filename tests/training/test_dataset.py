@@ -130,11 +130,11 @@ def test_loader_covers_every_sample_once_in_a_new_order(store):
         assert int(batch["ptr"][-1]) == len(batch["positions"]) == len(batch["batch"])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_stock_loader_with_workers(method, store):
+def test_stock_loader_with_workers(store):
+    """Other ways than "fork" to start them are those of `test_cache.py`."""
     data = ml.TorchDataset(store.url, split="train")
-    loader = DataLoader(data, batch_size=8, collate_fn=data.collate, num_workers=2, multiprocessing_context=method)
+    loader = DataLoader(data, batch_size=8, collate_fn=data.collate, num_workers=2, multiprocessing_context="fork")
     energies = torch.cat([batch["energy"] for batch in loader])
     assert torch.equal(energies, data.batch(range(len(data)))["energy"])
 

@@ -65,7 +65,11 @@ def test_passes_differ_and_epochs_can_be_chosen(store):
     assert energies(stream(store, shuffle=False)) == list(range(N))
 
 
-@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"multiprocessing_context": "spawn"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"persistent_workers": True}, {"persistent_workers": True, "multiprocessing_context": "spawn"}],
+    ids=["fork", "persistent", "spawn"],
+)
 def test_passes_in_workers_differ_without_a_word_about_epochs(store, options):
     one = stream(store)
     loader = DataLoader(one, batch_size=None, num_workers=2, **options)

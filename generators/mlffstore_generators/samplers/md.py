@@ -51,6 +51,7 @@ class MolecularDynamics(Sampler):
         ``mmff94`` is the force field of RDKit, which labels nothing: a cheap sampler of molecules and clusters for an
         expensive label.
     teacher_options : mapping, optional
+        Options of the teacher.
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
     masses : {"sampling", "natural"}, optional

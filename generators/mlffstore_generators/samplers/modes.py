@@ -46,6 +46,7 @@ class NormalModes(SeedSampler):
     teacher : str, optional
         Teacher whose energy surface is used. Its forces must be conservative, or the Hessian is meaningless.
     teacher_options : mapping, optional
+        Options of the teacher.
     temperatures : tuple of float, optional
         Kelvin; each seed draws one.
     scheme : {"thermal", "quantum", "ani1"}, optional

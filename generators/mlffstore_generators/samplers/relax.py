@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,7 @@ from mlffstore.errors import DataError
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.teacher import label
+from mlffstore_generators.seeds.relaxed import Relaxed
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,6 +39,7 @@ class RattleRelax(Sampler):
     teacher : str, optional
         Teacher that gives the forces.
     teacher_options : mapping, optional
+        Options of the teacher.
     amplitude : tuple of float, optional
         Range of the log-uniform amplitude of the rattle, angstrom.
     strain : float, optional
@@ -75,6 +78,13 @@ class RattleRelax(Sampler):
     def methods(self) -> list[str]:
         """References of the method."""
         return ["arXiv:2506.10956"]
+
+    def preview(self) -> tuple[RattleRelax, float, float]:
+        """Return a cheap stand-in for a plan, with what `plan` multiplies and adds: a frame of a seed costs what each does.
+
+        Where seeds are relaxed first, all frames share the price, so that nothing is cheaper than itself.
+        """
+        return self if isinstance(self.source, Relaxed) else dataclasses.replace(self, frames=1), 1.0, 0.0
 
     def make(self, rng: np.random.Generator, count: int) -> Generated:
         """Return `count` structures of about ``count / frames`` seeds, one of each round, at a random step of its path."""

@@ -143,6 +143,21 @@ def get_seeds(spec: str | Mapping[str, Any]) -> Seeds:
     """
     options = {} if isinstance(spec, str) else {str(k): v for k, v in spec.items() if k != "name"}
     name = spec if isinstance(spec, str) else str(spec.get("name", ""))
+    try:
+        made = seeds_class(name)(**options)
+    except TypeError as error:
+        raise DataError(f"seeds {name!r}: an option that does not exist: {error}") from error
+    return cast("Seeds", made)
+
+
+def seeds_class(name: str) -> Any:
+    """Return a class of seeds by its name or import path, without making one.
+
+    Raises
+    ------
+    RegistryError
+        If there is none of that name.
+    """
     path = f"{__package__}.{_KNOWN[name]}" if name in _KNOWN else name
     module, colon, attribute = path.partition(":")
     if not colon:
@@ -150,14 +165,11 @@ def get_seeds(spec: str | Mapping[str, Any]) -> Seeds:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise RegistryError(f"seeds: expected one of {', '.join(_KNOWN)} or package.module:Class, got {name!r}{hint}")
     try:
-        made = getattr(importlib.import_module(module), attribute)(**options)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         if name in _KNOWN:
             raise
         raise RegistryError(f"seeds: {name!r} cannot be imported ({error}); check the path") from error
-    except TypeError as error:
-        raise DataError(f"seeds {name!r}: an option that does not exist: {error}") from error
-    return cast("Seeds", made)
 
 
 def check_sizes(what: str, min_atoms: int, max_atoms: int) -> None:

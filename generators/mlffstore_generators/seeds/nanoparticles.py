@@ -28,6 +28,7 @@ class Nanoparticles:
     Parameters
     ----------
     min_atoms, max_atoms : int, optional
+        Fewest and most atoms of a particle.
     vacuum : float, optional
         Between a particle and its image, angstrom. 0 makes it a molecule, periodic nowhere.
     alloyed : float, optional

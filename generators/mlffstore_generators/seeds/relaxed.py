@@ -41,7 +41,9 @@ class Relaxed:
     seeds : str or mapping
         The class of seeds that are relaxed.
     teacher : str, optional
+        Teacher whose energy is lowered.
     teacher_options : mapping, optional
+        Options of the teacher.
     steps : int, optional
         Calls of the teacher for a seed, at most.
     fmax : float, optional

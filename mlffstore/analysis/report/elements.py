@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-import html
-import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlffstore.analysis.report.contents import Contents
+    from mlffstore.analysis.statistics import Statistics
 
 
-def periodic_table(c: Contents) -> str:
-    """Return the table as HTML, the share of the atoms as the depth of the colour, on a logarithmic scale."""
+@dataclass(frozen=True, slots=True)
+class ElementCell:
+    """An element in the periodic table.
+
+    Attributes
+    ----------
+    name : str
+    row, column : int
+        From 1.
+    atoms, samples : int
+        Atoms of the element, and samples that have some.
+    short : str
+        The number of atoms in a few characters.
+    depth : float
+        Depth of the colour, 0 to 1, from the logarithm of the number of atoms.
+    """
+
+    name: str
+    row: int
+    column: int
+    atoms: int
+    samples: int
+    short: str
+    depth: float
+
+
+def element_cells(statistics: Statistics) -> list[ElementCell]:
+    """Return the cells of the periodic table, hydrogen first."""
     from ase.data import chemical_symbols
 
-    atoms, samples = c.statistics.part.atoms_of, c.statistics.part.samples_with
-    scale = np.log(atoms.max() + 1.0)
-    cells = []
-    for z in range(1, 119):
-        row, column = place(z)
-        style, name = f"grid-row:{row};grid-column:{column}", chemical_symbols[z]
-        if not atoms[z]:
-            cells.append(f'<div class="empty" style="{style}"><b>{name}</b>&nbsp;</div>')
-            continue
-        depth = 0.12 + 0.8 * np.log(atoms[z] + 1.0) / scale
-        title = f"{name}: {atoms[z]:,} atoms in {samples[z]:,} samples"
-        chosen = html.escape(json.dumps({"key": "formula", "op": "element", "value": name}))
-        cells.append(
-            f'<button data-filter="{chosen}" style="{style};background:rgba(var(--heat),{depth:.2f})" title="{title}">'
-            f"<b>{name}</b>{_short(int(atoms[z]))}</button>"
+    atoms, samples = statistics.part.atoms_of.tolist(), statistics.part.samples_with.tolist()
+    scale = np.log(max(atoms) + 1.0)
+    return [
+        ElementCell(
+            chemical_symbols[z],
+            *place(z),
+            atoms[z],
+            samples[z],
+            _short(atoms[z]),
+            float(0.12 + 0.8 * np.log(atoms[z] + 1.0) / scale),
         )
-    about = (
-        f"{int((atoms > 0).sum())} elements. The numbers are atoms, the depth of the colour their logarithm. "
-        "Choose an element to list its samples."
-    )
-    if c.diversity:
-        d = c.diversity
-        about += (
-            f" Diversity {d['score']:.3f} (QUESTS entropy over its largest value, {d['n_environments']:,} environments); "
-            f"evenness of the elements {d['element_evenness']:.2f}."
-        )
-    return f'<p>{about}</p><div class="wide"><div class="elements">{"".join(cells)}</div></div>'
+        for z in range(1, 119)
+    ]
 
 
 def place(z: int) -> tuple[int, int]:

@@ -10,19 +10,23 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.analysis.statistics.gather import COLUMNS, CUTOFFS, Gather, Part, TeacherPart
+from mlffstore.analysis.statistics.properties import describe, property_pass
 from mlffstore.analysis.statistics.references import N_ELEMENTS
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import altered_message, meanings, teachers_of
+from mlffstore.lazy.labels import label_variables
 from mlffstore.lazy.sources import as_dataset
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from mlffstore.analysis.statistics.properties import Key, PropertyPart
     from mlffstore.analysis.statistics.references import Rows
     from mlffstore.analysis.statistics.sketch import Moments, Sketch
+    from mlffstore.data.properties import Property
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
     from mlffstore.store.samples import Samples
@@ -39,15 +43,22 @@ class Statistics:
     """
 
     def __init__(
-        self, run: Pass[Part], teachers: Sequence[str], samplers: Sequence[str], neighbours: bool, split: bool
+        self,
+        run: Pass[Part],
+        teachers: Sequence[str],
+        samplers: Sequence[str],
+        neighbours: bool,
+        split: bool,
+        properties: tuple[Pass[dict[Key, PropertyPart]] | None, Mapping[str, Property]],
     ) -> None:
         self._pass, self.teachers, self.samplers, self._neighbours = run, tuple(teachers), tuple(samplers), neighbours
+        self._property_pass, self._specs = properties
         #: Names of the splits; none if the dataset has no variable `split`, and then everything is counted as one.
         self.splits = SPLITS if split else ()
 
     def compute(self) -> Statistics:
         """Run the pass now and return self."""
-        _ = self.part
+        _ = self.part, self.properties
         return self
 
     @functools.cached_property
@@ -60,6 +71,11 @@ class Statistics:
         if part.altered:
             logger.warning("statistics: %s", altered_message(part.altered, n))
         return part
+
+    @functools.cached_property
+    def properties(self) -> dict[Key, PropertyPart]:
+        """The same of properties beside energy, forces and stress, by teacher and name."""
+        return {} if self._property_pass is None else self._property_pass.compute()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all statistics as plain types, for JSON and YAML. Units are in the names."""
@@ -85,9 +101,15 @@ class Statistics:
             }
             if self._neighbours
             else None,
-            "teachers": {name: self._teacher(part) for name, part in zip(self.teachers, p.teachers, strict=True)},
+            "teachers": {
+                name: self._teacher(part) | {"properties": self._other(name)}
+                for name, part in zip(self.teachers, p.teachers, strict=True)
+            },
             "quantile_error": "exact up to 65,536 numbers, 0.1 % of the quantile beyond",
         }
+
+    def _other(self, teacher: str) -> dict[str, Any]:
+        return describe(self.properties, self._specs, teacher, self.splits, QUANTILES)
 
     def _teacher(self, t: TeacherPart) -> dict[str, Any]:
         present = np.flatnonzero(t.force_by_element.n)
@@ -286,7 +308,8 @@ def statistics(data: xr.Dataset | Samples | Store | str | os.PathLike[str], *, n
     ds = as_dataset(data, ("n_atoms", "numbers", "cell", "pbc", *(("positions",) if neighbours else ())))
     samplers = meanings(ds["sampler"]) if "sampler" in ds else ["unknown"]
     run = sample_pass(ds, COLUMNS, Gather(len(samplers), neighbours), Part.merge)
-    return Statistics(run, teachers_of(ds), samplers, neighbours, "split" in ds)
+    specs = {one.spec.name: one.spec for one in label_variables(ds).values()}
+    return Statistics(run, teachers_of(ds), samplers, neighbours, "split" in ds, (property_pass(ds), specs))
 
 
 __all__ = ["N_ELEMENTS", "Statistics", "evenness", "statistics"]

@@ -33,7 +33,8 @@ DATASET_CHECKS = (
 #: Checks of single samples -> the variables without which nothing can fail them.
 _NEEDS = {
     "electron_parity": ("charge", "multiplicity"), "energy_work": ("root",), "duplicate": ("content_hash",),
-    "leakage": ("split", "root", "content_hash"), "near_leakage": ("split",), "molecule_leakage": ("split",),
+    "leakage": ("split", "root", "content_hash"), "near_leakage": ("split",), "ideal_leakage": ("split",),
+    "molecule_leakage": ("split",), "host_leakage": ("split",),
     "altered": ("charge", "multiplicity", "content_hash"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.analysis.validation.environments import LEAST, environments, hosts
 from mlffstore.data.geometry import pairs, reduce_pairs
 from mlffstore.data.hashing import GOLDEN, mix
 
@@ -20,8 +21,9 @@ CUTOFF = 3.2
 BOND = 1.25
 #: Rounds of neighbours that a molecular graph is told apart by.
 _ROUNDS = 4
-#: Numbers that describe a shape.
-N_SHAPE = 6
+#: Numbers that describe a shape: sums over pairs, the spread of the atoms or the volume, and those of the environments.
+_SUMS = 5
+N_SHAPE = _SUMS + 1 + len(LEAST)
 #: Angstrom. Crystals with fewer pairs than atoms within the usual cutoff (caesium has none) are described with the first of
 #: these cutoffs that is large enough for their volume per atom, and molecules without any pair with the first.
 WIDER = (5.0, 7.0)
@@ -66,18 +68,22 @@ def fingerprints(
     -------
     dict of str to ndarray
         ``composition`` (of crystals: of the formula unit, so that a supercell has that of its cell), ``order`` (of the
-        atomic numbers in their order), ``graph`` (0 unless a molecule), uint64; ``shape`` (S, `N_SHAPE`) float32, which
-        rotations, reflections, shifts, the order of atoms and the choice of the cell do not change; ``contact`` float32, the
-        smallest distance over the sum of covalent radii.
+        atomic numbers in their order), ``graph`` (of molecules the bonds, of others the host), uint64; ``shape``
+        (S, `N_SHAPE`) float32, which rotations, reflections, shifts, the order of atoms and the choice of the cell do not
+        change; ``kinds`` uint8, kinds of atoms with different environments; ``contact`` float32, the smallest distance over
+        the sum of covalent radii.
     """
     numbers, starts = block["numbers"], block.starts
     n_atoms = np.diff(starts)
-    shape, wide = _shape(block, neighbours, radius, periodic, molecule)
+    shape, kinds, wide = _shape(block, neighbours, radius, periodic, molecule)
+    bonded = contact < BOND
     return {
         "composition": _reduced(composition, periodic),
         "order": _order(numbers, starts, n_atoms),
-        "graph": _graph(numbers, starts, neighbours, contact, molecule),
+        "graph": _graph(numbers, starts, neighbours, bonded, molecule)
+        | hosts(numbers, starts, neighbours, bonded, ~molecule),
         "shape": shape,
+        "kinds": kinds,
         "contact": np.minimum(reduce_pairs(contact, neighbours.counts, np.inf), wide).astype(np.float32),
     }
 
@@ -95,11 +101,11 @@ def _order(numbers: Array, starts: Array, n_atoms: Array) -> Array:
     return np.asarray(np.add.reduceat(mix((place << np.uint64(8) | numbers.astype(np.uint64)) + GOLDEN), starts[:-1]))
 
 
-def _graph(numbers: Array, starts: Array, neighbours: Pairs, contact: Array, molecule: Array) -> Array:
+def _graph(numbers: Array, starts: Array, neighbours: Pairs, bonded: Array, molecule: Array) -> Array:
     atom = mix(numbers.astype(np.uint64) + GOLDEN)
-    bonded = np.repeat(molecule, neighbours.counts) & (contact < BOND)
-    ends = np.concatenate([neighbours.first[bonded], neighbours.second[bonded]])
-    others = np.concatenate([neighbours.second[bonded], neighbours.first[bonded]])
+    chosen = np.repeat(molecule, neighbours.counts) & bonded
+    ends = np.concatenate([neighbours.first[chosen], neighbours.second[chosen]])
+    others = np.concatenate([neighbours.second[chosen], neighbours.first[chosen]])
     order = np.argsort(ends, kind="stable")
     ends, others = ends[order], others[order]
     begin = np.flatnonzero(np.diff(ends, prepend=-1)) if len(ends) else ends
@@ -110,12 +116,13 @@ def _graph(numbers: Array, starts: Array, neighbours: Pairs, contact: Array, mol
     return np.where(molecule, mix(np.add.reduceat(atom, starts[:-1])), np.uint64(0))
 
 
-def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, molecule: Array) -> tuple[Array, Array]:
-    """Return the shapes, and the smallest contacts of samples that were looked at with a larger cutoff, else infinity."""
+def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, molecule: Array) -> tuple[Array, ...]:
+    """Return shapes and kinds of atoms, and the smallest contacts of samples that had a larger cutoff, else infinity."""
     starts, n_atoms = block.starts, np.diff(block.starts)
     out, contact = np.zeros((len(block), N_SHAPE)), np.full(len(block), np.inf)
     z = block["numbers"].astype(np.float64)
-    out[:, :5] = _sums(neighbours, z, CUTOFF) / n_atoms[:, None]
+    of_pairs = np.arange(N_SHAPE) != _SUMS
+    out[:, of_pairs], kinds = _of_pairs(neighbours, z, starts, CUTOFF)
     volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64)))) / n_atoms
     reach = _SHELLS * np.cbrt(volume)
     sparse = periodic & (neighbours.counts < n_atoms) & (reach > CUTOFF)
@@ -126,15 +133,15 @@ def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, mole
         index = np.flatnonzero(chosen | (alone if low == CUTOFF else False))
         low = cutoff
         if len(index):
-            out[index, :5], contact[index] = _wider(block, radius, index, cutoff)
+            out[np.ix_(index, of_pairs)], kinds[index], contact[index] = _wider(block, radius, index, cutoff)
     x = block["positions"].astype(np.float64)
     centre = np.add.reduceat(x, starts[:-1]) / n_atoms[:, None]
     spread = np.add.reduceat(((x - np.repeat(centre, n_atoms, axis=0)) ** 2).sum(1) * z, starts[:-1]) / n_atoms
-    out[:, 5] = np.where(molecule, spread, volume)
-    return out.astype(np.float32), contact
+    out[:, _SUMS] = np.where(molecule, spread, volume)
+    return out.astype(np.float32), kinds, contact
 
 
-def _wider(block: Block, radius: Array, chosen: Array, cutoff: float) -> tuple[Array, Array]:
+def _wider(block: Block, radius: Array, chosen: Array, cutoff: float) -> tuple[Array, Array, Array]:
     from mlffstore.data.ragged import offsets, row_indices
 
     counts = np.diff(block.starts)[chosen]
@@ -142,20 +149,18 @@ def _wider(block: Block, radius: Array, chosen: Array, cutoff: float) -> tuple[A
     x, cell, pbc = block["positions"][rows], block["cell"][chosen].astype(np.float64), block["pbc"][chosen].astype(bool)
     found = pairs(starts, x, cell, pbc, cutoff)
     contact = found.distance / (radius[rows][found.first] + radius[rows][found.second])
-    sums = _sums(found, block["numbers"][rows].astype(np.float64), cutoff) / counts[:, None]
-    return np.asarray(sums), reduce_pairs(contact, found.counts, np.inf)
+    numbers, kinds = _of_pairs(found, block["numbers"][rows].astype(np.float64), starts, cutoff)
+    return numbers, kinds, reduce_pairs(contact, found.counts, np.inf)
 
 
-def _sums(neighbours: Pairs, z: Array, cutoff: float) -> Array:
-    """Return five sums over pairs, shape (S, 5), smooth at the cutoff so that rounding moves no pair across."""
-    d = neighbours.distance / cutoff
-    fade = (1 - d**2) ** 2
-    a, b = z[neighbours.first], z[neighbours.second]
-    terms = (
-        fade * np.sqrt(a * b),
-        fade * np.exp(-3 * d) * (a + b),
-        fade * d,
-        fade * d**4 * a * b,
-        fade * np.cos(9 * d),
-    )
-    return np.stack([reduce_pairs(term, neighbours.counts, 0.0, np.add) for term in terms], axis=1)
+def _of_pairs(neighbours: Pairs, z: Array, starts: Array, cutoff: float) -> tuple[Array, Array]:
+    """Return the numbers of shapes that are made of pairs, shape (S, _SUMS + 5), and the kinds of atoms.
+
+    Five sums over pairs, smooth at the cutoff so that rounding moves no pair across, and numbers of the environments.
+    """
+    from mlffstore.data.kernels import sum_pairs
+
+    n_atoms = np.diff(starts)
+    sums, fades, each, other = sum_pairs(*neighbours, z, cutoff)
+    numbers, kinds = environments(each, other, 2 * fades / n_atoms, z, starts)
+    return np.concatenate([sums / n_atoms[:, None], numbers], axis=1), kinds

@@ -92,13 +92,20 @@ def load_policy(policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | No
     if isinstance(policy, Mapping):
         return _policy(check_document(policy, _model(), POLICY, "policy"))
     name = "default" if policy is None else os.fspath(policy)
-    if name not in BUILT_IN and not Path(name).is_file():
+    if name in BUILT_IN:
+        return _built_in(name)
+    if not Path(name).is_file():
         raise PolicyError(f"policy: expected one of {', '.join(BUILT_IN)} or a YAML file, got {name!r} (no such file)")
-    return _policy(read_document(_built_in(name) if name in BUILT_IN else Path(name), _model(), POLICY))
+    return _policy(read_document(name, _model(), POLICY))
 
 
-def _built_in(name: str) -> Path:
+def _file(name: str) -> Path:
     return Path(str(files("mlffstore.analysis.validation").joinpath(f"{name}.yaml")))
+
+
+@functools.cache
+def _built_in(name: str) -> Policy:
+    return _policy(read_document(_file(name), _model(), POLICY))
 
 
 def _policy(model: BaseModel) -> Policy:
@@ -149,7 +156,7 @@ def _defaults() -> dict[str, Any]:
     """Return the default policy as YAML gives it; it says which checks and limits there are."""
     import yaml
 
-    document: dict[str, Any] = yaml.safe_load(_built_in("default").read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load(_file("default").read_text(encoding="utf-8"))
     return document
 
 

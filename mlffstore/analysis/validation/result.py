@@ -20,7 +20,7 @@ from mlffstore.analysis.validation.measure import COLUMNS, Measured, measure, me
 from mlffstore.analysis.validation.policy import load_policy
 from mlffstore.analysis.validation.property_checks import judge_properties
 from mlffstore.analysis.validation.property_figures import property_pass
-from mlffstore.analysis.validation.sample_checks import SAMPLE_CHECKS, judge_samples, references
+from mlffstore.analysis.validation.sample_checks import ADVICE, SAMPLE_CHECKS, judge_samples, references
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.blocks import Pass, sample_pass
 from mlffstore.lazy.inputs import one_form, teachers_of
@@ -271,16 +271,17 @@ class Validation:
 
     def table(self) -> str:
         """Return the acceptance table, the checks of the dataset and the findings as text."""
+        n = len(self._measured.samples["n_atoms"])
         lines = _aligned([(line.mark, line.quantity, line.target, line.figure) for line in self.acceptance])
         lines += _aligned(
             [(one.mark, one.check, one.measured_on, one.figure) for one in self.checks if not one.problem]
         )
         lines += [f"{problem.severity}: {problem.check}: {problem.text}" for problem in self.problems]
-        lines += [
-            f"{finding.severity}: {finding.check}: {finding.n_samples:,} samples, such as "
-            + ", ".join(map(str, finding.examples))
-            for finding in self.findings
-        ]
+        for finding in self.findings:
+            examples = ", ".join(map(str, finding.examples))
+            text = f"{finding.n_samples:,} samples ({finding.n_samples / n:.2g} of all), such as {examples}"
+            advice = f"; {ADVICE[finding.check]}" if finding.check in ADVICE else ""
+            lines.append(f"{finding.severity}: {finding.check}: {text}{advice}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

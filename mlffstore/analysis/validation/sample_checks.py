@@ -21,8 +21,18 @@ SAMPLE_CHECKS = (
     "net_torque", "stress_too_large", "cell_left_handed", "cell_angles", "cell_volume", "electron_parity",
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
-    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "property_range", "property_sums",
+    "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "property_range", "property_sums", "ideal_leakage",
+    "host_leakage",
 )  # fmt: skip
+#: What to do about samples that fail a check, where its name does not say so.
+_ONE_ROOT = "give copies one root (--root on import), or remove some"
+ADVICE = {
+    "near_leakage": f"turned, reordered or repeated copies are in another split: {_ONE_ROOT}",
+    "ideal_leakage": f"ideal or relaxed structures are in another split too: {_ONE_ROOT}",
+    "host_leakage": "the same crystal, as it is or with defects, is in other splits: fine for a test within these crystals, "
+    "not of others",
+    "molecule_leakage": "the same molecule is in other splits: fine for a test within these molecules, not of others",
+}  # fmt: skip
 #: Samples of an element set below which its energies have no robust spread.
 _FEWEST = 10
 #: eV per atom: no spread of energies counts as smaller than this.

@@ -1,0 +1,186 @@
+"""Cuts an extended XYZ file into frames, and parses those of the common form several times faster than `ase.io`.
+
+What is read is what ASE reads: every frame that is not of the common form (an element and columns of real numbers for each
+atom, a comment line of plain keys and values) is given to ASE itself, and so is every value that is not made of numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import itertools
+import re
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase import Atoms
+
+#: A comment line without brackets, escapes and single quotes: keys with values, which are bare or in double quotes.
+_PAIR = r"""[^\s="'\[\]{}\\]+=(?:"[^"\\]*"|[^\s="'\[\]{}\\,]+)"""
+_PLAIN = re.compile(rf"\s*{_PAIR}(?:\s+{_PAIR})*\s*")
+_PAIRS = re.compile(r"""([^\s="]+)=(?:"([^"]*)"|(\S+))""")
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+#: Columns that ASE does more with than to keep them.
+_SPECIAL = ("Z", "numbers", "tags", "move_mask", "initial_charges", "species", "born_effective_charges")
+#: What ASE takes for results of a calculator: columns, keys, and those of the keys that are one number.
+_RESULTS = frozenset(("energies", "forces", "stresses", "charges", "magmoms"))
+_FRAME_RESULTS = frozenset(("energy", "free_energy", "stress", "dipole", "magmom", "polarization", "dielectric_tensor"))
+_NUMBERS = frozenset(("energy", "free_energy", "magmom"))
+#: Values that ASE turns into matrices.
+_MATRICES = ("Lattice", "virial", "stress")
+
+
+def cut_frames(file: IO[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the number of the first frame and the text of up to `size` frames, one after another.
+
+    A frame begins with the number of its atoms. Where that is not so, the rest of the file is one piece: the parser will
+    say what is wrong with it.
+    """
+    number, block = 0, list[bytes]()
+    while head := file.readline():
+        if head.strip().isdigit():
+            block.append(head + b"".join(itertools.islice(file, int(head) + 1)))
+        else:
+            rest = head + file.read()
+            if rest.strip():
+                block.append(rest)
+        if len(block) == size:
+            yield number, block
+            number, block = number + len(block), []
+    if block:
+        yield number, block
+
+
+def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
+    """Yield the structures of some frames; see `cut_frames`."""
+    import ase.io
+
+    for text in texts:
+        atoms = _parse(text)
+        if atoms is not None:
+            yield atoms
+        else:
+            yield from ase.io.iread(io.StringIO(text.decode("utf-8", "replace")), index=":", format="extxyz")
+
+
+def _parse(text: bytes) -> Atoms | None:
+    """Return the structure of a frame of the common form, None for another."""
+    from ase import Atoms
+
+    head, _, rest = text.partition(b"\n")
+    line, _, body = rest.partition(b"\n")
+    try:
+        info = _comment(line.decode("utf-8").strip())
+    except (ValueError, UnicodeDecodeError):
+        return None
+    form = None if info is None else _form(str(info.pop("Properties", "")))
+    if info is None or form is None:
+        return None
+    width = 1 + sum(k for _, k in form)
+    words, n = body.split(), int(head)
+    if not n or len(words) != n * width:
+        return None
+    try:
+        # A row that is too long or short puts a number in the place of an element.
+        numbers = np.array([_number(word) for word in words[::width]])
+        del words[::width]
+        table = np.array(list(map(float, words))).reshape(n, width - 1)
+    except (KeyError, ValueError):
+        return None
+    arrays: dict[str, Any] = {}
+    at = 0
+    for name, k in form:
+        arrays[name] = np.ascontiguousarray(table[:, at] if k == 1 else table[:, at : at + k])
+        at += k
+    cell = info.pop("Lattice", None)
+    pbc = info.pop("pbc", None if cell is None else True)
+    atoms = Atoms(
+        numbers=numbers, positions=arrays.pop("positions"), cell=None if cell is None else cell.T, pbc=pbc, info=info
+    )
+    _set_results(atoms, arrays)
+    return atoms
+
+
+class Results:
+    """Results as ASE's calculators hold them. Theirs hold a copy of the atoms too, which takes as long as the parsing."""
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.results = results
+
+
+def _set_results(atoms: Atoms, arrays: dict[str, Any]) -> None:
+    """Part columns and keys into results, arrays and info, as `ase.io.extxyz.set_calc_and_arrays` does."""
+    results = {}
+    for name, array in arrays.items():
+        if name in _RESULTS:
+            results[name] = array
+        else:
+            atoms.new_array(name, array)
+    for key in _FRAME_RESULTS & atoms.info.keys():
+        value = atoms.info.pop(key)
+        if key == "stress" and np.shape(value) == (3, 3):
+            value = np.array([value[i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
+        results[key] = value if key in _NUMBERS else np.array(value, float)
+    if results:
+        atoms.calc = Results(results)
+
+
+@functools.lru_cache(maxsize=256)
+def _form(properties: str) -> tuple[tuple[str, int], ...] | None:
+    """Return ASE's names and the widths of the columns after the element, None if some are not real numbers."""
+    from ase.io.extxyz import REV_PROPERTY_NAME_MAP
+
+    words = properties.split(":")
+    if words[:3] != ["species", "S", "1"] or len(words) % 3 or len(words) == 3:
+        return None
+    out = []
+    for name, kind, width in zip(words[3::3], words[4::3], words[5::3], strict=True):
+        if kind != "R" or not width.isdigit() or int(width) < 1 or name in _SPECIAL:
+            return None
+        out.append((REV_PROPERTY_NAME_MAP.get(name, name), int(width)))
+    names = [name for name, _ in out]
+    return tuple(out) if ("positions", 3) in out and len(set(names)) == len(names) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _number(word: bytes) -> int:
+    from ase.data import atomic_numbers
+
+    return int(atomic_numbers[word.decode().capitalize()])
+
+
+def _comment(line: str) -> dict[str, Any] | None:
+    """Return the keys of a comment line as ASE reads them, None if it is not plain."""
+    if _PLAIN.fullmatch(line) is None:
+        return None
+    return {key: _value(key, quoted or bare) for key, quoted, bare in _PAIRS.findall(line)}
+
+
+def _value(key: str, text: str) -> Any:
+    words = re.split(r"[\s,]+", text.strip())
+    if "_" not in text and key != "Properties" and words[0]:
+        try:
+            if all(map(_INTEGER.fullmatch, words)):
+                array = np.array(list(map(int, words)))
+            else:
+                array = np.array(list(map(float, words)))
+        except ValueError:
+            pass
+        else:
+            if key not in _MATRICES and key.lower() != "uid":
+                return array[0] if len(array) == 1 else array
+            if key in _MATRICES and len(array) == 9:
+                return array.reshape((3, 3), order="F")
+    return copy.copy(_by_ase(key, text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _by_ase(key: str, text: str) -> Any:
+    from ase.io.extxyz import key_val_str_to_dict
+
+    return key_val_str_to_dict(f'{key}="{text}"')[key]

@@ -1,0 +1,1 @@
+"""Proof of a dataset by students: small models that learn from it, and what they can do then."""

@@ -1,0 +1,138 @@
+"""Runs on real Dask clusters of processes: workers are killed, run out of memory, and come and go; a scheduler restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import mlffstore as ml
+from mlffstore.errors import MlffstoreError
+from mlffstore.pipeline.account import account
+from mlffstore.pipeline.run import run
+from tests.pipeline.faults import check_set_aside, recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+distributed = pytest.importorskip("distributed")
+
+
+@contextlib.contextmanager
+def cluster(**options: Any) -> Iterator[Any]:
+    """Yield a client of a cluster of processes, in which a task may be on a worker that dies once more."""
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(threads_per_worker=1, dashboard_address=None, **options) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_tasks_that_kill_dask_workers_are_set_aside_while_workers_are_killed_at_random(tmp_path):
+    parsed = recipe(tmp_path, 0.1)
+    with cluster(n_workers=2) as client:
+        outcomes: list[Any] = []
+
+        def progress(outcome: Any) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == 4:  # any worker, whatever it does
+                pids = client.run(os.getpid)
+                os.kill(min(pids.values()), signal.SIGKILL)
+
+        report = run(parsed, executor=client.get_executor(), progress=progress)
+    check_set_aside(parsed)
+    assert len(report.set_aside) == 1
+    assert "KilledWorker" in report.set_aside[0] or "Attempted to run task" in report.set_aside[0]
+    assert not report.failed
+    assert not report.short
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_task_that_needs_more_memory_than_dask_allows_is_set_aside(tmp_path):
+    parsed = recipe(tmp_path, 0.1, how="memory")
+    with cluster(n_workers=1, memory_limit="700 MB") as client:
+        report = run(parsed, executor=client.get_executor())
+    check_set_aside(parsed)
+    assert not report.failed
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_an_adaptive_cluster_grows_and_shrinks_and_the_run_ends(tmp_path):
+    parsed = recipe(tmp_path, 0.0, samples=40)
+    with cluster(n_workers=0) as client:
+        client.cluster.adapt(minimum=0, maximum=2, interval="200ms", target_duration="1s")
+        report = run(parsed, executor=client.get_executor())
+    assert report.accepted == len(ml.open(parsed.store)) == 40
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_restarts_costs_a_run_nothing(tmp_path):
+    parsed = recipe(tmp_path, 0.0, samples=60)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(parsed.model_dump(mode="json", exclude_none=True)))
+    file = tmp_path / "scheduler.json"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def scheduler() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
+                   "--no-dashboard", "--scheduler-file", str(file)]  # fmt: skip
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def worker() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--no-dashboard",
+                   "--nworkers", "1", "--nthreads", "1"]  # fmt: skip
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
+
+    processes = [scheduler()]
+    try:
+        _wait(file.exists)
+        processes.append(worker())
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "mlffstore", "run", str(path), "--scheduler-file", str(file), "--no-recheck"],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        processes.append(driver)
+        _wait(lambda: _n_samples(parsed.store) >= 5)
+        processes[0].kill()
+        processes[0].wait()
+        before = _n_samples(parsed.store)
+        processes += [scheduler(), worker()]
+        _, stderr = driver.communicate(timeout=300)
+        assert driver.returncode == 0, stderr
+        assert 0 < before < 60
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert _n_samples(parsed.store) == 60
+    assert account(parsed, n_environments=0).parts[0].set_aside == {}
+
+
+def _n_samples(store: str) -> int:
+    try:
+        return len(ml.open(store))
+    except MlffstoreError:
+        return 0
+
+
+def _wait(condition: Any) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
