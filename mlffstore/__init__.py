@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from mlffstore.importing import import_files
     from mlffstore.pipeline.distillation.check import distil_check
     from mlffstore.release.exporter import export_release, get_exporter
+    from mlffstore.release.samples import open_release
     from mlffstore.release.verify import verify_release
     from mlffstore.store.facade import Store
     from mlffstore.store.maintenance.verify import verify
     from mlffstore.store.opening import create, open
+    from mlffstore.store.samples import Samples, Selection
     from mlffstore.store.snapshot import Snapshot
     from mlffstore.training.dataset import TorchDataset
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "Property": "mlffstore.data.properties",
     "SampleBatch": "mlffstore.data.batch",
+    "Samples": "mlffstore.store.samples",
+    "Selection": "mlffstore.store.samples",
     "Snapshot": "mlffstore.store.snapshot",
     "Store": "mlffstore.store.facade",
     "TorchDataset": "mlffstore.training.dataset",
@@ -48,6 +52,7 @@ _WHERE = {
     "get_teacher": "mlffstore.contracts.registry",
     "import_files": "mlffstore.importing",
     "open": "mlffstore.store.opening",
+    "open_release": "mlffstore.release.samples",
     "statistics": "mlffstore.analysis.statistics",
     "validate": "mlffstore.analysis.validation",
     "verify": "mlffstore.store.maintenance.verify",
@@ -56,6 +61,8 @@ _WHERE = {
 __all__ = [
     "Property",
     "SampleBatch",
+    "Samples",
+    "Selection",
     "Snapshot",
     "Store",
     "TorchDataset",
@@ -70,6 +77,7 @@ __all__ = [
     "get_teacher",
     "import_files",
     "open",
+    "open_release",
     "statistics",
     "validate",
     "verify",

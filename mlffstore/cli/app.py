@@ -21,6 +21,7 @@ from mlffstore.cli import (
     remove,
     revert,
     run,
+    select,
     tag,
 )
 from mlffstore.cli.entry import CommandLine
@@ -57,6 +58,7 @@ app.command("active")(active.active)
 app.command("import")(importing.import_)
 app.command("label")(label.label)
 app.command("info")(info.info)
+app.command("select")(select.select)
 app.command("log")(log.log)
 app.command("export")(export.export)
 app.command("tag")(tag.tag)

@@ -12,7 +12,6 @@ import mlffstore as ml
 from mlffstore.cli.output import (
     AsJson,
     ShowAll,
-    StorePath,
     Tag,
     Version,
     few,
@@ -26,6 +25,7 @@ from mlffstore.cli.output import (
     status,
 )
 from mlffstore.cli.plugins import TeacherOptions, make_teacher, teacher_options
+from mlffstore.cli.sources import SourcePath, Where, open_samples
 from mlffstore.runtime.documents import json_text
 from mlffstore.runtime.words import counted, nearest
 
@@ -45,7 +45,8 @@ PolicyOption = Annotated[
 
 
 def validate(
-    store: StorePath,
+    store: SourcePath,
+    where: Where = None,
     policy: PolicyOption = None,
     teacher: Annotated[
         str | None,
@@ -80,9 +81,13 @@ def validate(
     """
     if teacher is None and (weights or option):
         raise typer.BadParameter("expected --teacher NAME beside it, got none", param_hint="--weights or --option")
-    handle = ml.open(store, "a" if store_flags else "r")
-    with judged("--version or --tag", version="--version", tag="--tag"):
-        snapshot = handle.snapshot(version, tag=tag)
+    snapshot = open_samples(store, version, tag, where)
+    kept_in = snapshot if isinstance(snapshot, ml.Snapshot) else None
+    if store_flags and kept_in is None:
+        raise typer.BadParameter(
+            "expected all samples of a store, got a selection or a release; leave out --where",
+            param_hint="--store-flags",
+        )
     model = None if teacher is None else _recorded(teacher, teacher_options(weights, option), snapshot.teachers)
     with judged("--policy"):
         found = ml.validate(snapshot, policy, teacher=model)
@@ -90,7 +95,7 @@ def validate(
         document = found.to_json()
     if store_flags:
         with judged("--store-flags"):
-            document["version"] = handle.add_flags(found, store_flags, snapshot=snapshot)
+            document["version"] = ml.open(store, "a").add_flags(found, store_flags, snapshot=kept_in)
     if as_json:
         print_json(document)
     else:
@@ -139,7 +144,8 @@ def _recorded(text: str, options: dict[str, Any], recorded: tuple[str, ...]) -> 
 
 
 def stats(
-    store: StorePath,
+    store: SourcePath,
+    where: Where = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -165,9 +171,7 @@ def stats(
 
     These are sizes, elements, labels by split, energies of the elements and the normalisation.
     """
-    handle = ml.open(store)
-    with judged("--version or --tag", version="--version", tag="--tag"):
-        snapshot = handle.snapshot(version, tag=tag)
+    snapshot = open_samples(store, version, tag, where)
     if teacher is not None and teacher not in snapshot.teachers:
         known = ", ".join(snapshot.teachers) or "the store has no labels"
         raise typer.BadParameter(
@@ -210,7 +214,8 @@ def _check_output(path: Path) -> None:
 
 
 def report(
-    store: StorePath,
+    store: SourcePath,
+    where: Where = None,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and report.pdf.")] = Path(
         "report"
     ),
@@ -230,16 +235,14 @@ def report(
     from mlffstore.analysis.report import write_report
     from mlffstore.analysis.validation import load_policy
 
-    handle = ml.open(store)
-    with judged("--version or --tag", version="--version", tag="--tag"):
-        snapshot = handle.snapshot(version, tag=tag)
+    snapshot = open_samples(store, version, tag, where)
     with judged("--policy"):
         load_policy(policy)
     if output.exists() and not output.is_dir():
         raise typer.BadParameter(f"expected a folder, got a file: {output}", param_hint="--out")
     with status(f"reading and drawing {counted(len(snapshot), 'sample')} ..."):
         html, pdf = write_report(
-            snapshot, output, title=title, policy=policy, provenance=handle.provenance(), diversity=diversity
+            snapshot, output, title=title, policy=policy, provenance=snapshot.provenance(), diversity=diversity
         )
     if as_json:
         print_json({"html": str(html), "pdf": str(pdf)})

@@ -13,7 +13,6 @@ import mlffstore as ml
 from mlffstore.cli.check import PolicyOption
 from mlffstore.cli.output import (
     AsJson,
-    StorePath,
     Tag,
     Version,
     judged,
@@ -24,13 +23,14 @@ from mlffstore.cli.output import (
     say,
 )
 from mlffstore.cli.plugins import Recheck
+from mlffstore.cli.sources import SourcePath, Where, open_samples
 from mlffstore.errors import TeacherError
 from mlffstore.runtime.words import counted, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 #: As in `mlffstore.data.splits`, which imports numpy.
 SPLITS = ("train", "val", "test")
@@ -59,7 +59,8 @@ _HDF5 = ("name", "release", "codec", "level", "rounding")
 
 def export(
     context: typer.Context,
-    store: StorePath,
+    store: SourcePath,
+    where: Where = None,
     output: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder for the release's folder NAME-TEACHER-VERSION, or one file (.h5)."),
@@ -135,10 +136,8 @@ def export(
 
     A release is a folder with HDF5 of train, val and test, card, statistics, verdict, and a manifest with checksums.
     """
-    handle = ml.open(store)
-    with judged("--version or --tag", version="--version", tag="--tag"):
-        snap = handle.snapshot(version, tag=tag)
-    title = name or Path(handle.url).stem
+    snap = open_samples(store, version, tag, where)
+    title = name or _title(snap)
     compression: dict[str, Any] = {"codec": codec, "compression_level": level, "rounding": _rounding(rounding or [])}
     one_file = layout != "release" or output.suffix in (".h5", ".hdf5")
     with judged(**_OPTIONS):
@@ -148,7 +147,7 @@ def export(
             _refuse(
                 context, _FOLDER if kind == "hdf5" else (*_FOLDER, *_HDF5), f"one file or folder of the layout {kind!r}"
             )
-            options = compression | {"title": title, "version": release, "provenance": handle.provenance()}
+            options = compression | {"title": title, "version": release, "provenance": snap.provenance()}
             written = [_one(snap, kind, output, _one_teacher(snap, teacher, output), options if kind == "hdf5" else {})]
         else:
             options = compression | {
@@ -170,7 +169,17 @@ def export(
         show(entry)
 
 
-def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[str, Any]) -> dict[str, Any]:
+def _title(snap: Samples) -> str:
+    """Return the name of a store, or that which a release has."""
+    from mlffstore.release.samples import ReleaseSamples
+
+    chosen = snap.selected()
+    base = snap if chosen is None else chosen.snapshot
+    title = base.release.attributes.get("title") if isinstance(base, ReleaseSamples) else None
+    return str(title or Path(base.url).stem)
+
+
+def _one(snap: Samples, kind: str, output: Path, teacher: str, options: dict[str, Any]) -> dict[str, Any]:
     """Write one file or folder in a layout, and return its summary."""
     from mlffstore.release.selection import select
 
@@ -182,7 +191,7 @@ def _one(snap: Snapshot, kind: str, output: Path, teacher: str, options: dict[st
 
 
 def _release(
-    snap: Snapshot, output: Path, name: str, teachers: list[str], heads: bool, options: dict[str, Any]
+    snap: Samples, output: Path, name: str, teachers: list[str], heads: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Cut a release, and return its summary."""
     with progress_bar("validating, then writing samples") as progress, _warnings() as notes:
@@ -194,7 +203,7 @@ def _release(
     return entry | {"notes": notes, "unlabelled" if options["counts"] is None else "not_exported": left}
 
 
-def _one_teacher(snap: Snapshot, teacher: list[str] | None, output: Path) -> str:
+def _one_teacher(snap: Samples, teacher: list[str] | None, output: Path) -> str:
     """Return the teacher of a layout that has room for one."""
     if len(teacher or ()) > 1 or (not teacher and len(snap.teachers) > 1):
         raise typer.BadParameter(
@@ -204,7 +213,7 @@ def _one_teacher(snap: Snapshot, teacher: list[str] | None, output: Path) -> str
     return _chosen(snap, teacher[0] if teacher else None)
 
 
-def _chosen(snap: Snapshot, teacher: str | None) -> str:
+def _chosen(snap: Samples, teacher: str | None) -> str:
     """Return a teacher of the store: the one that is asked for, or the only one."""
     if teacher is not None and teacher not in snap.teachers:
         known = ", ".join(snap.teachers) or "the store has no labels"

@@ -5,19 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import mlffstore as ml
-from mlffstore.cli.output import AsJson, ShowAll, StorePath, print_grid, print_json, print_pairs, say
+from mlffstore.cli.output import AsJson, ShowAll, Tag, Version, print_grid, print_json, print_pairs, say
+from mlffstore.cli.sources import SourcePath, Where, open_samples
 
 if TYPE_CHECKING:
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
-def info(store: StorePath, show_all: ShowAll = False, as_json: AsJson = False) -> None:
+def info(
+    store: SourcePath,
+    where: Where = None,
+    version: Version = None,
+    tag: Tag = None,
+    show_all: ShowAll = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what is in STORE, at a glance.
 
     It lists samples, atoms, elements, teachers, splits, bytes, tags and the last commits.
     """
+    from mlffstore.release import is_release
     from mlffstore.store.describe import describe, lines
 
+    if is_release(store) or where is not None or version is not None or tag is not None:
+        _about_samples(open_samples(store, version, tag, where), show_all, as_json)
+        return
     handle = ml.open(store)
     about = describe(handle)
     counts = _samples_by_split(handle.snapshot(about["version"]))
@@ -35,7 +47,34 @@ def info(store: StorePath, show_all: ShowAll = False, as_json: AsJson = False) -
     print_grid(["version", "time", "operation", "samples", "key"], commits, title="last commits")
 
 
-def _samples_by_split(snapshot: Snapshot) -> dict[str, int] | str:
+def _about_samples(samples: Samples, show_all: bool, as_json: bool) -> None:
+    """Say what is in a version, a selection or a release."""
+    from mlffstore.store.describe import human_bytes
+
+    about, counts, chosen = samples.summary(), _samples_by_split(samples), samples.selected()
+    about["samples_by_split"] = counts if isinstance(counts, dict) else None
+    about["selection"] = None if chosen is None else chosen.to_json()
+    if as_json:
+        print_json(about)
+        return
+    elements = sorted(about["elements"], key=lambda symbol: -about["elements"][symbol])
+    shown, more = (elements, 0) if show_all else (elements[:24], max(len(elements) - 24, 0))
+    rows = [
+        ("samples", f"{about['samples']:,}" + ("" if chosen is None else f" of {len(chosen.snapshot):,}")),
+        *([] if chosen is None else [("chosen", chosen.question)]),
+        ("atoms", f"{about['atoms']:,}, {about['n_atoms_min']:,} to {about['n_atoms_max']:,} per sample"),
+        ("periodic", f"{about['periodic']:,}"),
+        ("elements", f"{len(elements)}: {' '.join(shown)}" + (f" and {more} more" if more else "")),
+        ("teachers", ", ".join(f"{name} ({n:,})" for name, n in about["teachers"].items()) or "none"),
+        ("uncompressed", human_bytes(about["nbytes_raw"])),
+        ("precision", about["precision"]),
+        ("version", str(about["version"])),
+        ("splits", _splits(counts, samples.settings["splits"])),
+    ]
+    print_pairs(rows, title=about["url"])
+
+
+def _samples_by_split(snapshot: Samples) -> dict[str, int] | str:
     """Return the samples of each split, for which the roots of all samples are read, or why they cannot be read."""
     import numpy as np
 

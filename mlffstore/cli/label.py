@@ -9,6 +9,7 @@ import typer
 import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, judged, print_json, print_pairs, progress_bar
 from mlffstore.cli.plugins import Recheck, TeacherOptions, Weights, make_teacher, recheck_labels, teacher_options
+from mlffstore.cli.sources import Where, chosen
 from mlffstore.contracts.request import wanted
 from mlffstore.runtime.words import counted
 
@@ -23,6 +24,7 @@ def label(
         str,
         typer.Option("--teacher", "-t", help="Name of the teacher, see 'mlffstore teachers'.", show_default=False),
     ],
+    where: Where = None,
     weights: Weights = None,
     option: TeacherOptions = None,
     properties: Annotated[
@@ -52,9 +54,16 @@ def label(
             wanted(model, names)
     whole = names is None or {"energy", "forces"} <= set(names)  # the recheck compares these
     target = ml.open(store, mode="a")
+    samples = None if where is None else chosen(target.snapshot(), where)
     with progress_bar("samples") as progress:
         report = target.add_labels(
-            teacher, properties=names, options=options, workers=workers, chunk_samples=chunk, progress=progress
+            teacher,
+            properties=names,
+            samples=samples,
+            options=options,
+            workers=workers,
+            chunk_samples=chunk,
+            progress=progress,
         )
     compared, good = recheck_labels(target, [model]) if recheck and report.labelled and whole else ([], True)
     if as_json:

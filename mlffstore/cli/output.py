@@ -31,7 +31,12 @@ Version = Annotated[
     int | None,
     typer.Option("--version", min=0, help="Version of the store; the latest by default.", show_default=False),
 ]
-Tag = Annotated[str | None, typer.Option("--tag", help="Tag of the store, in place of a version.", show_default=False)]
+Tag = Annotated[
+    str | None,
+    typer.Option(
+        "--tag", help="Tag of the store, in place of a version; or the name of a selection.", show_default=False
+    ),
+]
 
 #: Entries of a list that are shown without --all.
 FEW = 20

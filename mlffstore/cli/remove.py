@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import mlffstore as ml
 from mlffstore.cli.correction import Key, Reason, Yes, show_and_do
 from mlffstore.cli.output import AsJson, StorePath, Tag, Version, judged
+from mlffstore.cli.sources import Where, chosen
 
 
 def remove(
@@ -23,6 +24,7 @@ def remove(
         Path | None,
         typer.Option("--indices-file", help="Text file with one index per line; - for stdin.", show_default=False),
     ] = None,
+    where: Where = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -44,24 +46,31 @@ def remove(
     """
     samples = [*(index or ()), *([] if indices_file is None else _read(indices_file))]
     named = samples if index or indices_file is not None else None
-    if named is None and teacher is None:
+    if named is None and teacher is None and where is None:
         raise typer.BadParameter(
-            "expected --index, --indices-file or --teacher, got none of them", param_hint="--index"
+            "expected --index, --indices-file, --where or --teacher, got none of them", param_hint="--index"
         )
+    if named is not None and where is not None:
+        raise typer.BadParameter("expected indices or a condition, got both", param_hint="--where")
     handle = ml.open(store, "a" if yes else "r")
     with judged(reason="--reason", key="--key", teacher="--teacher", tag="--tag", version="--version"):
         # Indices of a removal that was done under its key mean those of the first time.
         keys = handle.keys()
         known = key in keys and version is None and tag is None
         snapshot = None if known else handle.snapshot(version, tag=tag)
+        what: Any = named
+        if where is not None:  # a condition means the samples that there were before the removal
+            snapshot = handle.snapshot(keys[str(key)] - 1) if known else snapshot
+            assert snapshot is not None
+            what = chosen(snapshot, where).indices
         try:
-            plan = handle.remove(named, reason=reason, key=key, teacher=teacher, snapshot=snapshot, dry_run=True)
+            plan = handle.remove(what, reason=reason, key=key, teacher=teacher, snapshot=snapshot, dry_run=True)
         except IndexError as error:
             raise typer.BadParameter(str(error), param_hint="--index or --indices-file") from error
 
         def commit() -> int:
             writer = handle if yes else ml.open(store, "a")
-            return writer.remove(named, reason=reason, key=key, teacher=teacher, snapshot=snapshot)
+            return writer.remove(what, reason=reason, key=key, teacher=teacher, snapshot=snapshot)
 
         show_and_do(plan, commit, yes=yes, as_json=as_json)
 

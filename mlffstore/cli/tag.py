@@ -41,8 +41,9 @@ def tag(
     if as_json:
         print_json(tags)
         return
+    some = handle.selections
     for tag_name, target in tags.items():
-        say(f"{tag_name} = version {target}")
+        say(f"{tag_name} = {'samples of ' if tag_name in some else ''}version {target}")
     if not tags:
         say("no tags yet")
 

@@ -66,7 +66,9 @@ def _total(entry: Entry, role: str, count: str) -> int:
 def _note(entry: Entry) -> str:
     body = entry.body
     if entry.operation == "tag":
-        return f"{body['tag']} = {body['target']}"
+        some = body.get("selection")
+        chosen = f", {counted(some['n_samples'], 'sample')}" if isinstance(some, dict) else ""
+        return f"{body['tag']} = {body['target']}{chosen}"
     if entry.operation == "untag":
         return f"{body['tag']} withdrawn"
     if entry.operation == "remove" or (entry.operation == "replace" and "columns" in body):

@@ -10,6 +10,7 @@ from mlffstore.data.schema import is_mask, split_key
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
 from mlffstore.format.commit import Record
 from mlffstore.format.fields import Fields
+from mlffstore.format.kept_selection import check_selection
 from mlffstore.format.records import (
     Layer,
     Segment,
@@ -53,6 +54,8 @@ class State:
     rejected: Totals = field(default_factory=Totals)
     keys: dict[str, int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
+    #: Those of the tags that name some samples of their version, with the versions of the entries that say which.
+    selections: dict[str, int] = field(default_factory=dict)
     teachers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     user: dict[str, Column] = field(default_factory=dict)
     #: The labels beside energy, forces and stress, by on-disk name.
@@ -81,6 +84,7 @@ class State:
             "rejected",
             "keys",
             "tags",
+            "selections",
             "teachers",
             "user",
             "labels",
@@ -113,12 +117,16 @@ class State:
             if not self.retains(target):
                 raise FormatError(f"{where}: a tag of version {target}, which had expired; the store is damaged")
             self.tags[fields.text("tag")] = target
+            if "selection" in fields.document:
+                check_selection(fields)
+                self.selections[fields.text("tag")] = entry.version
         elif entry.operation == "remove":
             self._remove(fields)
             self.last_removal = entry.version
         elif entry.operation == "untag":
             if self.tags.pop(fields.text("tag"), None) is None:
                 raise FormatError(f"{where}: withdraws a tag that is not there; the store is damaged")
+            self.selections.pop(fields.text("tag"), None)
             self.kept = tuple(version for version in self.kept if version in self.tags.values())
         elif entry.operation == "expire":
             before = fields.integer("before", self.expired, entry.version)

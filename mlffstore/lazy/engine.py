@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xarray.backends import BackendEntrypoint
 
 from mlffstore.lazy.dataset import dataset
+from mlffstore.lazy.sources import as_samples
 
 if TYPE_CHECKING:
     import os
@@ -35,9 +36,11 @@ class MlffstoreBackend(BackendEntrypoint):
         teachers: str | Sequence[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
-        """Open a version of a store; xarray passes on what is not its own option."""
+        """Open a version of a store, or a release; xarray passes on what is not its own option."""
         from mlffstore.store.opening import open as open_store
 
+        if version is None and tag is None and not storage_options:
+            return dataset(as_samples(filename_or_obj), teachers, drop_variables)
         store = open_store(filename_or_obj, storage_options=storage_options)
         return dataset(store.snapshot(version=version, tag=tag), teachers, drop_variables)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mlffstore.format.log import Log
     from mlffstore.format.state import State
-    from mlffstore.store.snapshot import Snapshot
+    from mlffstore.store.samples import Samples
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class SampleSelection(Protocol):
     """Some samples of a snapshot."""
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Samples:
         """The snapshot."""
         ...
 
@@ -62,7 +62,7 @@ class Chosen:
 
 
 def choose(
-    log: Log, samples: npt.ArrayLike | SampleSelection | None, snapshot: Snapshot | None, version: int | None = None
+    log: Log, samples: npt.ArrayLike | SampleSelection | None, snapshot: Samples | None, version: int | None = None
 ) -> Chosen:
     """Return the samples that a caller names.
 
@@ -71,7 +71,7 @@ def choose(
     log : Log
     samples : array_like of int, boolean mask, SampleSelection, or None
         None for all samples.
-    snapshot : Snapshot, optional
+    snapshot : Samples, optional
         The snapshot that indices and masks refer to.
     version : int, optional
         The version that they refer to if no snapshot is given; the last one by default.
@@ -92,7 +92,7 @@ def choose(
                 f"{snapshot.version}; leave it out"
             )
     if chosen_from is not None:
-        version = _checked_version(log, chosen_from)
+        version = version_of(log, chosen_from)
     with log.guard():
         state = log.refresh()
         last = state.version
@@ -104,7 +104,7 @@ def choose(
     return Chosen(state, np.unique(as_indices(cast("npt.ArrayLike", wanted), sum(state.segments.n_samples))))
 
 
-def _checked_version(log: Log, snapshot: Snapshot) -> int:
+def version_of(log: Log, snapshot: Samples) -> int:
     """Return the version of a snapshot after making sure that it is one of this store, and not its quarantine."""
     read = log.read(snapshot.version)
     if read is None or read.digest != snapshot.digest:

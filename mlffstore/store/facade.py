@@ -11,8 +11,10 @@ from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.labels import DEFAULT_TEACHER
 from mlffstore.errors import ConflictError, DataError, MlffstoreError
+from mlffstore.format.kept_selection import selection_document
 from mlffstore.store import layers
 from mlffstore.store.arguments import check_tag, json_mapping
+from mlffstore.store.chosen import version_of
 from mlffstore.store.duplicates import HashIndex, RemovedMeanwhileError
 from mlffstore.store.labelled import LabelledStore
 from mlffstore.store.transaction import Transaction
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Axis
     from mlffstore.format.state import State
     from mlffstore.store.duplicates import OnDuplicate
+    from mlffstore.store.samples import Selection
     from mlffstore.store.snapshot import Snapshot
 
     Progress = Callable[[int, int], None]
@@ -244,21 +247,27 @@ class Store(LabelledStore):
             on_duplicate=on_duplicate,
         )  # fmt: skip
 
-    def tag(self, name: str, version: int | None = None) -> int:
-        """Name a version (the latest by default); return the version of the commit that records the tag.
+    def tag(self, name: str, version: int | None = None, *, selection: Selection | None = None) -> int:
+        """Name a version (the latest by default), or a selection; return the version of the commit that records the tag.
 
-        A tag that names the same dataset already stays as it is, and the latest version is returned. Without `version`
-        this is the case if only tags and expiries were committed since the version that the tag names.
+        A `selection` of a snapshot of this store stands in place of a version: the tag names its version, and says which
+        samples are chosen and why; `Store.selection` returns it. A tag that names the same dataset already stays as it is,
+        and the latest version is returned. Without `version` this is the case if only tags and expiries were committed since
+        the version that the tag names.
 
         Raises
         ------
         ConflictError
-            If the tag names another dataset already: a tag never moves.
+            If the tag names another dataset, or other samples, already: a tag never moves.
         DataError
-            If the name or the version is not possible.
+            If the name or the version is not possible, or the selection is of another store.
         """
         self.check_writable()
         check_tag(name)
+        if selection is not None and version is not None:
+            raise DataError(f"version: expected a version or a selection, got both ({version})")
+        if selection is not None:
+            version = version_of(self._log, selection.snapshot)
         with self._log.guard():
             target = self._log.refresh().version if version is None else int(version)
 
@@ -270,11 +279,21 @@ class Store(LabelledStore):
                 if name in state.tags:
                     raise _TagTakenError
 
+            body: dict[str, Any] = {"tag": name, "target": target}
+            if selection is not None:
+                body["selection"] = selection_document(selection.indices, [step.to_json() for step in selection.steps])
             try:
-                return self._log.commit("tag", None, {"tag": name, "target": target}, check)[0]
+                return self._log.commit("tag", None, body, check)[0]
             except _TagTakenError:
                 state = self._log.refresh()
                 named = state.tags[name]
+                if selection is not None or name in state.selections:
+                    kept = self.selection(name) if name in state.selections else None
+                    if selection is not None and kept is not None and kept.digest == selection.digest:
+                        return state.version
+                    raise ConflictError(
+                        f"tag {name!r} names other samples already; tags never move, use another"
+                    ) from None
                 if named == target or (version is None and self._same_data(named, target)):
                     return state.version
                 raise ConflictError(

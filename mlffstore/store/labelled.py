@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mlffstore.contracts.protocols import Teacher
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.store.chosen import SampleSelection
     from mlffstore.store.labelling import LabelReport
     from mlffstore.store.snapshot import Snapshot
 
@@ -76,6 +77,7 @@ class LabelledStore(CorrectableStore):
         teacher: Teacher | str,
         *,
         properties: Sequence[str] | None = None,
+        samples: npt.ArrayLike | SampleSelection | None = None,
         options: Mapping[str, Any] | None = None,
         workers: int = 1,
         executor: Executor | None = None,
@@ -91,6 +93,9 @@ class LabelledStore(CorrectableStore):
         properties : sequence of str, optional
             What to store of what the teacher gives, such as ``("energy", "forces", "charges")``; all of it by default. A
             segment that has some of it gets what it lacks. By default a sample that has an energy of the teacher is done.
+        samples : array_like of int, boolean mask, or selection, optional
+            Only these samples of the latest version, or of the selection's, are labelled; all by default. The segments that
+            hold some of them are written anew with the labels.
         options : mapping, optional
             Options of a teacher that is given by name, such as ``{"weights": "orb.ckpt"}``.
         workers : int, optional
@@ -124,6 +129,6 @@ class LabelledStore(CorrectableStore):
 
         self.check_writable()
         return add_labels(
-            self._storage, self._log, self.snapshot, teacher, properties=properties, options=options or {}, workers=workers,
-            executor=executor, chunk_samples=chunk_samples, progress=progress,
+            self._storage, self._log, self.snapshot, teacher, properties=properties, samples=samples, options=options or {},
+            workers=workers, executor=executor, chunk_samples=chunk_samples, progress=progress,
         )  # fmt: skip

@@ -23,6 +23,8 @@ from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
 from mlffstore.format.segment import write_layer, write_segment
+from mlffstore.runtime.words import counted
+from mlffstore.store.chosen import choose
 from mlffstore.store.executors import label_pool
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
+    import numpy.typing as npt
+
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
     from mlffstore.format.log import Log
     from mlffstore.format.records import Layer, Segment
     from mlffstore.storage import Storage
+    from mlffstore.store.chosen import SampleSelection
     from mlffstore.store.snapshot import Snapshot
 
 
@@ -91,6 +97,7 @@ def add_labels(
     teacher: Teacher | str,
     *,
     properties: Sequence[str] | None = None,
+    samples: npt.ArrayLike | SampleSelection | None = None,
     options: Mapping[str, Any],
     workers: int,
     executor: Executor | None,
@@ -106,12 +113,15 @@ def add_labels(
     with log.guard():
         log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
+    only = None if samples is None else _only_rows(log, samples)
     reader = ColumnReader(storage, ChunkCache(0))
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
         pool, width = label_pool(stack, executor, workers)
-        while todo := [job for job in _jobs(snapshot(), info, wanted, reader) if job.segment.path not in finished]:
+        while todo := [
+            job for job in _jobs(snapshot(), info, wanted, reader, only) if job.segment.path not in finished
+        ]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
             for job, batch, labels in _labelled(todo, pool, width, spec, wanted, chunk_samples, reader, log):
@@ -122,6 +132,26 @@ def add_labels(
                 if progress:
                     progress(done, total)
     return report
+
+
+def _only_rows(log: Log, samples: npt.ArrayLike | SampleSelection) -> dict[str, Ints]:
+    """Return the samples to label of each segment that holds some of them.
+
+    Raises
+    ------
+    ConflictError
+        If other processes changed some of the segments since the samples were chosen.
+    """
+    rows = choose(log, samples, None).rows()
+    with log.guard():
+        paths = log.refresh().segments
+        gone = [path for path in rows if paths.find(path) is None]
+    if gone:
+        raise ConflictError(
+            f"samples: expected samples of the latest version, got some of {counted(len(gone), 'segment')} that were merged "
+            "or corrected since; choose them again"
+        )
+    return rows
 
 
 @dataclass(frozen=True)
@@ -151,7 +181,11 @@ def _only(labels: TeacherLabels, wanted: tuple[str, ...] | None) -> dict[str, Ar
 
 
 def _jobs(
-    snapshot: Snapshot, info: TeacherInfo, wanted: tuple[str, ...] | None, reader: ColumnReader
+    snapshot: Snapshot,
+    info: TeacherInfo,
+    wanted: tuple[str, ...] | None,
+    reader: ColumnReader,
+    only: Mapping[str, Ints] | None,
 ) -> Iterator[_Job]:
     """Yield the segments in which some sample lacks labels of the teacher.
 
@@ -160,9 +194,13 @@ def _jobs(
     names = ("energy",) if wanted is None else tuple(name for name in wanted if name != "stress") or ("stress",)
     keys = {label_key(name, info.name): property_of(name).axis for name in names}
     for segment in snapshot.segments:
+        if only is not None and segment.path not in only:
+            continue
         lacking = tuple(key for key in keys if key not in segment.columns)
         if lacking:
-            yield _Job(segment, None, lacking)
+            # Some samples of a segment become part of it anew, since a layer stands for all that the teacher labels there.
+            some = None if only is None or len(only[segment.path]) == segment.n_samples else only[segment.path]
+            yield _Job(segment, some, lacking)
             continue
         rows = np.zeros(segment.n_samples, bool)
         for key in (key for key in keys if not _attempted(segment, key)):
@@ -173,6 +211,8 @@ def _jobs(
                 starts = offsets(read_column(reader, segment.columns["n_atoms"]))
                 missing = reduce_rows(np.logical_or, missing, starts)
             rows |= missing
+        if only is not None:
+            rows &= np.isin(np.arange(segment.n_samples), only[segment.path])
         if rows.any():
             yield _Job(segment, np.flatnonzero(rows), tuple(keys))
 
@@ -341,14 +381,14 @@ def filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> S
     Parameters
     ----------
     whole : SampleBatch
-        All samples, with labels of the teacher.
+        All samples.
     rows : ndarray of int
         The samples whose labels are filled in.
     new : SampleBatch
         These samples, in this order, with labels of the teacher.
     teacher : str
     """
-    old = whole.labels[teacher]
+    old = whole.labels.get(teacher, {})
     fresh = new.labels[teacher]
     out: dict[str, Array] = {}
     atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])

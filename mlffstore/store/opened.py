@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mlffstore.errors import DataError, FormatError, ReadOnlyError
+from mlffstore.format.kept_selection import selected_indices
 from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
 from mlffstore.runtime.words import counted
+from mlffstore.store.question import Step
+from mlffstore.store.samples import Selection
 from mlffstore.store.snapshot import Opener, Snapshot
 
 if TYPE_CHECKING:
@@ -107,6 +110,35 @@ class OpenedStore:
                     + (f", and the tagged {', '.join(map(str, state.kept))}" if state.kept else "")
                 )
         return Snapshot(self._storage, self._log.at(version), self._opener)
+
+    def selection(self, name: str) -> Selection:
+        """Return the selection that a tag names.
+
+        Parameters
+        ----------
+        name : str
+            The tag; see `Store.tag`.
+
+        Raises
+        ------
+        DataError
+            If there is no such tag, or it names a whole version.
+        """
+        with self._log.guard():
+            kept = self._log.refresh().selections
+            if name not in kept:
+                raise DataError(f"selection: expected one of {', '.join(kept) or '(there are none)'}, got {name!r}")
+            body = self._log.entry(kept[name]).body
+        snapshot, where = self.snapshot(body["target"]), f"{self.url}: entry {kept[name]}"
+        indices = selected_indices(body["selection"], len(snapshot), where)
+        return Selection(snapshot, indices, tuple(Step.of(step) for step in body["selection"]["steps"]))
+
+    @property
+    def selections(self) -> dict[str, int]:
+        """Tags that name some samples, and the versions that these are of."""
+        with self._log.guard():
+            state = self._log.refresh()
+            return {name: state.tags[name] for name in state.selections}
 
     @property
     def version(self) -> int:

@@ -49,7 +49,9 @@ def _shapes(block: Block) -> dict[str, Array]:
     periodic, molecule = np.asarray(pbc.all(axis=1)), np.asarray(~pbc.any(axis=1))
     found = fingerprints(block, neighbours, contact, radius, periodic, molecule, composition)
     more = {name: block[name] for name in ("content_hash",) if name in block}
-    return {"n_atoms": block["n_atoms"], **found, **more}
+    # Forces decide only about copies in other splits.
+    about = {"n_atoms": block["n_atoms"], "molecule": molecule, "force_max": np.zeros((len(block), 0))}
+    return {**about, **found, **more}
 
 
 def _joined(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:

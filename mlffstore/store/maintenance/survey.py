@@ -211,6 +211,7 @@ class Survey:
                 "rejected",
                 "keys",
                 "tags",
+                "selections",
                 "teachers",
                 "user",
                 "expired",

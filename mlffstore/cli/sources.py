@@ -1,0 +1,63 @@
+"""What verbs read: a version of a store, a kept selection, a release, or those samples of them that meet a condition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import mlffstore as ml
+from mlffstore.cli.output import judged, status
+from mlffstore.runtime.words import counted
+
+if TYPE_CHECKING:
+    from mlffstore.store.samples import Samples, Selection
+
+SourcePath = Annotated[
+    str, typer.Argument(help="Path of a store, or of a release.", metavar="STORE|RELEASE", show_default=False)
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only samples that meet this condition, such as \"n_atoms < 50 and list_contains(elements, 'Li')\"; see "
+        "docs/how_to/select.md.",
+        show_default=False,
+    ),
+]
+
+
+def open_samples(path: str, version: int | None = None, tag: str | None = None, where: str | None = None) -> Samples:
+    """Return the samples that a verb is about.
+
+    Raises
+    ------
+    BadParameter
+        If an option does not fit, or no sample meets the condition.
+    """
+    from mlffstore.release.samples import is_release, open_release
+
+    if is_release(path):
+        if version is not None or tag is not None:
+            raise typer.BadParameter(
+                "expected a store, got a release, which has one version", param_hint="--version or --tag"
+            )
+        samples: Samples = open_release(path)
+    else:
+        handle = ml.open(path)
+        with judged("--version or --tag", version="--version", tag="--tag"):
+            named = tag is not None and version is None and tag in handle.selections
+            samples = handle.selection(str(tag)) if named else handle.snapshot(version, tag=tag)
+    return samples if where is None else chosen(samples, where)
+
+
+def chosen(samples: Samples, where: str) -> Selection:
+    """Return the samples that meet a condition; raise `BadParameter` if there are none."""
+    with judged(where="--where"), status(f"choosing from {counted(len(samples), 'sample')} ..."):
+        selection = samples.select(where)
+    if not len(selection):
+        raise typer.BadParameter(
+            f"expected samples that meet the condition, got none of {len(samples):,}: {where}", param_hint="--where"
+        )
+    return selection
