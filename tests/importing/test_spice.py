@@ -20,7 +20,6 @@ from mlffstore.errors import DataError, UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 BOHR, HARTREE = factor("positions", "bohr"), factor("energy", "hartree")
 
@@ -238,7 +237,7 @@ def test_a_damaged_file_names_the_molecule(tmp_path: Path) -> None:
         ml.import_files(path, tmp_path / "s")
 
 
-@pytest.mark.parametrize("option", [{"split": "file"}, {"source": "info:name"}, {"root": "info:name"}])
+@pytest.mark.parametrize("option", [{"split": "key"}, {"source": "info:name"}, {"root": "info:name"}])
 def test_options_that_take_something_of_each_frame_are_refused(tmp_path, option):
     path = Path(__file__).parents[1] / "data" / "real" / "spice_des_monomers.hdf5"
     (name,) = option

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mlffstore.importing.account import Use
     from mlffstore.importing.samples import ReadSamples
     from mlffstore.importing.tables.request import TableRequest
 
@@ -76,7 +77,7 @@ def _system(folder: Path, name: str, data: dict[str, Any], request: TableRequest
         raise DataError(f"{folder}: expected elements in type_map.raw, got {unknown[0]!r}; name the elements there")
     cell, periodic = np.asarray(data["cells"], np.float64), not data.get("nopbc", False)
     labels: dict[str, Any] = {}
-    uses = [("file", "coords", "renamed", "positions", "")]
+    uses: list[Use] = [("file", "coords", "renamed", "positions", "")]
     for key, (label, unit) in _KNOWN.items():
         if key in data:
             labels[label] = np.asarray(data[key], np.float64)
