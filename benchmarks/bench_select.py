@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     from mlffstore.lazy.query import choose
 
     store = ml.create(folder / "d.zarr")
-    base = as_batch(corpus(min(options.samples, 4096)))
+    base = as_batch(corpus(folder, min(options.samples, 4096)))
     done = 0
     while done < options.samples:
         part = base[: min(len(base), options.samples - done)]
