@@ -27,7 +27,6 @@ from mlffstore.cli.output import (
     status,
 )
 from mlffstore.contracts.registry import available, get_generator, get_teacher, load
-from mlffstore.contracts.request import on_request
 from mlffstore.errors import MissingDependencyError, MlffstoreError, TeacherError
 from mlffstore.runtime.words import counted
 
@@ -173,6 +172,8 @@ def _about_teacher(name: str) -> dict[str, Any]:
     # What would have to be fetched first is not asked what it knows.
     if getattr(teacher, "downloads", False):
         return {}
+    from mlffstore.contracts.request import on_request
+
     return teacher.info.to_json() | {"more": list(on_request(teacher.info))}
 
 

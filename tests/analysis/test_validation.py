@@ -178,8 +178,7 @@ FAULTS = (
     duplicate_elsewhere, turned_elsewhere, not_a_number, mirrored, wrong_spin, flat_cell,
 )  # fmt: skip
 #: Faults that the default policy calls warnings of single samples.
-MILD = {"wrong_energy", "swapped_energies", "swapped_energies_of_one_root",
-        "shuffled_forces_of_a_molecule"}  # fmt: skip
+MILD = {"wrong_energy", "swapped_energies_of_one_root", "shuffled_forces_of_a_molecule"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

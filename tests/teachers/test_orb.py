@@ -108,10 +108,10 @@ def test_a_full_device_halves_the_batch_and_goes_on(weights, monkeypatch):
     teacher = ml.get_teacher("orb-v2", weights=weights, batch_atoms=64)
     call = type(teacher)._call
 
-    def full(self, chosen, group):
+    def full(self, embedding, chosen, group):
         if sum(len(chosen[i]) for i in group) > 12:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return call(self, chosen, group)
+        return call(self, embedding, chosen, group)
 
     monkeypatch.setattr(type(teacher), "_call", full)
     labels = teacher.label(ml.SampleBatch.from_ase(frames()))
