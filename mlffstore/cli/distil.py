@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from mlffstore.cli.output import (
@@ -105,8 +104,8 @@ def _numbers(text: str) -> list[float]:
 
 def _print(result: Any, show_all: bool) -> None:
     def errors(values: tuple[float, ...]) -> str:
-        spread = f" +- {1e3 * float(np.ptp(values)) / 2:.0f}" if len(values) > 1 else ""
-        return f"{1e3 * float(np.mean(values)):.0f}{spread}" if values else ""
+        spread = f" +- {1e3 * (max(values) - min(values)) / 2:.0f}" if len(values) > 1 else ""
+        return f"{1e3 * sum(values) / len(values):.0f}{spread}" if values else ""
 
     say(f"students of {result.teacher} ({result.title}), {result.steps:,} steps each")
     rows = [
