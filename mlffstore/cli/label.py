@@ -10,7 +10,6 @@ import mlffstore as ml
 from mlffstore.cli.output import AsJson, StorePath, judged, print_json, print_pairs, progress_bar
 from mlffstore.cli.plugins import Recheck, TeacherOptions, Weights, make_teacher, recheck_labels, teacher_options
 from mlffstore.cli.sources import Where, chosen
-from mlffstore.contracts.request import wanted
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def label(
     names = None if properties is None else tuple(name for part in properties.split(",") if (name := part.strip()))
     if names is not None:
         with judged(properties="--properties"):
+            from mlffstore.contracts.request import wanted
+
             wanted(model, names)
     whole = names is None or {"energy", "forces"} <= set(names)  # the recheck compares these
     target = ml.open(store, mode="a")
