@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections import Counter
@@ -68,7 +69,7 @@ class Watch:
     first_nbytes: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    @property
+    @functools.cached_property
     def planned(self) -> int:
         """Tasks of the recipe."""
         return len(self.recipe.tasks())

@@ -204,6 +204,7 @@ def test_clean_data_is_clean(clean):
     assert found.to_json()["samples"] == 4 * 7 * 6 + 6 * 4
 
 
+@pytest.mark.slow
 def test_the_teacher_at_hand_finds_a_shuffle_within_a_crystal(ds):
     teacher = ml.get_teacher("emt")
     spoiled = ds.copy(deep=True)

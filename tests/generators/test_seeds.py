@@ -50,8 +50,8 @@ def _importable(package):
 
 @pytest.fixture(scope="module", params=NAMES)
 def drawn(request):
-    # pyxtal takes seconds a crystal under coverage.
-    return request.param, draw(request.param, 3 if request.param == "random-crystals" else 8)
+    # pyxtal and a relaxation take seconds a crystal.
+    return request.param, draw(request.param, 3 if request.param in ("random-crystals", "relaxed") else 8)
 
 
 def test_sane(drawn):
@@ -80,8 +80,8 @@ def test_sane(drawn):
 
 def test_the_same_numbers_give_the_same_structures(drawn):
     name, seeds = drawn
-    again = draw(name, 3)
-    assert [seed.root for seed in again] == [seed.root for seed in seeds[:3]]
+    again = draw(name, 1 if name == "relaxed" else 3)
+    assert [seed.root for seed in again] == [seed.root for seed in seeds[: len(again)]]
     assert len({int(seed.root) for seed in seeds}) > 1
 
 
