@@ -104,7 +104,7 @@ def test_the_verbs_in_the_readme_exist():
     text = (ROOT / "README.md").read_text()
     page = (ROOT / "docs" / "reference" / "cli.md").read_text()
     verbs = re.search(r"The command line: (.*?)\. Start", text, re.DOTALL)[1]
-    for verb in re.findall(r"`(?:mlffstore )?([a-z]+)", verbs):
+    for verb in re.findall(r"`(?:mlffstore )?([a-z-]+)", verbs):
         assert f"## {verb}\n" in page
 
 
