@@ -48,7 +48,7 @@ class ChunkCache:
         return array
 
     def put(self, key: tuple[str, str, int], array: Array) -> None:
-        """Keep a chunk; the ones unused for longest go."""
+        """Keep a chunk that was decoded just now; the ones unused for longest go."""
         if array.nbytes > self.nbytes // 4 or self._chunks.setdefault(key, array) is not array:
             return  # too large, or another thread was faster
         self._used += array.nbytes
@@ -123,12 +123,12 @@ class ColumnReader:
                 pairs = parse_index(index, layout, stored.nbytes, where)
                 pieces = [memoryview(self._read(stored, *pairs[i])) for i in missing]
             for i, piece in zip(missing, pieces, strict=True):
-                arrays[i] = decode_chunk(piece, stored.column, layout, where)
+                arrays[i] = decoded = decode_chunk(piece, stored.column, layout, where)
+                self.cache.put((stored.file.path, stored.column.name, i), decoded)
         out = []
         for i in wanted:
             array = arrays[i]
             assert array is not None
-            self.cache.put((stored.file.path, stored.column.name, i), array)
             out.append(array)
         return out
 
