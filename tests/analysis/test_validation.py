@@ -193,6 +193,15 @@ def test_a_planted_fault_is_found_by_name(ds, fault):
     assert found.ok == (fault.__name__ in MILD)
 
 
+def test_each_check_has_a_bit_of_its_own(ds):
+    found = ml.validate(ds)
+    masks = found.flags.flags.attrs["flag_masks"]
+    assert len(masks) == len(SAMPLE_CHECKS) == len(set(masks.tolist()) - {0})
+    assert len(found.failed("host_leakage"))  # among the last bits
+    for check, mask in zip(SAMPLE_CHECKS, masks, strict=True):
+        assert np.array_equal(np.flatnonzero(found.flags.flags.values & mask), found.failed(check)), check
+
+
 def test_clean_data_is_clean(clean):
     found = ml.validate(clean)
     assert "not computed yet" in repr(found)
@@ -268,7 +277,7 @@ def test_flags_can_be_kept_in_the_store(tmp_path, clean):
     version = store.add_flags(found, "quality")
     assert store.snapshot().read().columns["quality"].tolist() == found.flags.flags.values.tolist()
     assert "quality" not in before.read().columns
-    assert store.snapshot(version=version).to_xarray().quality.dtype == np.uint32
+    assert store.snapshot(version=version).to_xarray().quality.dtype == np.uint64
     with pytest.raises(ml.errors.ConflictError, match="has it already"):
         store.add_flags(found, "quality")
     with pytest.raises(DataError, match="one row per sample"):

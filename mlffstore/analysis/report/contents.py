@@ -125,8 +125,8 @@ def _worst(validation: Validation) -> Array:
     """Return the samples with the most and gravest failed checks, then those with the largest forces."""
     flags = validation.flags
     failed = np.zeros(flags.sizes["sample"], np.int64)
-    for i in range(len(SAMPLE_CHECKS)):
-        failed += (flags["flags"].values >> np.uint32(i)) & np.uint32(1)
+    for mask in flags["flags"].attrs["flag_masks"]:
+        failed += (flags["flags"].values & mask) != 0
     force = flags["force_max"].values
     force = np.nan_to_num(force).max(axis=1) if force.shape[1] else np.zeros(len(failed))
     order = np.lexsort((-force, -failed, -flags["severity"].values.astype(int)))

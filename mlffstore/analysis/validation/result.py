@@ -206,14 +206,14 @@ class Validation:
         Returns
         -------
         Dataset
-            ``flags`` (sample,) uint32 with CF ``flag_masks`` and ``flag_meanings``; ``severity`` (sample,) uint8: 0 fine,
+            ``flags`` (sample,) uint64 with CF ``flag_masks`` and ``flag_meanings``; ``severity`` (sample,) uint8: 0 fine,
             1 warning, 2 error; ``d_min``, ``contact``, ``volume_per_atom`` (sample,); ``force_max``, ``net_force``,
             ``net_torque``, ``stress_max``, ``energy_residual`` (sample, teacher).
         """
         s, dims = self._measured.samples, ("sample", "teacher")
-        bits = np.zeros(len(s["n_atoms"]), np.uint32)
-        for i, check in enumerate(SAMPLE_CHECKS):
-            bits |= self._failed[check].astype(np.uint32) << np.uint32(i)
+        bits = np.zeros(len(s["n_atoms"]), np.uint64)
+        for check, mask in zip(SAMPLE_CHECKS, flag_masks(), strict=True):
+            bits |= self._failed[check] * mask
         severity = np.where(self.invalid, 2, np.where(self._worst("warning"), 1, 0)).astype(np.uint8)
         residual = [references(self._measured, s["energy"][:, t])[1] for t in range(s["energy"].shape[1])]
         levels = {"flag_values": np.arange(3, dtype=np.uint8), "flag_meanings": "fine warning error"}
@@ -297,13 +297,17 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
 
 
+def flag_masks() -> Array:
+    """Return the bit of each check of samples, shape (checks,), uint64."""
+    return np.uint64(1) << np.arange(len(SAMPLE_CHECKS), dtype=np.uint64)
+
+
 def flag_attributes() -> dict[str, Any]:
     """Return the CF attributes of a column of flags."""
-    masks = np.uint32(1) << np.arange(len(SAMPLE_CHECKS), dtype=np.uint32)
     return {
         "units": "1",
         "long_name": "checks that the sample fails",
-        "flag_masks": masks,
+        "flag_masks": flag_masks(),
         "flag_meanings": " ".join(SAMPLE_CHECKS),
     }
 
