@@ -189,7 +189,8 @@ def watched(
         if time.monotonic() - looked_at > _SIZE_SECONDS:
             watch.look()
             looked_at = time.monotonic()
-        show(outcome)
+        if json_lines:
+            print_event(watch.event(outcome))
         silent = time.monotonic() - told_at
         if watch.tasks % max(1, watch.planned // 10) and silent < SILENT_SECONDS:
             return
@@ -207,16 +208,13 @@ def watched(
 
     if json_lines:
         print_event({"event": "start", "tasks": watch.total, "done_before": watch.done_before, "store": recipe.store})
-        show: Callable[[Outcome], object] = lambda outcome: print_event(watch.event(outcome))  # noqa: E731
         yield progress
     elif sys.stderr.isatty():
         from rich.live import Live
 
         with Live(watch.panel(), console=console(), refresh_per_second=2, get_renderable=watch.panel):
-            show = lambda outcome: None  # noqa: E731
             yield progress
     else:
-        show = lambda outcome: None  # noqa: E731
         yield progress
 
 
