@@ -156,6 +156,29 @@ def _zarr(path: Path) -> dict[str, Fields]:
     return out
 
 
+def _parquet(path: Path) -> dict[str, Fields]:
+    """Read Parquet with pyarrow; null, and a list with a null in it, is no field."""
+    import pyarrow.parquet as pq
+
+    out = {}
+    for file in sorted((path / "data").glob("*.parquet")):
+        for row in pq.read_table(file).to_pylist():
+            del row["n_atoms"], row["content_hash"]
+            root = row.pop("root")
+            there = {
+                name: value
+                for name, value in row.items()
+                if value is not None and not (isinstance(value, list) and None in value)
+            }
+            out[f"{root:016x}"] = _there({name: _plain(value) for name, value in there.items()})
+    return out
+
+
+def _plain(value: Any) -> Any:
+    return np.array(value) if isinstance(value, list) else value
+
+
 _READERS = {
+    "parquet": _parquet,
     "extxyz": _extxyz, "aselmdb": _aselmdb, "mace": _mace, "concatenated": _concatenated, "hdf5": _hdf5, "zarr": _zarr
 }  # fmt: skip

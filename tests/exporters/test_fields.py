@@ -9,7 +9,9 @@ import mlffstore as ml
 from mlffstore.errors import DataError
 from tests.exporters.readers import of_batch, read_layout
 
-LAYOUTS = ("hdf5", "extxyz", "aselmdb", "mace", "concatenated", "zarr")
+LAYOUTS = ("hdf5", "extxyz", "aselmdb", "mace", "concatenated", "zarr", "parquet")
+#: Layouts that need a package.
+NEEDS = {"aselmdb": "ase_db_backends", "parquet": "pyarrow"}
 WORDS = ("plain", "two words", "T", "12", "1e5", "nan", 'a "b" \\c', "k=v", "_JSON 1", "Ünïcödé", "a\nb", "{x}", " ")
 
 
@@ -71,8 +73,8 @@ def same(found: object, expected: object, dtype_matters: bool) -> bool:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_field_comes_back_or_is_named(layout, seed, tmp_path, caplog):
-    if layout == "aselmdb":
-        pytest.importorskip("ase_db_backends")
+    if layout in NEEDS:
+        pytest.importorskip(NEEDS[layout])
     store = ml.create(tmp_path / "d.zarr")
     store.append(samples(seed), require=())
     store.append(samples(seed + 100, 6), require=())  # with other user columns
@@ -107,8 +109,8 @@ def test_every_field_comes_back_or_is_named(layout, seed, tmp_path, caplog):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_sample_with_forces_alone_is_exported(layout, tmp_path):
-    if layout == "aselmdb":
-        pytest.importorskip("ase_db_backends")
+    if layout in NEEDS:
+        pytest.importorskip(NEEDS[layout])
     batch = samples(1)
     store = ml.create(tmp_path / "d.zarr")
     forces = np.nan_to_num(batch.forces)
@@ -163,8 +165,8 @@ def test_unlabelled_stores_are_refused(tmp_path):
     store = ml.create(tmp_path / "d.zarr")
     store.append(samples(3).structures(), require=())
     for layout in LAYOUTS:
-        if layout == "aselmdb":
-            pytest.importorskip("ase_db_backends")
+        if layout in NEEDS:
+            pytest.importorskip(NEEDS[layout])
         with pytest.raises((DataError, ml.errors.TeacherError), match="label"):
             ml.get_exporter(layout)(store.snapshot(), tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["d.zarr"]
