@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.errors import DataError, missing_dependency
+from mlffstore.errors import missing_dependency
+from mlffstore.importing.packed import REPAIR, reading
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ def read_database(path: Path) -> Iterator[Record]:
         except ImportError as error:
             raise missing_dependency("ase-db-backends", "aselmdb", "Reading .aselmdb files") from error
     number = 0
-    try:
+    with reading(
+        # The backends raise whatever a damaged file makes them raise.
+        "an ASE database",
+        lambda: f"{path}, row {number + 1}",
+        Exception,
+        remedy=REPAIR,
+    ):
         if lmdb:
             database: Any = LMDBDatabase(path, readonly=True, use_lock_file=False)
         else:
@@ -58,13 +65,6 @@ def read_database(path: Path) -> Iterator[Record]:
                     more["metadata"] = {"length_unit": next(stated[name] for name in _LENGTH_KEYS if name in stated)}
                 yield Record(row.toatoms(), f"row {row.id}", more=more, stated_units=stated, warnings=warnings)
                 number += 1
-    except (DataError, GeneratorExit):
-        raise
-    except Exception as error:  # the backends raise whatever a damaged file makes them raise
-        raise DataError(
-            f"{path}, row {number + 1}: expected an ASE database, got an error while reading it "
-            f"({type(error).__name__}: {error}); repair the file, or name its format"
-        ) from error
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

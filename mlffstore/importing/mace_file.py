@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.errors import DataError
-from mlffstore.importing.packed import DAMAGED
+from mlffstore.importing.packed import reading
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
@@ -38,20 +37,12 @@ def read_mace(path: Path) -> Iterator[Record]:
     import h5py
 
     name = ""
-    try:
-        with h5py.File(path, "r") as file:
-            batches = sorted((key for key in file if key.startswith("config_batch_")), key=_number)
-            names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
-            for batch, key in names:
-                name = f"{batch}/{key}"
-                yield _record(file[batch][key], name)
-    except (DataError, GeneratorExit):
-        raise
-    except (KeyError, TypeError, ValueError, *DAMAGED) as error:
-        raise DataError(
-            f"{path}, {name!r}: expected a configuration of MACE, got an error while reading it ({type(error).__name__}: "
-            f"{error}); download or write the file again"
-        ) from error
+    with reading("a configuration of MACE", lambda: f"{path}, {name!r}"), h5py.File(path, "r") as file:
+        batches = sorted((key for key in file if key.startswith("config_batch_")), key=_number)
+        names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
+        for batch, key in names:
+            name = f"{batch}/{key}"
+            yield _record(file[batch][key], name)
 
 
 def _number(name: str) -> int:

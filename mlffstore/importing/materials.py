@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.errors import DataError, missing_dependency
-from mlffstore.importing.packed import DAMAGED, open_binary
+from mlffstore.errors import missing_dependency
+from mlffstore.importing.packed import REPAIR, open_binary, reading
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
@@ -48,24 +48,26 @@ def read_materials(path: Path) -> Iterator[Record]:
     except ImportError as error:
         raise missing_dependency("ijson", "json", "Reading JSON of the Materials Project") from error
     where = "the beginning"
-    try:
-        with open_binary(path) as file:
-            documents: Iterator[tuple[tuple[str, ...], Any]]
-            first = file.peek(64).lstrip()[:1]  # type: ignore[attr-defined]
-            if first == b"[":
-                documents = (((f"entry {i}",), one) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
-            else:
-                documents = _named(ijson.kvitems(file, "", use_float=True), path)
-            for names, document in documents:
-                where = names[-1]
-                yield from _records(names, document)
-    except (DataError, GeneratorExit):
-        raise
-    except (ijson.JSONError, KeyError, TypeError, ValueError, AttributeError, IndexError, *DAMAGED) as error:
-        raise DataError(
-            f"{path}, near {where}: expected JSON with structures of pymatgen, got an error while reading it "
-            f"({type(error).__name__}: {error}); repair the file, or name its format"
-        ) from error
+    with (
+        reading(
+            "JSON with structures of pymatgen",
+            lambda: f"{path}, near {where}",
+            ijson.JSONError,
+            AttributeError,
+            IndexError,
+            remedy=REPAIR,
+        ),
+        open_binary(path) as file,
+    ):
+        documents: Iterator[tuple[tuple[str, ...], Any]]
+        first = file.peek(64).lstrip()[:1]  # type: ignore[attr-defined]
+        if first == b"[":
+            documents = (((f"entry {i}",), one) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
+        else:
+            documents = _named(ijson.kvitems(file, "", use_float=True), path)
+        for names, document in documents:
+            where = names[-1]
+            yield from _records(names, document)
 
 
 def _named(pairs: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -34,7 +34,50 @@ _STEP_NBYTES = 1 << 20
 #: Most files in a zip archive, and longest name of one that is shown.
 _MAX_MEMBERS, _MAX_NAME = 100_000, 200
 #: What reading a damaged or wrong compressed file raises.
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+DAMAGED: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+#: What to do about a file that may be of another format.
+REPAIR = "repair the file, or name its format"
+
+
+@contextlib.contextmanager
+def reading(
+    expected: str,
+    place: Callable[[], str],
+    *kinds: type[Exception],
+    remedy: str = "download or write the file again",
+) -> Iterator[None]:
+    """Turn what a reader raises over a damaged or foreign file into a `DataError`; ours pass.
+
+    Parameters
+    ----------
+    expected : str
+        What the file should be, in words.
+    place : callable
+        It returns the file and the place in it that was reached.
+    *kinds : type of Exception
+        What this reader raises beside the usual errors.
+    remedy : str, optional
+        What to do.
+    """
+    known: tuple[type[Exception], ...] = (KeyError, TypeError, ValueError, *DAMAGED, *kinds)
+    try:
+        yield
+    except DataError:
+        raise
+    except known as error:
+        raise DataError(
+            f"{place()}: expected {expected}, got an error while reading it ({type(error).__name__}: {error}); {remedy}"
+        ) from error
 
 
 def plain_name(path: Path) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.frames import Results
+from mlffstore.importing.packed import reading
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
@@ -57,27 +58,27 @@ def read_parquet(path: Path, kind: str, keys: Mapping[str, Sequence[str]], wordi
     MissingDependencyError
         If the package pyarrow is not installed.
     """
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    for file in files:
+        where = "" if file == path else f"{file.relative_to(path)}, "
+        yield from _of_file(file, where, kind, keys, wording)
+
+
+def _of_file(
+    file: Path, where: str, kind: str, keys: Mapping[str, Sequence[str]], wording: Wording
+) -> Iterator[Record]:
     try:
         import pyarrow
     except ImportError as error:
         raise missing_dependency("pyarrow", "parquet", "Reading Parquet and Arrow") from error
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    for file in files:
-        where = "" if file == path else f"{file.relative_to(path)}, "
-        number = 0
-        try:
-            for batch in _batches(file, kind):
-                names = _names(file, batch.schema.names, keys, wording)
-                for row in batch.to_pylist():
-                    yield _record(row, names, f"{where}row {number}")
-                    number += 1
-        except (DataError, GeneratorExit):
-            raise
-        except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
-            raise DataError(
-                f"{file}, row {number}: expected {kind.capitalize()} with structures, got an error while reading it "
-                f"({type(error).__name__}: {error}); download or write the file again"
-            ) from error
+    number = 0
+    what = f"{kind.capitalize()} with structures"
+    with reading(what, lambda: f"{file}, row {number}", pyarrow.ArrowException):
+        for batch in _batches(file, kind):
+            names = _names(file, batch.schema.names, keys, wording)
+            for row in batch.to_pylist():
+                yield _record(row, names, f"{where}row {number}")
+                number += 1
 
 
 def _batches(path: Path, kind: str) -> Iterator[Any]:

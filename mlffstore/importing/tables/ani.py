@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.schema import TEACHER
-from mlffstore.errors import DataError
-from mlffstore.importing.packed import DAMAGED
+from mlffstore.importing.packed import reading
 from mlffstore.importing.tables.uniform import System, converted, left_out, use
 
 if TYPE_CHECKING:
@@ -46,19 +45,11 @@ def read_ani(request: TableRequest) -> Iterator[ReadSamples]:
     import h5py
 
     name = ""
-    try:
-        with h5py.File(request.path, "r") as file:
-            for group in _groups(file):
-                name = group.name
-                for system in _systems(group, request):
-                    yield from system.blocks(request)
-    except (DataError, GeneratorExit):
-        raise
-    except (KeyError, TypeError, ValueError, *DAMAGED) as error:
-        raise DataError(
-            f"{request.path}, {name!r}: expected the layout of ANI, got an error while reading it ({type(error).__name__}: "
-            f"{error}); download or write the file again"
-        ) from error
+    with reading("the layout of ANI", lambda: f"{request.path}, {name!r}"), h5py.File(request.path, "r") as file:
+        for group in _groups(file):
+            name = group.name
+            for system in _systems(group, request):
+                yield from system.blocks(request)
 
 
 def _groups(group: Any) -> Iterator[Any]:

@@ -6,14 +6,13 @@ units. Arrays are never unpickled.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError
+from mlffstore.importing.packed import reading
 from mlffstore.importing.samples import ReadSamples
 from mlffstore.importing.spelling import same_unit
 from mlffstore.importing.tables.uniform import System, axis_of, converted, left_out, use
@@ -40,16 +39,11 @@ def read_npz(request: TableRequest) -> Iterator[ReadSamples]:
     DataError
         If the file is damaged, an array that was named is not there, or the layout is not known and nothing was named.
     """
-    try:
-        with np.load(request.path, allow_pickle=False) as file:
-            yield from _read(file, request)
-    except (DataError, GeneratorExit):
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{request.path}: expected an npz file of plain arrays, got an error while reading it ({type(error).__name__}: "
-            f"{error})"
-        ) from error
+    with (
+        reading("an npz file of plain arrays", lambda: str(request.path)),
+        np.load(request.path, allow_pickle=False) as file,
+    ):
+        yield from _read(file, request)
 
 
 def _read(file: Any, request: TableRequest) -> Iterator[ReadSamples]:
