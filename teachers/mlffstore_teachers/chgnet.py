@@ -54,7 +54,8 @@ class CHGNetTeacher:
     -----
     Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi:10.1038/s42256-023-00716-3. The weights come with the package.
     CHGNet gives energies in eV per ATOM; they are converted. Forces and stress are the gradient of the energy in one
-    backward pass, where the package makes two that can be differentiated again: half the time, the same numbers.
+    backward pass, where the package makes two that can be differentiated again; and a message's features are multiplied by
+    their weights before they are copied to the messages (`chgnet_layers`). The numbers are the same to rounding.
 
     The magnetic moments are absolute values, Bohr magnetons per atom: the model does not know their signs.
 
@@ -134,10 +135,13 @@ class CHGNetTeacher:
                 warnings.simplefilter("ignore")
                 from chgnet.model import CHGNet
 
+                from mlffstore_teachers.chgnet_layers import lean
+
                 self._model = CHGNet.load(use_device=self.device, verbose=False)
             self._model.graph_converter.on_isolated_atoms = "error"
             self._model.eval()
             self._model.requires_grad_(False)  # of the energy by positions and strains only
+            lean(self._model)
         return self._model
 
     def _graph(self, batch: SampleBatch, i: int) -> Any:

@@ -124,3 +124,28 @@ def test_atomic_energies_of_chgnet_are_its_site_energies():
     )
     np.testing.assert_allclose(labels.more["atomic_energies"], own["site_energies"], atol=1e-5)
     np.testing.assert_allclose(labels.more["embedding"], own["atom_fea"], atol=1e-4)
+
+
+def test_lean_layers_are_the_function_of_the_package():
+    """Multiplying features before they are copied changes rounding alone: 1e-5 eV/angstrom where forces are 10."""
+    pytest.importorskip("chgnet")
+    from ase.stress import full_3x3_to_voigt_6_stress
+    from chgnet.model import CHGNet
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    rng = np.random.default_rng(5)
+    atoms = [bulk("NaCl", "rocksalt", a=5.6, cubic=True), bulk("Fe", cubic=True) * (2, 1, 1), bulk("Si")]
+    for one in atoms:
+        one.positions += rng.normal(0, 0.1, one.positions.shape)
+        one.set_cell(one.cell @ (np.eye(3) + rng.normal(0, 0.02, (3, 3))), scale_atoms=True)
+    batch = ml.SampleBatch.from_ase(atoms).astype("float32")  # the precision in which the model sees positions
+    labels = ml.get_teacher("chgnet").label(batch)
+    package = CHGNet.load(use_device="cpu", verbose=False)
+    start = 0
+    for i, one in enumerate(batch.to_ase()):
+        theirs = package.predict_structure(AseAtomsAdaptor.get_structure(one), task="efsm")
+        forces = labels.forces[start : start + len(one)]
+        start += len(one)
+        assert labels.energy[i] / len(one) == pytest.approx(float(theirs["e"]), abs=2e-6)
+        np.testing.assert_allclose(forces, theirs["f"], atol=1e-5 * np.abs(theirs["f"]).max() + 1e-5)
+        np.testing.assert_allclose(labels.stress[i] * 160.21766, full_3x3_to_voigt_6_stress(theirs["s"]), atol=2e-3)

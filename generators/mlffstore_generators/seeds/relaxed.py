@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -121,7 +120,7 @@ def descend(atoms: Atoms, teacher: Teacher, fmax: float, steps: int, *, cell: bo
     NoSeedError
         If the teacher refuses a structure on the way.
     """
-    from ase.filters import FrechetCellFilter
+    from ase.filters import UnitCellFilter
     from ase.optimize import BFGS
 
     recorder = _recorder(teacher)
@@ -129,9 +128,8 @@ def descend(atoms: Atoms, teacher: Teacher, fmax: float, steps: int, *, cell: bo
     out.calc = recorder
     target: Any = out
     if cell and out.pbc.all() and "stress" in teacher.info.properties:
-        target = FrechetCellFilter(out)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="logm result may be inaccurate")  # by 1e-13
+        target = UnitCellFilter(out)  # the logarithm of FrechetCellFilter takes a fifth of the time, for the same steps
+    with np.errstate(all="ignore"):
         BFGS(target, logfile=None, maxstep=_STEP).run(fmax=fmax, steps=steps - 1)
     return _path(teacher, recorder.frames, recorder.labels)
 
