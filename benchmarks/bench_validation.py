@@ -6,7 +6,8 @@ Each line is a process of its own that validates a store with the default policy
 time is that of all its threads, and says more than wall time on a machine that does other things too. "kept" is what is kept
 of every sample until the end; "growth" is the own memory above that of the line before, for each more sample. Peak memory
 includes the pages of the store's files that the system keeps in memory until they are needed for something else; "own" is
-without them. Targets for 120,000 samples on two cores: 90 s, 1.5 GB, time in proportion to the samples, and less than 200
+without them, but has up to 256 MB of decoded chunks that a snapshot keeps, so that growth says something where these are
+full. Targets for 120,000 samples on two cores: 90 s, 1.5 GB, time in proportion to the samples, and less than 200
 bytes kept of each. The corpus is made by $MLFFSTORE_SHARED/bench/corpus.py (default ../shared).
 """
 
