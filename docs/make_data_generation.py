@@ -5,13 +5,15 @@
     mlffstore distil-check acceptance.zarr --teacher chgnet --out proof/chgnet
     python docs/make_data_generation.py recipes/acceptance.yaml acceptance.zarr proof/*/result.json
 
-Validates with the production policy, runs the independent script of tests/acceptance, and counts: some minutes for 3,000 samples.
+benchmarks/dataset.sh does all of it, and makes the release of docs/dataset_v1.0.md. Validates with the production policy, runs the independent script of tests/acceptance, and counts: some
+minutes for 3,000 samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -159,6 +161,23 @@ def proof(paths: Sequence[Path]) -> str:
     return "\n\n".join(out)
 
 
+def release(folder: Path, beside: Path) -> str:
+    """Return what a release holds, and copy its documents, but not its samples, to a folder beside the page."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        if path.suffix != ".h5" and path.is_file():
+            shutil.copy(path, beside / path.name)
+    counts = [[split, f"{n:,}"] for split, n in manifest["counts"].items()]
+    files = [[f"`{name}`", human_bytes(one["bytes"]), f"`{one['sha256'][:16]}...`"] for name, one in manifest["files"].items()]
+    documents = ", ".join(f"[{path.name}]({beside.name}/{path.name})" for path in sorted(beside.iterdir()))
+    return (
+        f"`{manifest['name']}` {manifest['version']}. " + "The samples are not kept here: the commands make them again. "
+        f"Its documents are: {documents}.\n\n" + table(["split", "samples"], counts) + "\n\n" + table(["file", "size", "SHA-256"], files)
+    )
+
+
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,6 +185,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("proof", type=Path, nargs="*", help="result.json of mlffstore distil-check")
     parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--release", type=Path, help="folder of a release of the store; its documents are kept")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe).model_copy(update={"store": args.store})
     store = ml.open(args.store)
@@ -189,6 +209,8 @@ def main() -> None:
         "## What each part costs",
         "Calls are all structures that teachers labelled, to make samples and to label them. Hours are of one core.", cost(found),
     ]  # fmt: skip
+    if args.release:
+        sections += ["## The release", release(args.release, args.out.with_suffix(""))]
     if args.proof:
         sections += [
             "## What students learn",
