@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.databases import DATABASES, read_database
+from mlffstore.importing.exports.source import export_layout
 from mlffstore.importing.frames import cut_frames, parse_frames
 from mlffstore.importing.inventions import correct, examine
 from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
@@ -61,6 +62,7 @@ def choose_format(path: Path, format: str | None) -> str:
         kind = "materials-json"
     else:
         kind = _OWN.get(suffix)
+        kind = "export" if kind == "parquet" and export_layout(path) is not None else kind
     if kind is None:
         try:
             kind = filetype(str(path))
