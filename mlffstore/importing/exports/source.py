@@ -9,7 +9,9 @@ from mlffstore.data.schema import check_teacher_name
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.importing.digests import sha256_of
+from mlffstore.importing.exports.atompack import blocks_of_atompack
 from mlffstore.importing.exports.deepmd import blocks_of_deepmd
+from mlffstore.importing.exports.nvalchemi import blocks_of_nvalchemi
 from mlffstore.importing.exports.parquet import attributes_of_parquet, blocks_of_parquet, is_parquet_export
 from mlffstore.importing.exports.sidecar import read_sidecar
 from mlffstore.importing.exports.zarr import FORMAT, attributes_of_zarr, blocks_of_zarr
@@ -41,11 +43,13 @@ _LAYOUTS = {
     "zarr": _Layout(attributes_of_zarr, blocks_of_zarr),
     "parquet": _Layout(attributes_of_parquet, blocks_of_parquet),
     "deepmd": _Layout(read_sidecar, blocks_of_deepmd),
+    "nvalchemi": _Layout(read_sidecar, blocks_of_nvalchemi),
+    "atompack": _Layout(read_sidecar, blocks_of_atompack),
 }
 
 
 def export_layout(path: Path) -> str | None:
-    """Return the layout of an export of this library at a path, "zarr", "parquet" or "deepmd"; None if it is none."""
+    """Return the layout of an export of this library at a path, such as "zarr"; None if it is none."""
     if path.is_dir() and (path / "zarr.json").is_file():
         try:
             document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
