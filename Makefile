@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: help quickstart check test coverage nightly lowest lint format wheel docs bench clean
 # make CONSTRAINTS=/dev/null ... installs the newest packages that pyproject.toml allows.
 CONSTRAINTS ?= constraints.txt
-EXTRAS := quickstart,sampling,active,select,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,parquet,json,deepmd,pyg,lightning,dev
+EXTRAS := quickstart,sampling,active,select,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,parquet,json,deepmd,atompack,pyg,lightning,dev
 
 help:  ## List the verbs.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'

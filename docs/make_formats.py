@@ -2,7 +2,8 @@
 
     python docs/make_formats.py
 
-The table is made by importing a small file of each format and looking at the report; nothing in it is written by hand.
+The first table is made by importing a small file of each format and looking at the report, the second by docs/round_trips.py;
+nothing in them is written by hand. A row whose format needs a package that is not installed stays as it is in the page.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from ase.db import connect
 
 import mlffstore as ml
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs import round_trips
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,13 +42,22 @@ of what is left out, `--key LABEL=NAME` takes a label from another name. Beside 
 | format | reader | kept | converted | left out |
 |---|---|---|---|---|
 """
+EXPORTS = """
+## Exports that come back
+
+What `mlffstore import` takes from an export of each layout into a new store: *yes* without an option, *named* where `--key` or
+`--column` (and for roots `--root info:root`) names it, *no* where it is lost. Equal means equal: every digit, dtype and mask.
+
+"""
 TAIL = """
+## Notes
+
 - **Compressed files.** `.gz`, `.bz2` and `.xz` of every format; a `.zip` stands for the files in it. A file that unpacks to more than
   200 times its size is refused.
 - **Roots.** Frames of a material of MPtrj, conformations of a group of ANI and SPICE, and the frames of an npz file share a root.
 - **Mappings.** `--key positions=R --key numbers=z --key energy=E --units energy=kcal/mol` reads other npz and Parquet layouts.
 - **Extras.** Parquet and Arrow need `mlffstore[parquet]`, JSON of the Materials Project `mlffstore[json]`, folders of DeePMD-kit
-  `mlffstore[deepmd]`, aselmdb `mlffstore[aselmdb]`.
+  `mlffstore[deepmd]`, aselmdb `mlffstore[aselmdb]`, files of atompack `mlffstore[atompack]`.
 """
 
 
@@ -172,6 +185,40 @@ def deepmd(path: Path) -> Path:
     return path / "a"
 
 
+def nvalchemi(path: Path) -> Path:
+    """Write what `AtomicDataZarrWriter` of nvalchemi-toolkit writes; tests/exporters/test_nvalchemi.py has a file of its own."""
+    import zarr
+
+    group = zarr.create_group(path / "a.zarr")
+    meta, core, custom = (group.create_group(name) for name in ("meta", "core", "custom"))
+    for name, values in {
+        "atoms_ptr": np.array([0, 3]), "edges_ptr": np.array([0, 0]), "samples_mask": np.ones(1, bool),
+    }.items():  # fmt: skip
+        meta.create_array(name, data=values)
+    fields = {
+        "atomic_numbers": np.array([8, 1, 1]), "positions": WATER, "forces": np.zeros((3, 3)), "energy": np.full((1, 1), -14.0),
+        "charge": np.zeros((1, 1)), "spin": np.ones((1, 1)), "dipole": np.zeros((1, 3)), "charges": np.zeros(3),
+        "velocities": np.ones((3, 3)),
+    }  # fmt: skip
+    for name, values in fields.items():
+        core.create_array(name, data=values)
+    custom.create_array("temperature", data=np.full((1, 1), 300.0))
+    levels = {name: "atom" if len(values) == 3 else "system" for name, values in fields.items()}
+    group.attrs.update({"num_samples": 1, "fields": {"core": levels, "custom": {"temperature": "system"}}})
+    return path / "a.zarr"
+
+
+def atompack(path: Path) -> Path:
+    from atompack import Database, from_ase
+
+    database = Database(str(path / "a.atp"))
+    for atoms in crystals():
+        del atoms.calc.results["magmoms"], atoms.calc.results["dipole"]
+        database.add_molecule(from_ase(atoms))
+    database.flush()
+    return path / "a.atp"
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "store of this library": ("mlffstore", store),
     "release of this library": ("mlffstore", release),
@@ -184,6 +231,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "HDF5 of MACE": ("h5py", hdf5(mace)),
     "npz (rMD17, MD17, sGDML)": ("numpy", npz),
     "folders of DeePMD-kit": ("dpdata", deepmd),
+    "Zarr of nvalchemi-toolkit": ("zarr-python", nvalchemi),
+    "atompack": ("atompack", atompack),
 }
 
 
@@ -207,7 +256,19 @@ def row(name: str) -> str:
 def page() -> str:
     """Return the page."""
     warnings.simplefilter("ignore")
-    return HEAD + "".join(map(row, FORMATS)) + TAIL
+    made = "".join(_row_or_old(name, row) for name in FORMATS)
+    trips = "".join(
+        _row_or_old(f"`{layout}`", lambda _, layout=layout: round_trips.row(layout)) for layout in round_trips.LAYOUTS
+    )
+    return HEAD + made + EXPORTS + round_trips.HEAD + trips + TAIL
+
+
+def _row_or_old(name: str, make: Callable[[str], str]) -> str:
+    try:
+        return make(name)
+    except ImportError as error:
+        sys.stderr.write(f"{name}: {error}; the row stays as it is\n")
+        return next((f"{line}\n" for line in PAGE.read_text().splitlines() if line.startswith(f"| {name} |")), "")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import numpy as np
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import present, select
-from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out
+from mlffstore_exporters.columns import root_attributes
+from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out, write_sidecar
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +56,8 @@ def export_deepmd(
     Samples with the same number of atoms, periodicity and labels are one system, since a system has the same arrays for all
     of its frames: `24-periodic-energy-force-virial` has frames of 24 atoms with these three labels. Units are eV and
     angstrom; the virial is minus stress times volume (eV), as in dpdata. `fparam.npy` has charge (e) and multiplicity;
-    `root.npy`, `source.npy` and `sampler.npy`, which DeePMD-kit ignores, tell where a frame comes from. DeePMD-kit
+    `root.npy`, `source.npy` and `sampler.npy`, which DeePMD-kit ignores, tell where a frame comes from, and
+    ``mlffstore.json`` where the export comes from: ``mlffstore import`` takes all of it back. DeePMD-kit
     knows full periodicity or none: samples that are periodic along one or two vectors are left out, and so are user columns
     and labels for which there is no file; a warning names them.
     """
@@ -80,6 +82,7 @@ def export_deepmd(
                         np.save(part, values, allow_pickle=False)
         for system in sorted(folder.glob("*/*")):
             _finish(system, sorted(elements))
+        write_sidecar(folder, "deepmd", root_attributes(snapshot, (teacher_name,)))
     if partly:
         logger.warning(
             "deepmd knows full periodicity or none: %s samples that are periodic along one or two vectors were left out",

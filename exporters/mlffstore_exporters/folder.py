@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mlffstore.data.properties import ordered
 from mlffstore.data.schema import LABELS, split_key
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import present
+from mlffstore.runtime.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,12 @@ def new_hdf5(target: Path) -> Iterator[h5py.File]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_sidecar(folder: Path, layout: str, attributes: Mapping[str, Any]) -> None:
+    """Write ``mlffstore.json``, which says where the samples of an export come from, for imports of it."""
+    document = {**attributes, "format": f"mlffstore-{layout} 1"}
+    (folder / "mlffstore.json").write_text(json_text(document), encoding="utf-8")
 
 
 def _fsync(path: Path) -> None:

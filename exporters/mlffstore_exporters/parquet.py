@@ -134,6 +134,7 @@ def _table(batch: SampleBatch, source: FileColumns, teachers: Sequence[str], abo
         array = _per_sample(values, column, batch, there)
         arrays.append(array)
         described = {k: str(v) for k, v in source.attributes(name).items() if k != "ancillary_variables"}
+        described |= {"dtype": column.dtype} if column.dtype == "float16" else {}
         fields.append(pa.field(name, array.type, metadata=described))
     document = json.dumps(about, sort_keys=True)
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={METADATA: document}))

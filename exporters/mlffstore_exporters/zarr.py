@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,20 +14,16 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import select
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes
 from mlffstore_exporters.folder import Account, blocks, new_folder
+from mlffstore_exporters.zarr_arrays import ArrayWriter, plain
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-    import zarr
-
-    from mlffstore.data.schema import Array
     from mlffstore.store.samples import Samples
 
 #: The attribute `format` of the group.
 FORMAT = "mlffstore-zarr 1"
-#: Uncompressed bytes of a chunk, the least that a reader decodes, and of a shard, which is one file.
-CHUNK_NBYTES, SHARD_NBYTES = 1 << 20, 32 << 20
 _SPLIT = Column("split", "sample", (), (), "uint8", "1", "split of the sample, decided by its root")
 
 
@@ -80,7 +76,7 @@ def export_zarr(
     with new_folder(target) as folder:
         group = zarr.create_group(folder, attributes={**root_attributes(snapshot, teachers), "format": FORMAT})
         writers = {
-            name: _Writer(group, name, column, rows[column.axis], source.attributes(name), compression_level)
+            name: ArrayWriter(group, name, column, rows[column.axis], source.attributes(name), compression_level)
             for name, (column, _) in source.columns.items()
         }
         flags = {
@@ -90,7 +86,7 @@ def export_zarr(
             "flag_values": np.arange(3, dtype=np.uint8),
         }
         flags |= {"flag_meanings": " ".join(SPLITS), "meanings": json.dumps(list(SPLITS))}
-        split = _Writer(group, "split", _SPLIT, total, flags, compression_level)
+        split = ArrayWriter(group, "split", _SPLIT, total, flags, compression_level)
         for batch, owner in blocks(snapshot, indices, teachers):
             account.add(batch)
             split.add(owner.astype(np.uint8))
@@ -102,63 +98,9 @@ def export_zarr(
         for writer in (*writers.values(), split):
             writer.finish()
         for name, attributes in source.vocabularies().items():
-            writers[name].array.attrs.update(_plain(attributes))
+            writers[name].array.attrs.update(plain(attributes))
         with warnings.catch_warnings():  # the specification of Zarr v3 has no consolidated metadata yet
             warnings.simplefilter("ignore", UserWarning)
             zarr.consolidate_metadata(group.store, zarr_format=3)
     account.tell()
     return target
-
-
-class _Writer:
-    """Writes one array, a whole shard at a time."""
-
-    def __init__(
-        self, group: zarr.Group, name: str, column: Column, rows: int, attributes: dict[str, Any], level: int
-    ) -> None:
-        from zarr.codecs import BloscCodec, Crc32cCodec
-
-        dtype = np.dtype(column.dtype)
-        chunk = max(1, min(rows, CHUNK_NBYTES // max(1, column.row_nbytes)))
-        per_shard = max(1, min(-(-rows // chunk), SHARD_NBYTES // CHUNK_NBYTES))
-        self._shard, self._done, self._waiting = chunk * per_shard, 0, 0
-        self._parts: list[Array] = []
-        self.array: Any = group.create_array(
-            name,
-            shape=(rows, *column.shape),
-            dtype=dtype,
-            chunks=(chunk, *column.shape),
-            shards=(self._shard, *column.shape),
-            compressors=[
-                BloscCodec(cname="zstd", clevel=level, shuffle="bitshuffle", typesize=dtype.itemsize), Crc32cCodec()
-            ],
-            fill_value=np.nan if dtype.kind == "f" else 0,
-            dimension_names=column.dims,
-            attributes=_plain(attributes),
-        )  # fmt: skip
-
-    def add(self, values: Array) -> None:
-        """Add rows, and write every shard that they fill."""
-        self._parts.append(values)
-        self._waiting += len(values)
-        while self._waiting >= self._shard:
-            self._write(self._shard)
-
-    def finish(self) -> None:
-        """Write what does not fill a shard."""
-        if self._waiting:
-            self._write(self._waiting)
-
-    def _write(self, n: int) -> None:
-        rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
-        self.array[self._done : self._done + n] = rows[:n].astype(self.array.dtype, copy=False)
-        self._done, self._waiting = self._done + n, self._waiting - n
-        self._parts = [rows[n:]] if len(rows) > n else []
-
-
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes as JSON has them."""
-    return {
-        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-        for name, value in attributes.items()
-    }

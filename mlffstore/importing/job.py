@@ -16,7 +16,7 @@ from mlffstore.importing.account import Account
 from mlffstore.importing.blocks import FileBlocks
 from mlffstore.importing.checks import remarks, stress_warnings
 from mlffstore.importing.inventions import check_elements
-from mlffstore.importing.own import OWN
+from mlffstore.importing.origin import OWN
 from mlffstore.importing.problems import Problems
 from mlffstore.importing.properties import other_properties
 from mlffstore.importing.readers import UNLABELLED
@@ -124,7 +124,7 @@ class ImportJob:
         others = other_properties() if kind == "spice" else ()
         labels = (set(options.keys) - {*STATE_KEYS, *others}) | (set(options.units) - set(others))
         if kind in ("spice", *OWN) and labels:
-            what = "SPICE's layout" if kind == "spice" else f"a {kind}"
+            what = "SPICE's layout" if kind == "spice" else OWN[kind]
             raise DataError(
                 f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of {', '.join(sorted(labels))} "
                 f"for {what}, which names its own; leave them out"
@@ -137,7 +137,7 @@ class ImportJob:
         if kind in OWN and (options.columns or options.teacher != "dft"):
             given = wording.option("teacher", options.teacher) if options.teacher != "dft" else wording.name("columns")
             raise DataError(
-                f"{path}: expected a {kind} to bring its teachers and all of its columns under their names, got {given}; "
+                f"{path}: expected {OWN[kind]} to bring its teachers and all of its columns under their names, got {given}; "
                 "leave it out"
             )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
+from mlffstore.importing.exports.source import export_layout
+from mlffstore.importing.nvalchemi_file import is_nvalchemi
 from mlffstore.importing.packed import DAMAGED, open_binary
 from mlffstore.release.manifest import MANIFEST
 
@@ -20,11 +22,15 @@ _ANI = ({"coordinates"}, {"atomic_numbers", "species"})
 
 
 def folder_kind(path: Path) -> str | None:
-    """Return what a folder is: "store", "release", "deepmd", "parquet", or None if it is none of these."""
-    if (path / "zarr.json").is_file():
-        return "store" if (path / "_log").is_dir() else None
+    """Return what a folder is, such as "store", "release", "export", "nvalchemi", "deepmd" or "parquet"; None if unknown."""
+    if (path / "zarr.json").is_file() and (path / "_log").is_dir():
+        return "store"
     if (path / MANIFEST).is_file():
         return "release"
+    if export_layout(path) is not None:
+        return "export"
+    if is_nvalchemi(path):
+        return "nvalchemi"
     if (path / "type.raw").is_file() or next(path.glob("*/type.raw"), None) is not None:
         return "deepmd"
     return "parquet" if next(path.rglob("*.parquet"), None) is not None else None

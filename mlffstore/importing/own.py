@@ -3,79 +3,39 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.blanks import without_values
-from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
+from mlffstore.importing.exports.source import ExportSource
+from mlffstore.importing.origin import Origin, teachers_of, trimmed, uses_of
 from mlffstore.importing.samples import ReadSamples
 from mlffstore.release.provenance import by_part
 from mlffstore.release.reading import Release
 from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.importing.account import Use
+    from mlffstore.importing.origin import OwnSource
 
-#: Kinds of sources that this library made.
-OWN = ("store", "release")
 #: Longest JSON of the provenance of a source that the log of the target keeps, bytes.
 _MAX_PROVENANCE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a source of ours says of itself.
-
-    Attributes
-    ----------
-    key : str
-        What names its content.
-    settings : mapping
-        Split fractions and seed.
-    precision : str
-        dtype of the positions.
-    teachers : mapping of str to mapping
-        What is known of each teacher.
-    note : mapping
-        JSON for the log of the target: where the samples come from, and the provenance of the source.
-    """
-
-    key: str
-    settings: Mapping[str, Any]
-    precision: str
-    teachers: Mapping[str, Mapping[str, Any]]
-    note: Mapping[str, Any] = field(default_factory=dict)
-
-
-class OwnSource(Protocol):
-    """A store or release that samples are read from."""
-
-    @property
-    def origin(self) -> Origin:
-        """What the source says of itself."""
-        ...
-
-    def blocks(self, n_samples: int) -> Iterator[ReadSamples]:
-        """Yield its samples, some at a time."""
-        ...
-
-
 def open_own(path: Path, kind: str) -> OwnSource:
-    """Open a store or release to read samples from.
+    """Open a store, release or export to read samples from.
 
     Raises
     ------
     MlffstoreError
         If it cannot be opened.
     """
-    return _StoreSource(path) if kind == "store" else _ReleaseSource(path)
+    sources: dict[str, Callable[[Path], OwnSource]] = {"store": _StoreSource, "release": _ReleaseSource}
+    return sources.get(kind, ExportSource)(path)
 
 
 class _StoreSource:
@@ -98,7 +58,7 @@ class _StoreSource:
             index = np.arange(low, min(low + n_samples, len(snapshot)))
             batch = snapshot.read(index)
             places = [f"sample {i}" for i in index.tolist()]
-            yield ReadSamples(_trimmed(batch), places, splits=codes[index].astype(np.int64), **_uses(batch))
+            yield ReadSamples(trimmed(batch), places, splits=codes[index].astype(np.int64), **uses_of(batch))
         rejected = snapshot.quarantine
         reasons = rejected.reasons() if len(rejected) else []
         for low in range(0, len(rejected), n_samples):
@@ -117,8 +77,7 @@ class _ReleaseSource:
     def __init__(self, path: Path) -> None:
         self._release = release = Release(path)
         attributes = release.attributes
-        info = json.loads(attributes.get("teacher_info", "{}"))
-        teachers = {name: info if len(release.teachers) == 1 else info.get(name, {}) for name in release.teachers}
+        teachers = teachers_of(attributes, release.teachers)
         kept = ("title", "version", "store_uuid", "store_version", "content_sha256", "software")
         note = {name: _plain(attributes[name]) for name in kept if name in attributes}
         note |= _provenance(json.loads(attributes.get("provenance", "[]")))
@@ -133,7 +92,7 @@ class _ReleaseSource:
                 places = [f"{split} {i}" for i in range(start, start + len(batch))]
                 start += len(batch)
                 codes = np.full(len(batch), SPLITS.index(split))
-                yield ReadSamples(_trimmed(batch), places, splits=codes, **_uses(batch))
+                yield ReadSamples(trimmed(batch), places, splits=codes, **uses_of(batch))
 
 
 def _content_key(release: Release) -> str:
@@ -155,31 +114,10 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def _trimmed(batch: SampleBatch) -> SampleBatch:
-    """Return a batch without the label columns in which none of its samples has a value."""
-    keys = [
-        label_key(name, teacher)
-        for teacher, named in batch.labels.items()
-        for name, values in named.items()
-        if np.isnan(values).all()
-    ]
-    return without_values(batch, keys, np.arange(len(batch))) if keys else batch
-
-
 def _without_reason(batch: SampleBatch) -> SampleBatch:
     from mlffstore.store.quarantine import without_reasons
 
     return without_reasons(batch)
 
 
-def _uses(batch: SampleBatch) -> dict[str, Any]:
-    """Return what became of the columns: all are kept."""
-    uses: list[Use] = [(teacher, name, "kept", name, "") for teacher, named in batch.labels.items() for name in named]
-    uses += [
-        ("columns", name, "kept", name, f"in {column.unit}, per {column.axis}") for name, column in batch.user.items()
-    ]
-    uses += [("columns", name, "kept", name, "") for name in ("source", "sampler", "root", "charge", "multiplicity")]
-    return {"uses": tuple(uses)}
-
-
-__all__ = ["OWN", "Origin", "OwnSource", "open_own"]
+__all__ = ["open_own"]

@@ -6,13 +6,16 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
+from mlffstore.importing.atompack_file import read_atompack
 from mlffstore.importing.databases import DATABASES, read_database
+from mlffstore.importing.exports.source import export_layout
 from mlffstore.importing.frames import cut_frames, parse_frames
 from mlffstore.importing.inventions import correct, examine
 from mlffstore.importing.layouts import folder_kind, hdf5_kind, is_materials_json
 from mlffstore.importing.mace_file import read_mace
 from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
+from mlffstore.importing.nvalchemi_file import read_nvalchemi
 from mlffstore.importing.outputs import read_facts
 from mlffstore.importing.packed import is_packed, open_binary, plain_name
 from mlffstore.importing.parquet_file import read_parquet
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _OWN = {
     ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf", ".smi": "smiles", ".smiles": "smiles", ".aselmdb": "db",
     ".npz": "npz", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
+    ".atp": "atompack",
 }  # fmt: skip
 _ALIASES = {"mol": "sdf", "smi": "smiles", "aselmdb": "db", "mptrj": "materials-json"}
 _HDF5 = (".h5", ".hdf5", ".hdf")
@@ -61,6 +65,7 @@ def choose_format(path: Path, format: str | None) -> str:
         kind = "materials-json"
     else:
         kind = _OWN.get(suffix)
+        kind = "export" if kind == "parquet" and export_layout(path) is not None else kind
     if kind is None:
         try:
             kind = filetype(str(path))
@@ -73,7 +78,18 @@ def choose_format(path: Path, format: str | None) -> str:
 
 
 #: Formats that ASE does not read, or not whole.
-FORMATS = ("spice", "mace-hdf5", "materials-json", "parquet", "arrow", "sdf", "smiles", *TABLES)
+FORMATS = (
+    "spice",
+    "mace-hdf5",
+    "nvalchemi",
+    "atompack",
+    "materials-json",
+    "parquet",
+    "arrow",
+    "sdf",
+    "smiles",
+    *TABLES,
+)
 
 
 def read_records(
@@ -112,6 +128,10 @@ def read_records(
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
     elif format == "mace-hdf5":
         yield from read_mace(path)
+    elif format == "nvalchemi":
+        yield from read_nvalchemi(path)
+    elif format == "atompack":
+        yield from read_atompack(path)
     elif format in ("parquet", "arrow"):
         yield from read_parquet(path, format, keys or {}, wording)
     elif format == "extxyz":

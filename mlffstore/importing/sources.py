@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing import packed
 from mlffstore.importing.digests import sha256_of
-from mlffstore.importing.own import OWN, OwnSource, open_own
+from mlffstore.importing.origin import OWN, OwnSource
+from mlffstore.importing.own import open_own
 from mlffstore.importing.readers import STREAMED, choose_format
 
 if TYPE_CHECKING:

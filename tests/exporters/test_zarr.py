@@ -13,7 +13,7 @@ import mlffstore as ml
 from mlffstore.data.properties import PROPERTIES, property_of
 from mlffstore.errors import ReleaseError
 from mlffstore.release.selection import select
-from mlffstore_exporters import zarr as exporter
+from mlffstore_exporters import zarr_arrays
 from tests.signals import CUSTOM, signals
 
 
@@ -24,8 +24,8 @@ def expected(snap: ml.Snapshot, teacher: str) -> ml.SampleBatch:
 @pytest.fixture(params=["one shard", "many shards"])
 def exported(store, tmp_path, request, monkeypatch):
     if request.param == "many shards":
-        monkeypatch.setattr(exporter, "CHUNK_NBYTES", 100)
-        monkeypatch.setattr(exporter, "SHARD_NBYTES", 300)
+        monkeypatch.setattr(zarr_arrays, "CHUNK_NBYTES", 100)
+        monkeypatch.setattr(zarr_arrays, "SHARD_NBYTES", 300)
     return ml.get_exporter("zarr")(store.snapshot(), tmp_path / "plain.zarr", teacher="emt")
 
 
@@ -79,7 +79,7 @@ def test_a_folder_is_never_overwritten_and_nothing_half_made_stays(store, tmp_pa
     with pytest.raises(ReleaseError, match="never overwritten"):
         ml.get_exporter("zarr")(store.snapshot(), target, teacher="emt")
     target.rmdir()
-    monkeypatch.setattr(exporter._Writer, "finish", lambda self: 1 / 0)
+    monkeypatch.setattr(zarr_arrays.ArrayWriter, "finish", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ml.get_exporter("zarr")(store.snapshot(), target, teacher="emt")
     assert list(tmp_path.iterdir()) == []
