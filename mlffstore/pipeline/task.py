@@ -190,7 +190,7 @@ def labelled(
     batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
     calls = Counter() if calls is None else calls
     named = batch.labels.get(info.name, {})
-    # Dynamics and relaxations bring energy and forces; what else the teacher gives takes one more call per frame.
+    # Dynamics and relaxations bring all that the teacher gives; other generators may bring less, which takes one more call.
     whole = all(name in named for name in info.properties if name != "stress")
     if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint) or not whole:
         # Label what is stored: the teacher sees the positions after rounding.
