@@ -53,7 +53,6 @@ def label(
             from mlffstore.contracts.request import wanted
 
             wanted(model, names)
-    whole = names is None or {"energy", "forces"} <= set(names)  # the recheck compares these
     target = ml.open(store, mode="a")
     samples = None if where is None else chosen(target.snapshot(), where)
     with progress_bar("samples") as progress:
@@ -66,7 +65,7 @@ def label(
             chunk_samples=chunk,
             progress=progress,
         )
-    compared, good = recheck_labels(target, [model]) if recheck and report.labelled and whole else ([], True)
+    compared, good = recheck_labels(target, [model]) if recheck and report.labelled else ([], True)
     if as_json:
         print_json({**vars(report), "reasons": dict(report.reasons), "recheck": [text for _, text in compared]})
     else:

@@ -291,6 +291,12 @@ def plan(
             f"{counted(total, 'sample')}, {periodic:.0%} periodic, {counted(len(elements), 'element')} seen in {count} of "
             "each part"
         )
+        labels: dict[str, dict[str, None]] = {}
+        for one in parts:
+            for teacher, names in (one.labels or {}).items():
+                labels.setdefault(teacher, {}).update(dict.fromkeys(names))
+        for teacher, stored in labels.items():
+            say(f"labels of {teacher}: {', '.join(stored)}")
         if hours:
             time = f"{hours:,.1f} hours" if hours >= 1 else counted(max(1, round(hours * 60)), "minute")
             say(

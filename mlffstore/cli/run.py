@@ -165,7 +165,8 @@ def _connect(address: str | None, file: Path | None, option: str) -> Any:
 
 def _recheck(recipe: Recipe) -> tuple[list[tuple[str, str]], bool]:
     """Label some samples of each teacher of a recipe again."""
-    options = {part.teacher: part.teacher_options for part in recipe.parts}
+    options = {one.teacher: one.options for one in recipe.more_teachers}
+    options |= {part.teacher: part.teacher_options for part in recipe.parts}
     return recheck_labels(ml.open(recipe.store), [ml.get_teacher(name, **given) for name, given in options.items()])
 
 
@@ -176,7 +177,11 @@ def _release(recipe: Recipe, recheck: bool) -> list[dict[str, Any]]:
     assert recipe.release is not None
     snap, folder = ml.open(recipe.store).snapshot(), Path(recipe.release.folder)
     files = []
+    partial = _partial(recipe)
     for teacher in snap.teachers:
+        if teacher in partial:
+            remark(f"no release of {teacher}: the recipe asks it for no energy and forces; its labels are in the store")
+            continue
         name, version = f"{recipe.name}-{teacher}", recipe.release.version
         path = folder / f"{name}-{version}" / f"{name}-{version}.h5"
         if not is_cut_from(path.parent, snap):
@@ -184,6 +189,15 @@ def _release(recipe: Recipe, recheck: bool) -> list[dict[str, Any]]:
                 path = ml.export_release(snap, folder, name=name, version=version, teacher=teacher, recheck=recheck)
         files.append({"path": str(path), "teacher": teacher, "bytes": path.stat().st_size})
     return files
+
+
+def _partial(recipe: Recipe) -> set[str]:
+    """Return the names of the teachers that a recipe asks for some properties beside those of others."""
+    some = [one for one in recipe.more_teachers if one.properties and not {"energy", "forces"} <= set(one.properties)]
+    whole = [(one.teacher, one.options) for one in recipe.more_teachers if one not in some]
+    whole += [(part.teacher, part.teacher_options) for part in recipe.parts]
+    names = {ml.get_teacher(one.teacher, **one.options).info.name for one in some}
+    return names - {ml.get_teacher(name, **options).info.name for name, options in (whole if names else ())}
 
 
 def _print(

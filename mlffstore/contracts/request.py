@@ -12,6 +12,7 @@ from mlffstore.contracts.probes import MOST, error_of, is_error, names_of, numbe
 from mlffstore.contracts.protocols import HessianTeacher, RequestTeacher
 from mlffstore.data.properties import ordered
 from mlffstore.errors import DataError, TeacherError
+from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,7 @@ def wanted(teacher: Teacher, properties: Sequence[str]) -> tuple[str, ...]:
         raise DataError(
             f"properties: expected some of what {info.name!r} gives ({', '.join(info.properties)}; on request "
             f"{', '.join(on_request(info)) or 'nothing more'}{further}), got {', '.join(map(str, unknown)) or 'none'}"
+            f"{nearest(str(unknown[0]), (*info.properties, *on_request(info))) if unknown else ''}"
         )
     return tuple(ordered(with_partners(names)))
 
@@ -77,6 +79,24 @@ def label_with(teacher: Teacher, batch: SampleBatch, properties: Sequence[str] |
     names = properties or ()
     extra = tuple(name for name in names if name in teacher.info.on_request)
     labels = teacher.label_with(batch, extra) if extra and isinstance(teacher, RequestTeacher) else teacher.label(batch)
+    return with_products(teacher, batch, labels, names)
+
+
+def with_products(
+    teacher: Teacher, batch: SampleBatch, labels: TeacherLabels, properties: Sequence[str] | None
+) -> TeacherLabels:
+    """Return labels with the Hessian-vector products that are asked for, of the samples that the teacher labelled.
+
+    Parameters
+    ----------
+    teacher : Teacher
+    batch : SampleBatch
+    labels : TeacherLabels
+        What the teacher gave for the samples.
+    properties : sequence of str or None
+        As `wanted` returns them; those that are no Hessian-vector products are passed over.
+    """
+    names = properties or ()
     more = dict(labels.more)
     chosen = np.flatnonzero(labels.ok)
     for number in sorted({number for name in names if (number := number_of(name)) is not None}):

@@ -13,10 +13,11 @@ import numpy as np
 from mlffstore.contracts.registry import available, get_generator, shared_teacher
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.concatenation import concatenate
+from mlffstore.data.properties import ordered
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import Task
-from mlffstore.pipeline.task import Made, label_all, rng_of
+from mlffstore.pipeline.task import Made, asked, label_all, rng_of
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.labelling import label_batch
 
@@ -58,6 +59,8 @@ class Planned:
         Number of the samples tried between the edges `SIZES`.
     reasons : dict of str to int
         Reasons of rejected samples and of seeds without a structure, counted.
+    labels : dict of str to tuple of str
+        Names of the labels that are stored of each teacher.
     problem : str
         The reason why nothing could be made; empty otherwise.
     """
@@ -73,6 +76,7 @@ class Planned:
     elements: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     reasons: dict[str, int] | None = None
+    labels: dict[str, tuple[str, ...]] | None = None
     problem: str = ""
 
     @property
@@ -155,6 +159,7 @@ def _try(recipe: Recipe, part: Part, count: int) -> Planned:
         (before * times + after) / kept + further, float(batch.pbc.any(axis=1).mean()),
         tuple(chemical_symbols[z] for z in np.unique(batch.numbers)), tuple(counts.tolist()),
         dict(rejected) | {f"no structure: {k}": n for k, n in skipped.items()},
+        {teacher: tuple(ordered(named)) for one in attempts for teacher, named in one.made.batch.labels.items()},
     )  # fmt: skip
 
 
@@ -180,11 +185,11 @@ def _attempt(recipe: Recipe, part: Part, generator: Generator, task: Task) -> _A
 
 def _warm(recipe: Recipe, part: Part, generator: Any) -> None:
     """Load teachers and whatever the generator needs: that is done once per process, and not a matter of samples."""
-    wanted = [(part.teacher, part.teacher_options), *((one.teacher, one.options) for one in recipe.more_teachers)]
+    teachers = asked(recipe, part)
     if "teacher" in part.options and part.options["teacher"] in available("teacher"):
-        wanted.append((part.options["teacher"], part.options.get("teacher_options", {})))
-    for name, options in wanted:
-        batch, labels = label_batch(shared_teacher(name, options), concatenate([_molecule(), _crystal()]))
+        teachers.append((shared_teacher(part.options["teacher"], part.options.get("teacher_options", {})), None))
+    for teacher, properties in teachers:
+        batch, labels = label_batch(teacher, concatenate([_molecule(), _crystal()]), properties)
         verdicts(batch, labels, recipe.checks)
     if hasattr(generator, "warm"):
         generator.warm()

@@ -10,9 +10,10 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
+from mlffstore.data.properties import ordered
 from mlffstore.errors import RecipeError
 from mlffstore.runtime.checked_yaml import Kind, read_document
 
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 #: What messages call a recipe.
 RECIPE = Kind("recipe", "cannot be run", RecipeError)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+def _in_one_order(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return names of properties in one order, so that another order in the file is the same recipe."""
+    if names is None:
+        return None
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"expected one property or several different ones, got {', '.join(names) or 'none'}")
+    return tuple(ordered(names))
+
+
+#: What a teacher is asked for. Whether it gives that is known when the teacher is there.
+Properties = Annotated[tuple[str, ...] | None, AfterValidator(_in_one_order)]
+#: Units of what is asked for, as descriptions of keys state them.
+_UNITS = (
+    "energy (eV), forces (eV/angstrom), stress (eV/angstrom^3), atomic_energies (eV), charges (e), magmoms (Bohr magneton), "
+    "dipole (e*angstrom), hessian_product (eV/angstrom^2), embedding"
+)
 
 
 class Strict(BaseModel):
@@ -48,8 +67,21 @@ class Part(Strict):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the generator.")
     teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
     teacher_options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+    properties: Properties = Field(
+        default=None,
+        description=f"What to store of the teacher's labels, such as {_UNITS}; energy and forces must be among them, since "
+        "`checks` need them. By default all that the teacher gives without request.",
+    )
     samples: int = Field(gt=0, description="Samples wanted. What is rejected is made up for from the same part.")
     samples_per_task: int = Field(default=32, gt=0, description="Structures of one task: one commit.")
+
+    @field_validator("properties")
+    @classmethod
+    def _checks_can_be_made(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and not {"energy", "forces"} <= set(names):
+            given = ", ".join(names or ())
+            raise ValueError(f"expected energy and forces among the properties, since checks need them, got {given}")
+        return names
 
     @property
     def n_tasks(self) -> int:
@@ -96,6 +128,10 @@ class MoreTeacher(Strict):
 
     teacher: str = Field(description="Name of a teacher, see `mlffstore teachers`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
+    properties: Properties = Field(
+        default=None,
+        description="What to store of its labels, as in a part; by default all that it gives without request.",
+    )
 
 
 class ReleaseSettings(Strict):
@@ -152,14 +188,14 @@ class Recipe(Strict):
             "checks": checks,
             "precision": self.precision,
             # The number of tasks decides nothing but the size of the last one, so a part can grow.
-            "part": task.part.model_dump(mode="json", exclude={"samples"}),
+            "part": _without_defaults(task.part.model_dump(mode="json", exclude={"samples"})),
             "count": task.count,
         }
         files = _digests([task.part.options, task.part.teacher_options])
         if files:
             decisive["files"] = files
         if self.more_teachers:
-            decisive["more_teachers"] = [more.model_dump(mode="json") for more in self.more_teachers]
+            decisive["more_teachers"] = [_without_defaults(more.model_dump(mode="json")) for more in self.more_teachers]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"run/{self.name}/{task.part.name}/{task.number}/{digest}"
 
@@ -171,6 +207,11 @@ class Recipe(Strict):
             for task in cut(part, part.samples)
         ]
         return [task for _, _, task in sorted(made, key=lambda entry: entry[:2])]
+
+
+def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a part or teacher without properties that it does not name: keys are older than these."""
+    return {name: value for name, value in document.items() if name != "properties" or value is not None}
 
 
 def _digests(options: Any) -> list[str]:

@@ -16,7 +16,7 @@ from mlffstore.contracts.registry import get_generator, get_teacher
 from mlffstore.errors import MlffstoreError, PluginError, RecipeError, RegistryError
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.dispatch import Dispatcher
-from mlffstore.pipeline.task import Outcome, set_aside
+from mlffstore.pipeline.task import Outcome, named_properties, set_aside
 from mlffstore.pipeline.upkeep import Upkeep
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.opening import create
@@ -71,20 +71,25 @@ def prepare(recipe: Recipe) -> Store:
     Raises
     ------
     RegistryError, MissingDependencyError, RecipeError
-        If a generator or teacher cannot be had, before anything is written.
+        If a generator or teacher cannot be had, or a teacher does not give a property that it is asked for, before anything
+        is written.
     """
     generators, teachers = {}, {}
     for part in recipe.parts:
         try:
             generators[part.name] = dict(get_generator(part.generator, **part.options).provenance())
-            teachers[part.name] = get_teacher(part.teacher, **part.teacher_options).info
+            teacher = get_teacher(part.teacher, **part.teacher_options)
         except (RegistryError, PluginError) as error:
             raise RecipeError(f"part {part.name!r}: {error}") from error
+        named_properties(f"part {part.name!r}", teacher, part.properties)
+        teachers[part.name] = teacher.info
     for more in recipe.more_teachers:
         try:
-            teachers.setdefault(f"more_teachers/{more.teacher}", get_teacher(more.teacher, **more.options).info)
+            teacher = get_teacher(more.teacher, **more.options)
         except (RegistryError, PluginError) as error:
             raise RecipeError(f"more_teachers: {error}") from error
+        named_properties(f"more_teachers, {more.teacher}", teacher, more.properties)
+        teachers.setdefault(f"more_teachers/{more.teacher}", teacher.info)
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "software": software(),

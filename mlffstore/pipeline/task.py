@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.contracts.probes import number_of
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.contracts.registry import get_generator, shared_teacher
+from mlffstore.contracts.request import label_with, wanted, with_products
+from mlffstore.data.properties import ordered
 from mlffstore.data.schema import LABELS
+from mlffstore.errors import DataError, RecipeError
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.store.labelling import filled, label_batch, label_columns
 from mlffstore.store.opening import open as open_store
@@ -155,28 +159,73 @@ def make(recipe: Recipe, task: Task) -> Made:
 
 def label_all(recipe: Recipe, part: Part, generated: Generated) -> Made:
     """Label what a generator made with all teachers of a part."""
-    teacher = shared_teacher(part.teacher, part.teacher_options)
+    teachers = asked(recipe, part)
+    (teacher, names), *others = teachers
     calls = Counter(dict(generated.calls))
-    batch, labels = labelled(teacher, generated, recipe.precision, calls)
+    batch, labels = labelled(teacher, generated, recipe.precision, calls, names)
     infos, unlabelled = [teacher.info], Counter[str]()
-    for more in recipe.more_teachers:
-        other = shared_teacher(more.teacher, more.options)
-        if other.info.name in batch.labels:  # it labels the part
-            continue
+    for other, names in others:
         infos.append(other.info)
         calls[other.info.name] += len(batch)
-        answer = other.label(batch.structures())
+        answer = label_with(other, batch.structures(), names)
         unlabelled.update(f"{other.info.name}: {reason}" for reason in answer.reasons if reason)
-        batch = batch.with_labels(other.info.name, **label_columns(answer))
+        batch = batch.with_properties(other.info.name, label_columns(answer, names))
     return Made(batch, labels, tuple(infos), dict(calls), dict(generated.skipped), dict(unlabelled))
 
 
+def asked(recipe: Recipe, part: Part) -> list[tuple[Teacher, tuple[str, ...] | None]]:
+    """Return the teachers of a part, its own first, each with the properties that are stored of its labels.
+
+    None stands for what a teacher gives without request. A teacher that labels the part and is among `more_teachers` is
+    asked once, for what either of the two names.
+
+    Raises
+    ------
+    RecipeError
+        If a teacher does not give what it is asked for.
+    """
+    entries = [(f"part {part.name!r}", part.teacher, part.teacher_options, part.properties)]
+    entries += [
+        (f"more_teachers, {one.teacher}", one.teacher, one.options, one.properties) for one in recipe.more_teachers
+    ]
+    out: dict[str, tuple[Teacher, tuple[str, ...] | None]] = {}
+    for place, name, options, properties in entries:
+        teacher = shared_teacher(name, options)
+        before, names = out.get(teacher.info.name), named_properties(place, teacher, properties)
+        if before is not None:
+            teacher = before[0]
+            if before[1] != names:
+                both = [teacher.info.properties if one is None else one for one in (before[1], names)]
+                names = tuple(ordered({*both[0], *both[1]}))
+        out[teacher.info.name] = (teacher, names)
+    return list(out.values())
+
+
+def named_properties(place: str, teacher: Teacher, properties: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the properties that a place in a recipe names, in one order; None if it names none.
+
+    Raises
+    ------
+    RecipeError
+        If the teacher does not give one of them.
+    """
+    try:
+        return None if properties is None else wanted(teacher, properties)
+    except DataError as error:
+        raise RecipeError(f"{place}: {error}") from error
+
+
 def labelled(
-    teacher: Teacher, generated: Generated, precision: str, calls: Counter[str] | None = None
+    teacher: Teacher,
+    generated: Generated,
+    precision: str,
+    calls: Counter[str] | None = None,
+    properties: tuple[str, ...] | None = None,
 ) -> tuple[SampleBatch, TeacherLabels]:
     """Return the samples as they will be stored and their labels: those that they came with, if this teacher gave them.
 
     Samples whose energy is missing are labelled, and all of them where the teacher gives a property that they came without.
+    Hessian-vector products are made for all of them, without asking for the other labels again.
 
     Parameters
     ----------
@@ -186,21 +235,24 @@ def labelled(
         dtype of the stored positions.
     calls : Counter, optional
         To which the structures are added that the teacher labels here.
+    properties : tuple of str, optional
+        What is stored, as `mlffstore.contracts.request.wanted` returns it; by default what the teacher gives anyway.
     """
     batch, known, info = generated.batch.astype(precision), generated.teacher, teacher.info
     calls = Counter() if calls is None else calls
     named = batch.labels.get(info.name, {})
-    # Dynamics and relaxations bring energy and forces; what else the teacher gives takes one more call per frame.
-    whole = all(name in named for name in info.properties if name != "stress")
+    # Dynamics and relaxations bring all that the teacher gives; other generators may bring less, which takes one more call.
+    given = info.properties if properties is None else [name for name in properties if number_of(name) is None]
+    whole = all(name in named for name in given if name != "stress")
     if known is None or (known.name, known.fingerprint) != (info.name, info.fingerprint) or not whole:
         # Label what is stored: the teacher sees the positions after rounding.
         calls[info.name] += len(batch)
-        return label_batch(teacher, batch.structures())
+        return label_batch(teacher, batch.structures(), properties)
     missing = np.flatnonzero(np.isnan(named["energy"]))
     reasons = [""] * len(batch)
     if len(missing):
         calls[info.name] += len(missing)
-        fresh, answer = label_batch(teacher, batch.structures().take(missing))
+        fresh, answer = label_batch(teacher, batch.structures().take(missing), tuple(given))
         batch = filled(batch, missing, fresh, info.name)
         named = batch.labels[info.name]
         for i, reason in zip(missing, answer.reasons, strict=True):
@@ -209,7 +261,8 @@ def labelled(
     reasons = [reason or ("" if good else "label is not finite") for reason, good in zip(reasons, finite, strict=True)]
     more = {name: values for name, values in named.items() if name not in LABELS}
     labels = TeacherLabels(named["energy"], named["forces"], named.get("stress"), finite, tuple(reasons), more)
-    return batch.structures().with_labels(info.name, **label_columns(labels)), labels
+    labels = with_products(teacher, batch.structures(), labels, properties)
+    return batch.structures().with_properties(info.name, label_columns(labels, properties)), labels
 
 
 @functools.lru_cache(maxsize=4)

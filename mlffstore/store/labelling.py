@@ -73,18 +73,29 @@ class LabelReport:
     n_conflicts: int = 0
 
 
-def label_batch(teacher: Teacher, batch: SampleBatch) -> tuple[SampleBatch, TeacherLabels]:
-    """Return the batch with the teacher's labels as columns, and the labels."""
-    labels = teacher.label(batch)
-    return batch.with_properties(teacher.info.name, label_columns(labels)), labels
+def label_batch(
+    teacher: Teacher, batch: SampleBatch, wanted: tuple[str, ...] | None = None
+) -> tuple[SampleBatch, TeacherLabels]:
+    """Return the batch with the teacher's labels as columns, and the labels.
+
+    Parameters
+    ----------
+    teacher : Teacher
+    batch : SampleBatch
+    wanted : tuple of str, optional
+        The columns, as `mlffstore.contracts.request.wanted` returns them; by default what the teacher gives without request.
+    """
+    labels = request.label_with(teacher, batch, wanted)
+    return batch.with_properties(teacher.info.name, label_columns(labels, wanted)), labels
 
 
-def label_columns(labels: TeacherLabels) -> dict[str, Array]:
-    """Return the labels as columns by name; a stress only if some sample has one."""
+def label_columns(labels: TeacherLabels, wanted: tuple[str, ...] | None = None) -> dict[str, Array]:
+    """Return the labels as columns by name, or those among them that are wanted; a stress only if some sample has one."""
     columns: dict[str, Array] = {"energy": labels.energy, "forces": labels.forces}
     if labels.stress is not None and not np.isnan(labels.stress).all():
         columns["stress"] = labels.stress
-    return columns | dict(labels.more)
+    columns |= dict(labels.more)
+    return columns if wanted is None else {name: array for name, array in columns.items() if name in wanted}
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------
@@ -172,12 +183,6 @@ def _closed_columns(info: TeacherInfo, names: Iterable[str]) -> list[Column]:
     """Return the columns of properties whose sizes are known before the teacher labels anything."""
     specs = (property_of(name) for name in names)
     return [label_column(spec, info.name) for spec in specs if not spec.is_open]
-
-
-def _only(labels: TeacherLabels, wanted: tuple[str, ...] | None) -> dict[str, Array]:
-    """Return those labels that were asked for, by name."""
-    columns = label_columns(labels)
-    return columns if wanted is None else {name: array for name, array in columns.items() if name in wanted}
 
 
 def _jobs(
@@ -333,7 +338,7 @@ def _commit(
     finished: set[str],
 ) -> None:
     """Write the labels of a segment and name them in the log, unless another process was faster."""
-    named = batch.with_properties(info.name, _only(labels, wanted))
+    named = batch.with_properties(info.name, label_columns(labels, wanted))
     rules.check(named, ())  # a third-party teacher may return anything
     reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
     body: dict[str, Any] = {

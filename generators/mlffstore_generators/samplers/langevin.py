@@ -12,9 +12,10 @@ from ase.data import atomic_masses
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.ragged import offsets
 from mlffstore_generators.calls import Asking, ask
+from mlffstore_generators.further import further_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ase import Atoms
 
@@ -110,6 +111,8 @@ class Ensemble:
         self.energy = np.full(len(self.frames), np.nan)
         self.stress = np.full((len(self.frames), 6), np.nan, np.float32)
         self.reasons = [""] * len(self.frames)
+        #: What the teacher gave beside energy, forces and stress, of each structure when it was stored last.
+        self.more: list[Mapping[str, Array]] = [{}] * len(self.frames)
         self._evaluate(self.alive, stored=False)
 
     def _count(self) -> None:
@@ -127,7 +130,7 @@ class Ensemble:
             Structures that come after those that stay, with the same teacher and friction.
         """
         stay, both = ~gone, [self] if newcomers is None else [self, newcomers]
-        for name in ("frames", "rngs", "keys", "reasons"):
+        for name in ("frames", "rngs", "keys", "reasons", "more"):
             kept = [value for value, keep in zip(getattr(self, name), stay, strict=True) if keep]
             setattr(self, name, kept + (list(getattr(newcomers, name)) if newcomers is not None else []))
         for name in ("numbers", "positions", "mass", "dt", "kt", "momenta", "forces"):
@@ -168,6 +171,9 @@ class Ensemble:
         self.energy[living] = labels.energy
         if labels.stress is not None:
             self.stress[living] = labels.stress
+        if stored:
+            for i, k in enumerate(living):
+                self.more[int(k)] = further_labels(labels, batch, i)
         for k, good, reason in zip(living, labels.ok, labels.reasons, strict=True):
             if not good:
                 self.stop(int(k), f"teacher: {reason}")

@@ -15,6 +15,7 @@ from mlffstore.data.concatenation import concatenate
 from mlffstore.data.limits import MAX_FORCE
 from mlffstore.errors import DataError
 from mlffstore_generators.calls import Asking
+from mlffstore_generators.further import joined
 from mlffstore_generators.mmff import FORCE_FIELD, MMFFForces
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
@@ -23,6 +24,8 @@ from mlffstore_generators.seeds.base import NoSeedError
 from mlffstore_generators.seeds.relaxed import Relaxed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ase import Atoms
 
     from mlffstore.contracts.protocols import Follower, Teacher
@@ -214,7 +217,8 @@ class MolecularDynamics(Sampler):
         self._look(run, [one.seed for one in running], closely | kept)
         for k in map(int, np.flatnonzero(kept & run.alive)):
             one, atoms = running[k], slice(run.starts[k], run.starts[k + 1])
-            one.frames.append((run.frame(k), float(run.energy[k]), run.forces[atoms].copy(), run.stress[k].copy()))
+            labels = (float(run.energy[k]), run.forces[atoms].copy(), run.stress[k].copy(), run.more[k])
+            one.frames.append((run.frame(k), *labels))
             one.before, one.due = run.positions[atoms].copy(), one.steps + one.apart
             if len(one.frames) == self.frames:
                 run.stop(k, "done")
@@ -238,7 +242,7 @@ class MolecularDynamics(Sampler):
     def _batch(self, kept: list[Frame], one: _Trajectory) -> SampleBatch:
         """Return the frames of a trajectory; those of the force field are rattled and have no labels."""
         name = f"md-{self.teacher}-{one.temperature:g}K"
-        frames, energy, forces, stress = zip(*kept, strict=True)
+        frames, energy, forces, stress, more = zip(*kept, strict=True)
         if self.teacher == FORCE_FIELD:
             if self.rattle is not None:
                 frames = tuple(rattled(frame, log_uniform(one.rng, self.rattle), one.rng) for frame in frames)
@@ -247,10 +251,11 @@ class MolecularDynamics(Sampler):
         if not np.isnan(np.stack(stress)).all():
             labels["stress"] = np.stack(stress)
         info = shared_teacher(self.teacher, self.teacher_options).info
-        return batch_of(frames, one.seed, name).with_labels(info.name, **labels)
+        return batch_of(frames, one.seed, name).with_properties(info.name, labels | joined(more))
 
 
-Frame = tuple["Atoms", float, np.ndarray, np.ndarray]
+#: Structure, energy, forces, stress and the other labels.
+Frame = tuple["Atoms", float, np.ndarray, np.ndarray, "Mapping[str, np.ndarray]"]
 
 
 class _Trajectory:

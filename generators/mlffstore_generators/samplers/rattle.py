@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mlffstore.errors import DataError
+from mlffstore_generators.further import joined
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import SeedSampler, batch_of, sound
 from mlffstore_generators.seeds.base import NoSeedError, check_share
@@ -85,4 +86,5 @@ def path_batch(seed: Seed, count: int) -> SampleBatch:
     }  # fmt: skip
     if np.isfinite(path.stress[chosen]).any():
         labels["stress"] = path.stress[chosen]
-    return batch.with_labels(path.teacher.name, **labels)
+    further = joined([path.more[k] for k in chosen]) if path.more else {}
+    return batch.with_properties(path.teacher.name, labels | further)

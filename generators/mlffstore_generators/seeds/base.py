@@ -55,6 +55,8 @@ class PathFrames:
         eV/angstrom.
     stress : ndarray, shape (S, 6)
         eV/angstrom^3, tension positive.
+    more : tuple of mapping of str to ndarray
+        For each structure what the teacher gave beside these, by property, with one row or a row for each atom.
     """
 
     teacher: TeacherInfo
@@ -62,6 +64,7 @@ class PathFrames:
     energy: np.ndarray
     forces: tuple[np.ndarray, ...]
     stress: np.ndarray
+    more: tuple[Mapping[str, np.ndarray], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

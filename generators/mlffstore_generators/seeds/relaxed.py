@@ -173,4 +173,5 @@ def _path(teacher: Teacher, frames: list[Atoms], labels: list[TeacherLabels]) ->
         energy = np.full(len(energy), np.nan)
     stress = np.concatenate([nan if one.stress is None else one.stress for one in labels])
     forces = tuple(one.forces for one in labels[:lowest])
-    return PathFrames(teacher.info, tuple(frames[:lowest]), energy[:lowest], forces, stress[:lowest])
+    more = tuple(dict(one.more) for one in labels[:lowest])
+    return PathFrames(teacher.info, tuple(frames[:lowest]), energy[:lowest], forces, stress[:lowest], more)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.analysis.validation.check_result import Check, CheckResult
+from mlffstore.analysis.validation.recheck_properties import deviating, further_labels, label_again
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.ragged import row_indices
@@ -74,13 +75,13 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
     teacher : Teacher
         The teacher; its name is the name of the labels.
     policy : Policy
-        Its checks `force_gradient`, `teacher_energy` and `teacher_stress` set the number of samples and the deviations that
-        pass.
+        Its checks `force_gradient`, `teacher_energy`, `teacher_stress` and `teacher_properties` set the number of samples
+        and the deviations that pass.
     seed : int
         Seed of the choice of samples and directions.
     quick : bool, optional
         Whether at most `QUICK_SAMPLES` samples of together about `QUICK_ATOMS` atoms are labelled again. Energies, forces
-        and stresses are compared as they are, and on a fifth of them with differences of energies too.
+        and stresses are compared as they are like all other labels, and on a fifth of them with differences of energies too.
 
     Notes
     -----
@@ -93,7 +94,7 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
         there = ", ".join(map(str, ds["teacher"].values)) if "teacher" in ds.coords else "none"
         raise TeacherError(f"teacher: expected one whose labels are there ({there}), got {info.name!r}")
     t = ds["teacher"].values.tolist().index(info.name)
-    has = np.flatnonzero(np.isfinite(np.asarray(ds["energy"][:, t])))
+    has = _labelled(ds, info.name)
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(has)[: min(int(rule["samples"]), QUICK_SAMPLES if quick else len(has))]
     if quick:
@@ -103,13 +104,20 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
     if not len(chosen):
         return Recheck({}, 0, 0)
     part = ds.mlff.isel(chosen).compute()
-    batch = SampleBatch(**{name: part[name].values for name in STRUCTURE}).astype("float64")
-    predicted = teacher.label(batch)
+    as_stored = SampleBatch(**{name: part[name].values for name in STRUCTURE})
+    further = further_labels(part, teacher)
+    predicted = label_again(teacher, as_stored, further)  # directions of Hessian products follow from what is stored
+    batch = as_stored.astype("float64")
     ok = predicted.ok
     bad: dict[str, Array] = {}
-    energy = part["energy"].values[:, t]
+    if further:
+        share = policy.checks["teacher_properties"]["max_share"]
+        bad["teacher_properties"] = chosen[deviating(further, predicted, batch, share)]
+    energy = part["energy"].values[:, t] if "energy" in part else np.full(len(batch), np.nan)
     limit = policy.checks["teacher_energy"]["max_eV_per_atom"]
-    bad["teacher_energy"] = chosen[ok & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)]
+    bad["teacher_energy"] = chosen[
+        ok & np.isfinite(energy) & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)
+    ]
     tried = _tried(batch, ok, rng, quick)
     if "forces" in part:
         forces = part["forces"].values[:, t].astype(np.float64)
@@ -134,6 +142,20 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
             apart[strain] = np.fmax(apart[strain], _against_strain(teacher, batch.take(strain), stress[strain], rng))
         bad["teacher_stress"] = chosen[wanted & ~(apart <= policy.checks["teacher_stress"]["max_eV_per_angstrom3"])]
     return Recheck(bad, int(ok.sum()), int((~ok).sum()))
+
+
+def _labelled(ds: xr.Dataset, teacher: str) -> Ints:
+    """Return the samples that have an energy of a teacher or, if none has one, some other label of it."""
+    if "energy" in ds and len(has := np.flatnonzero(np.isfinite(np.asarray(ds["energy"].sel(teacher=teacher))))):
+        return has
+    starts = np.cumsum(np.asarray(ds["n_atoms"])) - np.asarray(ds["n_atoms"])
+    some = np.zeros(ds.sizes["sample"], bool)
+    for name, variable in ds.data_vars.items():
+        if "teacher" in variable.dims or str(name).endswith(f".{teacher}"):
+            values = np.asarray(variable.sel(teacher=teacher) if "teacher" in variable.dims else variable)
+            rows = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            some |= np.logical_and.reduceat(rows, starts) if variable.dims[0] == "atom" else rows
+    return np.flatnonzero(some)
 
 
 def _tried(batch: SampleBatch, ok: Array, rng: np.random.Generator, quick: bool) -> Ints:

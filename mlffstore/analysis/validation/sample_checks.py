@@ -22,7 +22,7 @@ SAMPLE_CHECKS = (
     "missing_hydrogens", "energy_outlier", "energy_work", "duplicate", "near_duplicate", "leakage", "near_leakage",
     "molecule_leakage", "force_gradient", "teacher_energy", "teacher_stress", "altered",
     "cell_too_flat", "odd_bonds", "unbound_atoms", "few_hydrogens", "property_range", "property_sums", "ideal_leakage",
-    "host_leakage",
+    "host_leakage", "teacher_properties",
 )  # fmt: skip
 #: What to do about samples that fail a check, where its name does not say so.
 _ONE_ROOT = "give copies one root (--root on import), or remove some"
