@@ -38,7 +38,7 @@ def test_a_database_of_schnetpack(tmp_path):
 
 
 def test_the_unit_that_schnetpack_states_is_asked_for(tmp_path):
-    with pytest.raises(ml.errors.DataError, match="hartree"):
+    with pytest.raises(ml.errors.DataError, match="states the unit 'Ha'"):
         ml.import_files(
             REAL / "schnetpack_qm9.db", tmp_path / "s", keys={"energy": "energy_U0"}, require=("energy",)
         )  # fmt: skip
