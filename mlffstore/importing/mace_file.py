@@ -1,9 +1,9 @@
 """Reads the HDF5 that MACE prepares (mace/tools/...; `mace_prepare_data`): groups config_batch_*, in them config_*.
 
-Energies are eV, forces eV/angstrom, stress eV/angstrom^3 (tension positive, as ASE), lengths angstrom, charges e. MACE's
-files do not say the unit of dipoles, and its models disagree (Debye in `compute_fixed_charge_dipole`, e*angstrom in the one for
-polarizabilities): a dipole counts where the file says its unit, as an export of this library does, and has to be named
-elsewhere.
+Energies are eV, forces eV/angstrom, stress eV/angstrom^3 (tension positive, as ASE), lengths angstrom, charges e. The files
+do not say the unit of dipoles, and MACE's models disagree: Debye in `compute_fixed_charge_dipole`, e*angstrom in the one
+for polarizabilities. A dipole counts where the file says its unit, as an export of this library does; elsewhere it has to
+be named.
 """
 
 from __future__ import annotations
