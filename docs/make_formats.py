@@ -46,7 +46,8 @@ EXPORTS = """
 ## Exports that come back
 
 What `mlffstore import` takes from an export of each layout into a new store: *yes* without an option, *named* where `--key` or
-`--column` (and for roots `--root info:root`) names it, *no* where it is lost. Equal means equal: every digit, dtype and mask.
+`--column` (and for roots `--root info:root`) names it, *no* where it is lost. Equal means every digit, dtype and mask
+(dipoles, which MACE has in Debye, to 14 digits).
 
 """
 TAIL = """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_numbers
+from ase.units import Debye
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from mlffstore.analysis.statistics import Statistics
     from mlffstore.data.batch import SampleBatch
-    from mlffstore.data.schema import Column
+    from mlffstore.data.schema import Array, Column
     from mlffstore.store.samples import Samples
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,11 @@ logger = logging.getLogger(__name__)
 _CUTOFFS = (4.0, 5.0, 6.0)
 #: The user column of strings that MACE has a place for.
 _CONFIG_TYPE = "config_type"
+_OWN_MEANING = "MACE gives this name a meaning of its own"
 #: What MACE's reader takes for a value that is not there.
 _MISSING = "None"
+#: Labels beside energy, forces and stress that MACE trains on.
+_WEIGHED = ("dipole", "charges")
 #: Properties that MACE reads, in units that it chooses.
 _MEANT_BY_MACE = frozenset(
     (
@@ -101,8 +105,12 @@ def export_mace(
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
                 _write(file, batch, teacher_name, columns)
         (folder / "statistics.json").write_text(json_text(document))
-    left_out = other_labels(snapshot, teacher_name, "the layout has energy, forces and stress")
-    left_out |= {name: "MACE gives this name a meaning of its own" if name in _MEANT_BY_MACE else "MACE reads numbers"
+    left_out = {
+        name: _OWN_MEANING
+        for name in other_labels(snapshot, teacher_name, "")
+        if name in _MEANT_BY_MACE and name not in _WEIGHED
+    }
+    left_out |= {name: _OWN_MEANING if name in _MEANT_BY_MACE else "MACE reads numbers"
                  for name in snapshot.user_columns if name not in columns}  # fmt: skip
     tell_left_out("mace", left_out)
     return target
@@ -140,17 +148,24 @@ def _statistics(gathered: Statistics, teacher: str, r_max: float) -> dict[str, A
 def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[str, Column]) -> None:
     """Write the samples of one file; MACE counts the members of its root group, so the rest is in attributes."""
     labels, starts = batch.labels.get(teacher, {}), batch.offsets
-    there = {name: present(batch, teacher, name) for name in LABELS}
+    there = {name: present(batch, teacher, name) for name in (*LABELS, *(name for name in _WEIGHED if name in labels))}
+    others = {name: present(batch, teacher, name) for name in labels if name not in (*there, *_MEANT_BY_MACE)}
     user = {name: user_rows(batch, column) for name, column in columns.items()}
     file.attrs["drop_last"] = False
     file.attrs["root"] = batch.root
     for name in CODED:
         file.attrs[name] = batch.columns[name]
         file.attrs[f"{name}_meanings"] = json.dumps(batch.vocabulary[name])
+    for name in (*there, *others):
+        file.attrs[f"{name}_units"] = "Debye" if name == "dipole" else batch.property_of(name).unit
     for name, column in columns.items():
         file.attrs[f"{name}_units"] = column.unit
     kinds = batch.strings(_CONFIG_TYPE) if _CONFIG_TYPE in columns and _CONFIG_TYPE in batch.user else None
     columns = {name: column for name, column in columns.items() if not column.coded}
+
+    def rows(name: str, i: int, atoms: slice) -> Array:
+        return np.asarray(labels[name][atoms if batch.property_of(name).axis == "atom" else i])
+
     configs = file.create_group("config_batch_0")
     for i in range(len(batch)):
         atoms = slice(starts[i], starts[i + 1])
@@ -162,11 +177,14 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
         named, weights = config.create_group("properties"), config.create_group("property_weights")
         for name, whole in there.items():
             if whole[i]:
-                value = labels[name][atoms if LABELS[name].axis == "atom" else i]
-                named[name] = np.asarray(value, "f8")
+                value = np.asarray(rows(name, i, atoms), "f8")
+                named[name] = value / Debye if name == "dipole" else value
             else:
                 named[name] = _MISSING
             weights[name] = float(whole[i])
+        for name, whole in others.items():
+            if whole[i]:
+                named[name] = rows(name, i, atoms)
         named["total_charge"], named["total_spin"] = float(batch.charge[i]), float(batch.multiplicity[i])
         for name, column in columns.items():
             values, mask = user[name]

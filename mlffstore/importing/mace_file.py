@@ -1,6 +1,9 @@
 """Reads the HDF5 that MACE prepares (mace/tools/...; `mace_prepare_data`): groups config_batch_*, in them config_*.
 
-Energies are eV, forces eV/angstrom, stress eV/angstrom^3 (tension positive, as ASE), lengths angstrom.
+Energies are eV, forces eV/angstrom, stress eV/angstrom^3 (tension positive, as ASE), lengths angstrom, charges e. The files
+do not say the unit of dipoles, and MACE's models disagree: Debye in `compute_fixed_charge_dipole`, e*angstrom in the one
+for polarizabilities. A dipole counts where the file says its unit, as an export of this library does; elsewhere it has to
+be named.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.units import convert
 from mlffstore.importing.packed import reading
 from mlffstore.importing.record import Record
 
@@ -20,14 +24,22 @@ if TYPE_CHECKING:
 
 #: Labels under the names of MACE -> results of ASE.
 _RESULTS = {
-    "energy": "energy", "forces": "forces", "stress": "stress", "dipole": "dipole", "charges": "charges",
-    "magmoms": "magmoms",
+    "energy": "energy", "forces": "forces", "stress": "stress", "charges": "charges", "magmoms": "magmoms",
+    "atomic_energies": "energies",
 }  # fmt: skip
+_DIPOLE_UNITS = "dipole_units"
+_NO_UNIT = "dipoles are left out, since the file does not say their unit; name them, and their unit, if they are meant"
 _STRUCTURE = ("atomic_numbers", "positions", "cell", "pbc", "properties", "property_weights")
 
 
-def read_mace(path: Path) -> Iterator[Record]:
+def read_mace(path: Path, *, takes_dipole: bool = False) -> Iterator[Record]:
     """Yield the configurations of a file in the order of their numbers.
+
+    Parameters
+    ----------
+    path : Path
+    takes_dipole : bool, optional
+        Whether the caller named what holds dipoles; else a warning says that they are left out.
 
     Raises
     ------
@@ -42,7 +54,10 @@ def read_mace(path: Path) -> Iterator[Record]:
         names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
         for batch, key in names:
             name = f"{batch}/{key}"
-            yield _record(file[batch][key], name)
+            record = _record(file[batch][key], name, file.attrs.get(_DIPOLE_UNITS))
+            if "dipole" in record.more["file"] and not takes_dipole:
+                record.warnings = (_NO_UNIT,)
+            yield record
 
 
 def _number(name: str) -> int:
@@ -50,7 +65,7 @@ def _number(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _record(group: Any, where: str) -> Record:
+def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
     from ase import Atoms
 
     from mlffstore.importing.frames import Results
@@ -63,11 +78,14 @@ def _record(group: Any, where: str) -> Record:
     given = {name: _given(properties, name) for name in properties if hasattr(properties[name], "dtype")}
     given = {name: value for name, value in given.items() if value is not None and name not in _STRUCTURE}
     results = {_RESULTS[name]: given.pop(name) for name in list(given) if name in _RESULTS}
+    if dipole_unit is not None and "dipole" in given:
+        results["dipole"] = convert("dipole", np.asarray(given.pop("dipole"), np.float64), str(dipole_unit))
     weights = group.get("property_weights", {})
     for name in weights:
         value = _given(weights, name)
-        if value is not None and float(value) == 0 and name in results:  # MACE fills in zeros and weighs them with zero
-            del results[name]
+        if value is not None and not np.any(value):  # MACE fills in zeros and weighs them with zero
+            results.pop(_RESULTS.get(name, name), None)
+            given.pop(name, None)
     if results:
         atoms.calc = Results({name: np.asarray(value, np.float64) for name, value in results.items()})
     for name in itertools.chain(group):

@@ -90,7 +90,8 @@ def _records(names: tuple[str, ...], document: Any) -> Iterator[Record]:
         return
     if not isinstance(document, dict):
         return
-    if "structure" in document or document.get("@class") in ("Structure", "Molecule"):
+    # The class may be Structure, Molecule, Slab, TransformedStructure, ...: all of them have sites.
+    if "structure" in document or isinstance(document.get("sites"), list):
         yield _record(names, document)
         return
     for name, one in document.items():

@@ -45,7 +45,8 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "mace": Preset(
         "MACE: mace/tools/default_keys.py",
-        {"energy": ("REF_energy",), "forces": ("REF_forces",), "stress": ("REF_stress",)},
+        {"energy": ("REF_energy",), "forces": ("REF_forces",), "stress": ("REF_stress",),
+         "charges": ("REF_charges",)},
         marks=("REF_energy", "REF_forces", "REF_stress"),
     ),
     "nequip": Preset(

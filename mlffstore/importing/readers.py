@@ -127,7 +127,7 @@ def read_records(
     elif format == "smiles":
         yield from read_smiles(path, add_hydrogens=add_hydrogens)
     elif format == "mace-hdf5":
-        yield from read_mace(path)
+        yield from read_mace(path, takes_dipole="dipole" in (keys or {}))
     elif format == "nvalchemi":
         yield from read_nvalchemi(path)
     elif format == "atompack":

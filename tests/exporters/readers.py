@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 import xarray as xr
+from ase import units
 from ase.io import read
 
 from mlffstore.release import Release
@@ -93,6 +94,9 @@ def _mace(path: Path) -> dict[str, Fields]:
                 for key, weight in group["property_weights"].items():
                     assert (weight[()] == 0) == isinstance(fields[key], bytes), key
                 fields = {key: value for key, value in fields.items() if not isinstance(value, bytes)}
+                if "dipole" in fields:
+                    assert file.attrs["dipole_units"] == "Debye"
+                    fields["dipole"] = fields["dipole"] * units.Debye
                 fields["charge"], fields["multiplicity"] = fields.pop("total_charge"), fields.pop("total_spin")
                 fields |= {key: group[key][()] for key in ("positions", "cell", "pbc")}
                 fields["numbers"] = group["atomic_numbers"][()]

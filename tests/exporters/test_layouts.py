@@ -7,11 +7,13 @@ import json
 import h5py
 import numpy as np
 import pytest
+from ase import units
 from ase.io import read
 
 import mlffstore as ml
 from mlffstore.errors import DataError, MissingDependencyError, ReleaseError
 from mlffstore.release.selection import select
+from tests.signals import signals
 
 LAYOUTS = ("extxyz", "aselmdb", "mace", "concatenated")
 
@@ -124,6 +126,31 @@ def test_mace_reads_it(store, tmp_path):
                 full = one.stress.numpy()[0]
                 voigt = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
                 assert np.array_equal(voigt, expected.stress[i].astype("f8"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("teacher", ["a", "b"])
+def test_mace_reads_dipoles_and_charges_with_their_weights(tmp_path, teacher):
+    hdf5_dataset = pytest.importorskip("mace.data.hdf5_dataset")
+    import torch
+    from mace.tools.utils import AtomicNumberTable
+
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 1.0, "val": 0.0, "test": 0.0})
+    store.append(signals(), require=())
+    folder = ml.get_exporter("mace")(store.snapshot(), tmp_path / "mace", teacher=teacher)
+    batch = store.snapshot().read()
+    labels, table = batch.labels[teacher], AtomicNumberTable(sorted(set(batch.numbers.tolist())))
+    torch.set_default_dtype(torch.float64)
+    try:
+        data = hdf5_dataset.dataset_from_sharded_hdf5(str(folder / "train"), r_max=5.0, z_table=table)
+        for i in range(len(batch)):
+            one, own = data[i], slice(batch.offsets[i], batch.offsets[i + 1])
+            dipole, charges = labels["dipole"][i], labels["charges"][own]
+            np.testing.assert_allclose(one.dipole.numpy()[0] * units.Debye, np.nan_to_num(dipole), rtol=1e-14)
+            assert one.dipole_weight.numpy().tolist() == [[float(np.isfinite(dipole).all())] * 3]
+            assert np.array_equal(one.charges.numpy(), np.nan_to_num(charges).astype("f8"))
+            assert float(one.charges_weight) == float(np.isfinite(charges).all())
     finally:
         torch.set_default_dtype(torch.float32)
 

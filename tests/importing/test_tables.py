@@ -179,6 +179,31 @@ def test_mace_hdf5(tmp_path: Path) -> None:
     assert fates(report)["config_type"] == "left out"
 
 
+def test_dipoles_of_mace_have_no_unit(tmp_path: Path) -> None:
+    water = molecule("H2O")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i in range(2):
+            group = file.create_group(f"config_batch_0/config_{i}")
+            group["atomic_numbers"], group["positions"], group["cell"], group["pbc"] = (
+                water.numbers, water.positions, "None", [False] * 3
+            )  # fmt: skip
+            values, weights = group.create_group("properties"), group.create_group("property_weights")
+            values["energy"], values["dipole"], values["charges"] = -1.0, [0.0, 0.0, 1.85], np.array([-0.6, 0.3, 0.3])
+            weights["energy"], weights["dipole"], weights["charges"] = 1.0, [float(i)] * 3, 1.0
+    report = ml.import_files(tmp_path / "a.h5", tmp_path / "s", require=("energy",))
+    batch = ml.open(tmp_path / "s").snapshot().read()
+    assert fates(report)["dipole"] == "left out"
+    assert "dipole" not in batch.labels["dft"]
+    assert any("does not say their unit" in text for text in report.warnings)
+    np.testing.assert_allclose(batch.labels["dft"]["charges"], [-0.6, 0.3, 0.3] * 2, rtol=1e-6)
+    named: dict[str, Any] = {"keys": {"dipole": "dipole"}, "units": {"dipole": "Debye"}}
+    report = ml.import_files(tmp_path / "a.h5", tmp_path / "t", require=("energy",), **named)
+    assert not any("does not say their unit" in text for text in report.warnings)
+    dipole = ml.open(tmp_path / "t").snapshot().read().labels["dft"]["dipole"]
+    assert np.isnan(dipole[0]).all()  # it weighs nothing
+    np.testing.assert_allclose(dipole[1], [0, 0, 1.85 * units.Debye])
+
+
 def test_parquet_and_arrow(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlffstore.importing.tables.request import TableRequest
 
 _KNOWN = {"energies": ("energy", "eV"), "forces": ("forces", "eV/angstrom")}
+#: Files of a set that are taken; what others hold is left out, and named.
+_FILES = ("coord", "box", "energy", "force", "virial", "real_atom_types")
 _STRUCTURE = (
     "atom_names",
     "atom_numbs",
@@ -51,11 +53,13 @@ def read_deepmd(request: TableRequest) -> Iterator[ReadSamples]:
         raise missing_dependency("dpdata", "deepmd", "Reading folders of DeePMD-kit") from error
     for folder in sorted({path.parent for path in request.path.rglob("type.raw")}):
         mixed = any(folder.glob("set.*/real_atom_types.npy"))
+        has_labels = any(folder.glob("set.*/energy.npy"))
         try:
             if mixed:
-                systems = list(dpdata.MultiSystems().load_systems_from_file(str(folder), fmt="deepmd/npy/mixed"))
+                several = dpdata.MultiSystems()
+                several.load_systems_from_file(str(folder), fmt="deepmd/npy/mixed", labeled=has_labels)
+                systems = list(several)
             else:
-                has_labels = any(folder.glob("set.*/energy.npy"))
                 kind = dpdata.LabeledSystem if has_labels else dpdata.System
                 systems = [kind(str(folder), fmt="deepmd/npy")]
         except Exception as error:  # dpdata raises whatever a damaged folder makes it raise
@@ -87,6 +91,9 @@ def _system(folder: Path, name: str, data: dict[str, Any], request: TableRequest
         labels["stress"] = voigt_rows(-np.asarray(data["virials"], np.float64) / volume)
         uses.append(("file", "virials", "converted", "stress", "-virial/V"))
     uses += [left_out(key, value) for key, value in data.items() if key not in _STRUCTURE and key not in _KNOWN]
+    named = {name for _, name, *_ in uses}
+    others = {file.stem: file for file in sorted(folder.glob("set.*/*.npy")) if file.stem not in (*_FILES, *named)}
+    uses += [left_out(stem, np.load(file, mmap_mode="r", allow_pickle=False)) for stem, file in others.items()]
     return System(
         name, [atomic_numbers[symbol] for symbol in symbols], np.asarray(data["coords"], np.float64),
         {request.options.teacher: labels} if labels else {}, uses, cell if periodic else None, periodic, group=None,
