@@ -170,11 +170,18 @@ def release(folder: Path, beside: Path) -> str:
         if path.suffix != ".h5" and path.is_file():
             shutil.copy(path, beside / path.name)
     counts = [[split, f"{n:,}"] for split, n in manifest["counts"].items()]
-    files = [[f"`{name}`", human_bytes(one["bytes"]), f"`{one['sha256'][:16]}...`"] for name, one in manifest["files"].items()]
+    files = [
+        [f"`{name}`", human_bytes(one["bytes"]), f"`{one['sha256'][:16]}...`"]
+        for name, one in manifest["files"].items()
+    ]
     documents = ", ".join(f"[{path.name}]({beside.name}/{path.name})" for path in sorted(beside.iterdir()))
     return (
-        f"`{manifest['name']}` {manifest['version']}. " + "The samples are not kept here: the commands make them again. "
-        f"Its documents are: {documents}.\n\n" + table(["split", "samples"], counts) + "\n\n" + table(["file", "size", "SHA-256"], files)
+        f"`{manifest['name']}` {manifest['version']}. "
+        + "The samples are not kept here: the commands make them again. "
+        f"Its documents are: {documents}.\n\n"
+        + table(["split", "samples"], counts)
+        + "\n\n"
+        + table(["file", "size", "SHA-256"], files)
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import other_properties
+from mlffstore_teachers.chgnet_graphs import graph_of
 from mlffstore_teachers.collect import collect, failure, joined
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
@@ -118,7 +119,7 @@ class CHGNetTeacher:
         for i in (i for i, reason in enumerate(reasons) if not reason):
             try:
                 graphs[i] = self._graph(batch, i)
-            except Exception as error:  # isolated atoms and whatever else the converter raises
+            except Exception as error:  # isolated atoms and whatever else pymatgen raises
                 reasons[i] = failure(self._info.name, error)
         # A dense crystal has far more angles than atoms, and its memory grows with them.
         sizes = batch.n_atoms.astype(np.int64)
@@ -138,22 +139,18 @@ class CHGNetTeacher:
                 from mlffstore_teachers.chgnet_layers import lean
 
                 self._model = CHGNet.load(use_device=self.device, verbose=False)
-            self._model.graph_converter.on_isolated_atoms = "error"
             self._model.eval()
             self._model.requires_grad_(False)  # of the energy by positions and strains only
             lean(self._model)
         return self._model
 
     def _graph(self, batch: SampleBatch, i: int) -> Any:
-        model = self._loaded()
-        from pymatgen.core import Lattice, Structure
-
         atoms = slice(batch.offsets[i], batch.offsets[i + 1])
         positions, cell = batch.positions[atoms].astype(np.float64), batch.cell[i]
         if not batch.pbc[i].any():
             cell = np.diag(np.ptp(positions, axis=0) + _VACUUM)
-        structure = Structure(Lattice(cell), batch.numbers[atoms].tolist(), positions, coords_are_cartesian=True)
-        return model.graph_converter(structure)
+        converter = self._loaded().graph_converter
+        return graph_of(batch.numbers[atoms], positions, cell, converter.atom_graph_cutoff, converter.bond_graph_cutoff)
 
     def _batched(self, graphs: dict[int, Any], group: Sequence[int], *, stress: bool) -> tuple[list[Any], Any]:
         """Return the graphs of a group, and CHGNet's batch of them."""

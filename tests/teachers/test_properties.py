@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -149,3 +151,44 @@ def test_lean_layers_are_the_function_of_the_package():
         assert labels.energy[i] / len(one) == pytest.approx(float(theirs["e"]), abs=2e-6)
         np.testing.assert_allclose(forces, theirs["f"], atol=1e-5 * np.abs(theirs["f"]).max() + 1e-5)
         np.testing.assert_allclose(labels.stress[i] * 160.21766, full_3x3_to_voigt_6_stress(theirs["s"]), atol=2e-3)
+
+
+def test_graphs_are_those_of_the_package():
+    pytest.importorskip("chgnet")
+    from chgnet.graph import CrystalGraphConverter
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    from mlffstore_teachers.chgnet_graphs import graph_of
+
+    def content(graph):
+        """Return edges by atoms and image, and angles by their edges, in no order."""
+        ends = graph.atom_graph.numpy()
+        edges = [
+            (*pair, *image) for pair, image in zip(ends.tolist(), graph.neighbor_image.int().tolist(), strict=True)
+        ]
+        name = [edges[k] for k in graph.undirected2directed.tolist()]
+        whole = [frozenset((e, (e[1], e[0], -e[2], -e[3], -e[4]))) for e in name]  # without direction
+        both = [whole[k] for k in graph.directed2undirected.tolist()]
+        assert all(edge in kind for edge, kind in zip(edges, both, strict=True))
+        angles = [(c, whole[i], edges[k], whole[j], edges[m]) for c, i, k, j, m in graph.bond_graph.tolist()]
+        return sorted(edges), Counter(angles)
+
+    rng = np.random.default_rng(5)
+    lonely = bulk("Cs", cubic=True)
+    lonely.set_cell(lonely.cell * 3, scale_atoms=True)
+    for atoms in (
+        bulk("NaCl", "rocksalt", a=5.6, cubic=True),
+        bulk("Si"),
+        bulk("Po", "sc", a=3.35),
+        bulk("Cs"),
+        lonely,
+    ):
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        structure = AseAtomsAdaptor.get_structure(atoms)
+        ours = (atoms.numbers, atoms.positions, atoms.cell.array, 6.0, 3.0)
+        if atoms is lonely:
+            with pytest.raises(ValueError, match="2 isolated atoms"):
+                graph_of(*ours)
+            continue
+        theirs = CrystalGraphConverter(atom_graph_cutoff=6, bond_graph_cutoff=3)(structure)
+        assert content(graph_of(*ours)) == content(theirs)
