@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: help quickstart check test coverage nightly lowest lint format wheel docs bench clean
 # make CONSTRAINTS=/dev/null ... installs the newest packages that pyproject.toml allows.
 CONSTRAINTS ?= constraints.txt
+# The tests start a hundred interpreters, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 EXTRAS := quickstart,sampling,active,select,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,parquet,json,deepmd,pyg,lightning,dev
 
 help:  ## List the verbs.
