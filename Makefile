@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart check test coverage nightly lowest lint format wheel docs bench clean
+.PHONY: help quickstart check test coverage nightly lowest lint format wheel docs dataset bench clean
 # make CONSTRAINTS=/dev/null ... installs the newest packages that pyproject.toml allows.
 CONSTRAINTS ?= constraints.txt
+# The tests start a hundred interpreters, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 EXTRAS := quickstart,sampling,active,select,sevennet,dask,s3,orb,fennol,report,aselmdb,hdf5plugin,parquet,json,deepmd,atompack,pyg,lightning,dev
 
 help:  ## List the verbs.
@@ -71,6 +73,9 @@ wheel: $(VENV)/.dev  ## Build sdist and wheel, and import all four packages from
 docs: $(BIN)/python  ## Build the documentation into site/.
 	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+dataset: $(VENV)/.dev  ## Make the dataset of 120,000 samples, its release and its page (hours; it goes on where it stopped).
+	PATH="$(abspath $(BIN)):$$PATH" benchmarks/dataset.sh
 
 bench: $(VENV)/.dev  ## Print the storage benchmark beside its peers.
 	$(PIP) install --constraint $(CONSTRAINTS) atompack-db rdkit

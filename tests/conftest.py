@@ -13,6 +13,10 @@ import pytest
 # Caches of these tests, of their subprocesses and of the documentation's code lie in a folder that goes with them.
 os.environ["MLFFSTORE_CACHE"] = tempfile.mkdtemp(prefix="mlffstore-cache-")
 atexit.register(shutil.rmtree, os.environ["MLFFSTORE_CACHE"], ignore_errors=True)
+# What JAX compiled for one model, or in one process, serves all: a compilation takes three seconds of processor time.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["MLFFSTORE_CACHE"], "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # One thread a process, before numpy or torch are imported: the tests run side by side and results stay reproducible.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")

@@ -10,8 +10,11 @@ their experimental lattice constants from ASE.
 from __future__ import annotations
 
 import functools
+import gzip
+import json
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +37,8 @@ _DLS = 0.87
 _DENSEST, _SPARSEST = 4.5, 120.0
 #: No two atoms come closer than this multiple of the sum of their covalent radii.
 _CONTACT = 0.75
+#: Where releases of pymatgen have the AFLOW prototypes, below `pymatgen.analysis`.
+_AFLOW = ("prototypes/aflow_prototypes.json.gz", "aflow_prototypes.json.gz", "aflow_prototypes.json")
 
 
 @functools.lru_cache(maxsize=1)
@@ -43,13 +48,30 @@ def prototypes() -> tuple[tuple[str, Any], ...]:
     Mehl et al., Comput. Mater. Sci. 136, S1 (2017), doi:10.1016/j.commatsci.2017.01.017.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pymatgen's own deprecations
-            from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+        import pymatgen.analysis
+        from pymatgen.core import Structure
     except ImportError as error:
         raise missing_dependency("pymatgen", "generators", "the generator 'crystals'") from error
-    structures = {entry["tags"]["aflow"]: entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY}
+    files = [Path(folder) / file for folder in pymatgen.analysis.__path__ for file in _AFLOW]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        structures = imported_prototypes()
+    else:
+        data = file.read_bytes()
+        entries = json.loads(gzip.decompress(data) if file.suffix == ".gz" else data)
+        structures = {entry["tags"]["aflow"]: Structure.from_dict(entry["snl"]) for entry in entries}
     return tuple((tag, structures[tag]) for tag in sorted(structures) if 2 <= len(structures[tag].composition) <= 4)
+
+
+def imported_prototypes() -> dict[str, Any]:
+    """Return the structure of each AFLOW prototype as pymatgen's own module has it.
+
+    It parses 288 BibTeX entries with them: eight seconds of processor time for each process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen's own deprecations
+        from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+    return {entry["tags"]["aflow"]: entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +235,16 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
 
 def too_close(atoms: Atoms) -> bool:
     """Return whether two atoms, or an atom and an image, are closer than `_CONTACT` times the sum of their radii."""
-    import vesin
     from ase.data import covalent_radii
 
+    from mlffstore.data.geometry import pairs
+
     radii = covalent_radii[atoms.numbers]
-    first, second, distance = vesin.NeighborList(cutoff=2 * _CONTACT * float(radii.max()), full_list=False).compute(
-        points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijd", copy=True
-    )
-    return bool((distance < _CONTACT * (radii[first] + radii[second])).any())
+    near = pairs(
+        np.array([0, len(atoms)]), atoms.positions, atoms.cell.array[None], np.ones((1, 3), bool),
+        2 * _CONTACT * float(radii.max()),
+    )  # fmt: skip
+    return bool((near.distance < _CONTACT * (radii[near.first] + radii[near.second])).any())
 
 
 def identity(atoms: Atoms, source: str) -> str:

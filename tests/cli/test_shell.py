@@ -68,7 +68,7 @@ def test_ctrl_c(tmp_path):
     recipe.write_text(
         "name: x\nstore: d.zarr\nparts:\n"
         "  - {name: a, generator: crystals, teacher: emt, samples: 100000, samples_per_task: 8,\n"
-        "     options: {elements: [Cu, Al, Ni]}}\n"
+        "     options: {elements: [Cu, Al, Ni], elemental: 1.0}}\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "mlffstore", "run", "r.yaml", "-w", "2"], cwd=tmp_path, stderr=subprocess.PIPE,

@@ -97,21 +97,23 @@ RELAXED = {"name": "relaxed", "seeds": SALTS, "teacher": "chgnet", "steps": 35}
 
 
 @pytest.fixture(scope="module")
-def near():
+def near(thorough):
+    """Return the structures about two relaxed salts, or with --run-slow about five: a relaxation takes seconds."""
     generator = ml.get_generator("rattle", seeds=RELAXED, frames=8, path=4, strained=0.0)
-    return generator.generate(np.random.default_rng(2), 40)
+    return generator.generate(np.random.default_rng(2), 40 if thorough else 16)
 
 
-def test_structures_about_a_relaxed_cell_have_little_pressure(near):
+def test_structures_about_a_relaxed_cell_have_little_pressure(near, thorough):
     batch = near.batch.astype("float32")
     path = np.array([name == "relaxation-chgnet" for name in batch.sampler])
-    assert 12 <= path.sum() <= 20
+    assert 0.3 <= path.mean() <= 0.5
     labels = shared_teacher("chgnet", {}).label(batch.structures())
     pressure = np.abs(labels.stress[:, :3].mean(axis=1)) / GPa
-    assert (pressure[~path] < 5).mean() >= 0.85
+    # Unrelaxed salts have tens of GPa. Of five of them most are near zero, of two the larger part.
+    assert (pressure[~path] < 5).mean() >= (0.85 if thorough else 0.6)
     assert near.teacher.name == "chgnet"
-    # At least 5 seeds at up to 35 steps; some fail.
-    assert 5 < near.calls["chgnet"] <= 12 * 35
+    # At least one seed for eight samples at up to 35 steps; some fail.
+    assert len(batch) / 8 < near.calls["chgnet"] <= 12 * 35
 
 
 def test_frames_of_the_path_keep_the_labels_that_it_had(near):

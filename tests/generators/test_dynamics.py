@@ -8,32 +8,15 @@ from ase import Atoms, units
 from ase.build import molecule
 
 import mlffstore as ml
-from mlffstore.contracts.protocols import FollowingTeacher, TeacherInfo, TeacherLabels
+from mlffstore.contracts.protocols import FollowingTeacher
 from mlffstore.contracts.registry import shared_teacher
 from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError
 from mlffstore_generators.samplers.langevin import Ensemble, sampling_masses
+from tests.generators.bonds import Bonds
 
 METALS = {"name": "crystals", "elements": ["Cu", "Al", "Ni"], "elemental": 1.0, "max_atoms": 16}
 SMALL = {"name": "molecules", "min_atoms": 5, "max_atoms": 14}
-
-
-class Bonds:
-    """Exact bonds to fixed places, one stiffness per atom: E = sum k_i |x_i - x0_i|^2 / 2."""
-
-    info = TeacherInfo(
-        "bonds", None, frozenset({"molecule", "periodic"}), ("energy", "forces"), "float64", True, "none", "bonds"
-    )
-
-    def __init__(self, stiffness, rest):
-        self.stiffness, self.rest = np.asarray(stiffness)[:, None], rest
-
-    def label(self, batch):
-        move = batch.positions.reshape(len(batch), -1, 3) - self.rest
-        energy = 0.5 * (self.stiffness * move**2).sum(axis=(1, 2))
-        return TeacherLabels(
-            energy, (-self.stiffness * move).reshape(-1, 3), None, np.ones(len(batch), bool), ("",) * len(batch)
-        )
 
 
 @pytest.mark.parametrize(("symbols", "step"), [("CH4", 1.5), ("SiO2", 3.0)])

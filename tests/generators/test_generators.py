@@ -84,6 +84,21 @@ def test_volumes_of_known_crystals(crystals):
         assert volume / (a**3 / 4) == pytest.approx(1.0, abs=0.25)
 
 
+@pytest.mark.slow  # pymatgen's module takes seconds of processor time to import, which is why its file is read instead
+def test_prototypes_are_those_of_the_module_of_pymatgen():
+    from mlffstore_generators.prototypes import imported_prototypes, prototypes
+
+    imported = imported_prototypes()
+    assert [tag for tag, _ in prototypes()] == sorted(
+        tag for tag, one in imported.items() if 2 <= len(one.composition) <= 4
+    )
+    for tag, one in prototypes():
+        assert one == imported[tag]
+        assert np.array_equal(one.lattice.matrix, imported[tag].lattice.matrix)
+        assert np.array_equal(one.frac_coords, imported[tag].frac_coords)
+        assert [site.species for site in one] == [site.species for site in imported[tag]]
+
+
 def test_mmff_forces_are_the_gradient():
     from mlffstore_generators.mmff import MMFF
     from mlffstore_generators.smiles import embed, to_atoms, with_hydrogens

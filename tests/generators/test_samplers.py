@@ -14,6 +14,7 @@ from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError
 from mlffstore_generators.samplers.langevin import Ensemble
 from mlffstore_generators.seeds.base import Seed
+from tests.generators.bonds import Bonds
 
 CRYSTALS = {
     "name": "crystals",
@@ -177,9 +178,10 @@ def test_a_ramp_starts_cold_and_ends_at_the_temperature():
     """10 ps^-1 of friction follow a ramp of 1 ps with a lag of 0.1 ps: no frame before its end, hot after it."""
     atoms = bulk("Cu", cubic=True) * (2, 2, 1)
     n, hot = 8, 900.0
+    # Springs, which cost nothing: that of a copper atom to its place is some 5 eV/angstrom^2.
     run = Ensemble(
-        [atoms] * n, [np.random.default_rng([9, i]) for i in range(n)], ml.get_teacher("emt"), np.full(n, 300.0),
-        np.full(n, 2.0), friction=0.05,
+        [atoms] * n, [np.random.default_rng([9, i]) for i in range(n)], Bonds(np.full(16, 5.0), atoms.positions),
+        np.full(n, 300.0), np.full(n, 2.0), friction=0.05,
     )  # fmt: skip
     seen = []
     for step in range(1, 301):

@@ -13,6 +13,7 @@ from mlffstore.errors import RecipeError
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import Recipe
 from mlffstore.pipeline.run import run
+from mlffstore.store.executors import InProcessExecutor
 
 METALS = {"name": "crystals", "elements": ["Cu", "Al", "Ni"], "elemental": 1.0, "max_atoms": 16}
 MOLECULES = {"name": "molecules", "min_atoms": 10, "max_atoms": 14}
@@ -44,7 +45,7 @@ def recipe(folder, **changes):
 
 def test_one_teacher_labels_all_parts_and_calls_are_on_record(tmp_path):
     parsed = recipe(tmp_path)
-    run(parsed)
+    run(parsed, executor=InProcessExecutor())
     batch = ml.open(parsed.store).snapshot().read()
     charged = batch.charge != 0
     assert charged.sum() == 4

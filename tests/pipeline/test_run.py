@@ -21,12 +21,15 @@ from mlffstore.errors import RecipeError
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run
+from mlffstore.store.executors import InProcessExecutor
 from tests.command import cli
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 METALS = ["Cu", "Al", "Ni", "Pd", "Ag", "Au", "Pt"]
+#: Runs the tasks in this process: one of its own takes two seconds of processor time to start.
+run_here = functools.partial(run, executor=InProcessExecutor())
 
 
 def recipe(folder: Path, **changes) -> dict:
@@ -62,7 +65,7 @@ def test_a_run_labels_checks_and_records(tmp_path):
     # What is stored was labelled: the same structures get the same labels again.
     again = ml.get_teacher("emt").label(batch)
     np.testing.assert_allclose(again.energy, batch.energy, atol=1e-9)
-    second = run(parsed, workers=1)
+    second = run_here(parsed)
     assert (second.n_done_before, second.accepted) == (6, 0)
 
 
@@ -82,10 +85,10 @@ def test_killed_and_run_again_ends_with_the_same_samples(tmp_path):
     for folder in (whole, broken):
         folder.mkdir()
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder)))
-    cli("run", whole / "recipe.yaml", "-w", "2")
+    cli("run", whole / "recipe.yaml", "-w", "2", "--no-recheck")
     log = broken / "d.zarr" / "_log"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlffstore", "run", broken / "recipe.yaml", "-w", "1"],
+        [sys.executable, "-m", "mlffstore", "run", broken / "recipe.yaml", "-w", "1", "--no-recheck"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -97,14 +100,14 @@ def test_killed_and_run_again_ends_with_the_same_samples(tmp_path):
     process.wait()
     half = len(ml.open(broken / "d.zarr"))
     assert 0 < half < 24
-    done = cli("run", broken / "recipe.yaml", "-w", "1")
+    done = cli("run", broken / "recipe.yaml", "-w", "1", "--no-recheck")
     assert "tasks were done before" in done.stdout
     assert hashes(broken / "d.zarr") == hashes(whole / "d.zarr")
 
 
 def test_splits_never_cut_a_root(tmp_path):
     parsed = Recipe.model_validate(recipe(tmp_path, splits={"train": 0.5, "val": 0.25, "test": 0.25}))
-    run(parsed, workers=1)
+    run_here(parsed)
     snap = ml.open(parsed.store).snapshot()
     roots, codes = snap.read().root, snap.split_codes()
     for root in np.unique(roots):
@@ -130,14 +133,14 @@ def two_parts(folder: Path, force_max: float) -> Recipe:
 def test_what_is_rejected_is_made_up_for_from_its_own_part(tmp_path):
     outcomes = []
     parsed = two_parts(tmp_path, 9.0)
-    report = run(parsed, progress=outcomes.append)
+    report = run_here(parsed, progress=outcomes.append)
     found = {one.part: one for one in account(parsed, n_environments=0).parts}
     assert (found["calm"].accepted, found["calm"].refills) == (40, 0)
     assert found["wild"].accepted == 40
     assert found["wild"].refills > 0
     assert not report.short
     assert found["wild"].rejected == report.rejected == sum(found["wild"].reasons.values()) > 0
-    assert run(parsed).accepted == 0
+    assert run_here(parsed).accepted == 0
     # The same samples, whatever was there before: a run that stops in the middle of it goes on with the same tasks.
     (tmp_path / "b").mkdir()
     other = two_parts(tmp_path / "b", 9.0)
@@ -171,7 +174,7 @@ def test_a_run_says_what_there_is_at_every_tenth_and_after_a_silence(tmp_path, m
                 tell(one)
         return capsys.readouterr().err.splitlines()
 
-    run(parsed, progress=outcomes.append)
+    run_here(parsed, progress=outcomes.append)
     n, total = len(outcomes), len(parsed.tasks())
     assert total >= 20
     tenths, every = lines(1e9), lines(0.0)
@@ -184,7 +187,7 @@ def test_a_run_says_what_there_is_at_every_tenth_and_after_a_silence(tmp_path, m
 
 def test_a_part_that_cannot_be_made_is_told_and_not_filled_from_others(tmp_path):
     parsed = two_parts(tmp_path, 2.0)
-    report = run(parsed)
+    report = run_here(parsed)
     calm, wild = account(parsed, n_environments=0).parts
     assert calm.accepted == 40
     assert wild.accepted < 40
@@ -214,18 +217,18 @@ def test_a_part_that_grows_makes_no_sample_twice(tmp_path):
     document = recipe(tmp_path)
     for samples in (6, 24):  # the second task has 2 samples first, then 4
         document["parts"][0]["samples"] = samples
-        run(Recipe.model_validate(document))
+        run_here(Recipe.model_validate(document))
     made = hashes(document["store"])
     assert len(set(made)) == len(made) >= 24
 
 
 def test_a_recipe_with_other_options_warns_of_what_is_there(tmp_path):
     first = recipe(tmp_path)
-    assert run(Recipe.model_validate(first), workers=1).warnings == []
+    assert run_here(Recipe.model_validate(first)).warnings == []
     first["parts"][0]["samples"] = 30  # a part that grows repeats nothing
-    assert run(Recipe.model_validate(first), workers=1).warnings == []
+    assert run_here(Recipe.model_validate(first)).warnings == []
     first["parts"][0]["options"]["max_atoms"] = 16
-    (warning,) = run(Recipe.model_validate(first), workers=1).warnings
+    (warning,) = run_here(Recipe.model_validate(first)).warnings
     assert warning.startswith("metals: 8 tasks of this part ran before with other options")
 
 
@@ -303,7 +306,7 @@ def test_options_that_do_not_exist_are_named_before_anything_is_written(tmp_path
     document = recipe(tmp_path)
     document["parts"][0]["options"] = {"max_atom": 3}
     with pytest.raises(RecipeError, match=r"part 'metals': .*unknown option 'max_atom'; did you mean 'max_atoms'"):
-        run(Recipe.model_validate(document))
+        run_here(Recipe.model_validate(document))
     assert not (tmp_path / "d.zarr").exists()
 
 

@@ -28,9 +28,7 @@ def small(name: str):
         frames = [molecule("H2O"), molecule("CH3OH")]
     else:
         frames = [
-            bulk("MgO", "rocksalt", 4.21, cubic=True)
-            if name in ("chgnet", "sevennet-0")
-            else bulk("Cu", cubic=True) * (2, 1, 1)
+            bulk("MgO", "rocksalt", 4.21) if name in ("chgnet", "sevennet-0") else bulk("Cu", cubic=True) * (2, 1, 1)
         ]
     for frame in frames:
         frame.rattle(0.05, seed=4)

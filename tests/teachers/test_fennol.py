@@ -50,10 +50,10 @@ def test_reference_energies(teacher):
     assert teacher.info.fingerprint.count("sha256:") == 1
 
 
-def test_forces_and_energies_agree_with_the_packages_own_calculator(teacher, weights):
+def test_forces_and_energies_agree_with_the_packages_own_calculator(teacher, weights, thorough):
     from fennol.ase import FENNIXCalculator
 
-    batch = mixed(4, seed=1)
+    batch = mixed(4 if thorough else 2, seed=1)  # the calculator compiles for each of them, seconds each
     labels = teacher.label(batch)
     for i, frame in enumerate(batch.to_ase()):
         frame.calc = FENNIXCalculator(str(weights[0]), gpu_preprocessing=False)
