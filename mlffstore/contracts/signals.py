@@ -63,6 +63,9 @@ def sums(exam: Examination) -> None:
     for name in ("energy_std", "forces_std"):
         if name in more:
             _judge(exam, f"{name} is not negative", np.minimum(more[name], 0).reshape(-1), 0, property_of(name).unit)
+    if "forces_std" in more:
+        rises = np.maximum(np.diff(more["forces_std"], axis=1), 0).reshape(-1)
+        _judge(exam, "forces_std: the largest first", rises, 0, "eV/angstrom")
     for name in more:
         if name == "dipole":
             exam.skip(

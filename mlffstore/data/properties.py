@@ -20,9 +20,10 @@ Axis = Literal["sample", "atom"]
 Turns = Literal["scalar", "vector", "tensor", "invariant"]
 
 #: Names of the components along the inner dimensions that have names.
-COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"]}
+COMPONENTS = {"xyz": ["x", "y", "z"], "voigt": ["xx", "yy", "zz", "yz", "xz", "xy"],
+              "principal": ["largest", "middle", "smallest"]}  # fmt: skip
 #: Sizes of the inner dimensions.
-INNER_SIZES = {"xyz": 3, "vector": 3, "voigt": 6}
+INNER_SIZES = {"xyz": 3, "vector": 3, "voigt": 6, "principal": 3}
 #: Names that no property can have: columns that every dataset has, and what the formats need.
 TAKEN = frozenset(
     (
@@ -47,8 +48,9 @@ class Property:
     axis : {"sample", "atom"}
         Whether there is one row per sample or one row per atom.
     shape : sequence of str or int, optional
-        Dimensions of a row: ``"xyz"`` (3), ``"voigt"`` (6: xx yy zz yz xz xy), a size, or any other name for a width that
-        each teacher chooses for itself. ``()``, the default, is one number.
+        Dimensions of a row: ``"xyz"`` (3), ``"voigt"`` (6: xx yy zz yz xz xy), ``"principal"`` (3: along principal axes,
+        the largest first), a size, or any other name for a width that each teacher chooses for itself. ``()``, the default,
+        is one number.
     unit : str, optional
         Unit of the numbers; "1" for none.
     turns : {"scalar", "vector", "tensor", "invariant"}, optional
@@ -225,7 +227,10 @@ _built_in("hessian_product", "atom xyz", "float32", "eV/angstrom^2", "vector", "
 _built_in("hessian_probe", "atom xyz", "float32", "1", "vector", "direction of hessian_product")
 _built_in("embedding", "atom width", "float32", "1", "invariant", "features of the atom in the model", half=True)
 _built_in("energy_std", "sample", "float64", "eV", "scalar", "standard deviation of a committee's energies")
-_built_in("forces_std", "atom xyz", "float32", "eV/angstrom", "invariant", "standard deviation of a committee's forces")
+_built_in(
+    "forces_std", "atom principal", "float32", "eV/angstrom", "invariant",
+    "standard deviations of a committee's forces along the principal axes of their scatter",
+)  # fmt: skip
 
 
 def described_by(name: str, axis: str, attributes: Mapping[str, Any], dtype: str) -> Property:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
+from mlffstore.data.spread import principal_deviations
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.collect import collect, joined
 from mlffstore_teachers.domain import refusals
@@ -36,7 +37,7 @@ class FeNNolTeacher:
     weights : path or sequence of paths
         ``.fnx`` files. Several are a committee: its labels are the means of the members'. The properties `energy_std` and
         `forces_std` are the standard deviations about these means (divided by the number of members), eV per sample and
-        eV/angstrom for each component; `spread` has them per atom.
+        eV/angstrom along the principal axes of the scatter, see `mlffstore.data.spread`; `spread` has them per atom.
     name : str, optional
         Name of the label columns. Give models of different energy zeros different names.
     elements : iterable of int, optional
@@ -223,5 +224,5 @@ def _mean(members: list[TeacherLabels]) -> TeacherLabels:
     stresses = [one.stress for one in members if one.stress is not None]
     more = {name: mean([one.more[name] for one in members]) for name in members[0].more}
     more["energy_std"] = energies.std(axis=0)
-    more["forces_std"] = forces.std(axis=0, dtype=np.float64).astype(np.float32)
+    more["forces_std"] = principal_deviations(forces)
     return TeacherLabels(mean(energies), mean(forces), mean(stresses) if stresses else None, ok, reasons, more)
