@@ -247,10 +247,11 @@ def too_close(atoms: Atoms) -> bool:
     return bool((near.distance < _CONTACT * (radii[near.first] + radii[near.second])).any())
 
 
-def identity(atoms: Atoms, source: str) -> str:
-    """Return what a crystal is, whatever its supercell, strain or defects: its prototype and its composition.
+def identity(atoms: Atoms) -> str:
+    """Return what a crystal is, whatever its supercell, strain or defects: its reduced composition.
 
-    Supercells, slabs and defects of one crystal have the same, so that they share a root and never straddle splits.
+    Supercells, slabs and defects of one crystal have the same, so that they share a root and never straddle splits. So have
+    all arrangements of a composition: relaxation makes one of another.
     """
     from math import gcd
 
@@ -258,7 +259,7 @@ def identity(atoms: Atoms, source: str) -> str:
     for symbol in atoms.get_chemical_symbols():
         counts[symbol] = counts.get(symbol, 0) + 1
     unit = gcd(*counts.values())
-    return f"{source} " + " ".join(f"{symbol}{n // unit}" for symbol, n in sorted(counts.items()))
+    return "crystal " + " ".join(f"{symbol}{n // unit}" for symbol, n in sorted(counts.items()))
 
 
 def wide_supercell(atoms: Atoms, distance: float) -> Atoms:

@@ -106,7 +106,7 @@ def _innermost(source):
 
 def _element(rng):
     atoms, source = draw_element(rng)
-    return Seed(atoms, source, family=identity(atoms, source))
+    return Seed(atoms, source, family=identity(atoms))
 
 
 def _root(draw, rng):

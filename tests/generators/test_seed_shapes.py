@@ -79,7 +79,7 @@ def test_hosts_may_be_relaxed():
         assert seed.family.endswith("1")
         large = draw(1, name="relaxed", seeds=metals, teacher="emt", steps=20, pressure=30.0, min_atoms=150)[0]
         assert 150 <= len(large.atoms) <= 500
-        assert large.family.startswith("ase-bulk:")
+        assert large.family.startswith("crystal ")
 
 
 def test_particles_have_many_sizes_and_the_composition_of_their_crystal():

@@ -55,7 +55,7 @@ class Crystals:
             raise NoSeedError("supercell larger than max_atoms")
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, source, family=identity(atoms, source))
+        return Seed(atoms, source, family=identity(atoms))
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""

@@ -111,7 +111,7 @@ class Nanoparticles:
         for z, n in zip(*np.unique(bulk.numbers, return_counts=True), strict=True):
             share = units * n // np.gcd.reduce(np.unique(bulk.numbers, return_counts=True)[1])
             kept += order[numbers[order] == z][:share].tolist()
-        return Atoms(numbers[kept], positions[kept]), f"sphere:{source}", identity(bulk, source)
+        return Atoms(numbers[kept], positions[kept]), f"sphere:{source}", identity(bulk)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the source."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlffstore.errors import missing_dependency
 from mlffstore_generators.chemistry import species
-from mlffstore_generators.prototypes import plain, supercell, too_close
+from mlffstore_generators.prototypes import identity, plain, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class RandomCrystals:
             raise NoSeedError("supercell larger than max_atoms")
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, f"pyxtal:{group}")
+        return Seed(atoms, f"pyxtal:{group}", family=identity(atoms))
 
     def _composition(self, rng: np.random.Generator) -> tuple[list[str], tuple[int, ...]]:
         """Return elements and a formula; neutral by common oxidation states, or of metals alone."""
