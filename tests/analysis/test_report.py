@@ -22,10 +22,13 @@ from mlffstore.analysis.report.structures import pack
 from mlffstore.errors import DataError
 
 
-@pytest.fixture
-def without_browser(monkeypatch):
-    monkeypatch.setenv("MLFFSTORE_BROWSER", "")
+@pytest.fixture(scope="module")
+def written(clean, tmp_path_factory):
+    """Return the page and the PDF of a report that was written without a browser."""
     pytest.importorskip("matplotlib")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFFSTORE_BROWSER", "")
+        return write_report(ml.open(clean).snapshot(), tmp_path_factory.mktemp("one"))
 
 
 def data_of(html):
@@ -34,10 +37,10 @@ def data_of(html):
     return json.loads(found[1])
 
 
-def test_the_same_report_has_the_same_bytes_and_a_pdf(clean, tmp_path, without_browser):
-    snapshot = ml.open(clean).snapshot()
-    one, pdf = write_report(snapshot, tmp_path / "one")
-    two, _ = write_report(snapshot, tmp_path / "two")
+def test_the_same_report_has_the_same_bytes_and_a_pdf(clean, tmp_path, written, monkeypatch):
+    one, pdf = written
+    monkeypatch.setenv("MLFFSTORE_BROWSER", "")
+    two, _ = write_report(ml.open(clean).snapshot(), tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert pdf.stat().st_size > 50_000
@@ -58,9 +61,9 @@ def test_a_browser_that_fails_leaves_the_pdf_to_matplotlib(clean, tmp_path, monk
     assert "could not print the PDF" in caplog.text
 
 
-def test_structures_and_figures_are_those_of_the_store(clean, tmp_path, without_browser):
+def test_structures_and_figures_are_those_of_the_store(clean, written):
     snapshot = ml.open(clean).snapshot()
-    data = data_of(write_report(snapshot, tmp_path)[0])
+    data = data_of(written[0])
     assert data["rows"] == data["total"] == len(snapshot)
     batch = snapshot.read()
     packed, starts = data["structures"], data["structures"]["starts"]

@@ -51,7 +51,7 @@ def _settings(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
 
 
-@_settings(150)
+@_settings(75)
 @given(data=st.data())
 def test_no_entry_whatsoever_does_more_than_raise_our_errors(victim, data):
     change_anything(victim, data)

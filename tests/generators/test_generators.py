@@ -132,15 +132,17 @@ def test_seeds_that_give_no_structure_say_why(smiles):
 @pytest.mark.parametrize("name", ["molecules", "crystals"])
 def test_the_same_seed_gives_the_same_structures_in_another_process(name):
     code = (
-        "import numpy as np, mlffstore as ml\n"
+        "import sys, numpy as np, mlffstore as ml\n"
         f"batch = ml.get_generator({name!r}, max_atoms=24).generate(np.random.default_rng(5), 4).batch\n"
         "print(batch.astype('float32').content_hash.tolist())\n"
+        "print([name for name in ('torch', 'pymatgen.analysis.prototypes') if name in sys.modules], file=sys.stderr)\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     batch = ml.get_generator(name, max_atoms=24).generate(np.random.default_rng(5), 4).batch
     assert json.loads(done.stdout) == batch.astype("float32").content_hash.tolist()
     assert len(batch) == 4
+    assert done.stderr.splitlines()[-1] == "[]", "each takes every worker seconds to import"
 
 
 @pytest.mark.parametrize(

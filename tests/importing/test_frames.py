@@ -91,6 +91,10 @@ def test_processes_read_what_one_reads(tmp_path: Path, root: str) -> None:
     for name in ("content_hash", "root", "energy", "forces"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     np.testing.assert_array_equal(one.columns["step"], two.columns["step"])
+
+
+def test_an_error_of_a_process_names_the_frame(tmp_path: Path) -> None:
+    given = metal_frames(60)
     given[40].positions[0] = np.nan
     ase.io.write(tmp_path / "b.extxyz", given)
     with pytest.raises(DataError, match=r"frame 40: expected finite positions"):

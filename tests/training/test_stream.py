@@ -72,7 +72,8 @@ def test_passes_differ_and_epochs_can_be_chosen(store):
 )
 def test_passes_in_workers_differ_without_a_word_about_epochs(store, options):
     one = stream(store)
-    loader = DataLoader(one, batch_size=None, num_workers=2, **options)
+    n_workers = 1 if "multiprocessing_context" in options else 2  # each that is spawned imports torch anew
+    loader = DataLoader(one, batch_size=None, num_workers=n_workers, **options)
     passes = [energies(loader) for _ in range(3)]
     assert all(sorted(found) == list(range(N)) for found in passes)
     assert passes[0] != passes[1] != passes[2] != passes[0]
