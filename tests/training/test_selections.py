@@ -99,7 +99,7 @@ def test_streams_of_a_selection(store):
 def test_an_empty_selection_is_refused_in_words(store):
     chosen = store.snapshot().select("n_atoms > 1000")
     for use in (ml.TorchDataset, ml.TorchDataset.stream):
-        with pytest.raises(ml.errors.DataError, match="n_atoms > 1000.*expected samples to train on, got none"):
+        with pytest.raises(ml.errors.DataError, match=r"n_atoms > 1000.*expected samples to train on, got none"):
             use(chosen, split="train")
 
 
