@@ -166,6 +166,8 @@ def source(data: Any, teacher: str | None, properties: Sequence[str] = ()) -> So
     data = pinned(data)
     if isinstance(data, ReleaseSamples):
         return ReleaseSource(data.release, teacher, properties)
+    if not len(data) and data.selected() is not None:
+        raise DataError(f"{data!r}: expected samples to train on, got none; ask for others")
     return StoreSource(data, teacher, properties)
 
 

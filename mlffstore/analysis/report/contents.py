@@ -56,6 +56,7 @@ class Contents:
     """Everything that a report shows."""
 
     title: str
+    selection: str
     summary: dict[str, Any]
     validation: Validation
     statistics: Statistics
@@ -102,6 +103,7 @@ def gather(
         score = dataclasses.asdict(measure(ds))
     return Contents(
         title=title,
+        selection="" if (chosen := snapshot.selected()) is None else f"{len(chosen.snapshot):,} samples, {chosen.question}",
         summary=snapshot.summary(),
         validation=validation,
         statistics=stats,

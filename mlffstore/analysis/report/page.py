@@ -27,6 +27,8 @@ from mlffstore.runtime.words import printable
 from mlffstore.store.describe import human_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ase import Atoms
 
     from mlffstore.analysis.report.contents import Contents
@@ -52,9 +54,10 @@ def page(contents: Contents) -> str:
         .from_string(_static("page.html.jinja"))
         .render(
             title=c.title,
+            selection=c.selection,
             summary=c.summary,
             periodic=f"{c.summary['periodic'] / max(c.summary['samples'], 1):.0%}",
-            nbytes=human_bytes(c.summary["nbytes"]),
+            nbytes=_size(c.summary),
             validation=c.validation,
             about=_ABOUT,
             listed={int(index): row for row, index in enumerate(c.rows.index[: c.rows.n_dataset])},
@@ -107,6 +110,12 @@ def _shown(value: Any) -> Any:
 
 def _json(document: Any, indent: int | None = None) -> str:
     return json.dumps(document, indent=indent, default=str, ensure_ascii=indent is None)
+
+
+def _size(summary: Mapping[str, Any]) -> str:
+    """Return the bytes of the columns of a store, of the files of a release, or of the numbers of a selection."""
+    known = (summary.get("nbytes"), summary["nbytes_on_disk"], summary["nbytes_raw"])
+    return human_bytes(next(nbytes for nbytes in known if nbytes is not None))
 
 
 def _anchor(title: str) -> str:

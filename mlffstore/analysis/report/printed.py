@@ -84,6 +84,7 @@ def _lines(c: Contents) -> list[str]:
     s = c.summary
     out = [
         c.title, "", f"{s['samples']:,} samples, {s['atoms']:,} atoms, version {s['version']} of {s['uuid']}",
+        *([f"chosen from {c.selection}"] if c.selection else []),
         f"The dataset {'passes' if c.validation.ok else 'DOES NOT PASS'}.", "", "ACCEPTANCE",
     ]  # fmt: skip
     out += [f"  {one.mark:<5} {one.quantity:<28} {one.target:<18} {one.figure}" for one in c.validation.acceptance]
