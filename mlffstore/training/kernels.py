@@ -13,7 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from mlffstore.data.sample_row import first_number
-from mlffstore.training.layout import extra_begin
+from mlffstore.training.layout import ALIGN, extra_begin
 
 #: Compiled once per machine: the result is kept beside this file.
 _compiled: Any = numba.njit(nogil=True, cache=True)
@@ -42,6 +42,23 @@ def _copy_bytes(_context: Any, target: Any, to: Any, source: Any, at: Any, n: An
         return context.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64, types.int64), generate
+
+
+@intrinsic
+def _prefetch(_context: Any, source: Any, at: Any) -> Any:
+    """Have the line of an array's memory with byte `at` loaded into the processor's cache, without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, at = arguments
+        data = context.make_array(signature.args[0])(context, builder, source).data
+        place, ir = builder.gep(builder.bitcast(data, cgutils.voidptr_t), [at]), cgutils.ir
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, i32, i32, i32])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(prefetch, [place, i32(0), i32(2), i32(1)])  # to read, from the second level on, data
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64), generate
 
 
 @_compiled
@@ -128,6 +145,17 @@ def sum_records(
 
 
 @_compiled
+def _expect(at: int, end: int, low: int, high: int, as_bytes: Any, row: int, nbytes: int, rows: Any) -> None:
+    """Have a record loaded: the first `end` bytes from byte `at` on, and bytes `low` to `high`; and its row of `nbytes`."""
+    for c in range(at, at + end, ALIGN):
+        _prefetch(as_bytes, c)
+    for c in range(at + low, at + high, ALIGN):
+        _prefetch(as_bytes, c)
+    for c in range(row * nbytes, (row + 1) * nbytes, ALIGN):
+        _prefetch(rows, c)
+
+
+@_compiled
 def gather(
     index: Any,
     batch_size: int,
@@ -176,12 +204,19 @@ def gather(
     # A record is copied as it is unless batches have another floating dtype.
     same, extras = positions.itemsize == width, extra_rows.shape[1]
     a, first, which = 0, 0, 0
+    # The bytes for each atom that the extra columns span in a record.
+    span = of_atoms[:, 0].min() if len(of_atoms) else 0, (of_atoms[:, 0] + of_atoms[:, 1]).max() if len(of_atoms) else 0
     for k in range(len(index)):
         i, row = index[k], k % batch_size
         if row == 0:
             first, which = a, k // batch_size
             ptr[which, 0] = 0
         n, at = n_atoms[i], begin[i]
+        if k + 1 < len(index):  # the next one, whose place no processor can guess
+            j = index[k + 1]
+            end = _extra_begin(n_atoms[j], floats, width)
+            low, high = end + n_atoms[j] * span[0], end + n_atoms[j] * span[1]
+            _expect(begin[j] * width, end, low, high, as_bytes, j, rows.shape[1] * rows.itemsize, rows)
         if same:
             _copy_bytes(positions, 3 * a * width, as_bytes, at * width, 3 * n * width)
         else:
