@@ -25,21 +25,23 @@ POINTS = (-2, -1, 1, 2)
 WEIGHTS = (1 / 12, -8 / 12, 8 / 12, -1 / 12)
 
 
-def displaced(batch: SampleBatch, direction: Array) -> list[SampleBatch]:
-    """Return the structures of a batch at the points of the stencil along a direction, `STEP` apart.
+def displaced(batch: SampleBatch, direction: Array, step: float = STEP) -> list[SampleBatch]:
+    """Return the structures of a batch at the points of the stencil along a direction, `step` apart.
 
     Parameters
     ----------
     batch : SampleBatch
     direction : ndarray, shape (A, 3)
         Displacement of each atom per step of 1, angstrom.
+    step : float, optional
+        By default `STEP`.
 
     Returns
     -------
     list of SampleBatch
         One batch for each of `POINTS`, without labels.
     """
-    return [_with(batch, batch.positions + k * STEP * direction, batch.cell) for k in POINTS]
+    return [_with(batch, batch.positions + k * step * direction, batch.cell) for k in POINTS]
 
 
 def strained(batch: SampleBatch, strain: Array) -> list[SampleBatch]:
