@@ -128,8 +128,10 @@ def test_a_click_opens_a_structure_with_its_labels_and_forces(page):
     first = find(page, "dialog h2")[0].text
     press(page, "dialog [aria-label=next]")
     assert find(page, "dialog h2")[0].text != first
+    page.set_window_size(400, 400)  # drawn without a GPU, a large picture takes a second
     for _ in range(20):  # one context of WebGL serves them all
         press(page, "dialog [aria-label=next]")
+    page.set_window_size(1200, 900)
     press(page, "dialog [aria-label=close]")
     assert not page.execute_script("return document.querySelector('dialog').open")
 
