@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from mlffstore.contracts.registry import shared_teacher
 from mlffstore.data.batch import SampleBatch
@@ -151,3 +152,21 @@ def test_molecules_of_a_liquid_are_flexible_and_xtb_labels_the_box():
     assert 9.0 <= box.atoms.cell.lengths()[0] <= 12.0
     labels = shared_teacher("gfn2-xtb", {"gamma_box": 9.0}).label(SampleBatch.from_ase([box.atoms]))
     assert labels.ok[0], labels.reasons
+
+
+def test_a_relaxed_seed_shares_its_root_with_all_that_came_from_the_same_seed(tmp_path):
+    """A relaxation starts with a rattle, so that structures at its end differ: their hashes would be roots of their own."""
+    bulk("Cu", cubic=True).write(tmp_path / "seed.extxyz")
+    file = {"name": "files", "paths": [str(tmp_path / "seed.extxyz")]}
+    seeds = draw(3, name="relaxed", seeds=file, teacher="emt", steps=3, force=50.0, pressure=500.0)
+    assert len({seed.atoms.positions.tobytes() for seed in seeds}) == 3
+    assert {seed.root for seed in seeds} == {draw(1, **file)[0].root}
+
+
+def test_particles_of_one_formula_share_a_root():
+    particles = draw(60, name="nanoparticles", max_atoms=30, compounds=0.0, alloyed=0.0)
+    roots = {}
+    for seed in particles:
+        roots.setdefault(seed.atoms.get_chemical_formula(), set()).add(seed.root)
+    assert len(roots) < len(particles)
+    assert all(len(names) == 1 for names in roots.values())

@@ -88,6 +88,8 @@ class Seed:
         The atoms with their bond orders, in the same order, for force fields of molecules.
     path : PathFrames, optional
         Structures on the way to `atoms` that a teacher has labelled.
+    origin : uint64, optional
+        Root of another seed, of which this is a relaxed form.
     """
 
     atoms: Atoms
@@ -97,10 +99,13 @@ class Seed:
     family: str = ""
     molecule: Any = None
     path: PathFrames | None = None
+    origin: np.uint64 | None = None
 
     @property
     def root(self) -> np.uint64:
-        """Hash of the family; without one, content hash of the structure as it would be stored."""
+        """Root of the seed from which it was made; else hash of the family, or of the structure as it would be stored."""
+        if self.origin is not None:
+            return self.origin
         if self.family:
             return np.uint64(int.from_bytes(hashlib.sha256(self.family.encode()).digest()[:8], "little"))
         return np.uint64(SampleBatch.from_ase([self.atoms]).astype("float32").content_hash[0])

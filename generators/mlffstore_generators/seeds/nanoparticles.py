@@ -60,7 +60,7 @@ class Nanoparticles:
             atoms, source, family = self._compound(rng)
         else:
             atoms, source = self._metal(rng)
-            family = ""
+            family = f"particle {atoms.get_chemical_formula()}"  # two of one shape are copies
         if not self.min_atoms <= len(atoms) <= self.max_atoms:
             raise NoSeedError("particle outside the limits")
         if self.vacuum:

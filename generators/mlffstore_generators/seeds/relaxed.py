@@ -105,7 +105,7 @@ class Relaxed:
             atoms = supercell(atoms, self.min_atoms)
         if len(atoms) > self.max_atoms:
             raise NoSeedError("more than max_atoms")
-        return dataclasses.replace(seed, atoms=atoms, path=path)
+        return dataclasses.replace(seed, atoms=atoms, path=path, origin=seed.root)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""
