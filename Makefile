@@ -31,8 +31,9 @@ $(VENV)/.dev: $(VENV)/.quickstart
 quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (about 2 minutes).
 	$(BIN)/mlffstore run recipes/quickstart.yaml
 
+# One thread each: two processes with two threads each wait for one another on two cores.
 test: $(VENV)/.dev  ## Run the tests.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Python 3.12 and later count lines at hardly any cost; before, the tests take half as long again.
 coverage: $(VENV)/.dev  ## Run the tests with coverage; it must be at least that of pyproject.toml.
