@@ -27,6 +27,7 @@ import mlffstore as ml
 from mlffstore.pipeline.account import Account, account
 from mlffstore.pipeline.plan import SIZES
 from mlffstore.pipeline.recipe import load_recipe
+from mlffstore.release.manifest import read_manifest
 from mlffstore.store.describe import describe, human_bytes
 from tests.acceptance.production import examine, samples_an_hour
 
@@ -163,13 +164,13 @@ def proof(paths: Sequence[Path]) -> str:
 
 def release(folder: Path, beside: Path) -> str:
     """Return what a release holds, and copy its documents, but not its samples, to a folder beside the page."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     for path in sorted(folder.iterdir()):
         if path.suffix != ".h5" and path.is_file():
-            shutil.copy(path, beside / path.name)
-    counts = [[split, f"{n:,}"] for split, n in manifest["counts"].items()]
+            shutil.copy(path, beside / path.name.replace("README", "card"))
+    counts = [[split, f"{one['samples']:,}", f"{one['atoms']:,}"] for split, one in manifest["splits"].items()]
     files = [
         [f"`{name}`", human_bytes(one["bytes"]), f"`{one['sha256'][:16]}...`"]
         for name, one in manifest["files"].items()
@@ -179,7 +180,7 @@ def release(folder: Path, beside: Path) -> str:
         f"`{manifest['name']}` {manifest['version']}. "
         + "The samples are not kept here: the commands make them again. "
         f"Its documents are: {documents}.\n\n"
-        + table(["split", "samples"], counts)
+        + table(["split", "samples", "atoms"], counts)
         + "\n\n"
         + table(["file", "size", "SHA-256"], files)
     )
