@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.quickstart
 	$(PIP) install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (about 2 minutes).
+quickstart: $(VENV)/.quickstart  ## Make a small labelled dataset, its store and its release (two to three minutes).
 	$(BIN)/mlffstore run recipes/quickstart.yaml
 
 # One thread each: two processes with two threads each wait for one another on two cores.

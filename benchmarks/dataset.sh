@@ -2,6 +2,7 @@
 # The dataset of the production recipe, from nothing to its page: samples, release, proof by students, figures.
 #   benchmarks/dataset.sh                                                          100,000 + 10,000 + 10,000, hours
 #   benchmarks/dataset.sh recipes/acceptance.yaml 2000,200,200 docs/data_generation.md default    the same in small
+# `make dataset` calls it with the interpreter of .venv; by itself it takes the python of PATH.
 # Stop it whenever you like: the same command goes on where it was. It works in the folder $WORK, by default "dataset".
 set -euo pipefail
 cd "$(dirname "$0")/.."
