@@ -27,7 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-gpu", action="store_true", help="run the tests marked gpu")
 
 
+#: Files that take longest, which start first: one that starts last is waited for by all other processes.
+_FIRST = (
+    "test_fennol.py", "test_distillation.py", "test_examples.py", "test_object.py", "test_report_page.py",
+    "test_chemistry.py", "test_hessian.py", "test_faults.py", "test_interrupts.py", "test_orb.py", "test_fuzz_releases.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         for name in ("slow", "gpu"):
             if item.get_closest_marker(name) and not config.getoption(f"--run-{name}"):

@@ -46,8 +46,8 @@ _DATASETS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "labels/structure_indices": ("sample", (), "i8"),
     "metadata/split": ("sample", (), "u1"),
     "metadata/root": ("sample", (), "u8"),
-    "metadata/source": ("sample", (), "u2"),
-    "metadata/sampler": ("sample", (), "u2"),
+    "metadata/source": ("sample", (), "u4"),
+    "metadata/sampler": ("sample", (), "u4"),
 }
 
 
@@ -65,7 +65,7 @@ def export_concatenated(
     ----------
     snapshot : Samples
     path : path
-        Replaced only when the new file is complete and on disk.
+        A new file. It has its name only when it is complete and on disk.
     teacher : str, optional
         Teacher whose labels are used. It is required if there are several.
     compression_level : int, optional

@@ -6,6 +6,7 @@ unchanged, and names what it cannot.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import select
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
+from mlffstore_exporters.meanings import ase_frames
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ase import Atoms
 
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
     from mlffstore.store.samples import Samples
 
 #: Names that the format, or ASE's reader of it, gives a meaning of its own.
-_RESERVED = frozenset(["Lattice", "Properties", "virial", "species", "pos", "symbols", "Z", "move_mask", "uid"])
-_MEANING = "the format gives this name a meaning of its own"
+_RESERVED = frozenset(
+    (
+        "Lattice", "Properties", "virial", "species", "pos", "symbols", "Z", "move_mask",
+        *map("".join, itertools.product("uU", "iI", "dD")),
+    )
+)  # fmt: skip
 #: Words that the reader takes for truth values.
 _TRUTH = frozenset(["T", "F", "true", "false", "True", "False", "TRUE", "FALSE"])
 #: Results with a row for each atom.
@@ -66,14 +72,17 @@ def export_extxyz(
     Units and signs are ASE's, which are ours. Numbers have as many digits as reading them back unchanged takes. Charge (e),
     multiplicity, root, source, sampler and user columns of samples are in the comment line, user columns of atoms beside the
     positions; a row of more than one dimension is written flat. A label that a sample lacks is not written. Columns that
-    ASE's reader would change (integers beyond 2^53 for each atom, names such as `Lattice`) are left out with a warning.
+    ASE's reader would change (integers beyond 2^53 for each atom) or take for something else (`Lattice`, `dipole`, `spin`)
+    are left out with a warning.
     """
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     left_out: dict[str, str] = {}
     with new_folder(target) as folder:
         for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             with (folder / f"{split}.extxyz").open("a", encoding="utf-8") as file:
-                file.writelines(frame_text(frame, left_out) for frame in batch.to_ase(teacher_name))
+                file.writelines(
+                    frame_text(frame, left_out) for frame in ase_frames(batch, teacher_name, left_out, _RESERVED)
+                )
     tell_left_out("extxyz", left_out)
     return target
 
@@ -100,7 +109,7 @@ def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
             info[name] = value
     for source, target in ((frame.info, info), (frame.arrays, arrays)):
         for name in (name for name in source if name not in ("numbers", "positions")):
-            reason = _MEANING if name in _RESERVED else _unreadable(source[name]) if target is arrays else ""
+            reason = _unreadable(name, source[name], arrays) if target is arrays else ""
             if reason:
                 left_out[name] = reason
             else:
@@ -121,8 +130,17 @@ def frame_text(frame: Atoms, left_out: dict[str, str]) -> str:
     return f"{len(frame)}\n{' '.join(comment)}\n{rows}"
 
 
-def _unreadable(array: Array) -> str:
-    """Return why ASE's reader would not give back an array of the atoms, or nothing."""
+def _fields(name: str, array: Array) -> set[str]:
+    """Return the names under which ASE's reader parses the columns of an array: it numbers several."""
+    n_columns = array[:1].size
+    return {name} if n_columns == 1 else {f"{name}{k}" for k in range(n_columns)}
+
+
+def _unreadable(name: str, array: Array, others: Mapping[str, Array]) -> str:
+    """Return why ASE's reader would not give back an array of the atoms beside others, or nothing."""
+    for other, values in others.items():
+        if (name.startswith(other) or other.startswith(name)) and _fields(name, array) & _fields(other, values):
+            return f"ASE numbers the columns of {other!r}, which gives one of them the same name; rename it"
     if array.dtype.kind in "iu" and array.size and (array.max() > _EXACT or array.min() < -_EXACT):
         return "integers beyond 2^53"
     if array.dtype.kind == "U" and not all(re.fullmatch(r"[^\s\"\\]+", text) for text in np.unique(array)):

@@ -66,22 +66,44 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_hdf5(target: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file under another name; make it durable and let it replace `target` at the end."""
+    """Open an HDF5 file under another name; make it durable and give it its name at the end.
+
+    Raises
+    ------
+    ReleaseError
+        If there is something at `target` already.
+    """
     import h5py
 
+    taken = f"{target}: expected no such file; it is never overwritten: choose another name, or remove it"
+    if target.exists():
+        raise ReleaseError(taken)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary.touch(exist_ok=False)  # HDF5 has no plain words for a folder that cannot be written to
     try:
         # "latest" would shut out older readers, "earliest" attributes of more than 64 KiB (strings of coded columns).
         # track_order keeps the columns in the order of the specification.
         with h5py.File(temporary, "w", libver=("v108", "v110"), track_order=True) as file:
             yield file
         _fsync(temporary)
-        temporary.replace(target)
-    except BaseException:
+        _give_name(temporary, target, taken)
+        _fsync(target.parent)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+
+
+def _give_name(temporary: Path, target: Path, taken: str) -> None:
+    """Give a file its name unless another process was faster."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise ReleaseError(taken) from error
+    except OSError as error:  # a file system without hard links
+        if target.exists():
+            raise ReleaseError(taken) from error
+        temporary.rename(target)
 
 
 def write_sidecar(folder: Path, layout: str, attributes: Mapping[str, Any]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.splits import SPLITS
-from mlffstore.errors import DataError, missing_dependency
-from mlffstore.release import FORMAT
+from mlffstore.errors import DataError, ReleaseError, missing_dependency
+from mlffstore.release import FORMAT, is_release
 from mlffstore.release.provenance import by_part
 from mlffstore.release.selection import select
 from mlffstore_exporters import chunks
@@ -54,7 +54,7 @@ def export_hdf5(
     ----------
     snapshot : Samples
     path : path
-        Replaced only when the new file is complete and on disk.
+        A new file, whose name ends in ``.h5`` or ``.hdf5``. It has its name only when it is complete and on disk.
     teacher : str or sequence of str, optional
         Teachers whose labels are exported; required if there are several. For several teachers, the columns are named
         ``energy.NAME`` and so on (heads), and a sample that one of them did not label has NaN there.
@@ -83,6 +83,11 @@ def export_hdf5(
     The file does not contain the time at which it was written: the same snapshot gives the same bytes.
     """
     teachers, target = choose_teachers(snapshot, teacher), Path(path)
+    if not is_release(target):
+        raise ReleaseError(
+            f"{target}: expected a name that ends in .h5 or .hdf5, by which the file is known as a release; choose such a "
+            "name"
+        )
     level, filters = filters_of(codec, compression_level)
     steps = steps_of(rounding or {})
     chosen = select(snapshot, teachers) if splits is None else splits

@@ -18,6 +18,7 @@ from mlffstore.errors import DataError
 from mlffstore.release.selection import present, select
 from mlffstore.runtime.documents import json_text
 from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out
+from mlffstore_exporters.meanings import of_electrons, of_labels
 
 if TYPE_CHECKING:
     import os
@@ -82,8 +83,8 @@ def export_mace(
     is "None" with the weight 0. Stress is in ASE's order, sign and unit, which MACE shares. ``properties/total_charge`` is
     in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 implies. User columns are in
     ``properties`` too, one of strings named `config_type` is the type of the configurations; roots, sources and samplers
-    in the attributes of each file. A user column with a name that MACE
-    reads as a label (`dipole`, `charges`, ...) is left out, and a warning is logged: its unit could be another.
+    in the attributes of each file. A user column with a name that readers take for a label, the charge or the spin
+    (`dipole`, `charges`, `spin`, ...) is left out, and a warning is logged: its unit could be another.
     Where the teacher gave no energies, those of the elements in ``statistics.json`` are 0, and a warning says so.
     """
     import h5py
@@ -94,26 +95,29 @@ def export_mace(
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     document = _statistics(statistics(snapshot), teacher_name, r_max)
-    columns = {
-        name: column
-        for name, column in snapshot.user_columns.items()
-        if name not in _MEANT_BY_MACE and (not column.coded or (name == _CONFIG_TYPE and column.axis == "sample"))
-    }
+    unfit = {name: _unfit(name, column) for name, column in snapshot.user_columns.items()}
+    columns = {name: column for name, column in snapshot.user_columns.items() if not unfit[name]}
     with new_folder(target) as folder:
         for split, number, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             (folder / split).mkdir(exist_ok=True)
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
                 _write(file, batch, teacher_name, columns)
         (folder / "statistics.json").write_text(json_text(document))
-    left_out = {
-        name: _OWN_MEANING
-        for name in other_labels(snapshot, teacher_name, "")
-        if name in _MEANT_BY_MACE and name not in _WEIGHED
-    }
-    left_out |= {name: _OWN_MEANING if name in _MEANT_BY_MACE else "MACE reads numbers"
-                 for name in snapshot.user_columns if name not in columns}  # fmt: skip
-    tell_left_out("mace", left_out)
+    left_out = {name: _taken(name) for name in other_labels(snapshot, teacher_name, "") if name not in _WEIGHED} | unfit
+    tell_left_out("mace", {name: reason for name, reason in left_out.items() if reason})
     return target
+
+
+def _taken(name: str) -> str:
+    """Return why no label but those with a weight may have a name, or nothing."""
+    return _OWN_MEANING if name in _MEANT_BY_MACE else of_electrons(name)
+
+
+def _unfit(name: str, column: Column) -> str:
+    """Return why the layout has no place for a user column, or nothing."""
+    if name == _CONFIG_TYPE:
+        return "" if column.coded and column.axis == "sample" else "MACE reads one string for each sample"
+    return _taken(name) or of_labels(name) or ("MACE reads numbers" if column.coded else "")
 
 
 def _statistics(gathered: Statistics, teacher: str, r_max: float) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
     """Write the samples of one file; MACE counts the members of its root group, so the rest is in attributes."""
     labels, starts = batch.labels.get(teacher, {}), batch.offsets
     there = {name: present(batch, teacher, name) for name in (*LABELS, *(name for name in _WEIGHED if name in labels))}
-    others = {name: present(batch, teacher, name) for name in labels if name not in (*there, *_MEANT_BY_MACE)}
+    others = {name: present(batch, teacher, name) for name in labels if name not in there and not _taken(name)}
     user = {name: user_rows(batch, column) for name, column in columns.items()}
     file.attrs["drop_last"] = False
     file.attrs["root"] = batch.root

@@ -15,6 +15,7 @@ from mlffstore.errors import DataError
 from mlffstore.release.selection import select
 from mlffstore_exporters.columns import FileColumns, root_attributes
 from mlffstore_exporters.folder import new_folder, parts, write_sidecar
+from mlffstore_exporters.meanings import of_electrons, of_labels
 from mlffstore_exporters.zarr_arrays import ArrayWriter
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def export_nvalchemi(
     ``ignore_nan=True``; a label that no sample of a store has is not in it. Other properties and user columns of numbers are
     in the group `custom`, beside the masks of those that some samples lack. The group `mlffstore`, which nvalchemi
     ignores, keeps what its tensors cannot hold or would take for something else: roots, strings, 64-bit unsigned
-    integers, user columns with the name of a field of AtomicData. ``mlffstore import`` takes all of it back.
+    integers, user columns with the name of a field of AtomicData, of a label or of a spin. ``mlffstore import`` takes all of
+    it back.
     """
     if dtype not in ("float32", "float64"):
         raise DataError(f"dtype: expected 'float64' or 'float32', got {dtype!r}")
@@ -202,7 +204,8 @@ def _place(name: str, source: FileColumns, dtype: str) -> tuple[str, str, Column
         elif field in _TALL:
             stored = replace(stored, inner=("one",), shape=(1,), dtype=dtype)
         return "core", field, stored
-    if name in CODED or column.coded or column.dtype == "uint64" or name in _FIELDS:
+    is_taken = name in _FIELDS or (of_labels if column.quantity is None else of_electrons)(name)
+    if is_taken or name in CODED or column.coded or column.dtype == "uint64":
         return "mlffstore", name, column
     return "custom", name, stored
 

@@ -17,7 +17,9 @@ It is made under another name and renamed when it is complete. A version that is
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -32,7 +34,7 @@ from mlffstore.release.changes import changes
 from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, checksums_text, describe_file
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
-from mlffstore.runtime.version import VERSION
+from mlffstore.runtime.version import SEMANTIC_VERSION, VERSION
 from mlffstore_exporters import card
 from mlffstore_exporters.about import About
 from mlffstore_exporters.columns import choose_teachers, steps_of
@@ -41,16 +43,15 @@ from mlffstore_exporters.hdf5 import export_hdf5, filters_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
     from mlffstore.data.ragged import Ints
     from mlffstore.store.samples import Samples
 
+logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-#: https://semver.org, without build metadata.
-_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?")
 #: Bytes of a shard, at least: smaller ones are mostly overhead.
 _SHARD_NBYTES = 1 << 20
 _SOFTWARE = ("numpy", "h5py", "numcodecs", "deflate", "zarr", "ase")
@@ -70,7 +71,7 @@ def export_release(
     since: str | os.PathLike[str] | None = None,
     shard_nbytes: int | None = None,
     licence: str = "",
-    authors: Sequence[str] = (),
+    authors: str | Sequence[str] = (),
     description: str = "",
     codec: str = "gzip",
     compression_level: int = 4,
@@ -99,13 +100,14 @@ def export_release(
     recheck : bool, optional
         Whether some 50 samples of each teacher are labelled again, if exactly that teacher is installed here.
     since : path, optional
-        An older release. The manifest and the card list the differences from it.
+        An older release, under whatever name. The manifest and the card list the differences from it, and a version that
+        does not rise with them is refused.
     shard_nbytes : int, optional
         Uncompressed bytes of an HDF5 file, about; one file by default.
     licence : str, optional
         SPDX identifier of the dataset's licence.
-    authors : sequence of str, optional
-        Authors as "Family, Given".
+    authors : str or sequence of str, optional
+        One author or several, each as "Family, Given".
     description : str, optional
         One or two sentences for the card.
     codec, compression_level, rounding
@@ -121,7 +123,7 @@ def export_release(
     Raises
     ------
     ReleaseError
-        If that version exists, the validation fails, or there are too few samples.
+        If that version exists, it does not rise with what changed, the validation fails, or there are too few samples.
     """
     target = Path(folder) / f"{name}-{version}"
     older = None if since is None else Release(since)
@@ -129,6 +131,7 @@ def export_release(
     licence = _spdx(licence)
     filters_of(codec, compression_level)  # wrong options are refused before a long validation
     steps_of(rounding or {})
+    authors = (authors,) if isinstance(authors, str) else tuple(authors)
     teachers = choose_teachers(snapshot, teacher)
     splits = select(snapshot, teachers)
     if counts is not None:
@@ -146,7 +149,7 @@ def export_release(
         if document["teachers"][teacher_name]["samples_by_split"]["train"]:
             document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
-        name, version, licence, tuple(authors), description, snapshot, teachers, splits, counts is not None, provenance,
+        name, version, licence, authors, description, snapshot, teachers, splits, counts is not None, provenance,
         document, validation, dict(rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
@@ -185,7 +188,7 @@ def _passes_but_for_size(validation: Validation) -> bool:
 def _check_names(name: str, version: str, target: Path) -> None:
     if not _NAME.fullmatch(name):
         raise ReleaseError(f"name: expected letters, digits, '_', '.', '+' and '-', got {name!r}")
-    if not _VERSION.fullmatch(version):
+    if not SEMANTIC_VERSION.fullmatch(version):
         raise ReleaseError(f"version: expected a semantic version such as 1.0.0, got {version!r}")
     if target.exists():
         raise ReleaseError(
@@ -212,17 +215,33 @@ def _spdx(licence: str) -> str:
 def _check_rises(about: About) -> None:
     """Refuse a version that does not rise as much as what changed since the older release demands."""
     since = about.since
-    if since is None or since.name != about.name or not re.fullmatch(r"\d+\.\d+\.\d+", since.version):
-        return  # of another dataset, or of a version that promised nothing
-    before, now = (tuple(map(int, re.split("[-+]", text)[0].split("."))) for text in (since.version, about.version))
-    part = {"major": 1, "minor": 2, "patch": 3}[since.bump]
-    if part == 1 and before[0] == 0:
-        part = 2  # https://semver.org: anything may change in versions before 1.0.0
-    if now[:part] <= before[:part]:
+    if since is None:
+        return
+    match = SEMANTIC_VERSION.fullmatch(since.version)
+    if match is None:
+        logger.warning(
+            "%r: expected a semantic version of the older release, got %r; whether %s rises enough was not compared",
+            since.name, since.version, about.version,
+        )  # fmt: skip
+        return
+    before, now = (tuple(map(int, text.partition("-")[0].split("."))) for text in (since.version, about.version))
+    if match[4]:  # such as 1.0.0-rc.1, after which anything may change until 1.0.0
+        least, rises = ".".join(map(str, before)), now >= before
+    else:
+        part = {"major": 1, "minor": 2, "patch": 3}[since.bump]
+        if part == 1 and before[0] == 0:
+            part = 2  # https://semver.org: anything may change in versions before 1.0.0
         least = ".".join(map(str, [*before[: part - 1], before[part - 1] + 1, *[0] * (3 - part)]))
+        rises = now[:part] > before[:part]
+    if not rises:
+        other = (
+            f". The older release has another name; leave since (--from-release) out if {about.name} is another dataset"
+            if since.name != about.name
+            else ""
+        )
         raise ReleaseError(
             f"version: expected {least} or later, since these are the changes from {since.name} {since.version}: "
-            f"{'; '.join(since.lines())}; got {about.version}"
+            f"{'; '.join(since.lines())}; got {about.version}{other}"
         )
 
 
@@ -233,14 +252,14 @@ def exactly(snapshot: Samples, splits: Mapping[str, Ints], counts: Mapping[str, 
     """
     from mlffstore.data.hashing import mix
 
-    unknown = set(counts) - set(SPLITS)
-    if unknown or any(n < 0 for n in counts.values()):
+    if not isinstance(counts, Mapping) or set(counts) - set(SPLITS) or not all(map(_is_count, counts.values())):
         raise ReleaseError(
-            f"counts: expected numbers that are not negative, of {', '.join(SPLITS)}, got {dict(counts)}"
+            f"counts: expected whole numbers that are not negative, of {', '.join(SPLITS)}, got {counts!r}; give a mapping "
+            'such as {"train": 1000, "val": 100, "test": 100}'
         )
     out = {}
     for split, index in splits.items():
-        wanted = counts.get(split, 0)
+        wanted = int(counts.get(split, 0))
         if wanted > len(index):
             have = ", ".join(f"{name} {len(index):,}" for name, index in splits.items())
             raise ReleaseError(
@@ -250,6 +269,10 @@ def exactly(snapshot: Samples, splits: Mapping[str, Ints], counts: Mapping[str, 
         order = np.lexsort((index, mix(snapshot.roots()[index])))
         out[split] = np.sort(index[order[:wanted]])
     return out
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 0)
 
 
 def _examine(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlffstore.cli.output import AsJson, ShowAll, few, print_grid, print_json, progress_bar, say, say_more
+from mlffstore.cli.output import AsJson, ShowAll, few, judged, print_grid, print_json, progress_bar, say, say_more
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def cache(
     if teacher is not None and build is None:
         raise typer.BadParameter("expected --build SOURCE beside it, got none", param_hint="--teacher")
     if build is not None:
-        with progress_bar("samples") as progress:
+        with judged(teacher="--teacher"), progress_bar("samples") as progress:
             caches.mapped(source(build, teacher), progress)
     folder = folders.cache_folder()
     listed = folders.cached()

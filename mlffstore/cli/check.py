@@ -25,9 +25,10 @@ from mlffstore.cli.output import (
     status,
 )
 from mlffstore.cli.plugins import TeacherOptions, make_teacher, teacher_options
-from mlffstore.cli.sources import SourcePath, Where, open_samples
+from mlffstore.cli.sources import SourcePath, Where, check_teacher, not_empty, open_samples
+from mlffstore.errors import MlffstoreError
 from mlffstore.runtime.documents import json_text
-from mlffstore.runtime.words import counted, nearest
+from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
@@ -81,7 +82,9 @@ def validate(
     """
     if teacher is None and (weights or option):
         raise typer.BadParameter("expected --teacher NAME beside it, got none", param_hint="--weights or --option")
-    snapshot = open_samples(store, version, tag, where)
+    if store_flags == "":
+        raise typer.BadParameter("expected the name of a column, got an empty one", param_hint="--store-flags")
+    snapshot = not_empty(store, open_samples(store, version, tag, where))
     kept_in = snapshot if isinstance(snapshot, ml.Snapshot) else None
     if store_flags and kept_in is None:
         raise typer.BadParameter(
@@ -93,9 +96,13 @@ def validate(
         found = ml.validate(snapshot, policy, teacher=model)
     with status(f"validating {counted(len(snapshot), 'sample')} ..."):
         document = found.to_json()
+    refusal: Exception | None = None
     if store_flags:
-        with judged("--store-flags"):
-            document["version"] = ml.open(store, "a").add_flags(found, store_flags, snapshot=kept_in)
+        try:
+            with judged("--store-flags"):
+                document["version"] = ml.open(store, "a").add_flags(found, store_flags, snapshot=kept_in)
+        except (typer.BadParameter, MlffstoreError) as error:  # what was found is shown nevertheless
+            refusal = error
     if as_json:
         print_json(document)
     else:
@@ -114,6 +121,8 @@ def validate(
         say()
         verdict = "passes" if found.ok else "does NOT pass"
         say(f"{counted(document['samples'], 'sample')}, {document['invalid']:,} invalid: the dataset {verdict}")
+    if refusal is not None:
+        raise refusal
     if not found.ok:
         raise typer.Exit(1)
 
@@ -171,12 +180,9 @@ def stats(
 
     These are sizes, elements, labels by split, energies of the elements and the normalisation.
     """
-    snapshot = open_samples(store, version, tag, where)
-    if teacher is not None and teacher not in snapshot.teachers:
-        known = ", ".join(snapshot.teachers) or "the store has no labels"
-        raise typer.BadParameter(
-            f"expected one of {known}, got {teacher!r}{nearest(teacher, snapshot.teachers)}", param_hint="--teacher"
-        )
+    snapshot = not_empty(store, open_samples(store, version, tag, where))
+    if teacher is not None:
+        check_teacher(snapshot, teacher)
     if output is not None:
         _check_output(output)
     found = ml.statistics(snapshot, neighbours=neighbours)

@@ -72,7 +72,7 @@ def distil_check(
     if option and not trajectory:
         raise typer.BadParameter("expected --trajectory N beside it, got none", param_hint="--option")
     with (
-        judged("--shares, --teacher, --test or --device", shares="--shares", teacher="--teacher"),
+        judged("--shares, --teacher, --test or --device", shares="--shares", teacher="--teacher", device="--device"),
         progress_bar("students") as progress,
     ):
         result = check(

@@ -47,6 +47,10 @@ class CommandLine(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a verb and exit."""
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            # Closed by the shell (>&-). Otherwise the next file that is opened would get its number, and what is printed.
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a path may hold bytes that are no text
                 stream.reconfigure(errors="backslashreplace")

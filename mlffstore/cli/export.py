@@ -23,9 +23,8 @@ from mlffstore.cli.output import (
     say,
 )
 from mlffstore.cli.plugins import Recheck
-from mlffstore.cli.sources import SourcePath, Where, open_samples
-from mlffstore.errors import TeacherError
-from mlffstore.runtime.words import counted, nearest
+from mlffstore.cli.sources import SourcePath, Where, check_teacher, open_samples
+from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,7 @@ def export(
     where: Where = None,
     output: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder for the release's folder NAME-TEACHER-VERSION, or one file (.h5)."),
+        typer.Option("--out", "-o", help="Folder for the folder of each release, or with --format one file or folder."),
     ] = Path("release"),
     teacher: Annotated[
         list[str] | None,
@@ -79,7 +78,12 @@ def export(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of the release; that of the store by default.", show_default=False),
+        typer.Option(
+            "--name",
+            help="Name of the release, and of its folder NAME-VERSION; that of the store by default. The teacher is added "
+            "to the default, and where several teachers have a release each.",
+            show_default=False,
+        ),
     ] = None,
     release: Annotated[str, typer.Option("--release", help="Semantic version of the release.")] = "1.0.0",
     counts: Annotated[
@@ -215,13 +219,7 @@ def _one_teacher(snap: Samples, teacher: list[str] | None, output: Path) -> str:
 
 def _chosen(snap: Samples, teacher: str | None) -> str:
     """Return a teacher of the store: the one that is asked for, or the only one."""
-    if teacher is not None and teacher not in snap.teachers:
-        known = ", ".join(snap.teachers) or "the store has no labels"
-        raise typer.BadParameter(
-            f"expected one of {known}, got {teacher!r}{nearest(teacher, snap.teachers)}", param_hint="--teacher"
-        )
-    if teacher is None and not snap.teachers:
-        raise TeacherError(f"{snap.url}: there are no labels here; label the samples first (mlffstore label)")
+    check_teacher(snap, teacher)
     return teacher or snap.teachers[0]
 
 

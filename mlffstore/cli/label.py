@@ -36,6 +36,9 @@ def label(
             show_default=False,
         ),
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Ask again for samples that the teacher refused or failed on before.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes; 1 is right for a GPU.")] = 1,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="Samples that the teacher is given at a time.")] = 512,
     recheck: Recheck = True,
@@ -43,7 +46,8 @@ def label(
 ) -> None:
     """Label the samples of STORE with a teacher.
 
-    Samples that have its labels are left as they are. Run it again to go on after an interruption, or with more properties.
+    Labels that samples have are left as they are. Run it again to go on after an interruption, or with more properties.
+    The exit code is 1 if the teacher labelled none of the samples that it was given.
     """
     options = teacher_options(weights, option)
     model = make_teacher(teacher, options)  # says what is wrong with the options before the store is opened
@@ -60,6 +64,7 @@ def label(
             teacher,
             properties=names,
             samples=samples,
+            retry=retry,
             options=options,
             workers=workers,
             chunk_samples=chunk,
@@ -70,7 +75,7 @@ def label(
         print_json({**vars(report), "reasons": dict(report.reasons), "recheck": [text for _, text in compared]})
     else:
         _print(target, report, compared)
-    if not good:
+    if not good or (report.refused and not report.labelled):
         raise typer.Exit(1)
 
 
@@ -78,9 +83,9 @@ def _print(target: Store, report: LabelReport, compared: list[tuple[str, str]]) 
     commits = counted(len(report.versions), "commit")
     rows = [("labelled", f"{counted(report.labelled, 'sample')} by {report.teacher}, in {commits}")]
     if report.refused:
-        stay = "stays" if report.refused == 1 else "stay"
-        rows.append(("refused", f"{counted(report.refused, 'sample')} {stay} without labels of {report.teacher}"))
+        rows.append(("refused", f"{report.teacher} gave no labels for {counted(report.refused, 'sample')}"))
         rows += [("", f"{n:,} x {reason}") for reason, n in report.reasons.most_common(10)]
+        rows.append(("", "--retry asks for them again, if that was not their fault"))
     if report.n_conflicts:
         were = "was" if report.n_conflicts == 1 else "were"
         rows.append(

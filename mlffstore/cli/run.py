@@ -13,7 +13,7 @@ import mlffstore as ml
 from mlffstore.cli.output import AsJson, cores, print_json, print_pairs, remark, say, status
 from mlffstore.cli.plugins import Recheck, recheck_labels
 from mlffstore.cli.watch import print_event, watched
-from mlffstore.errors import ExecutorError, MlffstoreError, missing_dependency
+from mlffstore.errors import ExecutorError, MlffstoreError, ReleaseError, StoreNotFoundError, missing_dependency
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def run(
     if len(given) > 1:
         raise typer.BadParameter("expected one of these options, got several", param_hint=" and ".join(given))
     parsed = load_recipe(recipe)
+    _check_release(parsed)
     began = time.monotonic()
     if scheduler is None and scheduler_file is None:
         with watched(parsed, workers=counted(workers or cores(), "process"), json_lines=json_lines) as progress:
@@ -76,9 +77,16 @@ def run(
     else:
         report = _run_on_dask(parsed, scheduler, scheduler_file, json_lines)
     unfinished = report.failed or report.short or report.stopped
-    files = [] if unfinished or parsed.release is None else _release(parsed, recheck)
+    files: list[dict[str, Any]] = []
+    refused: ReleaseError | None = None  # told after the summary of what was made
+    if not unfinished and parsed.release is not None:
+        try:
+            files = _release(parsed, recheck)
+        except ReleaseError as error:
+            refused = error
     # A release labels samples again by itself, and its verdict says so.
-    compared, good = _recheck(parsed) if recheck and report.accepted and not files else ([], True)
+    labelled_again = files or refused is not None
+    compared, good = _recheck(parsed) if recheck and report.accepted and not labelled_again else ([], True)
     # The diversity takes seconds, and is the same as before if nothing was added.
     totals = account(parsed, n_environments=2000 if report.accepted else 0)
     about = describe(ml.open(parsed.store))
@@ -107,6 +115,8 @@ def run(
             print_json(document)
     else:
         _print(parsed, report, totals, about, files, compared, seconds)
+    if refused is not None:
+        raise refused
     if unfinished or not good:
         raise typer.Exit(1)
 
@@ -128,9 +138,9 @@ def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, json_li
                 with watched(
                     recipe, workers=workers, json_lines=json_lines, dashboard=client.dashboard_link
                 ) as progress:
-                    return run_recipe(recipe, executor=client.get_executor(), progress=progress)
+                    return run_recipe(recipe, executor=client, progress=progress)
             except ExecutorError:
-                if client.status == "running":  # it is there: the workers are the trouble
+                if _answers(client):  # the workers are the trouble
                     raise
         remark(f"{option}: waiting for the Dask scheduler, which is gone; what was committed is safe")
         deadline = time.monotonic() + _RETURN_SECONDS
@@ -142,6 +152,17 @@ def _run_on_dask(recipe: Recipe, address: str | None, file: Path | None, json_li
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)
+
+
+def _answers(client: Any) -> bool:
+    """Return whether a client's scheduler is there; the client itself notices its loss a moment later."""
+    if client.status != "running":
+        return False
+    try:
+        client.nthreads()
+    except OSError:
+        return False
+    return True
 
 
 def _connect(address: str | None, file: Path | None, option: str) -> Any:
@@ -168,6 +189,35 @@ def _recheck(recipe: Recipe) -> tuple[list[tuple[str, str]], bool]:
     options = {one.teacher: one.options for one in recipe.more_teachers}
     options |= {part.teacher: part.teacher_options for part in recipe.parts}
     return recheck_labels(ml.open(recipe.store), [ml.get_teacher(name, **given) for name, given in options.items()])
+
+
+def _check_release(recipe: Recipe) -> None:
+    """Refuse a recipe whose release is published while there are tasks to do: it would not hold their samples."""
+    from mlffstore.pipeline.account import Ledger
+
+    if recipe.release is None:
+        return
+    known = {part.teacher: part.teacher_options for part in recipe.parts}
+    known |= {more.teacher: more.options for more in recipe.more_teachers}
+    version, folder = recipe.release.version, Path(recipe.release.folder)
+    if not any(folder.glob(f"{recipe.name}-*-{version}")):
+        return  # teachers take long to load
+    names = {ml.get_teacher(name, **options).info.name for name, options in known.items()} - _partial(recipe)
+    there = [path for name in sorted(names) if (path := folder / f"{recipe.name}-{name}-{version}").exists()]
+    try:
+        ledger = Ledger(recipe, ml.open(recipe.store))
+    except StoreNotFoundError:
+        missing = len(recipe.tasks())
+    else:
+        ledger.refresh()
+        missing = sum(task not in ledger for task in recipe.tasks())
+        missing = missing or sum(len(ledger.follow(part)[1]) for part in recipe.parts)
+    if there and missing:
+        raise ReleaseError(
+            f"release.version: {there[0]} is published and is never overwritten, while {counted(missing, 'task')} of this "
+            "recipe are to do; nothing was run. Set the next version in the recipe (1.1.0: more samples; 2.0.0: other "
+            "labels or splits)"
+        )
 
 
 def _release(recipe: Recipe, recheck: bool) -> list[dict[str, Any]]:

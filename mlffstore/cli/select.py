@@ -52,7 +52,7 @@ def select(
             "--sample", min=0, help="So many samples at random, before --order-by and --limit.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of --sample.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --sample.")] = 0,
     distinct: Annotated[
         bool, typer.Option("--distinct", help="Then leave out samples that nearly equal an earlier one.")
     ] = False,
@@ -94,6 +94,8 @@ def select(
     Conditions are SQL over one row per sample. Other verbs take a kept selection with --tag NAME, and conditions with
     --where.
     """
+    if csv is not None and str(csv) == "-" and as_json:
+        raise typer.BadParameter("expected a file beside --json, since both write to stdout, got -", param_hint="--csv")
     samples = open_samples(source, version, tag)
     options = {"where": "--where", "order_by": "--order-by", "limit": "--limit", "sample": "--sample"}
     with judged(**options), status(f"choosing from {counted(len(samples), 'sample')} ..."):
@@ -105,6 +107,8 @@ def select(
     if csv is not None:
         _write_csv(table if columns is None else rows, csv)
         if str(csv) == "-":
+            if kept is not None:
+                remark(f"kept as {name} in version {kept}; use it with --tag {name}")
             return
     if as_json:
         print_json({**selection.to_json(), "name": name, "version": kept, "rows": rows.to_pylist()})

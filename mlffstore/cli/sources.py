@@ -8,7 +8,8 @@ import typer
 
 import mlffstore as ml
 from mlffstore.cli.output import judged, status
-from mlffstore.runtime.words import counted
+from mlffstore.errors import DataError, TeacherError
+from mlffstore.runtime.words import counted, nearest
 
 if TYPE_CHECKING:
     from mlffstore.store.samples import Samples, Selection
@@ -50,6 +51,32 @@ def open_samples(path: str, version: int | None = None, tag: str | None = None, 
             named = tag is not None and version is None and tag in handle.selections
             samples = handle.selection(str(tag)) if named else handle.snapshot(version, tag=tag)
     return samples if where is None else chosen(samples, where)
+
+
+def not_empty(path: str, samples: Samples) -> Samples:
+    """Return samples; raise `DataError` if there are none."""
+    if not len(samples):
+        raise DataError(f"{path}: expected at least one sample, got none; append or import some first")
+    return samples
+
+
+def check_teacher(samples: Samples, teacher: str | None) -> None:
+    """Raise unless there are labels, of the teacher if one was asked for.
+
+    Raises
+    ------
+    TeacherError
+        If there are no labels at all.
+    BadParameter
+        If there are none of the teacher.
+    """
+    if not samples.teachers:
+        raise TeacherError(f"{samples.url}: there are no labels here; label the samples first (mlffstore label)")
+    if teacher is not None and teacher not in samples.teachers:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(samples.teachers)}, got {teacher!r}{nearest(teacher, samples.teachers)}",
+            param_hint="--teacher",
+        )
 
 
 def chosen(samples: Samples, where: str) -> Selection:

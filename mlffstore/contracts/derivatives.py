@@ -35,11 +35,8 @@ def gradient(exam: Examination) -> None:
         if gap > limit:
             finer, finer_limit = gap_of(STEP / 2)
             if finer < gap / 2:
-                gap, limit, note = (
-                    finer,
-                    finer_limit,
-                    f"{note}, step {STEP / 2:g} angstrom, since {STEP:g} left {gap:.2g}",
-                )
+                note += f", step {STEP / 2:g} angstrom, since {STEP:g} left {gap:.2g}"
+                gap, limit = finer, finer_limit
         exam.judge("forces against -dE/dx", gap, limit, "eV/angstrom", note)
     else:
         exam.report("forces against -dE/dx", gap, "eV/angstrom", "forces are a head of their own: reported")

@@ -95,7 +95,15 @@ def from_forces(teacher: Teacher, batch: SampleBatch, probe: Floats) -> tuple[Fl
     """
     require_conservative(teacher.info)
     points = displaced(batch.astype("float64").structures(), HALF * np.asarray(probe, np.float64))
-    forces = np.stack([teacher.label(moved).forces.astype(np.float64) for moved in points])
+    forces = np.stack([_forces(teacher, moved) for moved in points])
     product = -derivative(forces, HESSIAN_STEP)
     three_point = -(forces[2] - forces[1]) / (2 * HESSIAN_STEP)
     return product.astype(np.float32), np.abs(product - three_point)
+
+
+def _forces(teacher: Teacher, batch: SampleBatch) -> Floats:
+    """Return the forces of a teacher, NaN for samples that it refuses, shape (A, 3), float64."""
+    labels = teacher.label(batch)
+    forces = np.array(labels.forces, np.float64)
+    forces[np.repeat(~labels.ok, batch.n_atoms)] = np.nan
+    return forces

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.contracts.answer import checked
 from mlffstore.contracts.hessian import hessian_product, require_conservative
 from mlffstore.contracts.probes import MOST, error_of, is_error, names_of, number_of, probe, with_partners
 from mlffstore.contracts.protocols import HessianTeacher, RequestTeacher
@@ -75,11 +76,16 @@ def label_with(teacher: Teacher, batch: SampleBatch, properties: Sequence[str] |
     batch : SampleBatch
     properties : sequence of str or None
         As `wanted` returns them; None for what `Teacher.label` gives. Labels may have more than was asked for.
+
+    Raises
+    ------
+    DataError
+        If what the teacher returns does not fit the batch, see `mlffstore.contracts.answer.checked`.
     """
     names = properties or ()
     extra = tuple(name for name in names if name in teacher.info.on_request)
     labels = teacher.label_with(batch, extra) if extra and isinstance(teacher, RequestTeacher) else teacher.label(batch)
-    return with_products(teacher, batch, labels, names)
+    return with_products(teacher, batch, checked(teacher.info, batch, labels), names)
 
 
 def with_products(
@@ -120,7 +126,7 @@ def _products(
             squares = np.add.reduceat(np.square(each).mean(axis=1), part.offsets[:-1])
             error[chosen] = np.sqrt(squares / part.n_atoms)
     # A direction follows from the structure, and says nothing without its product.
-    lacking = np.isnan(np.add.reduceat(product.sum(axis=1), batch.offsets[:-1]))
+    lacking = ~np.isfinite(np.add.reduceat(product.sum(axis=1), batch.offsets[:-1]))
     product[np.repeat(lacking, batch.n_atoms)] = np.nan
     direction[np.repeat(lacking, batch.n_atoms)] = np.nan
     out: dict[str, Array] = {name: product, probe_name: direction}

@@ -17,6 +17,7 @@ from mlffstore.data.properties import known_properties, ordered
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, Array
 from mlffstore.data.vocabulary import UNKNOWN
+from mlffstore.data.voigt import symmetric
 from mlffstore.errors import DataError, TeacherError, problems_message
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def gather(
     Raises
     ------
     DataError
-        If a frame is not an `ase.Atoms`, has no atoms, or has labels of the wrong shape; every problem is listed.
+        If a frame is not an `ase.Atoms`, has no atoms, has a calculator with results of another structure, or has labels of
+        the wrong shape; every problem is listed.
     """
     from ase import Atoms
 
@@ -69,11 +71,16 @@ def gather(
     ]
     if labels is not None and len(labels) != len(frames):
         problems.append(f"labels: expected one mapping per frame ({len(frames)}), got {len(labels)}")
+    known = known_properties()
+    for i, result in enumerate(labels or ()):
+        if unknown := [str(name) for name in result if name not in known]:
+            problems.append(f"sample {i}, labels: expected {', '.join(known)}, got {', '.join(unknown)}")
     if problems or not frames:
         raise DataError(problems_message("these frames cannot be stored:", problems or ["expected frames, got none"]))
     n_atoms = np.array([len(frame) for frame in frames])
-    known = known_properties()
     apart = {name: one for name, one in known.items() if name not in IN_RESULTS}
+    if labels is None:
+        _refuse_others_results(frames)
     results = labels if labels is not None else [_labels_of(frame, apart) for frame in frames]
     given = {name for result in results for name, value in result.items() if value is not None and name in known}
     columns = {name: _label(known[name], results, n_atoms, problems) for name in ordered(given)}
@@ -101,6 +108,46 @@ def gather(
     return arguments
 
 
+def _refuse_others_results(frames: Sequence[Atoms]) -> None:
+    """Raise `DataError` if the calculator of a frame holds results of another structure.
+
+    ASE compares structures before it computes, and not where results are read.
+    """
+    problems = [f"sample {i}: {text}" for i, frame in enumerate(frames) if (text := _difference(frame))]
+    if problems:
+        raise DataError(
+            problems_message(
+                "these frames cannot be stored, since their calculators hold results of other structures. A calculator that "
+                "several frames share holds those of the last one: give each frame a SinglePointCalculator with its own "
+                "results (ase.calculators.singlepoint). If frames were changed after the calculation, compute again:",
+                problems,
+            )
+        )
+
+
+def _difference(frame: Atoms) -> str:
+    """Return how a frame differs from the structure of the results of its calculator, "" if it does not."""
+    from ase import Atoms
+
+    calc = frame.calc
+    computed = getattr(calc, "atoms", None)
+    # Not every object with results says which structure they are of.
+    if computed is frame or not isinstance(computed, Atoms) or not getattr(calc, "results", None):
+        return ""
+    if len(computed) != len(frame):
+        return f"expected results for its {len(frame)} atoms, got those of a structure of {len(computed)} atoms"
+    pairs = {
+        "numbers": (frame.numbers, computed.numbers),
+        "positions": (frame.positions, computed.positions),
+        "pbc": (frame.pbc, computed.pbc),
+    }
+    if frame.pbc.any():  # the cell of a molecule means nothing and is not stored
+        pairs["cell"] = (frame.cell.array, computed.cell.array)
+    # Equal bytes are the usual case, and take a tenth of the time.
+    others = [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes() and not np.array_equal(a, b)]
+    return f"expected results for its structure, got those for other {', '.join(others)}" if others else ""
+
+
 def _labels_of(frame: Atoms, apart: Mapping[str, Property]) -> dict[str, Any]:
     """Return the labels that a frame holds: results of its calculator, and `apart`, which ASE does not know, beside them."""
     results = getattr(frame.calc, "results", None) or {}
@@ -117,13 +164,17 @@ def _label(spec: Property, results: Sequence[Mapping[str, Any]], n_atoms: Array,
     from ase.stress import full_3x3_to_voigt_6_stress
 
     arrays: list[Array | None] = []
-    for result in results:
+    for i, result in enumerate(results):
         value = result.get(spec.name)
         array = None if value is None else np.asarray(value)
         if array is not None and array.dtype != np.float16:
             array = array.astype(np.float64)
         if array is not None and spec.shape == ("voigt",) and array.shape == (3, 3):
-            array = full_3x3_to_voigt_6_stress(array)
+            try:
+                array = full_3x3_to_voigt_6_stress(symmetric(array, spec.name))
+            except ValueError as error:
+                problems.append(f"sample {i}: {error}")
+                array = np.full(6, np.nan)
         arrays.append(array)
     rank = len(spec.sizes)
     # A width that the property leaves open is that of the first frame.

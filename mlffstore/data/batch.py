@@ -22,6 +22,7 @@ from mlffstore.data.ragged import Ints, normalise_indices, offsets, row_indices
 from mlffstore.data.schema import STANDARD, STRUCTURE, Array, Column, check_teacher_name, user_column
 from mlffstore.data.vocabulary import Words, coded_column, encode_strings, holds_strings
 from mlffstore.errors import DataError, problems_message
+from mlffstore.runtime.words import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -282,13 +283,19 @@ class SampleBatch(SampleColumns):
 
     def with_columns(self, **columns: npt.ArrayLike) -> SampleBatch:
         """Return the batch with the standard sample columns `root`, `charge` or `multiplicity` replaced."""
-        new = dict(self.columns)
+        new, problems = dict(self.columns), list[str]()
         for name, values in columns.items():
             if name not in ("root", "charge", "multiplicity"):
                 raise DataError(f"with_columns: expected root, charge or multiplicity, got {name!r}")
-            new[name] = np.ascontiguousarray(np.broadcast_to(np.asarray(values, STANDARD[name].dtype), (len(self),)))
+            array = cast(name, values, STANDARD[name].dtype, problems)
+            if array.shape not in ((), (1,), (len(self),)):
+                problems.append(f"{name}: expected one value or shape ({len(self)},), got {array.shape}")
+                continue
+            new[name] = np.ascontiguousarray(np.broadcast_to(array, (len(self),)))
             if name != "root":
                 new.pop("content_hash", None)
+        if problems:
+            raise DataError(problems_message("these columns are not of the samples:", problems))
         return self._replace(new, self.labels)
 
     def check_masks(self) -> None:
@@ -298,12 +305,12 @@ class SampleBatch(SampleColumns):
 
     def with_source(self, source: str, sampler: str) -> SampleBatch:
         """Return the batch with one source and one sampler for all samples."""
+        for name, word in (("source", source), ("sampler", sampler)):
+            if not isinstance(word, str) or not is_text(word):
+                raise DataError(f"with_source: {name}: expected text without NUL and lone surrogates, got {word!r}")
         zeros = np.zeros(len(self), np.uint32)
-        return self._replace(
-            self.columns | {"source": zeros, "sampler": zeros},
-            self.labels,
-            {"source": (source,), "sampler": (sampler,)},
-        )
+        columns = self.columns | {"source": zeros, "sampler": zeros}
+        return self._replace(columns, self.labels, {"source": (source,), "sampler": (sampler,)})
 
     def structures(self) -> SampleBatch:
         """Return the batch without labels."""
@@ -389,7 +396,9 @@ class SampleBatch(SampleColumns):
         Raises
         ------
         DataError
-            If a frame is not an `ase.Atoms`, has no atoms, or has labels of the wrong shape; every problem is listed.
+            If a frame is not an `ase.Atoms`, has no atoms, has a calculator with results of another structure (one that
+            several frames share, or that computed before the frame was changed), or has labels of the wrong shape; every
+            problem is listed.
         """
         columns = gather(frames, teacher=teacher, labels=labels)
         return cls(**columns, source=source, sampler=sampler, root=root, units=units)

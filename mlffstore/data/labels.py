@@ -43,16 +43,15 @@ def choose_teacher(available: Sequence[str], teacher: str | None) -> str:
     TeacherError
         If there is none, the one asked for is not there, or there are several and none was asked for.
     """
+    if not available:
+        asked_for = "" if teacher is None else f", of {teacher!r} or of another teacher"
+        raise TeacherError(f"there are no labels here{asked_for}: label the samples first")
     if teacher is not None:
         if teacher not in available:
-            raise TeacherError(
-                f"teacher: expected one of {', '.join(available) or '(no labels here)'}, got {teacher!r}"
-            )
+            raise TeacherError(f"teacher: expected one of {', '.join(available)}, got {teacher!r}")
         return teacher
     if len(available) == 1:
         return available[0]
-    if not available:
-        raise TeacherError("there are no labels here: label the samples first")
     raise TeacherError(
         f"there are labels of several teachers ({', '.join(available)}), and their energies have different zeros: "
         "choose one with teacher=..."

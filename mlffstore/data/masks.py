@@ -6,6 +6,7 @@ with a floating dtype, whose missing values are NaN.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ def unmask(name: str, values: npt.ArrayLike, problems: list[str]) -> tuple[Array
     """
     if not isinstance(values, np.ma.MaskedArray):
         return np.asarray(values), None
-    hidden = np.ma.getmaskarray(values).reshape(len(values), -1)
+    hidden = np.ma.getmaskarray(values).reshape(len(values), math.prod(values.shape[1:]))
     absent: Mask = np.asarray(hidden.all(axis=1)) if hidden.shape[1] else np.zeros(len(values), bool)
     if (hidden.any(axis=1) & ~absent).any():
         row = int(np.argmax(hidden.any(axis=1) & ~absent))

@@ -31,6 +31,10 @@ TAKEN = frozenset(
         "sampler", "reason", "teacher", "split", "mask", "sample", "atom", "batch", "ptr", "edge_index", "shift",
     )
 )  # fmt: skip
+#: Dimensions and coordinates that Datasets, results of their accessor and files have by themselves.
+DIMENSIONS = ("sample", "atom", "teacher", "element", "bin", *INNER_SIZES)
+#: The same, a dimension that a row has twice (`xyz_2`), and a dimension of a column without a name of its own.
+_DIMENSION = re.compile(rf"{'|'.join(DIMENSIONS)}|(?:{'|'.join(INNER_SIZES)})_\d+|.+_dim\d+")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _DTYPES = ("float16", "float32", "float64")
 #: Largest size of an inner dimension, and number of inner dimensions.
@@ -104,6 +108,8 @@ class Property:
         """Return what is wrong with the description, or nothing."""
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in TAKEN:
             return "name: expected an identifier that is no column of every dataset; choose another name"
+        if is_dimension(self.name):
+            return f"name: expected none of the names of dimensions ({', '.join(DIMENSIONS)}, ...); choose another name"
         if self.axis not in get_args(Axis):
             return f"axis: expected 'sample' or 'atom', got {self.axis!r}"
         if self.turns not in get_args(Turns):
@@ -194,6 +200,19 @@ class Property:
 _registered: dict[str, Property] = {}
 #: Properties that every reader knows.
 PROPERTIES: dict[str, Property] = {}
+
+
+def is_dimension(name: str) -> bool:
+    """Return whether Datasets and files may have a dimension or coordinate of a name, which then no column can have.
+
+    Examples
+    --------
+    >>> is_dimension("xyz"), is_dimension("velocity_dim1"), is_dimension("embedding_width"), is_dimension("velocity")
+    (True, True, True, False)
+    """
+    return _DIMENSION.fullmatch(name) is not None or any(
+        name in spec.inner for spec in (PROPERTIES | _registered).values()
+    )
 
 
 def _built_in(

@@ -108,10 +108,10 @@ def normalise_indices(index: npt.NDArray[Any], n: int) -> Ints:
         raise IndexError(f"indices: expected one dimension, got shape {index.shape}")
     if len(index) and index.dtype.kind not in "iu":
         raise IndexError(f"indices: expected integers, got {index.dtype}")
+    low, high = (index.min().item(), index.max().item()) if len(index) else (0, -1)
+    if low < -n or high >= n:
+        raise IndexError(f"index {high if high >= n else low} is outside the {n} samples")
     index = index.astype(np.int64)
-    if len(index) and (index.min() < -n or index.max() >= n):
-        bad = int(index[(index < -n) | (index >= n)][0])
-        raise IndexError(f"index {bad} is outside the {n} samples")
     return np.where(index < 0, index + n, index)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlffstore.data.properties import COMPONENTS as COMPONENTS
-from mlffstore.data.properties import INNER_SIZES, PROPERTIES, Property, property_of
+from mlffstore.data.properties import DIMENSIONS, INNER_SIZES, PROPERTIES, Property, is_dimension, property_of
 from mlffstore.data.properties import Axis as Axis
 from mlffstore.errors import DataError
+from mlffstore.runtime.words import is_text
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "float64"]
@@ -147,6 +148,8 @@ REASON = _column("reason", "sample", "uint32", "1", "why the sample was rejected
 #: Names of teachers.
 TEACHER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,63}")
 _USER_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+#: Dimensions of a user column, the samples or atoms included.
+MAX_DIMENSIONS = 8
 #: dtypes that every Zarr v3 reader shares.
 USER_DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
@@ -221,7 +224,7 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     Parameters
     ----------
     name : str
-        A Python-like identifier that is not one of the standard names.
+        A Python-like identifier that is neither a standard name nor a dimension of datasets and files.
     array : ndarray, shape (S, ...) or (A, ...)
         Any boolean, integer or floating dtype.
     unit : str
@@ -236,7 +239,7 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     Raises
     ------
     DataError
-        If the name is taken or not an identifier, the dtype is not numeric, or the unit is empty.
+        If the name is taken, a dimension or not an identifier, the dtype is not numeric, or the unit is empty.
     """
     if (
         not _USER_COLUMN.fullmatch(name)
@@ -245,12 +248,24 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
         or name in {"reason", "teacher", "split", MASK}
     ):
         raise DataError(f"user column: expected an identifier that is not a standard name, got {name!r}; rename it")
+    if is_dimension(name):
+        raise DataError(
+            f"user column: expected a name that is no dimension of datasets and releases ({', '.join(DIMENSIONS)}, "
+            f"NAME_dim1, ...), got {name!r}; rename it"
+        )
     if array.dtype.name not in USER_DTYPES:
         raise DataError(
             f"user column {name!r}: expected a dtype of {', '.join(USER_DTYPES)}, got {array.dtype}; cast it first"
         )
-    if not isinstance(unit, str) or not unit:
+    if not isinstance(unit, str) or not unit or not is_text(unit):
         raise DataError(f"user column {name!r}: expected a unit, got {unit!r}; use '1' for a number without unit")
+    if not isinstance(long_name, str) or not is_text(long_name):
+        raise DataError(f"user column {name!r}: expected a description as text, got {long_name!r}")
+    if 0 in array.shape[1:] or array.ndim > MAX_DIMENSIONS:
+        raise DataError(
+            f"user column {name!r}: expected rows of at least one value and at most {MAX_DIMENSIONS - 1} dimensions, got "
+            f"shape {array.shape}"
+        )
     inner = tuple(f"{name}_dim{i}" for i in range(1, array.ndim))
     shape = tuple(array.shape[1:])
     return Column(name, axis, inner, shape, array.dtype.name, unit, long_name or name, coded=coded)

@@ -31,10 +31,16 @@ _LEAST = 1e-4
 
 def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     """Return the fractions in order; raise `DataError` unless they are of the three splits and add up to 1."""
-    values = {name: float(fractions.get(name, 0.0)) for name in SPLITS}
-    if set(fractions) - set(SPLITS) or min(values.values()) < 0 or abs(sum(values.values()) - 1) > 1e-9:
+    try:
+        values = {name: float(fractions.get(name, 0.0)) for name in SPLITS}
+        # NaN fails both comparisons.
+        good = all(share >= 0 for share in values.values()) and abs(sum(values.values()) - 1) <= 1e-9
+        good = good and not set(fractions) - set(SPLITS)
+    except (TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
         raise DataError(
-            f"splits: expected fractions of {', '.join(SPLITS)} that are not negative and add up to 1, got {dict(fractions)}"
+            f"splits: expected fractions of {', '.join(SPLITS)} that are not negative and add up to 1, got {fractions!r}"
         )
     return values
 

@@ -31,15 +31,16 @@ class StressFinding:
 
     Attributes
     ----------
-    fault : {"sign", "unit", "size", ""}
-        What is wrong beyond doubt: the sign, the unit by the stiffness, the unit by the size alone, or nothing.
+    fault : {"sign", "unit", "size", "doubt", ""}
+        What is wrong beyond doubt: the sign, the unit by the stiffness, the unit by the size alone, or nothing. "doubt" if
+        the stresses fall as the volume grows, but too little to tell.
     modulus : float
         Bulk modulus that follows from the stresses as they are, eV/angstrom^3; NaN if too few crystals were strained.
     evidence : str
         The figures behind the finding, as a part of a sentence.
     """
 
-    fault: Literal["sign", "unit", "size", ""]
+    fault: Literal["sign", "unit", "size", "doubt", ""]
     modulus: float
     evidence: str
 
@@ -127,8 +128,8 @@ class StressCheck:
                 f"per unit of ln V (rank correlation {overall:.2f}; this is the bulk modulus, {low} to {high:g} in solids)"
             )
             steep = np.median(np.abs(slope) / np.maximum(typical, 1e-12)) > 3
-            if sure and overall < 0 and modulus < -low and steep:
-                return StressFinding("sign", modulus, evidence)
+            if sure and overall < 0 and modulus < -low:
+                return StressFinding("sign" if steep else "doubt", modulus, evidence)
             if sure and overall > 0 and modulus > high:
                 return StressFinding("unit", modulus, evidence)
         if float(np.median(np.abs(self.mean_stresses()) if self.mean_stresses() else [0])) > MAX_STRESS:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlffstore.data.casting import cast
 from mlffstore.errors import DataError
+from mlffstore.runtime.words import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -152,25 +153,6 @@ def coded_column(name: str, value: Any, n: int, problems: list[str]) -> tuple[Ar
     return encode(strings)
 
 
-def is_text(word: str) -> bool:
-    r"""Return whether a string can be kept by every format: it is Unicode, without NUL and without lone surrogates.
-
-    Python makes lone surrogates of names of files that are not UTF-8, and HDF5 ends a string at a NUL.
-
-    Examples
-    --------
-    >>> is_text("caf\u00e9"), is_text("a\0b"), is_text("caf\udce9")
-    (True, False, False)
-    """
-    if "\0" in word:
-        return False
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _texts(name: str, words: Iterable[str], problems: list[str]) -> bool:
     """Return whether all strings of a column can be kept, and add a problem if not."""
     wrong = next((word for word in words if not is_text(word)), None)
@@ -180,14 +162,27 @@ def _texts(name: str, words: Iterable[str], problems: list[str]) -> bool:
 
 
 def holds_strings(values: Any) -> bool:
-    """Return whether what a user gives for a column are strings: any of them, None for what is missing."""
+    """Return whether what a user gives for a column are strings: any of them, None for what is missing.
+
+    Where every row is missing they are strings too: numbers have NaN or a mask of their own dtype.
+    """
     if isinstance(values, np.ma.MaskedArray):
-        values = values.data
+        values = values.filled(None) if values.dtype.kind == "O" else values.data
     if isinstance(values, np.ndarray):
-        return values.dtype.kind in "US" or (values.dtype.kind == "O" and any(isinstance(v, str) for v in values.flat))
+        return values.dtype.kind in "US" or (values.dtype.kind == "O" and _strings(values.flat))
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         return False
-    return any(isinstance(value, str) for value in values)
+    return len(values) > 0 and _strings(values)
+
+
+def _strings(values: Iterable[Any]) -> bool:
+    """Return whether there is a string among some values, or nothing but None."""
+    only_none = True
+    for value in values:
+        if isinstance(value, str):
+            return True
+        only_none = only_none and value is None
+    return only_none
 
 
 def encode_strings(name: str, values: Any, problems: list[str]) -> tuple[Array, Array | None, Words]:

@@ -2,7 +2,7 @@
 
 NumPy arrays of stresses are converted with `ase.stress.full_3x3_to_voigt_6_stress`, which takes the mean of both halves of
 the matrix, and `ase.stress.voigt_6_to_full_3x3_stress`. This module has what ASE does not have: the tables, for tensors of
-other libraries, and infinitesimal strains.
+other libraries, the check that a matrix is symmetric, and infinitesimal strains.
 """
 
 from __future__ import annotations
@@ -18,6 +18,36 @@ COMPONENTS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 IN_MATRIX = [3 * row + column for row, column in COMPONENTS]
 #: Index among the six components of each of the 9 elements of the flattened matrix.
 IN_VOIGT = [COMPONENTS.index((min(i, j), max(i, j))) for i in range(3) for j in range(3)]
+#: Largest difference of two components that should be equal, relative to the largest component.
+ASYMMETRY = 0.01
+
+
+def symmetric(matrices: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return the means of matrices and their transposes.
+
+    Parameters
+    ----------
+    matrices : ndarray, shape (..., 3, 3)
+        Stresses, virials or other symmetric tensors.
+    name : str
+        For the message.
+
+    Returns
+    -------
+    ndarray, shape (..., 3, 3)
+
+    Raises
+    ------
+    ValueError
+        If they differ by more than `ASYMMETRY` of the largest component. Rounding and virials in single precision differ by
+        less; the mean of a matrix that differs by more would be numbers that nothing computed.
+    """
+    transposed = matrices.swapaxes(-1, -2)
+    gap = np.abs(matrices - transposed).max(axis=(-1, -2)) - ASYMMETRY * np.abs(matrices).max(axis=(-1, -2))
+    if np.any(gap > 0):
+        worst = matrices.reshape(-1, 3, 3)[int(np.nanargmax(gap))]
+        raise ValueError(f"{name}: expected a symmetric matrix, got {worst.tolist()}")
+    return np.asarray((matrices + transposed) / 2)
 
 
 def strain_to_voigt(strain: npt.NDArray[Any]) -> npt.NDArray[Any]:

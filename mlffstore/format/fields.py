@@ -63,3 +63,12 @@ class Fields:
         """Return an object."""
         value: dict[str, Any] = self._get(name, dict, "an object")
         return value
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean, False if it is absent."""
+        value = self.document.get(name, False)
+        if not isinstance(value, bool):
+            raise FormatError(
+                f"{self.where}: {name}: expected true or false, got {str(value)[:60]!r}; the store is damaged"
+            )
+        return value

@@ -155,7 +155,7 @@ def _line(segment: Segment, *, tables: Tables) -> bytes:
         tables.name(kinds),
         tables.name({name: list(words) for name, words in segment.vocabulary.items()}),
         summary_document(segment.summary),
-        [[file.path, file.nbytes, file.digest] for file in segment.files.values()],
+        [[file.path, file.nbytes, file.digest, *([True] if file.attached else [])] for file in segment.files.values()],
         values,
     ]
     return json.dumps(row, separators=(",", ":")).encode()
@@ -295,7 +295,7 @@ def _unpack(line: bytes, path: str, n_samples: int, n_atoms: int, *, tables: Tab
             },
             where,
         )
-        for (layer_path, nbytes, file_digest), of_layer in zip(files[1:], columns[1:], strict=True):
+        for (layer_path, nbytes, file_digest, *attached), of_layer in zip(files[1:], columns[1:], strict=True):
             document = {
                 "path": layer_path,
                 "segment": path,
@@ -304,6 +304,7 @@ def _unpack(line: bytes, path: str, n_samples: int, n_atoms: int, *, tables: Tab
                 "vocabulary": {key: words for key, words in tables.rows[vocabulary].items() if key in of_layer},
                 "nbytes": nbytes,
                 "digest": file_digest,
+                "attached": attached == [True],
             }
             layer, below = parse_layer(document, lambda _, below=segment: below, where)  # type: ignore[misc]
             segment = layer.over(below)

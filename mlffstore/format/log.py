@@ -22,6 +22,7 @@ from mlffstore.format.codec import digest
 from mlffstore.format.commit import Record
 from mlffstore.format.entry import MAX_ENTRY_NBYTES, Entry, decode_entry, entry_path, now
 from mlffstore.format.read_ahead import Sized, read_ahead
+from mlffstore.format.readable_entry import check_readable
 from mlffstore.format.state import State
 from mlffstore.runtime.threads import io_pool
 from mlffstore.storage.base import NotDurableError, is_there
@@ -181,6 +182,8 @@ class Log:
 
         Raises
         ------
+        DataError
+            If the entry would be too large, or is not what readers accept.
         ConflictError
             If the folder is not the one that was opened any more, or the log has a gap.
         StorageError
@@ -215,6 +218,7 @@ class Log:
                     raise DataError(
                         f"the log entry would be {len(data)} bytes; append fewer samples, user columns or provenance"
                     )
+                check_readable(data, entry, state)
                 self._check_in_place(state)
                 attempt.unclear = entry.version
                 if self._claim(entry_path(entry.version), data):

@@ -16,6 +16,7 @@ import numpy as np
 from mlffstore.data.properties import PROPERTIES, Axis, Property
 from mlffstore.data.schema import (
     LABELS,
+    MAX_DIMENSIONS,
     REASON,
     STANDARD,
     TEACHER,
@@ -27,10 +28,11 @@ from mlffstore.data.schema import (
     mask_column,
     split_key,
 )
-from mlffstore.data.vocabulary import MAX_WORDS, is_text
+from mlffstore.data.vocabulary import MAX_WORDS
 from mlffstore.errors import DataError, FormatError
 from mlffstore.format.codec import CHUNK_NBYTES, Layout
 from mlffstore.format.fields import MAX_COUNT, Fields
+from mlffstore.runtime.words import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +51,8 @@ class StoredFile:
     nbytes: int
     digest: str
     """Digest of all bytes that belong to no column; with the digests of the columns this covers the whole file."""
+    attached: bool = False
+    """Whether it is a layer with labels that were made elsewhere: a teacher has not refused the samples without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +281,7 @@ def parse_column(key: str, value: Any, file: StoredFile, n_samples: int, n_atoms
     elif is_label(key):
         column = _parse_label(key, fields, dtype, tuple(shape[1:]))
     elif column is None:
-        if dtype not in USER_DTYPES or len(shape) > 8:
+        if dtype not in USER_DTYPES or len(shape) > MAX_DIMENSIONS:
             raise FormatError(f"{where}: expected a known column or a numeric user column; the store is damaged")
         axis = "sample" if fields.text("axis", _AXIS) == "sample" else "atom"
         coded = fields.document.get("strings", False)
@@ -346,12 +350,12 @@ def segment_document(segment: Segment) -> dict[str, Any]:
 
 def file_document(file: StoredFile) -> dict[str, Any]:
     """Return what the log says of the file of a segment or layer."""
-    return {"nbytes": file.nbytes, "digest": file.digest}
+    return {"nbytes": file.nbytes, "digest": file.digest, **({"attached": True} if file.attached else {})}
 
 
 def parse_file(fields: Fields, path: str) -> StoredFile:
     """Check and return what the log says of a file."""
-    return StoredFile(path, fields.integer("nbytes", 1), fields.text("digest", DIGEST))
+    return StoredFile(path, fields.integer("nbytes", 1), fields.text("digest", DIGEST), fields.flag("attached"))
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:
@@ -372,8 +376,7 @@ def parse_segment(value: Any, where: str) -> Segment:
     n_samples, n_atoms = fields.integer("n_samples", 1), fields.integer("n_atoms", 1)
     file = parse_file(fields, path)
     columns = _parse_columns(fields, file, n_samples, n_atoms)
-    absent = set(STANDARD) - set(columns)
-    if absent or n_atoms < n_samples:
+    if (absent := set(STANDARD) - set(columns)) or n_atoms < n_samples:
         raise FormatError(f"{where}: {path}: columns missing ({', '.join(sorted(absent))}) or counts that cannot be")
     vocabulary = _parse_vocabulary(fields, columns)
     return Segment(path, n_samples, n_atoms, _parse_summary(fields), columns, vocabulary, {path: file})
@@ -434,8 +437,7 @@ def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: st
     """Check and return a layer of a log entry, and the segment below, which `segments` finds by its path."""
     fields = Fields(value, where)
     path, target = fields.text("path", LAYER), fields.text("segment", SEGMENT)
-    segment = segments(target)
-    if segment is None:
+    if (segment := segments(target)) is None:
         raise FormatError(f"{where}: a layer over {target}, which is not in this version; the store is damaged")
     file = parse_file(fields, path)
     columns = _parse_columns(fields, file, segment.n_samples, segment.n_atoms)
@@ -443,7 +445,6 @@ def parse_layer(value: Any, segments: Callable[[str], Segment | None], where: st
     vocabulary = _parse_vocabulary(fields, columns)
     if not all(name in columns and columns[name].column.coded for name in vocabulary):
         raise FormatError(f"{where}: {path}: a vocabulary without its column; the store is damaged")
-    taken = set(columns) & set(segment.columns)
-    if taken:
+    if taken := set(columns) & set(segment.columns):
         raise FormatError(f"{where}: {target} has {', '.join(sorted(taken))} already; the store is damaged")
     return Layer(path, target, columns, file, _parse_labelled(fields), vocabulary), segment

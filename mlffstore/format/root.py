@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.schema import CONVENTIONS, FORMAT_VERSION
 from mlffstore.data.splits import check_fractions
-from mlffstore.errors import FormatError, ReadOnlyError, StoreNotFoundError
+from mlffstore.errors import FormatError, MlffstoreError, ReadOnlyError, StoreNotFoundError
 from mlffstore.format.codec import digest
 
 if TYPE_CHECKING:
@@ -32,13 +33,30 @@ def root_document(identity: str, precision: str, settings: Mapping[str, Any]) ->
     }
 
 
+def _no_store(storage: Storage, is_file: bool) -> str:
+    """Return what is there instead of a store, and what to do."""
+    is_release = False
+    with contextlib.suppress(OSError, MlffstoreError):
+        storage.read("MANIFEST.json", 0, 1)
+        is_release = True
+    if is_file or is_release:
+        what = "a release" if is_release else "a file"
+        return (
+            f"expected a store, which is a folder with a zarr.json, got {what}; `mlffstore import` makes a store of it"
+        )
+    return (
+        "there is no mlffstore store (no zarr.json); check the path, or make one with ml.create(...), `mlffstore import` or "
+        "`mlffstore run`"
+    )
+
+
 def read_root(storage: Storage) -> tuple[dict[str, Any], str]:
     """Return the root document of a store after checking it, and the digest of its file."""
     try:
         data = storage.read("zarr.json", 0, 1 << 20)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreNotFoundError(
-            f"{storage.url}: there is no mlffstore store (no zarr.json); check the path, or make one with ml.create(...)"
+            f"{storage.url}: {_no_store(storage, isinstance(error, NotADirectoryError))}"
         ) from error
     except PermissionError as error:
         raise ReadOnlyError(f"{storage.url}: may not be read ({error}); check its permissions") from error

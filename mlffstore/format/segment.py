@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from mlffstore.data.schema import (
     mask_column,
     split_key,
 )
-from mlffstore.errors import StorageError
+from mlffstore.errors import DataError, StorageError
 from mlffstore.format.archive import ArchiveWriter
 from mlffstore.format.codec import Layout, array_metadata, digest, encode_chunk, join_chunks, shard_name, short
 from mlffstore.format.metadata import GROUP, attributes, json_bytes
@@ -63,10 +64,34 @@ def user_column_arrays(column: Column, values: Array, mask: Array | None) -> lis
 def write_segment(storage: Storage, batch: SampleBatch) -> Segment:
     """Write a batch under a fresh name. It is durable, and invisible until a log entry names it."""
     path = f"segments/{uuid.uuid4().hex}.zarr.zip"
-    stored, file = write_columns(storage, path, batch_columns(batch), batch.vocabulary)
+    columns = list(batch_columns(batch))
+    _check_arrays(columns, batch.vocabulary, {"sample": len(batch), "atom": batch.n_atoms_total})
+    stored, file = write_columns(storage, path, columns, batch.vocabulary)
     return Segment(
         path, len(batch), batch.n_atoms_total, summarise(batch), stored, dict(batch.vocabulary), {path: file}
     )
+
+
+def _check_arrays(
+    columns: Iterable[tuple[Column, Array]], vocabulary: Mapping[str, Sequence[str]], rows: Mapping[str, int]
+) -> None:
+    """Raise `DataError` if an array, perhaps one that was set by hand, is not what the description of its column says.
+
+    Readers take dtype and shape from the description: other bytes would be other numbers.
+    """
+    for column, array in columns:
+        shape = (rows[column.axis], *column.shape)
+        if array.dtype != np.dtype(column.dtype) or array.shape != shape:
+            raise DataError(
+                f"{column.name}: expected {column.dtype} of shape {shape}, got {array.dtype} of shape {array.shape}; make "
+                "the batch with SampleBatch(...), which converts what it is given, instead of setting its arrays"
+            )
+        words = vocabulary.get(column.name)
+        if words and array.size and int(array.max()) >= len(words):
+            raise DataError(
+                f"{column.name}: expected codes below {len(words)}, one for each string, got {array.max()}; make the batch "
+                "with SampleBatch(...) and strings"
+            )
 
 
 def discard(storage: Storage, path: str) -> None:
@@ -80,17 +105,20 @@ def write_layer(
     segment: Segment,
     columns: Iterable[tuple[Column, Array]],
     vocabulary: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    attached: bool = False,
 ) -> Layer:
     """Write more columns over the rows of a segment under a fresh name, to be named by a log entry.
 
-    `vocabulary` has the strings of the user columns of strings.
+    `vocabulary` has the strings of the user columns of strings. `attached` says that the labels were made elsewhere.
     """
     path = f"layers/{uuid.uuid4().hex}.zarr.zip"
     columns = list(columns)
+    _check_arrays(columns, vocabulary or {}, {"sample": segment.n_samples, "atom": segment.n_atoms})
     counts = _count_labelled(ColumnReader(storage, ChunkCache(0)), segment, columns)
     words = dict(vocabulary or {})
     stored, file = write_columns(storage, path, columns, words)
-    return Layer(path, segment.path, stored, file, counts, words)
+    return Layer(path, segment.path, stored, replace(file, attached=attached), counts, words)
 
 
 def _count_labelled(reader: ColumnReader, segment: Segment, columns: Sequence[tuple[Column, Array]]) -> dict[str, int]:

@@ -84,6 +84,9 @@ class Account:
         for use in self.uses():
             if use.fate != "left out" or use.note.startswith("same as"):
                 continue
+            if use.place == "table":  # of which only labels are taken
+                parts.append(f"{use.name} ({use.note} in {use.samples} samples)")
+                continue
             offer, label = "", label_of(use.name)
             if label is not None and "number" in use.note and use.place != "file":  # labels of an HDF5 file have names
                 offer = f", {wording.option('keys', {label: use.name})} takes it"

@@ -48,6 +48,7 @@ class MadeBlock:
     account: Account
     problems: Problems
     reader: LabelReader
+    extra: ExtraColumns
     roots: Roots
 
 
@@ -68,7 +69,7 @@ def make_block(
     maker.roots = roots
     roots.n_with = roots.n_without = 0
     checked = maker.make(list(frame_records(source.file, first, texts)), problems, account)
-    return MadeBlock(checked, account, problems, reader, roots)
+    return MadeBlock(checked, account, problems, reader, extra, roots)
 
 
 class FileBlocks:
@@ -163,6 +164,7 @@ class FileBlocks:
         problems.merge(made.problems)
         account.merge(made.account)
         self._reader.absorb(made.reader)
+        self._extra.absorb(made.extra)
         maker.roots.n_with += made.roots.n_with
         maker.roots.n_without += made.roots.n_without
         return made.checked

@@ -25,6 +25,7 @@ _ASE_UNITS = {
 }  # fmt: skip
 #: Shapes of properties of a sample that a sample of so many atoms has by chance too.
 _SAMPLE_SHAPES = ((3,), (6,), (9,), (3, 3))
+_LARGEST = np.iinfo(np.int64).max
 
 
 class ExtraColumns:
@@ -78,18 +79,32 @@ class ExtraColumns:
             if field is None:
                 continue
             place, value = field
-            array = np.asarray(value)
-            is_text = array.ndim <= 1 and is_strings(array)
-            if not (is_text or array.dtype.kind in "biuf") or not array.size:
+            array = _column_values(value)
+            if array is None:
                 problems.append(
                     f"{name!r}: expected numbers or strings for a column, got {str(value)[:40]!r}; a column cannot hold it, "
                     "so leave it out"
                 )
                 continue
-            if is_text:
-                array = array.astype(str).astype(object)
             out[name] = (place, array)
         return out
+
+    def absorb(self, other: ExtraColumns) -> None:
+        """Take over the columns that another collector met first, perhaps in another process.
+
+        Raises
+        ------
+        DataError
+            If dtype, axis or shape of one differ.
+        """
+        for name, kind in other._kinds.items():
+            known = self._kinds.setdefault(name, kind)
+            if known != kind:
+                (dtype, axis, inner), (other_dtype, other_axis, other_inner) = known, kind
+                raise DataError(
+                    f"{self.wording.name('columns')}: {name!r}: expected {_words(dtype)} per {axis} of shape {inner} as in "
+                    f"the samples before, got {_words(other_dtype)} per {other_axis} of shape {other_inner}"
+                )
 
     def gather(
         self,
@@ -125,13 +140,14 @@ class ExtraColumns:
             for i in present:
                 place, array = values[i]  # type: ignore[misc]
                 shape = (int(rows[i]), *inner)
-                if array.size != np.prod(shape) or (axis == "atom" and array.shape[0] != rows[i]):
-                    problems[i].append(f"{name!r}: expected shape {shape} as in the samples before, got {array.shape}")
-                elif (array.dtype.kind == "O") != (dtype.kind == "O") or not np.can_cast(
-                    array.dtype, dtype, "same_kind"
-                ):
-                    expected, got = ("strings" if one.kind == "O" else str(one) for one in (dtype, array.dtype))
-                    problems[i].append(f"{name!r}: expected {expected} as in the samples before, got {got}")
+                wanted = shape if axis == "atom" else inner
+                if array.shape != wanted and not (wanted == () and array.shape == (1,)):
+                    problems[i].append(f"{name!r}: expected shape {wanted} as in the samples before, got {array.shape}")
+                elif not _is_exact(array, dtype):
+                    problems[i].append(
+                        f"{name!r}: expected {_words(dtype)} as in the samples before, got {_words(array.dtype)}"
+                        + (f" such as {array.reshape(-1)[0]}, which it cannot hold" if array.dtype.kind in "iu" else "")
+                    )
                 else:
                     out[starts[i] : starts[i + 1]] = array.reshape(shape)
                     mask[starts[i] : starts[i + 1]] = True
@@ -142,19 +158,59 @@ class ExtraColumns:
 
     @staticmethod
     def _kind(values: Sequence[Any], n_atoms: Any) -> tuple[np.dtype[Any], str, tuple[int, ...]]:
-        """Return dtype, axis and inner shape that fit the samples of a block."""
+        """Return dtype, axis and inner shape that fit the samples of a block.
+
+        The first sample says whether they are strings, truth values or numbers; of numbers the widest kind counts.
+        """
         given = [(value, int(n)) for value, n in zip(values, n_atoms, strict=True) if value is not None]
-        # The first sample says whether they are strings; of numbers the widest kind counts.
-        order = "O" if given[0][0][1].dtype.kind == "O" else "fuib"
-        kinds = {array.dtype.kind for (_, array), _ in given}
-        widest = next(kind for kind in order if kind in kinds)
-        dtype: np.dtype[Any] = np.dtype({"O": "O", "f": "f8", "b": "?"}.get(widest, "i8"))
         (place, first), _ = given[0]
+        if first.dtype.kind in "Ob":
+            dtype = first.dtype
+        elif any(array.dtype.kind == "f" for (_, array), _ in given):
+            dtype = np.dtype("f8")
+        else:
+            large = any(array.dtype.kind == "u" and array.max() > _LARGEST for (_, array), _ in given)
+            dtype = np.dtype("u8" if large else "i8")
         by_atom = all(array.ndim and array.shape[0] == n for (_, array), n in given)
         several = len({n for _, n in given}) > 1
-        atom = by_atom and (place == "arrays" or several or first.shape not in (*_SAMPLE_SHAPES, (), (1,)))
+        # The comment line of a frame holds what belongs to the frame, but for what grows with the atoms.
+        ambiguous = place == "info" or first.shape in (*_SAMPLE_SHAPES, (), (1,))
+        atom = by_atom and (place == "arrays" or several or not ambiguous)
         inner = first.shape[1:] if atom else () if first.size == 1 else first.shape
         return dtype, "atom" if atom else "sample", tuple(inner)
+
+
+def _column_values(value: Any) -> Any:
+    """Return numbers, truth values or strings (dtype object) as an array; None for anything else, and for nothing.
+
+    A string of a list may be None: it is missing.
+    """
+    if isinstance(value, (list, tuple)) and any(isinstance(one, str) for one in value):
+        return np.array(value, object) if all(isinstance(one, str | None) for one in value) else None
+    array = np.asarray(value)
+    if array.ndim <= 1 and is_strings(array):
+        if array.dtype.kind == "S":
+            try:
+                array = np.char.decode(array, "utf-8")
+            except UnicodeDecodeError:
+                return None
+        return array.astype(str).astype(object)
+    return array if array.dtype.kind in "biuf" and array.size else None
+
+
+def _is_exact(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype holds values as they are: no texts for numbers, no rounded integers, no numbers for flags."""
+    kind = array.dtype.kind
+    if kind in "Ob" or dtype.kind in "Ob":
+        return bool(kind == dtype.kind)
+    if kind == "f":
+        return dtype.kind == "f"
+    low, high = (-(2**53), 2**53) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(low <= int(array.min()) and int(array.max()) <= high)
+
+
+def _words(dtype: np.dtype[Any]) -> str:
+    return {"O": "strings", "b": "truth values"}.get(dtype.kind, str(dtype))
 
 
 def _spread(mask: Any, shape: tuple[int, ...]) -> Any:

@@ -1,54 +1,45 @@
 """Cuts an extended XYZ file into frames, and parses those of the common form several times faster than `ase.io`.
 
-What is read is what ASE reads: every frame that is not of the common form (an element and columns of real numbers for each
-atom, a comment line of plain keys and values) is given to ASE itself, and so is every value that is not made of numbers.
+What is read is what ASE reads, but for comment lines, see `mlffstore.importing.comments`: the atoms of every frame that is
+not of the common form (an element and columns of real numbers for each atom) are left to ASE itself.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 import itertools
-import re
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+
+from mlffstore.importing.comments import read_comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ase import Atoms
 
-#: A comment line without brackets, escapes and single quotes: keys with values, which are bare or in double quotes.
-_PAIR = r"""[^\s="'\[\]{}\\]+=(?:"[^"\\]*"|[^\s="'\[\]{}\\,]+)"""
-_PLAIN = re.compile(rf"\s*{_PAIR}(?:\s+{_PAIR})*\s*")
-_PAIRS = re.compile(r"""([^\s="]+)=(?:"([^"]*)"|(\S+))""")
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
 #: Columns that ASE does more with than to keep them.
 _SPECIAL = ("Z", "numbers", "tags", "move_mask", "initial_charges", "species", "born_effective_charges")
 #: What ASE takes for results of a calculator: columns, keys, and those of the keys that are one number.
 _RESULTS = frozenset(("energies", "forces", "stresses", "charges", "magmoms"))
 _FRAME_RESULTS = frozenset(("energy", "free_energy", "stress", "dipole", "magmom", "polarization", "dielectric_tensor"))
 _NUMBERS = frozenset(("energy", "free_energy", "magmom"))
-#: Values that ASE turns into matrices.
-_MATRICES = ("Lattice", "virial", "stress")
 
 
 def cut_frames(file: IO[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
     """Yield the number of the first frame and the text of up to `size` frames, one after another.
 
-    A frame begins with the number of its atoms. Where that is not so, the rest of the file is one piece: the parser will
-    say what is wrong with it.
+    A frame begins with the number of its atoms; blank lines between frames are passed over. Where something else stands, the
+    rest of the file is one piece, and `parse_frames` says what is wrong with it.
     """
     number, block = 0, list[bytes]()
     while head := file.readline():
         if head.strip().isdigit():
             block.append(head + b"".join(itertools.islice(file, int(head) + 1)))
-        else:
-            rest = head + file.read()
-            if rest.strip():
-                block.append(rest)
+        elif head.strip():
+            block.append(head + file.read())
         if len(block) == size:
             yield number, block
             number, block = number + len(block), []
@@ -57,15 +48,26 @@ def cut_frames(file: IO[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
-    """Yield the structures of some frames; see `cut_frames`."""
+    """Yield the structures of some frames; see `cut_frames`.
+
+    Raises
+    ------
+    Exception
+        Whatever a frame that is not extended XYZ in UTF-8 makes the parsers raise.
+    """
     import ase.io
 
     for text in texts:
+        head = text.partition(b"\n")[0].strip()
+        if not head.isdigit():
+            raise ValueError(
+                f"expected the number of atoms in the first line, got {head[:40].decode(errors='replace')!r}"
+            )
         atoms = _parse(text)
-        if atoms is not None:
-            yield atoms
-        else:
-            yield from ase.io.iread(io.StringIO(text.decode("utf-8", "replace")), index=":", format="extxyz")
+        if atoms is None:
+            file = io.StringIO(text.decode("utf-8"))
+            atoms = ase.io.read(file, index=0, format="extxyz", properties_parser=read_comment)
+        yield atoms
 
 
 def _parse(text: bytes) -> Atoms | None:
@@ -74,12 +76,9 @@ def _parse(text: bytes) -> Atoms | None:
 
     head, _, rest = text.partition(b"\n")
     line, _, body = rest.partition(b"\n")
-    try:
-        info = _comment(line.decode("utf-8").strip())
-    except (ValueError, UnicodeDecodeError):
-        return None
-    form = None if info is None else _form(str(info.pop("Properties", "")))
-    if info is None or form is None:
+    info = read_comment(line.decode("utf-8"))
+    form = _form(str(info.pop("Properties", "")))
+    if form is None:
         return None
     width = 1 + sum(k for _, k in form)
     words, n = body.split(), int(head)
@@ -152,35 +151,3 @@ def _number(word: bytes) -> int:
     from ase.data import atomic_numbers
 
     return int(atomic_numbers[word.decode().capitalize()])
-
-
-def _comment(line: str) -> dict[str, Any] | None:
-    """Return the keys of a comment line as ASE reads them, None if it is not plain."""
-    if _PLAIN.fullmatch(line) is None:
-        return None
-    return {key: _value(key, quoted or bare) for key, quoted, bare in _PAIRS.findall(line)}
-
-
-def _value(key: str, text: str) -> Any:
-    words = re.split(r"[\s,]+", text.strip())
-    if "_" not in text and key != "Properties" and words[0]:
-        try:
-            if all(map(_INTEGER.fullmatch, words)):
-                array = np.array(list(map(int, words)))
-            else:
-                array = np.array(list(map(float, words)))
-        except ValueError:
-            pass
-        else:
-            if key not in _MATRICES and key.lower() != "uid":
-                return array[0] if len(array) == 1 else array
-            if key in _MATRICES and len(array) == 9:
-                return array.reshape((3, 3), order="F")
-    return copy.copy(_by_ase(key, text))
-
-
-@functools.lru_cache(maxsize=4096)
-def _by_ase(key: str, text: str) -> Any:
-    from ase.io.extxyz import key_val_str_to_dict
-
-    return key_val_str_to_dict(f'{key}="{text}"')[key]

@@ -129,6 +129,12 @@ class ImportJob:
                 f"{path}: expected no {wording.name('units')} and no {wording.name('keys')} of {', '.join(sorted(labels))} "
                 f"for {what}, which names its own; leave them out"
             )
+        named = set(options.keys) - options.assumed
+        if kind in ("ani", "deepmd") and named:
+            raise DataError(
+                f"{path}: expected no {wording.name('keys')} of {', '.join(sorted(named))} for {kind}, whose layout has its "
+                "own names; leave them out"
+            )
         if kind in TABLES and options.columns:
             raise DataError(
                 f"{path}: expected no {wording.name('columns')} for {kind}, of which only labels are taken, got "

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlffstore.data.schema import LABELS
 from mlffstore.data.units import convert, factor
+from mlffstore.data.voigt import symmetric
 from mlffstore.errors import DataError
 from mlffstore.importing.account import describe
 from mlffstore.importing.properties import PropertyReader, other_properties
@@ -234,6 +235,12 @@ class LabelReader:
         problem = self.stated.problem(label, record.stated_units.get(name))
         if problem:
             reading.problems.append(f"{name!r}: {problem}")
+        if label != "forces" and np.shape(fitting) == (3, 3):
+            try:
+                fitting = symmetric(fitting, repr(name))
+            except ValueError as error:
+                reading.problems.append(str(error))
+                return
         unit = self.units.get(label, "eV" if label == "virial" else LABELS[column].unit)
         if label == "virial":
             atoms = record.atoms

@@ -80,12 +80,17 @@ def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
     results = {_RESULTS[name]: given.pop(name) for name in list(given) if name in _RESULTS}
     if dipole_unit is not None and "dipole" in given:
         results["dipole"] = convert("dipole", np.asarray(given.pop("dipole"), np.float64), str(dipole_unit))
-    weights = group.get("property_weights", {})
+    weights, weighed = group.get("property_weights", {}), {}
     for name in weights:
         value = _given(weights, name)
-        if value is not None and not np.any(value):  # MACE fills in zeros and weighs them with zero
-            results.pop(_RESULTS.get(name, name), None)
-            given.pop(name, None)
+        result = _RESULTS.get(name, name)
+        place, key = (results, result) if result in results else (given, name)
+        if value is None or key not in place:
+            continue
+        if not np.any(value) and not np.any(place[key]):  # MACE fills in zeros and weighs them with zero
+            del place[key]
+        elif np.any(np.asarray(value) != 1):
+            weighed[f"property_weights/{name}"] = value
     if results:
         atoms.calc = Results({name: np.asarray(value, np.float64) for name, value in results.items()})
     for name in itertools.chain(group):
@@ -93,7 +98,7 @@ def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
             value = _given(group, name)
             if value is not None:
                 given.setdefault(name, value)
-    return Record(atoms, where, more={"file": given})
+    return Record(atoms, where, more={"file": {**given, **weighed}})
 
 
 def _given(group: Any, name: str) -> Any:

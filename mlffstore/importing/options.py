@@ -69,6 +69,11 @@ class Options:
             self._apply(preset)
         if self.match not in (None, "structure"):
             raise DataError(f"{name('match')}: expected 'structure' or None, got {self.match!r}")
+        if self.match is not None and self.columns:
+            raise DataError(
+                f"{name('columns')}: expected none with {self.wording.option('match', self.match)}, which adds labels to "
+                f"structures and no columns, got {', '.join(self.columns)}; leave one of the two out"
+            )
         if not 0 <= self.tolerance <= MAX_TOLERANCE:
             raise DataError(f"{name('tolerance')}: expected 0 to {MAX_TOLERANCE} angstrom, got {self.tolerance}")
         if self.workers < 1:

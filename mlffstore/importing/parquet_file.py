@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.casting import exactly
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.frames import Results
 from mlffstore.importing.packed import reading
@@ -128,8 +129,9 @@ def _record(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> Rec
     cell = row.get(names.get("cell", ""))
     pbc = row.get(names.get("pbc", ""))
     cell = None if cell is None else np.asarray(cell, np.float64).reshape(3, 3)
-    periodic = pbc if pbc is not None else cell is not None and bool(np.any(cell))
-    kinds = {"symbols": numbers} if numbers and isinstance(numbers[0], str) else {"numbers": numbers}
+    periodic = exactly("pbc", pbc, "bool", where) if pbc is not None else cell is not None and bool(np.any(cell))
+    is_symbols = bool(numbers) and isinstance(numbers[0], str)
+    kinds = {"symbols": numbers} if is_symbols else {"numbers": exactly("numbers", numbers, "int64", where)}
     atoms = Atoms(**kinds, positions=positions, cell=cell, pbc=periodic)
     results = {}
     for what in _RESULTS:

@@ -15,6 +15,7 @@ from mlffstore.data.ase import IN_RESULTS
 from mlffstore.data.properties import known_properties, property_of
 from mlffstore.data.schema import LABELS
 from mlffstore.data.units import convert, factor
+from mlffstore.data.voigt import symmetric
 from mlffstore.importing.values import numbers
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ class PropertyReader:
             ):  # some readers fill in what a file lacks
                 continue
             spec = property_of(name)
-            fitting = None if array is None else _shaped(array, spec, n_atoms)
+            try:
+                fitting = None if array is None else _shaped(array, spec, n_atoms)
+            except ValueError as error:
+                reading.problems.append(f"{key!r}: {error}")
+                continue
             if fitting is None:
                 if given is None:  # left out, and named as such
                     continue
@@ -128,7 +133,11 @@ class PropertyReader:
         spec = property_of(name)
         self.met[key] += 1
         array = numbers(values)
-        rows = [] if array is None or not array.ndim else [_shaped(one, spec, n_atoms) for one in array]
+        try:
+            rows = [] if array is None or not array.ndim else [_shaped(one, spec, n_atoms) for one in array]
+        except ValueError as error:
+            problems.append(f"{key!r}: {error}")
+            return None
         if not rows or any(row is None for row in rows):
             problems.append(
                 f"{key!r}: expected {name} of shape {_wanted(spec, n_atoms)} for each conformation, got another"
@@ -150,13 +159,19 @@ def _fate(name: str, key: str, unit: str) -> tuple[Fate, str, str]:
 
 
 def _shaped(array: Any, spec: Property, n_atoms: int) -> Any:
-    """Return a property of one sample in its shape, or None if the shape is another."""
+    """Return a property of one sample in its shape, or None if the shape is another.
+
+    Raises
+    ------
+    ValueError
+        If a matrix has to be symmetric and is not.
+    """
     from ase.stress import full_3x3_to_voigt_6_stress
 
     if spec.shape == ("voigt",) and array.shape[-1:] == (9,):
         array = array.reshape(*array.shape[:-1], 3, 3)
     if spec.shape[-1:] == ("voigt",) and array.shape[-2:] == (3, 3):
-        array = full_3x3_to_voigt_6_stress(array)
+        array = full_3x3_to_voigt_6_stress(symmetric(array, spec.name))
     rows = (n_atoms,) if spec.axis == "atom" else ()
     sizes = spec.sizes
     if spec.axis == "sample" and not sizes:

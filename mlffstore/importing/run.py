@@ -191,6 +191,11 @@ def run_import(
             raise DataError(f"{path}: there is no such file")
     target = Target(store, dict(create_options or {}))
     target.check_writable()
+    if options.match is not None and target.is_new:
+        raise DataError(
+            f"{options.wording.name('match')}: expected a store with structures to add labels to, got {store}, where there "
+            "is none; check the path, or import the structures first"
+        )
     with Spool() as spool:
         job = ImportJob(paths, target, options, spool, progress)
         try:

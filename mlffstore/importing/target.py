@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlffstore.data.casting import integer
 from mlffstore.data.splits import DEFAULT_FRACTIONS, check_fractions
-from mlffstore.errors import DataError, StoreNotFoundError
+from mlffstore.errors import ConflictError, DataError, StoreNotFoundError
 from mlffstore.store.facade import Store
 from mlffstore.store.opening import create
 from mlffstore.store.opening import open as open_store
@@ -93,7 +94,7 @@ class Target:
         if self._store is not None:
             return self._store.settings
         fractions = check_fractions(self._options.get("splits", DEFAULT_FRACTIONS))
-        return {"splits": fractions, "split_seed": int(self._options.get("split_seed", 0))}
+        return {"splits": fractions, "split_seed": integer("split_seed", self._options.get("split_seed", 0))}
 
     def commit(
         self,
@@ -112,7 +113,12 @@ class Target:
         ) as transaction:
             for block in blocks:
                 transaction.add(block.accepted, rejected=block.rejected, reasons=block.reasons)
-            version = transaction.commit()
+            try:
+                version = transaction.commit()
+            except ConflictError:
+                if self.store.keys().get(key) is None:
+                    raise
+                return None  # the same file under another name, which is the source of its samples
         if version <= before:
             return None
         self._imported[str(note["digest"])] = note["samples"]

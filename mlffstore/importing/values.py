@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from mlffstore.data.voigt import COMPONENTS, symmetric
+
 
 def numbers(value: Any) -> Any:
     """Return float64 numbers, or None where the value is not made of numbers (flags and texts are not)."""
     try:
         array = np.asarray(value)
+        if array.dtype.kind == "U" and array.size == 1 and not str(array.reshape(-1)[0]).strip():
+            return np.zeros(0)  # nothing is given
         if array.dtype.kind in "biuf" or array.dtype.kind == "O":
             return None if array.dtype.kind == "b" else array.astype(np.float64)
         return np.asarray(float(value)) if array.dtype.kind == "U" and array.size == 1 else None
@@ -36,7 +40,13 @@ def voigt(stress: Any) -> Any:
     return stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
 
 
-def voigt_rows(matrices: Any) -> Any:
-    """Return stresses, shape (S, 3, 3), as six numbers each, xx yy zz yz xz xy, the mean of both halves; shape (S, 6)."""
-    half = (matrices + np.swapaxes(matrices, 1, 2)) / 2
-    return np.stack([half[:, i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))], axis=1)
+def voigt_rows(matrices: Any, name: str = "stress") -> Any:
+    """Return stresses, shape (S, 3, 3), as six numbers each, xx yy zz yz xz xy, shape (S, 6).
+
+    Raises
+    ------
+    ValueError
+        If a matrix is not symmetric, see `mlffstore.data.voigt.symmetric`.
+    """
+    half = symmetric(matrices, name)
+    return np.stack([half[:, i, j] for i, j in COMPONENTS], axis=1)

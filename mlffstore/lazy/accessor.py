@@ -9,10 +9,22 @@ import xarray as xr
 
 from mlffstore.data.ragged import cut, offsets, reduce_rows, row_indices
 from mlffstore.errors import DataError
-from mlffstore.lazy.reductions import N_ELEMENTS, REDUCTIONS, count_elements, reduce_atoms
+from mlffstore.lazy.inputs import check_atoms, meanings, one_form, teachers_of
+from mlffstore.lazy.labels import label_variables
+from mlffstore.lazy.missing import mask_of, with_nan
+from mlffstore.lazy.reductions import (
+    N_ELEMENTS,
+    REDUCTIONS,
+    UNPAIRED,
+    bin_edges,
+    check_total,
+    count_elements,
+    reduce_atoms,
+    repeat_rows,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
     from ase import Atoms
@@ -49,8 +61,6 @@ class Mlff:
         sample : int, array_like of int, boolean mask or slice
             A single number gives a dataset of one sample.
         """
-        from mlffstore.lazy.inputs import check_atoms
-
         counts = np.asarray(self._ds["n_atoms"])
         check_atoms(self._ds, counts)
         chosen_samples = (
@@ -61,7 +71,7 @@ class Mlff:
         out = self._ds.isel(sample=index)
         if "atom" in self._ds.dims:
             out = out.isel(atom=row_indices(starts[index], chosen))
-        if self._ds.chunks and len(index):
+        if any(variable.chunks for variable in self._ds.variables.values()) and len(index):
             sizes = dict(zip(("sample", "atom"), cut(chosen), strict=True))
             out = out.chunk({dim: size for dim, size in sizes.items() if dim in out.dims})
         return out
@@ -94,51 +104,51 @@ class Mlff:
         --------
         >>> ds.mlff.sel(split="train", periodic=True, elements=["O"])  # doctest: +SKIP
         """
-        from mlffstore.lazy.inputs import meanings, one_form
-
+        self._check_atoms()
         ds, keep = one_form(self._ds), np.ones(self._ds.sizes["sample"], bool)
         for name, wanted in conditions.items():
             if name == "periodic":
+                if not isinstance(wanted, (bool, np.bool_)):
+                    raise DataError(f"sel: periodic: expected True or False, got {wanted!r}")
                 keep &= np.asarray(ds["pbc"].all("vector")) == bool(wanted)
             elif name == "elements":
                 counts = self.composition()
-                for symbol in [wanted] if isinstance(wanted, str) else wanted:
+                expected = "symbols of elements, such as 'Cu'"
+                for symbol in _strings(name, wanted, expected):
                     if symbol not in counts["element"].values:
-                        raise DataError(f"sel: elements: expected symbols of elements, such as 'Cu', got {symbol!r}")
+                        raise DataError(f"sel: elements: expected {expected}, got {symbol!r}")
                     keep &= np.asarray(counts.sel(element=symbol)) > 0
             elif name == "teacher":
-                ds, has = _labelled_by([wanted] if isinstance(wanted, str) else list(wanted), ds)
+                ds, has = _labelled_by(_strings(name, wanted), ds)
                 keep &= has
             elif name not in ds or ds[name].dims != ("sample",):
                 known = [str(k) for k, v in ds.items() if v.dims == ("sample",)]
                 raise DataError(f"sel: expected periodic, elements, teacher or one of {', '.join(known)}, got {name!r}")
             elif "flag_values" in ds[name].attrs:
-                words = meanings(ds[name])
-                chosen = {wanted} if isinstance(wanted, str) else set(wanted)
+                words, chosen = meanings(ds[name]), set(_strings(name, wanted))
                 if chosen - set(words):
                     raise DataError(
                         f"sel: {name}: expected some of {', '.join(words)}, got {sorted(chosen - set(words))}"
                     )
                 keep &= np.isin(np.asarray(ds[name]), [i for i, word in enumerate(words) if word in chosen])
             else:
-                low, high = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
+                low, high = _bounds(name, wanted)
                 values = np.asarray(ds[name])
                 keep &= (values >= low) & (values <= high)
-            mask = ds[name].attrs.get("ancillary_variables") if name in ds else None
-            if mask in ds:  # a value that is missing meets no condition
-                keep &= np.asarray(ds[mask])
+            mask = mask_of(ds[name], ds) if name in ds else None
+            if mask is not None:  # a value that is missing meets no condition
+                keep &= np.asarray(mask)
         return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
 
     def sortby(self, name: str | xr.DataArray, *, ascending: bool = True) -> xr.Dataset:
-        """Return the samples with their atoms in the order of a variable along ``sample``; NaN come last. Computes it."""
-        values = np.asarray(self._ds[name] if isinstance(name, str) else name)
+        """Return the samples with their atoms in the order of a variable along ``sample``, missing last. Computes it."""
+        array = self._ds[name] if isinstance(name, str) else name
+        values = np.asarray(array)
         if values.shape != (self._ds.sizes["sample"],):
             raise DataError(f"sortby: expected a variable along sample alone, got shape {values.shape}")
-        order = np.argsort(values, kind="stable")
-        if not ascending:
-            missing = values[order] != values[order]
-            order = np.concatenate([order[~missing][::-1], order[missing]])
-        return self.isel(order)
+        order, mask = np.argsort(values, kind="stable"), mask_of(array, self._ds)
+        missing = (values != values if mask is None else ~np.asarray(mask))[order]
+        return self.isel(np.concatenate([order[~missing][:: 1 if ascending else -1], order[missing]]))
 
     def reduce(self, name: str | xr.DataArray, how: str) -> xr.DataArray:
         """Reduce the atoms of every sample, in float64 for sums.
@@ -154,9 +164,9 @@ class Mlff:
         Returns
         -------
         DataArray
-            With ``sample`` instead of ``atom``; NaN where a label is missing.
+            With ``sample`` instead of ``atom``; NaN where a value of some atom is missing. The sum of booleans is a count.
         """
-        array = self._ds[name] if isinstance(name, str) else name
+        array = with_nan(self._ds[name] if isinstance(name, str) else name, self._ds)
         if not array.dims or array.dims[0] != "atom" or how not in REDUCTIONS:
             raise DataError(
                 f"reduce: expected a variable along atom and one of {', '.join(REDUCTIONS)}, got {array.dims} and {how!r}"
@@ -166,86 +176,119 @@ class Mlff:
             raise DataError(f"reduce: {how} needs a last dimension such as xyz, got {array.dims}")
         inner = array.dims[1:-1] if norm else array.dims[1:]
         dtype = np.dtype("float64") if array.dtype.kind == "f" or how.endswith(("mean", "rms")) or norm else array.dtype
-        if how.endswith("sum") and dtype.kind in "ui":
-            dtype = np.dtype("int64")
-        data = self._blocks(lambda counts, values: reduce_atoms(values, counts, how, dtype), array, dtype, norm)
+        if how.endswith("sum") and dtype.kind in "uib":
+            dtype = np.dtype("uint64" if dtype == "uint64" else "int64")
+        data = self._blocks(
+            lambda counts, values: reduce_atoms(values, counts, how, dtype), array, range(array.ndim - norm), dtype
+        )
         attributes = {name: array.attrs[name] for name in ("units",) if name in array.attrs}
         coordinates = {dim: array.coords[dim] for dim in inner if dim in array.coords}
         return xr.DataArray(data, coordinates, ("sample", *inner), f"{array.name}_{how}", attributes)
 
-    def _blocks(self, function: Callable[[Array, Array], Array], array: xr.DataArray, dtype: Any, drop: bool) -> Any:
+    def _blocks(
+        self,
+        function: Callable[[Array, Array], Array],
+        array: xr.DataArray,
+        axes: Sequence[int],
+        dtype: Any,
+        **options: Any,
+    ) -> Any:
+        """Apply a function of n_atoms and the rows of the atoms to each block of samples, or to all.
+
+        `axes` are those of the result: numbers of axes of the array, or of `new_axes`.
+        """
         counts = self._ds["n_atoms"]
-        if not array.chunks and not counts.chunks:
-            return function(counts.values, array.values)
+        n_atoms, rows = counts.data, array.data
+        if not len(counts) or not (array.chunks or counts.chunks):
+            return function(np.asarray(n_atoms), np.asarray(rows))
         import dask.array as da
 
-        if not (array.chunks and counts.chunks) or len(array.chunks[0]) != len(counts.chunks[0]):
-            raise DataError("reduce: the chunks of atoms and samples do not fit; open with chunks={} or use .mlff.isel")
+        if not (array.chunks and counts.chunks):
+            n_atoms = np.asarray(n_atoms)
+            check_total(n_atoms, len(rows))
+            samples, atoms = cut(n_atoms)
+            n_atoms, rows = da.from_array(n_atoms, chunks=(samples,)), da.asarray(rows).rechunk({0: atoms})
+        elif len(array.chunks[0]) != len(counts.chunks[0]):
+            raise DataError(f"{array.name}: expected as many chunks of atoms as of samples. {UNPAIRED}")
         letters = tuple(range(array.ndim))
-        values = array.data.rechunk(dict.fromkeys(letters[1:], -1)) if array.ndim > 1 else array.data
+        rows = rows.rechunk(dict.fromkeys(letters[1:], -1)) if array.ndim > 1 else rows
         return da.blockwise(
-            function, letters[:-1] if drop else letters, counts.data, (0,), values, letters,
-            align_arrays=False, concatenate=True, dtype=dtype, meta=np.empty((0,) * (array.ndim - drop), dtype),
+            function, tuple(axes), n_atoms, (0,), rows, letters, align_arrays=False, concatenate=True, dtype=dtype,
+            meta=np.empty((0,) * len(axes), dtype), **options,
         )  # fmt: skip
 
     def broadcast(self, name: str | xr.DataArray) -> xr.DataArray:
-        """Return a variable along ``sample`` with its value repeated for each atom, along ``atom``."""
-        array = self._ds[name] if isinstance(name, str) else name
-        if not array.dims or array.dims[0] != "sample":
-            raise DataError(f"broadcast: expected a variable along sample, got {array.dims}")
+        """Return a variable along ``sample`` with its value repeated for each atom, along ``atom``.
+
+        Integers and booleans with missing values become float64 with NaN.
+        """
+        array = with_nan(self._ds[name] if isinstance(name, str) else name, self._ds)
+        if not array.dims or array.dims[0] != "sample" or array.sizes["sample"] != self._ds.sizes["sample"]:
+            raise DataError(
+                f"broadcast: expected a variable along sample, {self._ds.sizes['sample']} rows, got {dict(array.sizes)}"
+            )
         counts = self._ds["n_atoms"]
         if not array.chunks:
-            values: Any = np.repeat(array.values, counts.values, axis=0)
+            total = self._ds.sizes.get("atom", counts.values.sum(dtype=np.int64))
+            values: Any = repeat_rows(counts.values, array.values, np.array([total]))
         else:
             import dask.array as da
 
-            letters = tuple(range(array.ndim))
-            atoms = self._atom_chunks()
+            letters, samples = tuple(range(array.ndim)), (counts.chunks or array.chunks)[0]
+            n, rows = (da.asarray(variable.data).rechunk({0: samples}) for variable in (counts, array))
+            atoms = self._atom_chunks(samples)
+            if len(atoms) != len(samples):
+                raise DataError(f"{array.name}: expected as many chunks of atoms as of samples. {UNPAIRED}")
             values = da.blockwise(
-                lambda n, v: np.repeat(v, n, axis=0), letters, counts.data, (0,), array.data, letters,
+                repeat_rows, letters, n, (0,), rows, letters, da.from_array(np.array(atoms), chunks=1), (0,),
                 align_arrays=False, concatenate=True, dtype=array.dtype, adjust_chunks={0: atoms},
+                meta=np.empty((0,) * array.ndim, array.dtype),
             )  # fmt: skip
         coordinates = {dim: array.coords[dim] for dim in array.dims[1:] if dim in array.coords}
-        return xr.DataArray(values, coordinates, ("atom", *array.dims[1:]), array.name, array.attrs)
+        attributes = {key: value for key, value in array.attrs.items() if key != "ancillary_variables"}
+        return xr.DataArray(values, coordinates, ("atom", *array.dims[1:]), array.name, attributes)
 
-    def _atom_chunks(self) -> tuple[int, ...]:
+    def _atom_chunks(self, samples: Sequence[int]) -> tuple[int, ...]:
         """Return the atoms of each block of samples: known from the atoms' chunks, or else read."""
         for variable in self._ds.variables.values():
             if variable.dims[:1] == ("atom",) and variable.chunks:
                 return tuple(variable.chunks[0])
-        starts = offsets((self._ds["n_atoms"].chunks or ((),))[0])
-        return tuple(np.add.reduceat(np.asarray(self._ds["n_atoms"]), starts[:-1]).tolist())
+        totals = offsets(np.asarray(self._ds["n_atoms"]))[offsets(samples)]
+        return tuple(np.diff(totals).tolist())
 
     def composition(self) -> xr.DataArray:
         """Return how many atoms of each element every sample has, (sample, element), int32; elements by symbol."""
         from ase.data import chemical_symbols
 
-        numbers, counts = self._ds["numbers"], self._ds["n_atoms"]
-        if not numbers.chunks and not counts.chunks:
-            values: Any = count_elements(counts.values, numbers.values)
-        else:
-            import dask.array as da
-
-            values = da.blockwise(
-                count_elements, (0, 1), counts.data, (0,), numbers.data, (0,), align_arrays=False, concatenate=True,
-                new_axes={1: N_ELEMENTS}, dtype=np.int32, meta=np.empty((0, 0), np.int32),
-            )  # fmt: skip
+        values = self._blocks(count_elements, self._ds["numbers"], (0, 1), np.int32, new_axes={1: N_ELEMENTS})
         coordinates = {"element": list(chemical_symbols[:N_ELEMENTS])}
         return xr.DataArray(values, coordinates, ("sample", "element"), "composition", {"units": "1"})
+
+    def _check_atoms(self) -> None:
+        check_atoms(self._ds, np.asarray(self._ds["n_atoms"]))
 
     def per_element(self, name: str | xr.DataArray, how: str = "rms") -> xr.DataArray:
         """Reduce a variable along ``atom`` to the elements: ``mean``, ``rms``, ``max`` or ``count``; NaN for absent ones.
 
         Dimensions after the first, such as ``teacher``, stay; ``norm_rms`` and so on take the norm of the last one first.
+        Missing values are left out. Reads `n_atoms`; the rest is lazy.
         """
         from ase.data import chemical_symbols
 
-        array = self._ds[name] if isinstance(name, str) else name
+        array = with_nan(self._ds[name] if isinstance(name, str) else name, self._ds)
         kind = how.removeprefix("norm_")
         if not array.dims or array.dims[0] != "atom" or kind not in ("mean", "rms", "max", "count"):
             raise DataError(
                 f"per_element: expected a variable along atom, and mean, rms, max or count, got {array.dims}, {how!r}"
             )
+        self._check_atoms()
+        if array.sizes["atom"] != self._ds.sizes["atom"]:
+            raise DataError(
+                f"per_element: expected {self._ds.sizes['atom']} rows of atoms, got {array.sizes['atom']}; choose samples "
+                "of the Dataset with .mlff.isel"
+            )
+        if array.dtype.kind == "b":
+            array = array.astype(float)
         if kind != how:
             array = (array.astype(float) ** 2).sum(array.dims[-1:], skipna=False) ** 0.5
         numbers = self._ds["numbers"]
@@ -264,7 +307,7 @@ class Mlff:
         return out.rename(f"{array.name}_{how}")
 
     def hist(self, name: str | xr.DataArray, bins: int | npt.ArrayLike = 50) -> xr.DataArray:
-        """Return the histogram of a variable, NaN left out: counts along ``bin``, whose coordinate is the middle.
+        """Return the histogram of a variable, missing values left out: counts along ``bin``, whose coordinate is the middle.
 
         A variable with the dimension ``teacher`` gives one histogram per teacher, over the same bins.
 
@@ -274,12 +317,12 @@ class Mlff:
         bins : int or array_like, optional
             Number of bins between the smallest and the largest value (which are computed), or the edges of the bins.
         """
-        array = self._ds[name] if isinstance(name, str) else name
-        if np.ndim(bins) == 0:
-            low, high = float(array.min()), float(array.max())
-            edges = np.linspace(low, high if high > low else low + 1, int(np.asarray(bins)) + 1)
-        else:
-            edges = np.asarray(bins, float)
+        array = with_nan(self._ds[name] if isinstance(name, str) else name, self._ds)
+        if "atom" in array.dims:
+            self._check_atoms()
+        if array.dtype.kind == "b":
+            array = array.astype(float)
+        edges = bin_edges(array, bins)
         middle = ("bin", 0.5 * (edges[1:] + edges[:-1]), {"units": array.attrs.get("units", "1")})
         if "teacher" in array.dims:
             parts = [self.hist(array.isel(teacher=t), edges) for t in range(array.sizes["teacher"])]
@@ -295,9 +338,9 @@ class Mlff:
     @property
     def plot(self) -> Plots:
         """Plots: ``size``, ``energy``, ``force``, ``composition``, ``parity``, ``map``. Need matplotlib."""
-        from mlffstore.lazy.inputs import one_form
         from mlffstore.lazy.plots import Plots
 
+        self._check_atoms()
         return Plots(one_form(self._ds))
 
     def iter_batches(self, n_samples: int = 1024) -> Iterator[SampleBatch]:
@@ -315,9 +358,10 @@ class Mlff:
             of the sum over x, y, z of the variances. NaN where fewer than two teachers labelled a sample. Energies are
             left out: the zeros of two teachers differ.
         """
-        if "forces" not in self._ds or self._ds.sizes.get("teacher", 0) < 2:
+        ds = one_form(self._ds)
+        if "forces" not in ds or ds.sizes.get("teacher", 0) < 2:
             raise DataError("disagreement: expected forces of at least two teachers")
-        forces = self._ds["forces"]
+        forces = ds["forces"]
         several = forces.count("teacher").min("xyz") >= 2
         variance = forces.astype(float).var("teacher").sum("xyz", skipna=False)
         spread = (variance**0.5).where(several)
@@ -344,14 +388,29 @@ class Mlff:
         return to_batch(self._ds)
 
 
+def _strings(name: str, wanted: Any, expected: str = "a string or a list of strings") -> list[str]:
+    """Return the strings that a condition of `Mlff.sel` asks for: one, or several."""
+    strings = [wanted] if isinstance(wanted, str) else sorted(wanted, key=str) if isinstance(wanted, set) else wanted
+    wrong = [wanted] if np.ndim(strings) != 1 else [one for one in strings if not isinstance(one, str)]
+    if wrong:
+        raise DataError(f"sel: {name}: expected {expected}, got {wrong[0]!r}")
+    return [str(one) for one in strings]
+
+
+def _bounds(name: str, wanted: Any) -> tuple[Any, Any]:
+    """Return the lowest and the highest value that a condition of `Mlff.sel` asks for."""
+    pair = tuple(wanted) if isinstance(wanted, (tuple, list)) else (wanted, wanted)
+    if len(pair) != 2 or not all(isinstance(one, (int, float, np.number, np.bool_)) for one in pair):
+        raise DataError(f"sel: {name}: expected a number, or the lowest and the highest as a pair, got {wanted!r}")
+    return pair
+
+
 def _labelled_by(teachers: list[str], ds: xr.Dataset) -> tuple[xr.Dataset, Array]:
     """Return a Dataset with the labels of some teachers, and which samples have any label of them, shape (S,), bool."""
-    from mlffstore.lazy.inputs import teachers_of
-    from mlffstore.lazy.labels import label_variables
-
     known = teachers_of(ds)
     if not teachers or set(teachers) - set(known):
-        raise DataError(f"sel: teacher: expected some of {', '.join(known) or '(no labels here)'}, got {teachers}")
+        expected = f"some of {', '.join(known)}" if known else "a dataset with labels"
+        raise DataError(f"sel: teacher: expected {expected}, got {teachers}")
     others = [name for name, label in label_variables(ds).items() if label.teacher not in (None, *teachers)]
     ds = ds.drop_vars(others)
     if "teacher" in ds.dims:

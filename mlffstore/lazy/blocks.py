@@ -14,7 +14,8 @@ import numpy as np
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import LABELS
 from mlffstore.lazy.chunks import chunked
-from mlffstore.lazy.inputs import HASHED, check_rows
+from mlffstore.lazy.inputs import HASHED, check_rows, teachers_of
+from mlffstore.runtime.dask_client import require_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ class Block:
     starts : ndarray, shape (S+1,), int64
         Rows of the first atoms.
     n_teachers : int
-        Length of the dimension teacher of the dataset.
+        Teachers of the dataset, see `mlffstore.lazy.inputs.teachers_of`.
     """
 
     first: int
@@ -83,7 +84,14 @@ class Pass(Generic[T]):
     n_blocks: int
 
     def compute(self) -> T:
-        """Run the pass; Dask decides where."""
+        """Run the pass; Dask decides where.
+
+        Raises
+        ------
+        ExecutorError
+            If the active Dask client has no connection to its scheduler.
+        """
+        require_scheduler()
         return self.delayed.compute()  # type: ignore[no-any-return]
 
 
@@ -95,7 +103,7 @@ def sample_pass(
     Parameters
     ----------
     ds : Dataset
-        A Dataset of the engine ``mlffstore``, lazy or in memory.
+        A Dataset of one form, lazy or in memory; see `mlffstore.lazy.inputs.one_form`.
     names : sequence of str
         Variables that the function uses. `n_atoms` is always included; variables that the dataset lacks are left out.
     function : callable
@@ -107,7 +115,7 @@ def sample_pass(
 
     hashed = HASHED if all(name in ds.variables for name in HASHED) else ()
     wanted = dict.fromkeys(name for name in ("n_atoms", *names, *hashed) if name in ds.variables)
-    n_teachers = ds.sizes.get("teacher", 0)
+    n_teachers = len(teachers_of(ds))
     ds = chunked(ds[list(wanted)])
     columns = {str(name): ds[name].data.to_delayed().reshape(ds[name].data.numblocks) for name in ds.data_vars}
     starts = offsets(ds.chunks["sample"])

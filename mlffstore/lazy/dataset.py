@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -25,6 +26,7 @@ from mlffstore.data.schema import (
 from mlffstore.data.splits import SPLITS
 from mlffstore.data.vocabulary import flag_word
 from mlffstore.lazy import accessor as _accessor  # noqa: F401  registers Dataset.mlff
+from mlffstore.lazy.versioned import VERSION, VersionedVariable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 class LazySamples(Protocol):
     """What a dataset needs of samples; see `mlffstore.store.samples.Samples`."""
+
+    digest: str
 
     @property
     def url(self) -> str:
@@ -114,11 +118,12 @@ def dataset(
     n_samples = rows.sizes["sample"]
     chunks = dict(zip(("sample", "atom"), rows.chunks(), strict=True))
     variables: dict[str, xr.Variable] = {}
+    version = tokenize(samples.store_uuid, samples.digest)
 
     def add(name: str, array: _StoredVariable, dims: tuple[str, ...], attributes: dict[str, Any]) -> None:
         if name not in dropped:
-            encoding = {"preferred_chunks": {dims[0]: chunks[dims[0]]} if n_samples else {}}
-            variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
+            encoding = {"preferred_chunks": {dims[0]: chunks[dims[0]]} if n_samples else {}, VERSION: version}
+            variables[name] = VersionedVariable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
 
     masks = samples.mask_names()
     for name, column in {**STANDARD, **samples.user_columns}.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from mlffstore.data.masks import TRUTH
 from mlffstore.data.ragged import offsets
 from mlffstore.data.schema import CODED, COMPONENTS, LABELS, STANDARD, STRUCTURE, user_column
 from mlffstore.errors import DataError
-from mlffstore.lazy.labels import label_variables
+from mlffstore.lazy.labels import label_variables, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import xarray as xr
 
@@ -42,9 +42,11 @@ TOGETHER = (
 
 
 def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset:
-    """Return a Dataset whose known variables have the dimensions that the engine gives them, in the same order.
+    """Return a Dataset whose variables have the dimensions that the engine gives them, in the same order.
 
-    Labels without the dimension `teacher` get it. The name of the teacher is, in this order, the scalar coordinate that
+    Labels without the dimension `teacher` get it, and energies, forces and stresses of one teacher each (``energy.a``, in a
+    release of several teachers) are put side by side along it. Where teachers were selected, labels that others have in
+    variables of their own are left out. The name of the teacher is, in this order, the scalar coordinate that
     ``ds.sel(teacher="a")`` leaves, the only teacher in the attributes of the labels (in a group of a release) or of the
     Dataset, or "reference".
 
@@ -75,6 +77,7 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
             raise DataError(
                 f"{dim}: expected {' '.join(components)}, got {ds[dim].values.tolist()}; select components later"
             )
+    ds = _of_these_teachers(side_by_side(ds))
     found = label_variables(ds)
     labels = [name for name, label in found.items() if label.teacher is None]
     apart = [name for name in labels if "teacher" not in ds[name].dims]
@@ -83,30 +86,62 @@ def one_form(ds: xr.Dataset, needed: Sequence[str] = ("n_atoms",)) -> xr.Dataset
             f"{', '.join(apart)}: expected the dimension teacher, as {', '.join(set(labels) - set(apart))} has"
         )
     changed: dict[str, xr.Variable] = {}
-    known: dict[str, Column | Property] = {**STANDARD, **{name: found[name].spec for name in labels}}
-    for name, column in known.items():
-        if name not in ds:
-            continue
-        variable: Any = ds[name].variable
-        if name in labels and "teacher" not in variable.dims:
+    for key, stored in ds.variables.items():
+        name, variable = str(key), cast("Any", stored)
+        if name in apart:
             variable = variable.expand_dims("teacher")
-        dims = (column.axis, *(["teacher"] if name in labels else []), *column.inner)
+        column = found[name].spec if name in found else STANDARD.get(name)
+        dims = (
+            _column_dims(name, variable.dims)
+            if column is None
+            else _known_dims(column, variable.dims, found[name].teacher if name in found else "")
+        )
         if set(variable.dims) != set(dims) or len(variable.dims) != len(dims):
             raise DataError(f"{name}: expected the dimensions {dims}, got {variable.dims}; {TOGETHER}")
-        if np.dtype(column.dtype).kind != "f" and variable.dtype.kind == "f":
+        if column is not None and np.dtype(column.dtype).kind != "f" and variable.dtype.kind == "f":
             raise DataError(f"{name}: expected whole numbers, got {variable.dtype}; {TOGETHER}")
         if variable.dims != dims:
             variable = variable.transpose(*dims)
-        if variable is not ds[name].variable:
+        if variable is not stored:
             changed[name] = variable
     if apart:
         names = [_only_teacher(ds)]
         ds = ds.drop_vars("teacher", errors="ignore")
+        others = {label.teacher for label in found.values() if label.teacher is not None} - set(names)
+        if others:
+            raise DataError(
+                "teacher: expected the coordinate with the name of the teacher beside labels of "
+                f"{', '.join(sorted(others))}, got none; do not drop it"
+            )
     elif labels:
         names = _teachers(ds)
     else:
         return ds.assign(changed) if changed else ds
     return ds.assign(changed).assign_coords(teacher=names) if changed or "teacher" not in ds.coords else ds
+
+
+def _of_these_teachers(ds: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without variables of one teacher, such as ``embedding.b``, who was not among those selected."""
+    if "teacher" not in ds.coords:
+        return ds
+    names = set(np.atleast_1d(ds["teacher"].values).tolist())
+    return ds.drop_vars([n for n, label in label_variables(ds).items() if label.teacher not in (None, *names)])
+
+
+def _known_dims(column: Column | Property, dims: Sequence[Hashable], teacher: str | None) -> tuple[Hashable, ...]:
+    """Return the dimensions of a variable of the store, in order; a width of one teacher alone has a name of its own."""
+    inner = (dim if dim in dims or not teacher else f"{dim}.{teacher}" for dim in column.inner)
+    return (column.axis, *(["teacher"] if teacher is None else []), *inner)
+
+
+def _column_dims(name: str, dims: Sequence[Hashable]) -> tuple[Hashable, ...]:
+    """Return the dimensions of another variable, in order: rows first, as user columns have them."""
+    axes = [dim for dim in dims if dim in ("sample", "atom")]
+    if len(axes) != 1 or "teacher" in dims:
+        return tuple(dims)
+    inner = [dim for dim in dims if dim not in axes]
+    numbered = [f"{name}_dim{i}" for i in range(1, len(dims))]
+    return (axes[0], *(numbered if set(inner) == set(numbered) else inner))
 
 
 def _recorded(ds: xr.Dataset) -> list[str]:
@@ -256,14 +291,14 @@ def _user_columns(ds: xr.Dataset, labels: set[str]) -> dict[str, tuple[Any, str,
     return out
 
 
-def _strings(variable: xr.DataArray, codes: Any) -> Any:
-    """Return codes as the strings that they stand for, None where they are masked."""
-    words = np.array(meanings(variable) or [""], dtype=object)
-    if len(codes) and int(np.max(codes)) >= len(words):
+def _strings(variable: xr.DataArray, codes: Any) -> np.ma.MaskedArray[Any, Any]:
+    """Return codes as the strings that they stand for, masked alike: they are strings even where all of them are masked."""
+    words = np.array(meanings(variable) or [""], dtype=str)
+    hidden = np.ma.getmaskarray(codes)
+    numbers = np.where(hidden, 0, np.ma.getdata(codes))
+    if (numbers >= len(words)).any():
         raise DataError(f"{variable.name}: a code without a meaning; keep the attributes with their variable")
-    strings = words[np.ma.getdata(codes)]
-    strings[np.ma.getmaskarray(codes)] = None
-    return strings
+    return np.ma.masked_array(words[numbers], hidden)
 
 
 def _storable(name: str, values: Array) -> bool:

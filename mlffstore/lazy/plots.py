@@ -8,6 +8,7 @@ import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.lazy.inputs import meanings
+from mlffstore.lazy.missing import mask_of
 from mlffstore.runtime.words import printable
 
 if TYPE_CHECKING:
@@ -108,14 +109,17 @@ def parity(ax: Any, x: Array, y: Array, labels: tuple[str, str], unit: str) -> A
     return ax
 
 
-def words(variable: xr.DataArray, most: int = 7) -> dict[str, Array]:
-    """Return masks of the meanings of a coded variable, the most frequent ones and the rest."""
+def words(variable: xr.DataArray, present: Array | None = None, most: int = 7) -> dict[str, Array]:
+    """Return masks of the meanings of a coded variable, the most frequent ones and the rest, and of those without one."""
     codes, names = np.asarray(variable), meanings(variable)
-    counts = np.bincount(codes, minlength=len(names))
+    there = np.ones(len(codes), bool) if present is None else present
+    counts = np.bincount(codes[there], minlength=len(names))
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    out = {names[i]: codes == i for i in order[:most]}
+    out = {names[i]: (codes == i) & there for i in order[:most]}
     if len(order) > most:
-        out[f"{len(order) - most} others"] = np.isin(codes, order[most:])
+        out[f"{len(order) - most} others"] = np.isin(codes, order[most:]) & there
+    if not there.all():
+        out["no value"] = ~there
     return out
 
 
@@ -168,8 +172,10 @@ class Plots:
         from mlffstore.lazy.embedding import embed_dataset
 
         points = embed_dataset(self._ds, n_samples=n_samples)
-        variable = self._ds[colour].isel(sample=points["sample"].values)
-        return scatter(axes(ax, (5, 4)), points["pc"].values, words(variable), component_labels(points))
+        variable, mask = self._ds[colour], mask_of(self._ds[colour], self._ds)
+        drawn = {"sample": points["sample"].values}
+        groups = words(variable.isel(drawn), None if mask is None else np.asarray(mask.isel(drawn)))
+        return scatter(axes(ax, (5, 4)), points["pc"].values, groups, component_labels(points))
 
     def _by_teacher(self, values: Array) -> dict[str, Array]:
         return {str(teacher): values[:, t] for t, teacher in enumerate(self._ds["teacher"].values)}

@@ -41,8 +41,6 @@ _FILE = "table.arrow"
 class TabledSamples(LazySamples, Protocol):
     """What a table needs of samples; see `mlffstore.store.samples.Samples`."""
 
-    digest: str
-
     def to_xarray(self) -> xr.Dataset:
         """Return the samples as a lazy Dataset."""
         ...

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,13 @@ from mlffstore.analysis.choosing.points import coordinates, distance_to, fingerp
 from mlffstore.contracts.registry import get_generator, get_teacher, shared_teacher
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.ragged import reduce_rows
-from mlffstore.errors import StoreNotFoundError
+from mlffstore.errors import RecipeError, StoreNotFoundError, TeacherError
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
+from mlffstore.pipeline.recipe import file_digests
+from mlffstore.runtime.dask_client import as_executor
 from mlffstore.runtime.processes import local_pool
+from mlffstore.store.executors import result_of
 from mlffstore.store.labelling import label_batch
 from mlffstore.store.opening import create
 from mlffstore.store.opening import open as open_store
@@ -31,10 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
+    from distributed import Client
+
     from mlffstore.contracts.protocols import Generator, TeacherLabels
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
     from mlffstore.store.facade import Store
+
+T = TypeVar("T")
+#: Share of a pool that has to be confident or familiar for a campaign to have converged.
+_KNOWN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class Round:
         Candidates that were chosen and labelled, and then stored or put into quarantine.
     median, largest : float
         Disagreement of the candidates, eV/angstrom.
+    basis : str
+        Digest of the recipe, the committee and the teacher, without how many rounds there are and when they stop.
     """
 
     number: int
@@ -78,11 +89,17 @@ class Round:
     rejected: int
     median: float
     largest: float
+    basis: str = ""
 
     @property
     def share(self) -> float:
-        """Share of the candidates that were wanted."""
-        return self.wanted / max(self.pool, 1)
+        """Share of the candidates that were wanted, of those for which the disagreement is known."""
+        return self.wanted / max(self.pool - self.refused, 1)
+
+    @property
+    def known(self) -> float:
+        """Share of all candidates in which there is nothing to learn: confident or familiar."""
+        return (self.confident + self.familiar) / max(self.pool, 1)
 
 
 @dataclass(slots=True)
@@ -96,7 +113,7 @@ class ActiveReport:
     stopped : str
         The reason why there is no further round.
     converged : bool
-        Whether the last rounds had too few wanted candidates. If not, the number of rounds is reached.
+        Whether the last round had too few wanted candidates, and at least half of its pool is known.
     """
 
     rounds: list[Round] = field(default_factory=list)
@@ -109,7 +126,7 @@ def learn(
     *,
     rounds: int | None = None,
     workers: int = 1,
-    executor: Executor | None = None,
+    executor: Executor | Client | None = None,
     progress: Callable[[Round], object] | None = None,
 ) -> ActiveReport:
     """Go on with a campaign, round by round.
@@ -121,8 +138,8 @@ def learn(
         Largest number of further rounds in this call. Use 1 to train the committee again in between.
     workers : int, optional
         Number of processes on this machine.
-    executor : concurrent.futures.Executor, optional
-        Executor that makes and labels instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+    executor : concurrent.futures.Executor, or distributed.Client, optional
+        What makes and labels instead. It is not shut down.
     progress : callable, optional
         It is called with each round of this call.
 
@@ -130,48 +147,86 @@ def learn(
     -------
     ActiveReport
 
+    Raises
+    ------
+    RecipeError
+        If two members of the committee are one teacher.
+    TeacherError
+        If the committee gave forces of no candidate at all. Such a round is not committed, and is made again.
+    ExecutorError
+        If a worker process died, or a Dask scheduler was lost. A round that was not committed is made again.
+
     Notes
     -----
     A candidate's disagreement is max_i sqrt(mean_k |F_ki - mean_k F_ki|^2) over atoms i and members k of the committee
     (Zhang et al., Comput. Phys. Commun. 253, 107206 (2020)); total energies of different teachers have different zeros and
     are never compared. Below the window there is little to learn; above it structures are broken, or no label can be
     trusted. Of those in between, what lies closer to the store than `novelty` times the store's own spacing is familiar; the
-    others are wanted, and `select` chooses among them. A campaign ends when fewer than `stop` of a pool are wanted.
+    others are wanted, and `select` chooses among them. A campaign has converged when fewer than `stop` of the
+    measured candidates are wanted and at least half of the pool is confident or familiar. If too few are wanted since most
+    are refused or beyond the window, the call ends without a verdict, and the next call makes another round. What converged
+    did so for one recipe, committee and teacher: after a change of these there are further rounds.
     """
-    store = _prepare(recipe)
+    store, basis = _prepare(recipe)
     report = ActiveReport(_past(recipe, store))
     n_tasks = -(-recipe.pool.samples // recipe.pool.samples_per_task)
     with contextlib.ExitStack() as stack:
-        pool: Executor | None = executor
+        pool = None if executor is None else as_executor(executor)
         left = recipe.rounds if rounds is None else rounds
-        while not _ended(recipe, report) and left > 0:
+        while not _ended(recipe, report, basis) and left > 0:
             pool = pool or stack.enter_context(local_pool(min(workers, n_tasks)))
-            report.rounds.append(_round(recipe, store, len(report.rounds) + 1, pool))
+            report.rounds.append(_round(recipe, store, len(report.rounds) + 1, pool, basis))
             left -= 1
             if progress is not None:
                 progress(report.rounds[-1])
+            report.stopped = _no_verdict(recipe, report.rounds[-1])
+            if report.stopped:
+                break
     if not report.stopped:
         report.stopped = "the rounds of this call are done; the same command goes on with the next"
     return report
 
 
-def _ended(recipe: ActiveRecipe, report: ActiveReport) -> bool:
-    if report.rounds and (last := report.rounds[-1]).share < recipe.stop:
+def _ended(recipe: ActiveRecipe, report: ActiveReport, basis: str) -> bool:
+    last = report.rounds[-1] if report.rounds else None
+    same = last is not None and last.basis == basis
+    if last is not None and same and last.share < recipe.stop and last.known >= _KNOWN:
         report.converged = True
-        report.stopped = f"only {last.share:.1%} of the pool is wanted, less than {recipe.stop:.1%}"
+        pool = f"{last.pool - last.refused:,} measured candidates" if last.refused else "pool"
+        report.stopped = f"only {last.share:.1%} of the {pool} is wanted, less than {recipe.stop:.1%}"
     elif len(report.rounds) >= recipe.rounds:
-        report.stopped = f"all {recipe.rounds} rounds are done"
+        changed = "" if same else ", the last with another recipe or committee; set more rounds in the recipe to go on"
+        report.stopped = f"all {recipe.rounds} rounds are done{changed}"
     return bool(report.stopped)
+
+
+def _no_verdict(recipe: ActiveRecipe, last: Round) -> str:
+    """Return why a round with too little news does not mean that the campaign has converged, or an empty string."""
+    if last.share >= recipe.stop or last.known >= _KNOWN:
+        return ""
+    return (
+        f"of the {last.pool:,} candidates of round {last.number} the committee refused {last.refused:,} and disagrees on "
+        f"{last.beyond:,} by more than {recipe.window[1]:g} eV/angstrom, so that it cannot be told whether there is "
+        "news. Train the committee, or change pool or window; the same command makes another round"
+    )
 
 
 def _key(recipe: ActiveRecipe, number: int) -> str:
     return f"active/{recipe.name}/{number}"
 
 
-def _prepare(recipe: ActiveRecipe) -> Store:
-    """Make or open the store after everything that the recipe names was found."""
+def _prepare(recipe: ActiveRecipe) -> tuple[Store, str]:
+    """Make or open the store after everything that the recipe names was found; return it and the basis of the rounds."""
     generator = get_generator(recipe.pool.generator, **recipe.pool.options)
     teacher = get_teacher(recipe.teacher, **recipe.teacher_options)
+    # Not the teachers that this process shares: the file of a student may hold other weights since.
+    exact = [get_teacher(member.teacher, **member.options).info.fingerprint for member in recipe.committee]
+    if len(set(exact)) < len(exact):
+        names = ", ".join(member.teacher for member in recipe.committee)
+        raise RecipeError(
+            f"committee: expected different teachers, got {names}, two of which are {max(exact, key=exact.count)!r}: a "
+            "teacher never disagrees with itself"
+        )
     try:
         store = open_store(recipe.store, "a")
     except StoreNotFoundError:
@@ -191,7 +246,12 @@ def _prepare(recipe: ActiveRecipe) -> Store:
         teachers={teacher.info.name: teacher.info.to_json()},
         provenance=record,
     )
-    return store
+    decisive = {
+        "recipe": recipe.model_dump(mode="json", exclude={"name", "store", "precision", "splits", "rounds", "stop"}),
+        "files": file_digests(recipe.pool.options),
+        "teachers": [*exact, teacher.info.fingerprint],
+    }
+    return store, hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _past(recipe: ActiveRecipe, store: Store) -> list[Round]:
@@ -204,14 +264,13 @@ def _past(recipe: ActiveRecipe, store: Store) -> list[Round]:
     return [Round(version=version, **notes[version]["round"]) for version in versions]
 
 
-def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> Round:
+def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor, basis: str) -> Round:
     text = recipe.model_dump_json()
     before = store.snapshot()
     precision = store.precision
     size = recipe.pool.samples_per_task
     sizes = [min(size, recipe.pool.samples - start) for start in range(0, recipe.pool.samples, size)]
-    made = list(pool.map(_candidates, [text] * len(sizes), [number] * len(sizes), range(len(sizes)), sizes,
-                         [precision] * len(sizes)))  # fmt: skip
+    made = _results(pool, _candidates, [(text, number, task, count, precision) for task, count in enumerate(sizes)])
     batch = concatenate([candidates.batch for candidates in made])
     apart = np.concatenate([candidates.disagreement for candidates in made])
     points = np.concatenate([candidates.fingerprints for candidates in made])
@@ -222,17 +281,19 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
     # An even sample of what the store held.
     some = np.unique(np.linspace(0, len(before) - 1, min(recipe.known, len(before))).astype(np.int64))
     blocks = np.array_split(some, -(-len(some) // 128)) if len(some) else []
-    seen = list(pool.map(_known, [store.url] * len(blocks), [before.version] * len(blocks), blocks))
+    seen = _results(pool, _known, [(store.url, before.version, block) for block in blocks])
     points, known = coordinates(points, np.concatenate([points[:0], *seen]))
     new = distance_to(points, known) > recipe.novelty * spacing(known)
     wanted = np.flatnonzero(inside & new)
     chosen = wanted[np.sort(select(recipe.select, points[wanted], known, recipe.samples))]
     finite = apart[np.isfinite(apart)]
+    if not len(finite):
+        raise _unmeasured(recipe, number, made)
     outcome: dict[str, Any] = {
         "number": number, "against": before.version, "pool": len(batch),
         **{name: int(which.sum()) for name, which in counts.items()}, "familiar": int((inside & ~new).sum()),
-        "wanted": len(wanted), "median": float(np.median(finite)) if len(finite) else 0.0,
-        "largest": float(finite.max()) if len(finite) else 0.0, "accepted": 0, "rejected": 0,
+        "wanted": len(wanted), "median": float(np.median(finite)), "largest": float(finite.max()),
+        "accepted": 0, "rejected": 0, "basis": basis,
     }  # fmt: skip
     note: dict[str, Any] = {"active": recipe.name, "round": outcome, "committee": list(made[0].committee)}
     note["skipped"] = dict(sum((Counter(candidates.skipped) for candidates in made), Counter()))
@@ -240,7 +301,7 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
     reasons: list[str] = []
     if len(chosen):
         parts = [batch.take(rows) for rows in np.array_split(chosen, -(-len(chosen) // 16))]
-        labelled = list(pool.map(_labelled, [text] * len(parts), parts))
+        labelled = _results(pool, _labelled, [(text, part) for part in parts])
         samples = concatenate([part for part, _ in labelled])
         reasons = [reason for _, words in labelled for reason in words]
         good = np.array([not reason for reason in reasons])
@@ -252,6 +313,29 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor) -> R
         teachers={info.name: info.to_json()}, provenance=note,
     )  # fmt: skip
     return Round(version=version, **outcome)
+
+
+def _unmeasured(recipe: ActiveRecipe, number: int, made: Sequence[_Candidates]) -> TeacherError:
+    n = sum(len(candidates.batch) for candidates in made)
+    told = []
+    for k, member in enumerate(recipe.committee):
+        reasons = sum((candidates.refusals[k] for candidates in made), Counter[str]())
+        if reasons:
+            told.append(f"{member.teacher} refused {reasons.total():,} ({reasons.most_common(1)[0][0]})")
+    skipped = sum((Counter(candidates.skipped) for candidates in made), Counter())
+    told += [f"{count:,} were not made: {reason}" for reason, count in skipped.most_common(1)] if not n else []
+    return TeacherError(
+        f"round {number}: expected candidates of which every member of the committee gives forces, got none of {n:,}"
+        f"{': ' if told else ''}{'; '.join(told)}. Nothing could be measured, and the round was not stored. Choose a pool "
+        "whose elements and kinds of structures all members know (mlffstore teachers), or mend the members, and run the "
+        "same command again"
+    )
+
+
+def _results(pool: Executor, function: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
+    """Return the results of calls that run side by side."""
+    futures = [pool.submit(function, *arguments) for arguments in calls]
+    return [result_of(future, "active learning") for future in futures]
 
 
 def _known(url: str, version: int, rows: Array) -> Array:
@@ -266,6 +350,8 @@ class _Candidates:
     disagreement: Array
     fingerprints: Array
     skipped: dict[str, int]
+    #: Why each member of the committee gave no forces.
+    refusals: tuple[Counter[str], ...]
     committee: tuple[dict[str, Any], ...]
 
 
@@ -279,18 +365,22 @@ def _candidates(text: str, number: int, task: int, count: int, precision: str) -
     members = [shared_teacher(member.teacher, member.options) for member in recipe.committee]
     answers = [label_batch(member, batch)[1] for member in members]
     about = tuple({"name": member.info.name, "fingerprint": member.info.fingerprint} for member in members)
-    return _Candidates(batch, disagreement(batch, answers), fingerprints(batch), dict(generated.skipped), about)
+    refusals = tuple(
+        Counter(reason for ok, reason in zip(labels.ok, labels.reasons, strict=True) if not ok) for labels in answers
+    )
+    apart = disagreement(batch, answers)
+    return _Candidates(batch, apart, fingerprints(batch), dict(generated.skipped), refusals, about)
 
 
 def disagreement(batch: SampleBatch, answers: Sequence[TeacherLabels]) -> Array:
     """Return the largest standard deviation of the force on an atom over the committee, eV/angstrom, shape (S,).
 
-    NaN where a member gave no forces.
+    NaN where a member gave no forces, or forces that are not finite.
     """
     forces = np.stack([labels.forces.astype(np.float64) for labels in answers])
     spread = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
     out = np.asarray(reduce_rows(np.maximum, spread, batch.offsets), np.float64)
-    out[~np.logical_and.reduce([labels.ok for labels in answers])] = np.nan
+    out[~np.logical_and.reduce([labels.ok for labels in answers]) | ~np.isfinite(out)] = np.nan
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -48,12 +49,28 @@ class ActiveRecipe(Strict):
     teacher_options: dict[str, Any] = Field(default_factory=dict, description="Options of the teacher.")
     samples: int = Field(default=32, gt=0, description="Samples to choose in a round.")
     rounds: int = Field(default=10, gt=0, description="Rounds, at most.")
-    stop: float = Field(default=0.05, ge=0, le=1, description="Stop when fewer candidates than this share are wanted.")
+    stop: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Stop when fewer candidates than this share are wanted, and most are confident or familiar.",
+    )
 
     @model_validator(mode="after")
     def _window_rises(self) -> ActiveRecipe:
         if not 0 <= self.window[0] < self.window[1]:
             raise ValueError(f"window: expected two rising numbers from 0 up, got {self.window}")
+        return self
+
+    @model_validator(mode="after")
+    def _different_members(self) -> ActiveRecipe:
+        members = [json.dumps([member.teacher, member.options], sort_keys=True) for member in self.committee]
+        for k, member in enumerate(members):
+            if member in members[:k]:
+                raise ValueError(
+                    f"committee: expected different teachers, got the same as committee[{members.index(member)}] and "
+                    f"committee[{k}], {self.committee[k].teacher}: it never disagrees with itself"
+                )
         return self
 
 

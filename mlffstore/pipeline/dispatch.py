@@ -8,13 +8,13 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import queue
-import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import ExecutorError
 from mlffstore.pipeline.task import run_task
+from mlffstore.store.executors import worker_died
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +49,6 @@ class Attempt:
     errors: int = 0
     deaths: int = 0
     drops: int = 0
-
-    @property
-    def number(self) -> int:
-        """Number of attempts that have ended."""
-        return self.errors + self.deaths + self.drops
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,7 @@ class Dispatcher:
 
     def _submit(self, attempt: Attempt) -> None:
         try:
-            future = self._executor.submit(_attempt, self._recipe, attempt.task, self._url, attempt.number)
+            future = self._executor.submit(run_task, self._recipe, attempt.task, self._url)
         except Exception as error:  # executors have no common error for being closed or broken
             raise ExecutorError(f"the executor takes no more tasks ({_line(error)}). {_SAFE}") from error
         self._flying[future] = attempt
@@ -154,7 +149,7 @@ class Dispatcher:
             self._todo.append(attempt)
             return None
         except Exception as error:  # a plugin may fail in any way, and one task is no reason to stop the others
-            if _died(error):
+            if worker_died(error):
                 return self._suspect(attempt, error)
             attempt.errors += 1
             if attempt.errors < _TRIES:
@@ -183,21 +178,8 @@ class Dispatcher:
         try:
             self._executor.submit(os.getpid).result()
         except Exception as error:
-            return not _died(error)
+            return not worker_died(error)
         return True
-
-
-def _attempt(recipe: Recipe, task: Task, url: str, number: int) -> Outcome:
-    """Run a task; `number` tells attempts apart: Dask takes calls with equal arguments for one, and does not repeat it."""
-    return run_task(recipe, task, url)
-
-
-def _died(error: Exception) -> bool:
-    """Return whether an error says that a worker process died."""
-    if isinstance(error, concurrent.futures.BrokenExecutor):
-        return True
-    scheduler = sys.modules.get("distributed.scheduler")
-    return scheduler is not None and isinstance(error, scheduler.KilledWorker)
 
 
 def _line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from mlffstore.store.labelling import label_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
 
     from mlffstore.contracts.protocols import Generator
     from mlffstore.pipeline.recipe import Part, Recipe
@@ -114,8 +116,8 @@ def plan(
     with contextlib.ExitStack() as stack:
         if workers > 1:
             pool = stack.enter_context(local_pool(min(workers, len(recipe.parts))))
-            futures = [pool.submit(try_part, recipe, part, count) for part in recipe.parts]
-            results: Iterable[Planned] = (future.result() for future in futures)
+            futures = [(part, pool.submit(try_part, recipe, part, count)) for part in recipe.parts]
+            results: Iterable[Planned] = (_planned(part, future) for part, future in futures)
         else:
             results = (try_part(recipe, part, count) for part in recipe.parts)
         for one in results:
@@ -123,6 +125,14 @@ def plan(
             if progress is not None:
                 progress(len(out), len(recipe.parts))
     return out
+
+
+def _planned(part: Part, future: Future[Planned]) -> Planned:
+    """Return the estimate for one part; a part that kills its worker process has that problem, the others have not."""
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        return Planned(part.name, part.samples, problem=f"its worker process died ({error}): out of memory, or a crash")
 
 
 def try_part(recipe: Recipe, part: Part, count: int) -> Planned:

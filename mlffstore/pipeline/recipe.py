@@ -16,6 +16,7 @@ from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
 from mlffstore.data.properties import ordered
 from mlffstore.errors import RecipeError
 from mlffstore.runtime.checked_yaml import Kind, read_document
+from mlffstore.runtime.version import SEMANTIC_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +123,24 @@ class Checks(Strict):
     n_atoms: tuple[int, int] = Field(default=(1, 1000), description="Fewest and most atoms.")
     elements: tuple[str, ...] | None = Field(default=None, description="Allowed elements; all by default.")
 
+    @field_validator("n_atoms")
+    @classmethod
+    def _n_atoms_rise(cls, limits: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= limits[0] <= limits[1] or not limits[1]:
+            raise ValueError(f"expected the fewest atoms and then the most, such as [1, 1000], got {list(limits)}")
+        return limits
+
+    @field_validator("elements")
+    @classmethod
+    def _elements_exist(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ase.data import atomic_numbers
+
+        unknown = [symbol for symbol in symbols or () if not atomic_numbers.get(symbol)]  # 0 is X, a dummy
+        if unknown or symbols == ():
+            got = ", ".join(map(repr, unknown)) or "none"
+            raise ValueError(f"expected symbols of elements, such as [H, C, O], got {got}")
+        return symbols
+
 
 class MoreTeacher(Strict):
     """A teacher that labels the samples of all parts, beside that of the part."""
@@ -139,6 +158,13 @@ class ReleaseSettings(Strict):
 
     folder: str = Field(default="release", description="Where; relative to the working folder.")
     version: str = Field(default="1.0.0", description="Version of the release.")
+
+    @field_validator("version")
+    @classmethod
+    def _semantic(cls, version: str) -> str:
+        if not SEMANTIC_VERSION.fullmatch(version):
+            raise ValueError(f"expected a semantic version such as 1.0.0, got {version!r}")
+        return version
 
 
 class Splits(Strict):
@@ -191,7 +217,7 @@ class Recipe(Strict):
             "part": _without_defaults(task.part.model_dump(mode="json", exclude={"samples"})),
             "count": task.count,
         }
-        files = _digests([task.part.options, task.part.teacher_options])
+        files = file_digests([task.part.options, task.part.teacher_options])
         if files:
             decisive["files"] = files
         if self.more_teachers:
@@ -214,12 +240,12 @@ def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "properties" or value is not None}
 
 
-def _digests(options: Any) -> list[str]:
+def file_digests(options: Any) -> list[str]:
     """Return SHA-256 digests of the files that options name: texts with a suffix or a folder that are paths of files."""
     if isinstance(options, dict):
-        return [digest for _, value in sorted(options.items()) for digest in _digests(value)]
+        return [digest for _, value in sorted(options.items()) for digest in file_digests(value)]
     if isinstance(options, (list, tuple)):
-        return [digest for value in options for digest in _digests(value)]
+        return [digest for value in options for digest in file_digests(value)]
     if not isinstance(options, str) or not ("." in options or "/" in options):
         return []
     try:

@@ -18,12 +18,15 @@ from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.dispatch import Dispatcher
 from mlffstore.pipeline.task import Outcome, named_properties, set_aside
 from mlffstore.pipeline.upkeep import Upkeep
+from mlffstore.runtime.dask_client import as_executor
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.opening import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
+
+    from distributed import Client
 
     from mlffstore.pipeline.recipe import Recipe, Task
     from mlffstore.store.facade import Store
@@ -124,7 +127,7 @@ def _flatten(value: Any, path: str = "") -> Iterator[str]:
 
 
 def run(
-    recipe: Recipe, *, workers: int = 1, executor: Executor | None = None, progress: Progress | None = None
+    recipe: Recipe, *, workers: int = 1, executor: Executor | Client | None = None, progress: Progress | None = None
 ) -> RunReport:
     """Make what the recipe asks for and the store lacks.
 
@@ -133,8 +136,8 @@ def run(
     recipe : Recipe
     workers : int, optional
         Number of processes on this machine.
-    executor : concurrent.futures.Executor, optional
-        Executor that runs the tasks instead, such as ``dask.distributed.Client.get_executor()``. It is not shut down.
+    executor : concurrent.futures.Executor, or distributed.Client, optional
+        What runs the tasks instead. It is not shut down.
     progress : callable, optional
         It is called with the `Outcome` of each task, in the order in which they end.
 
@@ -170,8 +173,8 @@ def run(
     first += [task for part in recipe.parts for task in ledger.follow(part)[1] if task.number >= REFILL]
     if first:
         with contextlib.ExitStack() as stack:
-            pool = executor or stack.enter_context(local_pool(min(workers, len(first))))
-            _work(recipe, ledger, first, pool, report, progress)
+            pool = executor if executor is not None else stack.enter_context(local_pool(min(workers, len(first))))
+            _work(recipe, ledger, first, as_executor(pool), report, progress)
     ledger.refresh()
     for part in [] if report.stopped else recipe.parts:
         counts = ledger.part(part)

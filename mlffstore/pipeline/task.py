@@ -20,7 +20,8 @@ from mlffstore.data.properties import ordered
 from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError, RecipeError
 from mlffstore.pipeline.checks import verdicts
-from mlffstore.store.labelling import filled, label_batch, label_columns
+from mlffstore.store.filling import filled
+from mlffstore.store.labelling import label_batch, label_columns
 from mlffstore.store.opening import open as open_store
 
 if TYPE_CHECKING:

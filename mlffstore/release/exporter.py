@@ -33,7 +33,7 @@ class Exporter(Protocol):
         snapshot : Samples
             A snapshot, a selection, or the samples of a release.
         path : path
-            A file there is replaced only when the new one is complete.
+            A new file or folder. What is there already is never overwritten, and the name appears only when it is complete.
         teacher : str or sequence of str, optional
             The teacher whose labels are written; needed when there are several.
         progress : callable, optional

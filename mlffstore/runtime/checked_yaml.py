@@ -131,7 +131,13 @@ def check_document(
     try:
         checked = model.model_validate(document)
     except ValidationError as error:
-        for problem in error.errors():
+        every = error.errors()
+        for problem in every:
+            inner = len(problem["loc"])
+            if problem["type"] == "too_short" and any(
+                len(other["loc"]) > inner and other["loc"][:inner] == problem["loc"] for other in every
+            ):
+                continue  # pydantic does not count entries in which there are problems
             problems.setdefault(_known(problem["loc"], lines), []).append(_problem(problem, document, model, kind))
     if problems:
         messages = [

@@ -72,3 +72,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = {one.lower().replace("-", "_"): one for one in known}
     close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def is_text(word: str) -> bool:
+    r"""Return whether a string can be kept by every format: it is Unicode, without NUL and without lone surrogates.
+
+    Python makes lone surrogates of names of files that are not UTF-8, and HDF5 ends a string at a NUL.
+
+    Examples
+    --------
+    >>> is_text("caf\u00e9"), is_text("a\0b"), is_text("caf\udce9")
+    (True, False, False)
+    """
+    if "\0" in word:
+        return False
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.vocabulary import is_text
+from mlffstore.data.casting import integer
 from mlffstore.errors import DataError, StoreExistsError
+from mlffstore.runtime.words import is_text
 from mlffstore.storage import LocalStorage, Storage
 from mlffstore.storage.base import TEMPORARY
 
@@ -31,6 +32,14 @@ def check_tag(name: str) -> str:
             f"tag: expected a name of at most {MAX_TAG} printable characters that is not just a number, got {name!r}"
         )
     return name
+
+
+def check_version(version: Any, last: int) -> int:
+    """Return a version that the caller names; raise `DataError` unless it is an integer from 0 to `last`."""
+    number = integer("version", version, f"0 to {last}")
+    if not 0 <= number <= last:
+        raise DataError(f"version: expected 0 to {last}, got {version}")
+    return number
 
 
 def check_reason(reason: str) -> str:

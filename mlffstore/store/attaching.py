@@ -8,8 +8,8 @@ import numpy as np
 
 from mlffstore.data import rules
 from mlffstore.data.labels import missing_label
-from mlffstore.data.ragged import offsets, row_indices
-from mlffstore.data.schema import label_key
+from mlffstore.data.ragged import as_indices, offsets, row_indices
+from mlffstore.data.schema import STANDARD, label_key
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import write_layer
@@ -22,6 +22,8 @@ from mlffstore.store.tracking import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy.typing as npt
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
@@ -36,7 +38,7 @@ def attach_labels(
     storage: Storage,
     log: Log,
     snapshot: Snapshot,
-    samples: Ints,
+    samples: npt.ArrayLike,
     batch: SampleBatch,
     *,
     teachers: Mapping[str, Mapping[str, Any]],
@@ -47,16 +49,30 @@ def attach_labels(
     Segments that lack all columns of the labels get a layer. If a segment has some of them already, all segments with such
     samples are written anew, and nothing that is there is overwritten.
     """
-    order = np.argsort(samples, kind="stable")
-    rows = np.asarray(samples, np.int64)[order]
-    if len(rows) != len(batch) or (len(rows) > 1 and (np.diff(rows) == 0).any()):
-        raise DataError(f"samples: expected {len(batch)} different samples, one for each of the batch, got others")
+    try:
+        named = as_indices(samples, len(snapshot))
+    except (IndexError, ValueError) as error:
+        raise DataError(f"samples: expected indices of samples of the snapshot: {error}") from error
+    order = np.argsort(named, kind="stable")
+    rows = named[order]
+    if len(rows) != len(batch) or (np.diff(rows) == 0).any():
+        raise DataError(
+            f"samples: expected {len(batch)} different samples, one for each of the batch, got {len(rows)}, of which "
+            f"{len(np.unique(rows))} are different; name each sample once"
+        )
     donor = batch if (order == np.arange(len(order))).all() else batch.take(order)
     rules.check(donor, ())
-    names = tuple(label_key(name, teacher) for teacher, named in donor.labels.items() for name in named)
+    names = tuple(label_key(name, teacher) for teacher, labels in donor.labels.items() for name in labels)
     if not names or not len(rows):
         return None
     chosen = choose(log, rows, snapshot)
+    n_atoms = snapshot.rows().read("n_atoms", STANDARD["n_atoms"], rows)
+    if (other := np.flatnonzero(n_atoms != donor.n_atoms)).size:
+        i = other[0]
+        raise DataError(
+            f"batch: expected {n_atoms[i]} atoms for sample {rows[i]}, as stored, got {donor.n_atoms[i]} ({other.size} of "
+            f"{len(rows)} differ); give the samples of the batch in the order of the indices"
+        )
     starts = offsets([segment.n_samples for segment in snapshot.segments])
     cuts = np.searchsorted(rows, starts)
     touched = [
@@ -99,7 +115,8 @@ def _add_layers(
         for segment, rows, part in touched:
             counts = np.empty(segment.n_samples, np.int32)
             snapshot.column_reader.read(segment.columns["n_atoms"], 0, segment.n_samples, counts)
-            layers.append(write_layer(storage, segment, _spread(donor, columns, part, rows, counts)))
+            labels = _spread(donor, columns, part, rows, counts)
+            layers.append(write_layer(storage, segment, labels, attached=True))
             staged.add(layers[-1])
     except BaseException:
         staged.discard()

@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch
+from mlffstore.data.casting import cast, integer
 from mlffstore.data.labels import DEFAULT_TEACHER
-from mlffstore.errors import ConflictError, DataError, MlffstoreError
+from mlffstore.errors import ConflictError, DataError, MlffstoreError, problems_message
 from mlffstore.format.kept_selection import selection_document
 from mlffstore.store import layers
-from mlffstore.store.arguments import check_tag, json_mapping
+from mlffstore.store.arguments import check_tag, check_version, json_mapping
 from mlffstore.store.chosen import version_of
 from mlffstore.store.duplicates import HashIndex, RemovedMeanwhileError
 from mlffstore.store.labelled import LabelledStore
+from mlffstore.store.samples import Selection
 from mlffstore.store.transaction import Transaction
 from mlffstore.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
     from ase import Atoms
 
     from mlffstore.data.schema import Axis
     from mlffstore.format.state import State
     from mlffstore.store.duplicates import OnDuplicate
-    from mlffstore.store.samples import Selection
     from mlffstore.store.snapshot import Snapshot
 
     Progress = Callable[[int, int], None]
@@ -213,10 +213,16 @@ class Store(LabelledStore):
         -------
         ndarray of bool, shape (S,)
         """
+        problems: list[str] = []
+        hashes = cast("content_hash", content_hash, "uint64", problems)
+        if hashes.ndim != 1:
+            problems.append(f"content_hash: expected one hash for each structure, got shape {hashes.shape}")
+        if problems:
+            raise DataError(problems_message("these are not hashes of structures:", problems))
         with self._log.guard():
             index = self._index()
             index.update(self._log.refresh())
-            return index.holds(np.asarray(content_hash, np.uint64))
+            return index.holds(hashes)
 
     def writer(
         self,
@@ -264,16 +270,19 @@ class Store(LabelledStore):
         """
         self.check_writable()
         check_tag(name)
+        if selection is not None and not isinstance(selection, Selection):
+            raise DataError(
+                f"selection: expected samples that snapshot.select or the like chose, got {type(selection).__name__}"
+            )
         if selection is not None and version is not None:
             raise DataError(f"version: expected a version or a selection, got both ({version})")
         if selection is not None:
             version = version_of(self._log, selection.snapshot)
         with self._log.guard():
-            target = self._log.refresh().version if version is None else int(version)
+            target = self._log.refresh().version if version is None else integer("version", version)
 
             def check(state: State) -> None:
-                if not 0 <= target <= state.version:
-                    raise DataError(f"version: expected 0 to {state.version}, got {target}")
+                check_version(target, state.version)
                 if not state.retains(target):
                     raise DataError(f"version {target} has expired and cannot be tagged")
                 if name in state.tags:
@@ -321,7 +330,7 @@ class Store(LabelledStore):
         Parameters
         ----------
         name : str
-            An identifier that is not one of the standard names.
+            An identifier that is neither a standard name nor a dimension, such as `xyz`.
         values : array_like, shape (S, ...) or (A, ...)
             One row per sample or per atom of the snapshot. Rows without a value are NaN; for an integer or boolean column,
             pass a `numpy.ma.MaskedArray`.
@@ -353,7 +362,7 @@ class Store(LabelledStore):
         self.check_writable()
         notes = json_mapping("provenance", provenance or {})
         return layers.add_column(
-            self._storage, self._log, snapshot or self.snapshot(), name, values,
+            self._storage, self._log, self.snapshot() if snapshot is None else snapshot, name, values,
             unit=unit, axis=axis, long_name=long_name, provenance=notes,
         )  # fmt: skip
 

@@ -15,17 +15,17 @@ import numpy as np
 from mlffstore.contracts import request
 from mlffstore.contracts.registry import get_teacher
 from mlffstore.data import rules
-from mlffstore.data.labels import missing_label
 from mlffstore.data.properties import ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
 from mlffstore.data.schema import STANDARD, label_column, label_key
-from mlffstore.errors import ConflictError, DataError
+from mlffstore.errors import ConflictError, DataError, TeacherError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
 from mlffstore.format.segment import write_layer, write_segment
 from mlffstore.runtime.words import counted
 from mlffstore.store.chosen import choose
-from mlffstore.store.executors import label_pool
+from mlffstore.store.executors import label_pool, result_of
+from mlffstore.store.filling import filled, gained
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
 
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     import numpy.typing as npt
+    from distributed import Client
 
     from mlffstore.contracts.protocols import Teacher, TeacherInfo, TeacherLabels
     from mlffstore.data.batch import SampleBatch
+    from mlffstore.data.properties import Axis
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array, Column
     from mlffstore.format.log import Log
@@ -54,7 +56,7 @@ class LabelReport:
     ----------
     teacher : str
     labelled : int
-        Samples that have labels of the teacher now and had none before.
+        Samples that got labels, those included that had other labels of the teacher before.
     refused : int
         Samples that the teacher refused or failed on.
     reasons : Counter of str
@@ -71,6 +73,11 @@ class LabelReport:
     reasons: Counter[str] = field(default_factory=Counter)
     versions: list[int] = field(default_factory=list)
     n_conflicts: int = 0
+
+    def count_refused(self, reasons: Counter[str]) -> None:
+        """Add refused samples."""
+        self.refused += reasons.total()
+        self.reasons.update(reasons)
 
 
 def label_batch(
@@ -90,9 +97,12 @@ def label_batch(
 
 
 def label_columns(labels: TeacherLabels, wanted: tuple[str, ...] | None = None) -> dict[str, Array]:
-    """Return the labels as columns by name, or those among them that are wanted; a stress only if some sample has one."""
+    """Return the labels as columns by name, or those among them that are wanted.
+
+    Where no sample has a stress there is no column of it, unless nothing else is wanted.
+    """
     columns: dict[str, Array] = {"energy": labels.energy, "forces": labels.forces}
-    if labels.stress is not None and not np.isnan(labels.stress).all():
+    if labels.stress is not None and (wanted == ("stress",) or not np.isnan(labels.stress).all()):
         columns["stress"] = labels.stress
     columns |= dict(labels.more)
     return columns if wanted is None else {name: array for name, array in columns.items() if name in wanted}
@@ -109,9 +119,10 @@ def add_labels(
     *,
     properties: Sequence[str] | None = None,
     samples: npt.ArrayLike | SampleSelection | None = None,
+    retry: bool,
     options: Mapping[str, Any],
     workers: int,
-    executor: Executor | None,
+    executor: Executor | Client | None,
     chunk_samples: int,
     progress: Callable[[int, int], None] | None,
 ) -> LabelReport:
@@ -131,7 +142,7 @@ def add_labels(
     with contextlib.ExitStack() as stack:
         pool, width = label_pool(stack, executor, workers)
         while todo := [
-            job for job in _jobs(snapshot(), info, wanted, reader, only) if job.segment.path not in finished
+            job for job in _jobs(snapshot(), info, wanted, reader, only, retry) if job.segment.path not in finished
         ]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
@@ -191,6 +202,7 @@ def _jobs(
     wanted: tuple[str, ...] | None,
     reader: ColumnReader,
     only: Mapping[str, Ints] | None,
+    retry: bool,
 ) -> Iterator[_Job]:
     """Yield the segments in which some sample lacks labels of the teacher.
 
@@ -201,30 +213,44 @@ def _jobs(
     for segment in snapshot.segments:
         if only is not None and segment.path not in only:
             continue
-        lacking = tuple(key for key in keys if key not in segment.columns)
-        if lacking:
-            # Some samples of a segment become part of it anew, since a layer stands for all that the teacher labels there.
-            some = None if only is None or len(only[segment.path]) == segment.n_samples else only[segment.path]
-            yield _Job(segment, some, lacking)
-            continue
-        rows = np.zeros(segment.n_samples, bool)
-        for key in (key for key in keys if not _attempted(segment, key)):
-            # The log counts samples with any label: those that have forces and no energy are known only after reading.
-            values = read_column(reader, segment.columns[key])
-            missing = np.asarray(np.isnan(values.reshape(len(values), -1)).any(axis=1))
-            if keys[key] == "atom":
-                starts = offsets(read_column(reader, segment.columns["n_atoms"]))
-                missing = reduce_rows(np.logical_or, missing, starts)
-            rows |= missing
+        chosen = np.ones(segment.n_samples, bool)
         if only is not None:
-            rows &= np.isin(np.arange(segment.n_samples), only[segment.path])
-        if rows.any():
-            yield _Job(segment, np.flatnonzero(rows), tuple(keys))
+            chosen = np.isin(np.arange(segment.n_samples), only[segment.path])
+        if names == ("stress",):
+            chosen &= read_column(reader, segment.columns["pbc"]).all(axis=1)
+        absent = tuple(key for key in keys if key not in segment.columns)
+        gaps = chosen & _gaps(segment, keys, reader, retry)
+        if absent and (gaps.any() or (only is not None and not chosen.all())):
+            # A layer stands for all that the teacher labels there, so that some samples become part of the segment anew.
+            gaps = chosen
+        if gaps.any():
+            yield _Job(segment, np.flatnonzero(gaps), tuple(keys))
+        elif absent and chosen.any():
+            yield _Job(segment, None, absent)
+
+
+def _gaps(segment: Segment, keys: Mapping[str, Axis], reader: ColumnReader, retry: bool) -> Array:
+    """Return which samples lack a label in a column that the segment has and the teacher may not have been asked for.
+
+    With `retry` it may have been asked, and have refused.
+    """
+    rows = np.zeros(segment.n_samples, bool)
+    for key, axis in keys.items():
+        if key not in segment.columns or (_attempted(segment, key) and not retry):
+            continue
+        # The log counts samples with any label: those that have forces and no energy are known only after reading.
+        values = read_column(reader, segment.columns[key])
+        missing = np.asarray(np.isnan(values.reshape(len(values), -1)).any(axis=1))
+        if axis == "atom":
+            missing = reduce_rows(np.logical_or, missing, offsets(read_column(reader, segment.columns["n_atoms"])))
+        rows |= missing
+    return rows
 
 
 def _attempted(segment: Segment, key: str) -> bool:
     """Return whether a layer of a label pass has the column: the teacher refused the samples without a label."""
-    return segment.columns[key].file.path != segment.path
+    path = segment.columns[key].file.path
+    return path != segment.path and not segment.files[path].attached
 
 
 def _labelled(
@@ -256,7 +282,8 @@ def _labelled(
                 break
         if waiting:
             job, batch, chunks = waiting.popleft()
-            yield job, batch, _join([chunk.result() for chunk in chunks]) if chunks else None
+            parts = [result_of(chunk, "labels") for chunk in chunks]
+            yield job, batch, _join(parts, spec.teacher().info.name) if chunks else None
 
 
 def _is_done(log: Log, job: _Job) -> bool:
@@ -295,14 +322,21 @@ def _label_chunk(spec: _Spec, batch: SampleBatch, wanted: tuple[str, ...] | None
     return request.label_with(spec.teacher(), batch, wanted)
 
 
-def _join(parts: list[TeacherLabels]) -> TeacherLabels:
+def _join(parts: list[TeacherLabels], teacher: str) -> TeacherLabels:
+    """Return the labels of chunks, one after another."""
     from mlffstore.contracts.protocols import TeacherLabels
 
-    def column(several: list[Array | None], rows: list[int]) -> Array | None:
+    def column(name: str, several: list[Array | None], rows: list[int]) -> Array | None:
         """Return the rows of all parts; a part that has no such column, since all of it was refused, has NaN."""
         given = next((array for array in several if array is not None), None)
         if given is None:
             return None
+        widths = sorted({array.shape[1:] for array in several if array is not None})
+        if len(widths) > 1:
+            raise DataError(
+                f"{teacher!r} returned {name} of different shapes for different samples, {' and '.join(map(str, widths))}, "
+                "which is an error of the teacher: labels of one property have one shape"
+            )
         lacking = (np.full((n, *given.shape[1:]), np.nan, given.dtype) for n in rows)
         return np.concatenate([nan if array is None else array for array, nan in zip(several, lacking, strict=True)])
 
@@ -310,13 +344,13 @@ def _join(parts: list[TeacherLabels]) -> TeacherLabels:
     more: dict[str, Array] = {}
     for name in ordered({name for part in parts for name in part.more}):
         rows = n_atoms if property_of(name).axis == "atom" else n_samples
-        values = column([part.more.get(name) for part in parts], rows)
+        values = column(name, [part.more.get(name) for part in parts], rows)
         assert values is not None
         more[name] = values
     return TeacherLabels(
         energy=np.concatenate([part.energy for part in parts]),
         forces=np.concatenate([part.forces for part in parts]),
-        stress=column([part.stress for part in parts], n_samples),
+        stress=column("stress", [part.stress for part in parts], n_samples),
         ok=np.concatenate([part.ok for part in parts]),
         reasons=tuple(reason for part in parts for reason in part.reasons),
         more=more,
@@ -338,34 +372,38 @@ def _commit(
     finished: set[str],
 ) -> None:
     """Write the labels of a segment and name them in the log, unless another process was faster."""
+    _require_declared(info, wanted, batch, labels)
     named = batch.with_properties(info.name, label_columns(labels, wanted))
-    rules.check(named, ())  # a third-party teacher may return anything
-    reasons = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
+    rules.check(named, ())
+    refused = Counter(reason for reason, ok in zip(labels.reasons, labels.ok, strict=True) if not ok)
+    whole = batch if job.rows is None else read_segment(ColumnReader(storage, ChunkCache(0)), job.segment)
+    columns = {name: array for name, array in named.labels[info.name].items()
+               if job.rows is not None or label_key(name, info.name) not in job.segment.columns}  # fmt: skip
+    new = batch.with_properties(info.name, columns, named.properties)
+    rows = np.arange(len(batch)) if job.rows is None else job.rows
+    n_labelled = int(
+        np.logical_or.reduce([np.zeros(len(batch), bool), *gained(whole, rows, new, info.name).values()]).sum()
+    )
+    if not columns or (job.rows is not None and not n_labelled):
+        report.count_refused(refused)
+        return
     body: dict[str, Any] = {
         "teachers": {info.name: info.to_json()},
-        "provenance": {"label": info.name, "labelled": int(labels.ok.sum()), "refused": dict(reasons)},
+        "provenance": {"label": info.name, "labelled": n_labelled, "refused": dict(refused)},
     }
+    written: Segment | Layer
     if job.rows is None:
-        columns = [(named.label_column(name, info.name), array) for name, array in named.labels[info.name].items()
-                   if label_key(name, info.name) not in job.segment.columns]  # fmt: skip
-        layer = write_layer(storage, job.segment, columns)
-        written: Segment | Layer = layer
+        pairs = [(new.label_column(name, info.name), array) for name, array in columns.items()]
+        written = layer = write_layer(storage, job.segment, pairs)
         operation, body = "layer", {"layers": [layer_document(layer)], **body}
-        new_columns = [column.name for column, _ in columns]
+        new_columns = [column.name for column, _ in pairs]
     else:
-        report.refused += int((~labels.ok).sum())
-        report.reasons.update(reasons)
-        if not labels.ok.any():
-            return
-        whole = filled(read_segment(ColumnReader(storage, ChunkCache(0)), job.segment), job.rows, named, info.name)
-        segment = write_segment(storage, whole)
-        written = segment
+        written = segment = write_segment(storage, filled(whole, rows, new, info.name))
         replacement = {"inputs": [job.segment.path], "outputs": [segment_document(segment)]}
-        operation, body = "replace", {"replacements": [replacement], **body}
-        new_columns = []
+        operation, body, new_columns = "replace", {"replacements": [replacement], **body}, []
     guard = CommitGuard(
         segments=[job.segment], new_columns=new_columns, replaces=job.rows is not None, teachers=body["teachers"],
-        labels=named.label_columns(),
+        labels=new.label_columns(),
     )  # fmt: skip
     try:
         version = commit_staged(log, operation, body, Staged(storage, written), guard)
@@ -374,38 +412,27 @@ def _commit(
         return
     finished.add(written.path)
     report.versions.append(version)
-    report.labelled += int(labels.ok.sum())
-    if job.rows is None:
-        report.refused += int((~labels.ok).sum())
-        report.reasons.update(reasons)
+    report.labelled += n_labelled
+    report.count_refused(refused)
 
 
-def filled(whole: SampleBatch, rows: Array, new: SampleBatch, teacher: str) -> SampleBatch:
-    """Return samples with the labels of some of them filled in.
+def _require_declared(
+    info: TeacherInfo, wanted: tuple[str, ...] | None, batch: SampleBatch, labels: TeacherLabels
+) -> None:
+    """Raise `TeacherError` if a teacher labelled samples without a property that it declares.
 
-    Parameters
-    ----------
-    whole : SampleBatch
-        All samples.
-    rows : ndarray of int
-        The samples whose labels are filled in.
-    new : SampleBatch
-        These samples, in this order, with labels of the teacher.
-    teacher : str
+    A property that only these samples lack is NaN. One whose width the teacher chooses may be absent then, unless it was
+    asked for.
     """
-    old = whole.labels.get(teacher, {})
-    fresh = new.labels[teacher]
-    out: dict[str, Array] = {}
-    atoms = np.concatenate([np.arange(whole.offsets[i], whole.offsets[i + 1]) for i in rows])
-    for name in ordered(old.keys() | fresh.keys()):
-        if name not in fresh:
-            out[name] = old[name]
-            continue
-        column = new.label_column(name, teacher)
-        values = old[name].copy() if name in old else missing_label(column, len(whole), whole.n_atoms_total)
-        values[rows if column.axis == "sample" else atoms] = fresh[name]
-        out[name] = values
-    return whole.with_properties(teacher, out, new.properties)
+    given = {"energy", "forces", *labels.more} | ({"stress"} if labels.stress is not None else set())
+    names = wanted or [name for name in info.properties if not property_of(name).is_open]
+    samples = {"stress": labels.ok & batch.pbc.all(axis=1)}
+    absent = [name for name in names if name not in given and samples.get(name, labels.ok).any()]
+    if absent:
+        raise TeacherError(
+            f"{info.name!r} labelled {counted(int(labels.ok.sum()), 'sample')} without {', '.join(absent)}, which it "
+            "declares to give; correct the properties that the teacher declares, or ask for others: properties=(...)"
+        )
 
 
-__all__ = ["LabelReport", "add_labels", "filled", "label_batch", "label_columns"]
+__all__ = ["LabelReport", "add_labels", "label_batch", "label_columns"]

@@ -10,6 +10,7 @@ from mlffstore.format.log import Log
 from mlffstore.format.root import read_root
 from mlffstore.format.state import State
 from mlffstore.runtime.words import counted
+from mlffstore.store.arguments import check_version
 from mlffstore.store.question import Step
 from mlffstore.store.samples import Selection
 from mlffstore.store.snapshot import Opener, Snapshot
@@ -100,10 +101,9 @@ class OpenedStore:
                 if tag not in state.tags:
                     raise DataError(f"tag: expected one of {', '.join(state.tags) or '(there are none)'}, got {tag!r}")
                 version = state.tags[tag]
-            if version is None or version == state.version:
+            version = state.version if version is None else check_version(version, state.version)
+            if version == state.version:
                 return Snapshot(self._storage, state, self._opener)
-            if not 0 <= version <= state.version:
-                raise DataError(f"version: expected 0 to {state.version}, got {version}")
             if not state.retains(version):
                 raise DataError(
                     f"version {version} has expired: its files may be gone. Versions from {state.expired} on can be read"

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlffstore.data.casting import integer
 from mlffstore.data.splits import DEFAULT_FRACTIONS, check_fractions
 from mlffstore.errors import DataError, StoreExistsError, StoreNotFoundError
 from mlffstore.format.entry import Entry, entry_path, now
@@ -62,7 +63,8 @@ def create(
     storage = open_storage(url, storage_options, single_writer=single_writer)
     if precision not in ("float32", "float64"):
         raise DataError(f"precision: expected 'float32' or 'float64', got {precision!r}")
-    settings = {"splits": check_fractions(splits), "split_seed": int(split_seed)}
+    settings = {"splits": check_fractions(splits), "split_seed": integer("split_seed", split_seed)}
+    notes = json_mapping("provenance", provenance or {})
     expected = root_document(uuid.uuid4().hex, precision, settings)
     storage.check_claims()
     try:
@@ -87,7 +89,7 @@ def create(
             "root": root_digest,
             "settings": settings,
             "precision": precision,
-            "provenance": json_mapping("provenance", provenance or {}),
+            "provenance": notes,
         },
     )
     # The first process that gets here finishes a creation that was interrupted after zarr.json.

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -21,14 +23,15 @@ class Step:
     kind : str
         Name of the method that made it: "select", "take", "diverse", "cover", "without_near_duplicates".
     options : mapping of str to JSON
-        Its arguments.
+        Its arguments; numbers of NumPy become those of Python.
     """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        plain = {name: one.item() if isinstance(one, np.generic) else one for name, one in self.options.items()}
+        object.__setattr__(self, "options", MappingProxyType(plain))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Step, (self.kind, dict(self.options)))

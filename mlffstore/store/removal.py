@@ -91,9 +91,8 @@ class Removal:
     def _trace(self, chosen: Chosen) -> Trace:
         teachers = [name for name, n in chosen.state.totals.labelled.items() if n]
         if self._teacher is not None and self._teacher not in teachers:
-            raise TeacherError(
-                f"teacher: expected one of {', '.join(teachers) or '(no labels here)'}, got {self._teacher!r}"
-            )
+            expected = f"expected one of {', '.join(teachers)}" if teachers else "there are no labels to remove"
+            raise TeacherError(f"teacher: {expected}, got {self._teacher!r}")
         return Trace(chosen.state, chosen.rows())
 
     def _content(self, chosen: Chosen) -> str:

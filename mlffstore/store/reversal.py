@@ -13,6 +13,7 @@ from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.codec import digest
 from mlffstore.format.fields import Fields
 from mlffstore.format.replacement import parse_replacements
+from mlffstore.store.arguments import check_version
 from mlffstore.store.correction import Correction, preview
 from mlffstore.store.edits import Clear, Edit, Refill, Remove, Restore
 from mlffstore.store.removal import known_version, other_content
@@ -66,9 +67,8 @@ class Reversal:
     ) -> None:
         with log.guard():
             last = log.refresh().version
-        if not 0 <= version <= last:
-            raise DataError(f"version: expected 0 to {last}, got {version}")
-        self._storage, self._log, self._snapshot, self._version = storage, log, snapshot, int(version)
+        self._storage, self._log, self._snapshot = storage, log, snapshot
+        self._version = check_version(version, last)
         self._reason, self._key, self._provenance = reason, key, provenance
         self._teachers: dict[str, Mapping[str, Any]] = {}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.casting import integer
 from mlffstore.data.schema import split_key
 from mlffstore.errors import DataError
 from mlffstore.runtime.words import counted
@@ -100,7 +101,7 @@ class Samples(ReadableSamples):
         order_by: str | None = None,
         limit: int | None = None,
         sample: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
     ) -> Selection:
         """Choose samples by a question over `table`.
 
@@ -118,7 +119,7 @@ class Samples(ReadableSamples):
         sample : int, optional
             Number of samples that are drawn at random from those that meet the condition, before they are sorted and cut.
         seed : int, optional
-            Seed of the draw.
+            Seed of the draw. None draws a seed too, which is kept in the steps, so that the choice can be made again.
 
         Returns
         -------
@@ -133,6 +134,7 @@ class Samples(ReadableSamples):
         """
         from mlffstore.lazy.query import choose
 
+        seed = _checked_seed(seed)
         chosen = choose(self.table(), where, order_by=order_by, limit=limit, sample=sample, seed=seed)
         options = {
             "where": where,
@@ -163,7 +165,7 @@ class Samples(ReadableSamples):
         index = self.as_indices(indices)
         return Selection(self, index, (Step("take", {"samples": len(index)}) if step is None else step,))
 
-    def diverse(self, n: int, *, method: str = "auto", seed: int = 0, progress: Any = None) -> Selection:
+    def diverse(self, n: int, *, method: str = "auto", seed: int | None = 0, progress: Any = None) -> Selection:
         """Choose samples that differ as much as possible from each other.
 
         Parameters
@@ -174,7 +176,7 @@ class Samples(ReadableSamples):
             Farthest-point selection, or DIRECT: clusters in principal coordinates, and the sample nearest to the middle of
             each. By default farthest-point selection of up to 20,000 samples.
         seed : int, optional
-            Seed of the environments by which the coverage is measured.
+            Seed of the environments by which the coverage is measured; None draws one.
         progress : callable, optional
             It is called with the number of samples described so far and the number of all samples.
 
@@ -185,11 +187,12 @@ class Samples(ReadableSamples):
         """
         from mlffstore.analysis.choosing.choose import diverse
 
+        seed = _checked_seed(seed)
         chosen, report = diverse(self, n, method=method, seed=seed, progress=progress)
         step = Step("diverse", {"n": n, "method": report["method"], "seed": seed})
         return self.take(chosen, step).with_report(report)
 
-    def cover(self, threshold: float, *, seed: int = 0, progress: Any = None) -> Selection:
+    def cover(self, threshold: float, *, seed: int | None = 0, progress: Any = None) -> Selection:
         """Choose as few samples as cover the atomic environments of all.
 
         Parameters
@@ -198,7 +201,7 @@ class Samples(ReadableSamples):
             An environment is covered if its differential entropy with respect to the environments of the chosen samples is
             at most this, in nats (arXiv:2511.10561, arXiv:2404.12367). Larger thresholds keep fewer samples.
         seed : int, optional
-            Seed of the environments by which the coverage is measured.
+            Seed of the environments by which the coverage is measured; None draws one.
         progress : callable, optional
             It is called with the number of samples described so far and the number of all samples.
 
@@ -209,10 +212,11 @@ class Samples(ReadableSamples):
         """
         from mlffstore.analysis.choosing.choose import cover
 
+        seed = _checked_seed(seed)
         chosen, report = cover(self, threshold, seed=seed, progress=progress)
         return self.take(chosen, Step("cover", {"threshold": threshold, "seed": seed})).with_report(report)
 
-    def without_near_duplicates(self, tolerance: float = 1e-4, *, seed: int = 0) -> Selection:
+    def without_near_duplicates(self, tolerance: float = 1e-4, *, seed: int | None = 0) -> Selection:
         """Leave out samples that equal an earlier one, or nearly.
 
         Parameters
@@ -221,7 +225,7 @@ class Samples(ReadableSamples):
             Relative difference up to which the shapes of two structures of one composition agree. The default is that of the
             check `near_duplicate` of the validation: the same but for rotation, order of the atoms and rounding.
         seed : int, optional
-            Seed of the environments by which the coverage is measured.
+            Seed of the environments by which the coverage is measured; None draws one.
 
         Returns
         -------
@@ -231,8 +235,15 @@ class Samples(ReadableSamples):
         """
         from mlffstore.analysis.choosing.choose import without_near_duplicates
 
-        chosen, report = without_near_duplicates(self, tolerance, seed=seed)
+        chosen, report = without_near_duplicates(self, tolerance, seed=_checked_seed(seed))
         return self.take(chosen, Step("without_near_duplicates", {"tolerance": tolerance})).with_report(report)
+
+
+def _checked_seed(seed: int | None) -> int:
+    """Return a seed for `numpy.random.default_rng`; one that is drawn if there is none."""
+    if seed is None:
+        return int(np.random.default_rng().integers(2**32))
+    return integer("seed", seed, "an integer that is not negative, or None to draw one", least=0)
 
 
 class Selection(Samples):

@@ -44,7 +44,7 @@ class _Part:
     hashes: U64 | None
 
 
-def _merge_labels(known: Mapping[str, Column], new: Iterable[Column]) -> dict[str, Column]:
+def merge_labels(known: Mapping[str, Column], new: Iterable[Column]) -> dict[str, Column]:
     """Return the columns of labels together, each of one kind in all of them."""
     merged = dict(known)
     for column in new:
@@ -155,7 +155,7 @@ class Transaction:
         if batch is not None:
             user = merge_user_columns([user, batch.user])
             labelled_by = labelled_by | dict.fromkeys(batch.teachers)
-            labels = _merge_labels(labels, batch.label_columns())
+            labels = merge_labels(labels, batch.label_columns())
         new = batch
         with self._log.guard():
             state = self._log.recent()
@@ -220,6 +220,11 @@ class Transaction:
     ) -> None:
         teachers = {teacher: self._info.get(teacher, {}) for teacher in labelled_by}
         state.check_append(teachers, user.values(), labels.values())
+
+    def check_columns(self, user: Mapping[str, Column], labels: Mapping[str, Column]) -> None:
+        """Raise `DataError` if user columns or labels are of other kinds than those of the store."""
+        with self._log.guard():
+            self._log.recent().check_append({}, user.values(), labels.values())
 
     # -- ending --------------------------------------------------------------------------------------------------
 

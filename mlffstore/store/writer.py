@@ -11,12 +11,14 @@ from mlffstore.data.batch import SampleBatch
 from mlffstore.data.concatenation import concatenate, merge_user_columns
 from mlffstore.errors import DataError
 from mlffstore.store.duplicates import check_policy
+from mlffstore.store.transaction import merge_labels
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ase import Atoms
 
+    from mlffstore.data.schema import Column
     from mlffstore.store.duplicates import OnDuplicate
     from mlffstore.store.transaction import Transaction
 
@@ -84,6 +86,9 @@ class Writer:
         self._on_duplicate: OnDuplicate = on_duplicate
         self._waiting: list[SampleBatch] = []
         self._n_waiting = 0
+        #: User columns and labels of the samples that are not known to be committed.
+        self._user: dict[str, Column] = {}
+        self._labels: dict[str, Column] = {}
         #: A block that was written and whose commit was not acknowledged.
         self._unclear: Transaction | None = None
         self._block: list[SampleBatch] = []
@@ -106,14 +111,23 @@ class Writer:
             If a sample may not be stored. No sample of this call is kept.
         """
         if isinstance(samples, SampleBatch):
+            ignored = {"labels": labels is not None, "source": source != "unknown", "sampler": sampler != "unknown"}
+            if any(ignored.values()):
+                names = ", ".join(name for name, given in ignored.items() if given)
+                raise DataError(f"{names}: expected frames beside it, got a batch; give them when the batch is made")
             batch = samples
         else:
             frames = [samples] if hasattr(samples, "positions") else list(samples)
             given = [labels] if isinstance(labels, Mapping) else labels
             batch = SampleBatch.from_ase(frames, teacher=self._teacher, labels=given, source=source, sampler=sampler)
+        batch.check_masks()
         rules.check(batch, self._require)
-        merge_user_columns([*(waiting.user for waiting in self._waiting), batch.user])
-        self._waiting.append(batch.astype(self.store.precision))
+        batch = batch.astype(self.store.precision)
+        user, merged = merge_user_columns([self._user, batch.user]), merge_labels(self._labels, batch.label_columns())
+        if len(user) > len(self._user) or len(merged) > len(self._labels):
+            self._begin(None).check_columns(user, merged)
+        self._user, self._labels = user, merged
+        self._waiting.append(batch)
         self._n_waiting += len(batch)
         if self._n_waiting >= self.flush_samples:
             self.flush()
@@ -127,13 +141,7 @@ class Writer:
         version = self._commit() if self._unclear is not None else None
         if not self._waiting:
             return version
-        self._unclear = self.store.transaction(
-            key=None if self.key is None else f"{self.key}/{len(self.versions)}",
-            require=self._require,
-            teachers=self._teachers,
-            provenance=self._provenance,
-            on_duplicate=self._on_duplicate,
-        )
+        self._unclear = self._begin(None if self.key is None else f"{self.key}/{len(self.versions)}")
         try:
             self._unclear.add(concatenate(self._waiting))
         except BaseException:
@@ -142,6 +150,13 @@ class Writer:
             raise
         self._block, self._waiting, self._n_waiting = self._waiting, [], 0
         return self._commit()
+
+    def _begin(self, key: str | None) -> Transaction:
+        """Begin a transaction with the options of the writer."""
+        return self.store.transaction(
+            key=key, require=self._require, teachers=self._teachers, provenance=self._provenance,
+            on_duplicate=self._on_duplicate,
+        )  # fmt: skip
 
     def _commit(self) -> int:
         """Commit the block that was written. If the commit is refused, its samples wait again."""
@@ -154,6 +169,9 @@ class Writer:
                 self._n_waiting = sum(map(len, self._waiting))
             raise
         self._block, self._unclear = [], None
+        self._user, self._labels = merge_user_columns(batch.user for batch in self._waiting), {}
+        for batch in self._waiting:
+            self._labels = merge_labels(self._labels, batch.label_columns())
         self.versions.append(version)
         return version
 

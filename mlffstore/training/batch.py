@@ -20,18 +20,41 @@ REAL = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class JoinableBatch(dict[str, torch.Tensor]):
-    """A batch that torch's own collation joins with others, where it would stack the tensors of a plain dictionary."""
+    """A batch that torch's own collation joins with others, where it would stack the tensors of a plain dictionary.
+
+    Attributes
+    ----------
+    atom_masks : frozenset of str
+        Names of the masks with a row per atom: with one atom per sample the shapes do not tell.
+    """
+
+    atom_masks: frozenset[str] = frozenset()
 
 
-def joinable(batch: Any) -> Any:
+def joinable(batch: Any, atom_masks: frozenset[str] = frozenset()) -> Any:
     """Return a batch as a `JoinableBatch`; anything else, such as the result of a transform, is returned unchanged."""
-    return JoinableBatch(batch) if type(batch) is dict else batch
+    if type(batch) is not dict:
+        return batch
+    out = JoinableBatch(batch)
+    if atom_masks:
+        out.atom_masks = atom_masks
+    return out
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """Return one batch with the samples of several batches, which have the same names, in order."""
+    """Return one batch with the samples of several batches, in order.
+
+    The batches can be of several datasets. A mask that some of them lack is True for their samples.
+
+    Raises
+    ------
+    DataError
+        If the batches have different names beside masks.
+    """
     if len(batches) == 1:
         return batches[0]
+    if any(batch.keys() != batches[0].keys() for batch in batches):
+        batches = _with_masks(batches)
     counts = torch.cat([batch["n_atoms"] for batch in batches])
     special = {"batch", "ptr", "edge_index"}
     out = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0] if name not in special}
@@ -42,6 +65,26 @@ def join(batches: Sequence[Batch]) -> Batch:
         shifted = [batch["edge_index"] + start for batch, start in zip(batches, starts, strict=True)]
         out["edge_index"] = torch.cat(shifted, dim=1)
     return out
+
+
+def _with_masks(batches: Sequence[Batch]) -> list[Batch]:
+    """Return the batches with the masks that some of them have and others lack."""
+    everywhere = set.intersection(*map(set, batches))
+    partial = set().union(*batches) - everywhere
+    other = sorted(name for name in partial if name.removesuffix("_mask") not in everywhere)
+    if other:
+        raise DataError(
+            f"collate: expected batches of the same names, got {', '.join(other)} in some of them only; make the datasets "
+            "with the same properties=, columns= and neighbours=, of labels that all of them have"
+        )
+    per_atom = {name for batch in batches for name in getattr(batch, "atom_masks", ())} | {
+        name for batch in batches for name in partial & batch.keys() if len(batch[name]) != len(batch["n_atoms"])
+    }
+    return [
+        batch | {name: torch.ones(len(batch["numbers" if name in per_atom else "n_atoms"]), dtype=torch.bool)
+                 for name in sorted(partial - batch.keys())}
+        for batch in batches
+    ]  # fmt: skip
 
 
 def check_names(user_columns: Iterable[str]) -> None:

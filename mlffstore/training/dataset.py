@@ -7,7 +7,9 @@ columns behind.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -108,12 +110,10 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             raise DataError(f"cache: expected 'mapped' or 'memory', got {cache!r}")
         if split is not None and split not in SPLITS:
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-        if neighbours is not None and not neighbours > 0:
-            raise DataError(f"neighbours: expected a cutoff in angstrom, got {neighbours!r}")
         self._wanted = WantedLabels.of(properties, require)
         self.require, self.properties = self._wanted.require, self._wanted.more
         self.source, self.split, self.teacher, self.dtype = pinned(source), split, teacher, dtype
-        self.transform, self.neighbours, self.cache = transform, neighbours, cache
+        self.transform, self.neighbours, self.cache = transform, _cutoff(neighbours), cache
         self.columns = columns if columns is None or isinstance(columns, str) else tuple(columns)
         self._columns: Columns | None = None
         self._key: str | None = None
@@ -166,6 +166,9 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             if not mask[wanted].all() and name not in self._wanted.hidden
         }
         check_names(columns.extra)
+        self._atom_masks = frozenset(
+            f"{name}_mask" for name, column in columns.extra.items() if column.axis == "atom" and column.mask >= 0
+        )
         describe = getattr(self.transform, "describe", None)
         if describe is not None:
             describe({name: column.turns for name, column in columns.extra.items() if column.turns is not None})
@@ -224,8 +227,10 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         """Return samples as one batch, as they are in the cache: without neighbours and transform."""
         columns = self._load()
         index = self._index[normalise_indices(np.asarray(indices), len(self._index))]
+        if not len(index):
+            raise IndexError("indices: expected at least one sample, got none")
         atoms = int(columns.n_atoms[index].sum(dtype=np.int64))
-        window = Window.empty(len(index), max(len(index), 1), atoms, columns, REAL[self.dtype])
+        window = Window.empty(len(index), len(index), atoms, columns, REAL[self.dtype])
         window.fill(index, columns)
         out = {name: torch.from_numpy(array) for name, array in window.columns.items()
                if name not in columns.hidden}  # fmt: skip
@@ -240,12 +245,12 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""
-        batch: Batch = joinable(self.batch([int(index)]))
+        batch: Batch = joinable(self.batch(np.asarray(index)[None]), self._atom_masks)
         return batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         """Return a list with one collated batch: torch's loader calls this with all indices of a batch."""
-        return [joinable(self.batch(indices))]
+        return [joinable(self.batch(indices), self._atom_masks)]
 
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
@@ -262,7 +267,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
         device: torch.device | str | None = None,
     ) -> Loader:
         """Return an iterable over batches, in another order in each epoch; see `mlffstore.training.loader.Loader`."""
@@ -297,3 +302,12 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             shuffle=shuffle, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size, dtype=dtype,
             transform=transform, require=require, columns=columns,
         )  # fmt: skip
+
+
+def _cutoff(neighbours: Any) -> float | None:
+    """Return the cutoff of neighbours; raise `DataError` unless it is a length."""
+    if neighbours is None:
+        return None
+    if isinstance(neighbours, bool) or not isinstance(neighbours, Real) or not 0 < float(neighbours) < math.inf:
+        raise DataError(f"neighbours: expected a cutoff in angstrom, positive and finite, got {neighbours!r}")
+    return float(neighbours)

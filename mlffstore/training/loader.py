@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from mlffstore.data.casting import integer
 from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
 from mlffstore.training.batch import REAL
@@ -88,7 +90,8 @@ class Loader:
         rank; therefore the last one or two batches are smaller. With fewer samples than ranks, or with ``batch_size=1``,
         some samples occur twice in an epoch, as with `torch.utils.data.DistributedSampler`.
     pin_memory : bool, optional
-        Whether batches are copied to pinned memory. By default they are not.
+        Whether batches are copied to pinned memory. By default those for a CUDA device are: a copy from other memory waits
+        until the device has done all that it was given before.
     device : torch.device or str, optional
         Device to which batches are copied. By default they stay in the memory of the CPU.
 
@@ -115,17 +118,17 @@ class Loader:
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, got {batch_size}")
-        if threads < 1:
-            raise DataError(f"threads: expected at least 1, got {threads}")
-        check_rank(rank, world_size)
-        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
-        self.drop_last, self.threads, self.rank, self.world_size = drop_last, threads, rank, world_size
-        self.pin_memory, self.device = pin_memory, device
+        self.dataset, self.batch_size, self.shuffle = dataset, integer("batch_size", batch_size, least=1), shuffle
+        self.seed, self.threads = integer("seed", seed, least=0), integer("threads", threads, least=1)
+        self.drop_last = drop_last
+        self.rank, self.world_size = check_rank(rank, world_size)
+        #: Samples for which a batch has room: no more than there are.
+        self._room = max(1, min(self.batch_size, len(dataset)))
+        on_cuda = device is not None and torch.device(device).type == "cuda"
+        self.pin_memory, self.device = on_cuda if pin_memory is None else pin_memory, device
         self._next = self._place = _Place()
         self._pool = WindowPool(_SPARE)
 
@@ -142,7 +145,7 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration, which runs from its start or from the place of a state just loaded."""
         if epoch != self._next.epoch:
-            self._next = _Place(epoch)
+            self._next = _Place(integer("epoch", epoch, least=0))
         self._place = self._next
 
     def state_dict(self) -> dict[str, Any]:
@@ -251,10 +254,10 @@ class Loader:
         joined = self.dataset.neighbours is not None
         plan = self._plan(place.epoch, place.batches, endless)
         waiting: deque[Any] = deque()
-        transform = self.dataset.transform
-        plain = transform is None and not self.pin_memory and self.device is None
+        plain = self.dataset.transform is None and not self.pin_memory and self.device is None
         last = False
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mlffstore-loader")
+        exiting = sys.is_finalizing  # a local name: modules are cleared before an iterator that a script left behind
         try:
 
             def ahead() -> None:
@@ -269,21 +272,37 @@ class Loader:
                 window, batches = job.result()
                 ahead()
                 for batch in batches or self._views(window):
-                    place.batches += 1
                     # Transforms run here, one after another, so that their random numbers come in one order.
-                    yield batch if plain else self._ready(batch if transform is None else transform(batch))
+                    yield self._counted(batch if plain else self._ready(batch), place)
                 self._pool.put(window)
                 del window
                 if last:
                     self._ended(place, endless=endless)
         finally:
-            pool.shutdown(cancel_futures=True)
+            if not exiting():  # the threads have ended then
+                pool.shutdown(cancel_futures=True)
         if not last:  # there is nothing in an epoch
             self._ended(place, endless=False)
 
+    def _pinned(self, batch: Batch) -> Batch:
+        if not self.pin_memory:
+            return batch
+        if not isinstance(batch, dict):  # what a transform made, such as a batch of PyTorch Geometric
+            return batch.pin_memory()
+        return {name: tensor.pin_memory() for name, tensor in batch.items()}
+
+    @staticmethod
+    def _counted(batch: Batch, place: _Place) -> Batch:
+        """Count a batch that is given out: one whose transform or copy failed is not."""
+        place.batches += 1
+        return batch
+
     def _ready(self, batch: Batch) -> Batch:
-        if self.pin_memory:
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        if self.dataset.transform is not None:
+            batch = self.dataset.transform(batch)
+        batch = self._pinned(batch)  # what is pinned already stays as it is
+        if self.device is not None and not isinstance(batch, dict):
+            return batch.to(self.device, non_blocking=True)
         if self.device is not None:
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         return batch
@@ -291,7 +310,9 @@ class Loader:
     def _join(self, chosen: Array) -> tuple[Window, list[Batch]]:
         """Gather and find the neighbours, which takes longer than most models take for a step on a GPU."""
         window, _ = self._gather(chosen)
-        return window, [self.dataset.joined(batch) for batch in self._views(window)]
+        batches = [self.dataset.joined(batch) for batch in self._views(window)]
+        # Here and not in `_ready`, so that the copy is made beside the training; a transform may still want numpy's memory.
+        return window, batches if self.dataset.transform is not None else [self._pinned(batch) for batch in batches]
 
     def _gather(self, chosen: Array) -> tuple[Window, list[Batch]]:
         columns, which = self.dataset.load()
@@ -303,17 +324,17 @@ class Loader:
 
     def _take(self, n: int, atoms: int) -> Window:
         """Return a window for `n` samples and so many atoms: one that nothing uses any more, or a new one."""
-        window = self._pool.take(n, atoms, self.batch_size)
+        window = self._pool.take(n, atoms, self._room)
         if window is None:
             columns, real = self.dataset.load()[0], REAL[self.dataset.dtype]
-            room = max(n, self.batch_size * self._batches_per_window)
-            window = Window.empty(room, self.batch_size, atoms, columns, real, atoms + atoms // 4)
+            room = max(n, self._room * self._batches_per_window)
+            window = Window.empty(room, self._room, atoms, columns, real, atoms + atoms // 4)
             window.n = n
         return window
 
     def _views(self, window: Window) -> Iterator[Batch]:
         """Cut a window into batches without copying, each column in one call."""
-        size = self.batch_size
+        size = self._room
         full, rest = divmod(window.n, size)
         ends = window.columns["ptr"]
         sizes = ends[:full, size].tolist() + ([int(ends[full, rest])] if rest else [])

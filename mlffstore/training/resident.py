@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mlffstore.data.casting import integer
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ class Resident:
     ) -> None:
         if dataset.neighbours is not None:
             raise DataError("Resident: expected a dataset without neighbours; make it with neighbours=None")
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, got {batch_size}")
-        self.device, self.batch_size, self.shuffle, self.seed = torch.device(device), batch_size, shuffle, seed
+        self.device, self.shuffle = torch.device(device), shuffle
+        self.batch_size, self.seed = integer("batch_size", batch_size, least=1), integer("seed", seed, least=0)
         self.drop_last, self.epoch = drop_last, 0
         if not len(dataset):
             raise DataError(f"Resident: expected samples, got none of the split {dataset.split!r}")
@@ -97,7 +97,7 @@ class Resident:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs."""
-        self.epoch = epoch
+        self.epoch = integer("epoch", epoch, least=0)
 
     def __iter__(self) -> Iterator[Batch]:
         n = len(self._begin)

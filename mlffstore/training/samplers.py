@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from mlffstore.data.casting import integer
+from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
 from mlffstore.training.shares import check_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlffstore.data.ragged import Ints
     from mlffstore.training.dataset import TorchDataset
 
 
@@ -36,8 +40,13 @@ class AtomBudget(Sampler[list[int]]):
 
     Notes
     -----
+    Every epoch has the same number of batches, `len`, as trainers that ask for it once need it, and every sample once.
     Samples are shuffled, then sorted by size within runs of about 50 batches, so that the batches are full and alike, and
-    the order of the batches is shuffled again. Their number can differ a little between epochs.
+    the order of the batches is shuffled again. The number is that of epoch 0 and 0.2 % more, at least one: an epoch that
+    needs fewer has some of its batches divided; the rare epoch that needs more has the batches of epoch 0 with each sample
+    exchanged for one of the same size. Without `shuffle` the number is what the samples need in their order.
+
+    An epoch begins when its first batch is requested.
     """
 
     def __init__(
@@ -52,49 +61,82 @@ class AtomBudget(Sampler[list[int]]):
         drop_last: bool = False,
     ) -> None:
         self.sizes = dataset.n_atoms.astype(np.int64)
+        self.max_atoms, self.seed = integer("max_atoms", max_atoms, least=1), integer("seed", seed, least=0)
         if len(self.sizes) and int(self.sizes.max()) > max_atoms:
             raise DataError(f"max_atoms: expected at least {self.sizes.max()}, the largest sample, got {max_atoms}")
-        check_rank(rank, world_size)
-        self.drop_last = drop_last
-        self.max_atoms, self.shuffle, self.seed, self.rank, self.world_size = max_atoms, shuffle, seed, rank, world_size
+        self.rank, self.world_size = check_rank(rank, world_size)
+        self.shuffle, self.drop_last = shuffle, drop_last
         self.epoch = 0
+        n = len(self._packed(self._drawn(np.random.default_rng([seed, 0]))))
+        if shuffle:
+            n = min(len(self.sizes), n + 1 + n // 500)
+        #: Batches of every epoch, of all ranks together.
+        self._n_batches = n - n % world_size if drop_last else n + -n % world_size
+
+    @property
+    def sampler(self) -> AtomBudget:
+        """The sampler itself: Lightning calls `set_epoch` of the attribute of this name."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs."""
-        self.epoch = epoch
+        self.epoch = integer("epoch", epoch, least=0)
 
-    def _batches(self) -> list[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+    def _drawn(self, rng: np.random.Generator) -> Ints:
+        """Return all samples in a random order, sorted by size within runs."""
         n = len(self.sizes)
-        order = rng.permutation(n) if self.shuffle else np.arange(n)
-        if self.shuffle and n:
-            run = max(1, int(50 * self.max_atoms / self.sizes.mean()))
-            order = np.concatenate(
-                [part[np.argsort(self.sizes[part], kind="stable")] for part in np.split(order, range(run, n, run))]
-            )
-        out: list[list[int]] = []
-        used = self.max_atoms
-        for i in order.tolist():
-            size = int(self.sizes[i])
-            if used + size > self.max_atoms:
-                out.append([])
-                used = 0
-            out[-1].append(i)
-            used += size
-        out = [out[k] for k in rng.permutation(len(out))] if self.shuffle else out
-        lacking = -len(out) % self.world_size
-        if self.drop_last:
-            return out[: len(out) - len(out) % self.world_size]
-        while lacking and (most := max(map(len, out))) > 1:
-            k = next(k for k, batch in enumerate(out) if len(batch) == most)
-            out[k : k + 1] = [out[k][: most // 2], out[k][most // 2 :]]
-            lacking -= 1
-        return out + [out[k % len(out)] for k in range(lacking)]
+        if not self.shuffle or not n:
+            return np.arange(n)
+        order, run = rng.permutation(n), max(1, int(50 * self.max_atoms / self.sizes.mean()))
+        return np.concatenate(
+            [part[np.argsort(self.sizes[part], kind="stable")] for part in np.split(order, range(run, n, run))]
+        )
+
+    def _packed(self, order: Ints) -> list[Ints]:
+        """Return samples in batches, each of as many as fit, one after another."""
+        ends, cuts = offsets(self.sizes[order]), [0]
+        while cuts[-1] < len(order):
+            cuts.append(int(np.searchsorted(ends, ends[cuts[-1]] + self.max_atoms, side="right")) - 1)
+        return np.split(order, cuts[1:-1]) if len(order) else []
+
+    def _exchanged(self, rng: np.random.Generator) -> list[Ints]:
+        """Return the batches of epoch 0 with each sample exchanged for a random one of the same size."""
+        batches = self._packed(self._drawn(np.random.default_rng([self.seed, 0])))
+        order, drawn = np.concatenate(batches), rng.permutation(len(self.sizes))
+        order[np.argsort(self.sizes[order], kind="stable")] = drawn[np.argsort(self.sizes[drawn], kind="stable")]
+        return np.split(order, np.cumsum([len(batch) for batch in batches[:-1]]))
+
+    def _batches(self, epoch: int) -> list[Ints]:
+        """Return the batches of an epoch, of all ranks."""
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = self._packed(self._drawn(rng))
+        if self.shuffle and len(batches) > self._n_batches + self.drop_last * (self.world_size - 1):
+            batches = self._exchanged(rng)
+        batches = _divided(batches, self._n_batches)
+        if self.shuffle:
+            batches = [batches[k] for k in rng.permutation(len(batches))]
+        lacking = max(0, self._n_batches - len(batches))
+        return batches[: self._n_batches] + [batches[k % len(batches)] for k in range(lacking)]
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = self._batches()
+        batches = self._batches(self.epoch)
         self.epoch += 1
-        return iter(batches[self.rank :: self.world_size])
+        for batch in batches[self.rank :: self.world_size]:
+            yield batch.tolist()
 
     def __len__(self) -> int:
-        return len(self._batches()) // self.world_size
+        return self._n_batches // self.world_size
+
+
+def _divided(batches: list[Ints], n: int) -> list[Ints]:
+    """Return `n` batches if there are fewer: those of most samples are divided, as far as there are samples."""
+    parts = [1] * len(batches)
+    heap = [(-len(batch), k) for k, batch in enumerate(batches)]
+    heapq.heapify(heap)
+    for _ in range(n - len(batches)):
+        if heap[0][0] == -1:
+            break
+        k = heap[0][1]
+        parts[k] += 1
+        heapq.heapreplace(heap, (len(batches[k]) // -parts[k], k))
+    return [part for batch, p in zip(batches, parts, strict=True) for part in np.array_split(batch, p)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlffstore.data.casting import integer
 from mlffstore.data.ragged import offsets
 from mlffstore.errors import DataError
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
 
 
-def check_rank(rank: int, world_size: int) -> None:
-    """Raise `DataError` unless the rank is one of the world."""
-    if not 0 <= rank < world_size:
+def check_rank(rank: int, world_size: int) -> tuple[int, int]:
+    """Return rank and world size as int; raise `DataError` unless the rank is one of the world."""
+    rank, world_size = integer("rank", rank, least=0), integer("world_size", world_size, least=1)
+    if rank >= world_size:
         raise DataError(f"rank: expected 0 to {world_size - 1} of world_size={world_size}, got {rank}")
+    return rank, world_size
 
 
 def n_batches(n: int, batch_size: int, world_size: int = 1, *, drop_last: bool = False) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from mlffstore.data.casting import integer
 from mlffstore.data.ragged import offsets
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
+from mlffstore.release.samples import ReleaseSamples
 from mlffstore.training.batch import REAL, check_names
 from mlffstore.training.columns import TRAINED, Columns
 from mlffstore.training.layout import in_memory
@@ -91,24 +94,20 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         require: Sequence[str] = (),
         columns: Sequence[str] | None = None,
     ) -> None:
-        if min(batch_size, block_samples, blocks) < 1:
-            raise DataError(
-                f"batch_size, block_samples, blocks: expected at least 1, got {batch_size}, {block_samples}, {blocks}"
-            )
         if split is not None and split not in SPLITS:
             raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
         if dtype not in REAL:
             raise DataError(f"dtype: expected a floating dtype, torch.float32 or torch.float64, got {dtype}")
-        check_rank(rank, world_size)
         self._wanted = WantedLabels.of(properties, require)
         self.require = self._wanted.require
         self.source, self.split = pinned(source), split
-        if isinstance(self.source, str):
-            raise DataError(
-                f"stream: expected a store, got the release {self.source}; a release is read through TorchDataset"
-            )
-        self.batch_size, self.block_samples, self.blocks, self.shuffle = batch_size, block_samples, blocks, shuffle
-        self.seed, self.drop_last, self.rank, self.world_size = seed, drop_last, rank, world_size
+        if isinstance(self.source, (str, ReleaseSamples)):
+            path = self.source if isinstance(self.source, str) else self.source.release.path
+            raise DataError(f"stream: expected a store, got the release {path}; a release is read through TorchDataset")
+        self.batch_size, self.shuffle, self.drop_last = integer("batch_size", batch_size, least=1), shuffle, drop_last
+        self.block_samples = integer("block_samples", block_samples, least=1)
+        self.blocks = integer("blocks", blocks, least=1)
+        self.seed, (self.rank, self.world_size) = integer("seed", seed, least=0), check_rank(rank, world_size)
         self.dtype, self.transform = dtype, transform
         where = self._where(teacher)
         self.teacher, self._key = where.teacher, where.key()
@@ -138,7 +137,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next pass runs; the passes after it count on from there."""
-        self._set[0] = epoch
+        self._set[0] = integer("epoch", epoch, least=0)
         self._set[1] += 1
 
     def __iter__(self) -> Iterator[Batch]:
@@ -169,6 +168,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         groups = [sizes[some] for some in np.split(chosen, range(step, len(chosen), step)) if len(some)]
         at = int(ends[chosen[0]]) if len(chosen) else 0
         pool = ThreadPoolExecutor(1, thread_name_prefix="mlffstore-stream")
+        exiting = sys.is_finalizing  # as in `Loader`: an iterator may be left to the end of the interpreter
         try:
             coming = None
             for k in range(len(groups) + 1):
@@ -186,7 +186,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
                     yield self._batch(columns, order[start : start + size])
                     start += size
         finally:
-            pool.shutdown(cancel_futures=True)
+            if not exiting():
+                pool.shutdown(cancel_futures=True)
 
     def _where(self, teacher: str | None) -> StoreSource:
         where = source(self.source, teacher, self._wanted.more)

@@ -194,6 +194,11 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
     """Return `ReferenceEnergy` and `Normalise` of a file that `mlffstore stats --out` or a release wrote.
 
     The scale is the root mean square of the force components of the split train, as in MACE.
+
+    Raises
+    ------
+    DataError
+        If the split train has no forces.
     """
     import yaml
 
@@ -202,7 +207,11 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
     document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     normal = document["normalisation"]
     values = normal[choose_teacher(tuple(normal), teacher)]
-    energies = values["element_energies_eV"]["values"]
-    return Compose(
-        ReferenceEnergy(energies), Normalise(values["referenced_energy_eV_per_atom"]["mean"], values["mace"]["std"])
-    )
+    energies, shift = values["element_energies_eV"]["values"], values["referenced_energy_eV_per_atom"]
+    if values["mace"]["std"] is None:
+        raise DataError(
+            f"from_statistics: expected forces in the split train, whose root mean square is the scale, got none in {path}; "
+            f"choose the scale: Compose(ReferenceEnergy({{...}}), Normalise(shift={shift['mean']}, scale={shift['std']})), "
+            "with the energies of element_energies_eV in that file"
+        )
+    return Compose(ReferenceEnergy(energies), Normalise(shift["mean"], values["mace"]["std"]))

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.contracts.protocols import TeacherLabels
 from mlffstore.data.properties import property_of
+from mlffstore.data.rules import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,8 @@ def collect(
     batch : SampleBatch
     results : sequence of dict or None
         "energy" (eV), "forces" (N, 3) (eV/angstrom) and, if `stress`, "stress" (6,) (eV/angstrom^3, tension positive)
-        of every sample; None where there are none.
+        of every sample; None where there are none. A sample with a result of another shape, that is no real number, or that
+        the dtype of its column cannot hold, has no labels.
     reasons : sequence of str
         The reason why a sample has no labels.
     stress : bool
@@ -61,25 +63,54 @@ def collect(
     forces = np.full((batch.n_atoms_total, 3), np.nan, np.float32)
     stresses = np.full((n, 6), np.nan, np.float32) if stress else None
     others = {name: column for name in more if (column := _missing(name, batch, results, widths or {})) is not None}
+    columns = {"energy": energy, "forces": forces, **({} if stresses is None else {"stress": stresses}), **others}
     ok = np.zeros(n, bool)
     out = list(reasons)
     for i, result in enumerate(results):
         if result is None:
             continue
-        wanted = [result["energy"], result["forces"], *([result["stress"]] if stress and "stress" in result else [])]
-        wanted += [result[name] for name in others if name in result]
-        if not all(np.isfinite(value).all() for value in wanted):
-            out[i] = f"{name} gave a label that is not finite"
+        try:
+            values = {
+                key: _fitting(key, result.get(key), int(batch.n_atoms[i]), column)
+                for key, column in columns.items()
+                if key in result or key in REQUIRED
+            }
+        except ValueError as error:
+            out[i] = f"{name} gave {error}"
             continue
-        energy[i] = result["energy"]
-        forces[batch.offsets[i] : batch.offsets[i + 1]] = result["forces"]
-        if stresses is not None and "stress" in result:
-            stresses[i] = result["stress"]
-        for name, column in others.items():
-            if name in result:
-                column[rows_of(name, batch, i)] = result[name]
+        for key, value in values.items():
+            columns[key][rows_of(key, batch, i)] = value
         ok[i], out[i] = True, ""
     return TeacherLabels(energy, forces, stresses, ok, tuple(out), others)
+
+
+def _fitting(name: str, value: Any, n_atoms: int, column: Array) -> Array:
+    """Return a result of one sample in the dtype of its column.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit, with what it is.
+    """
+    if value is None:
+        raise ValueError(f"no {name}")
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"no real numbers for {name}")
+    by_atom = property_of(name).axis == "atom"
+    shape = (n_atoms, *column.shape[1:]) if by_atom else column.shape[1:]
+    if shape == () and array.size == 1:
+        array = array.reshape(())
+    if array.shape != shape:
+        raise ValueError(f"{name} of shape {array.shape}, expected {shape}")
+    with np.errstate(over="ignore"):
+        array = array.astype(column.dtype)
+    if not np.isfinite(array).all():
+        raise ValueError("a label that is not finite")
+    return array
 
 
 def rows_of(name: str, batch: SampleBatch, i: int) -> slice | int:
@@ -95,10 +126,13 @@ def _missing(
     inner: tuple[int, ...] = tuple(size or widths.get(name, 0) for size in spec.sizes)
     dtype = spec.dtype
     if spec.is_open:
-        first = next((np.asarray(result[name]) for result in results if result is not None and name in result), None)
+        by_atom = spec.axis == "atom"
+        given = (np.asarray(result[name]) for result in results if result is not None and name in result)
+        first = next((one for one in given if spec.fits(one.shape[1:] if by_atom else one.shape)), None)
         if first is None:
-            return None if 0 in inner else np.full((batch.n_atoms_total, *inner), np.nan, dtype)
-        inner = first.shape[1:] if spec.axis == "atom" else first.shape
+            rows = batch.n_atoms_total if by_atom else len(batch)
+            return None if 0 in inner else np.full((rows, *inner), np.nan, dtype)
+        inner = first.shape[1:] if by_atom else first.shape
         dtype = "float16" if spec.half and first.dtype == np.float16 else dtype
     return np.full((batch.n_atoms_total if spec.axis == "atom" else len(batch), *inner), np.nan, dtype)
 

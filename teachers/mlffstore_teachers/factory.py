@@ -131,7 +131,10 @@ class FactoryTeacher:
                 self._info = self._running().submit(_describe, self._spec).result()
             except BrokenProcessPool:
                 self._running().restart()
-                raise TeacherError(f"ase: {self._spec.factory} ended its process when it was called") from None
+                raise TeacherError(
+                    f"ase: {self._spec.factory} ended its process when it was called. In a script whose code is not under "
+                    'if __name__ == "__main__": every new process runs the script again and ends: put the code there'
+                ) from None
         return self._info
 
     def label(self, batch: SampleBatch) -> TeacherLabels:
@@ -184,6 +187,14 @@ class _Answer:
 
     def put(self, group: Sequence[int], labels: TeacherLabels) -> None:
         """Fill in the labels of the samples of a group."""
+        for name, values in labels.more.items():
+            known = self.more.get(name, values)
+            if known.shape[1:] != values.shape[1:]:  # the calculator chose another width in another process
+                for i in group:
+                    self.reasons[i] = (
+                        f"the calculator gave {name} of shape {values.shape[1:]}, and {known.shape[1:]} before"
+                    )
+                return
         offsets = self.batch.offsets
         atoms = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in group])
         self.energy[group], self.forces[atoms], self.ok[group] = labels.energy, labels.forces, labels.ok

@@ -155,6 +155,8 @@ def examine(url: str, workers: int = 2) -> Report:
     seen: Counter[bytes] = Counter()
     roots: dict[int, set[int]] = {}
     jobs, names, homes = [], [], []
+    complete: set[int] = set()  # roots of perhalogenated compounds
+    pulled_bare: list[int] = []  # roots of samples without hydrogen and with a bond that is pulled apart
     split = snap.split_codes()
     for start in range(0, len(snap), BLOCK):
         index = np.arange(start, min(start + BLOCK, len(snap)))
@@ -192,6 +194,9 @@ def examine(url: str, workers: int = 2) -> Report:
                 # Nothing is missing where every carbon has its four bonds without: perhalogenated compounds.
                 if whole and perceived(z, x, int(batch.charge[i]))[0]:
                     halogenated += 1
+                    complete.add(int(batch.root[i]))
+                elif whole and batch.sampler[i].startswith("scan-bond"):
+                    pulled_bare.append(int(batch.root[i]))
                 else:
                     stripped += 1
             if whole and batch.sampler[i].startswith("scan-bond"):
@@ -205,6 +210,9 @@ def examine(url: str, workers: int = 2) -> Report:
     with ProcessPoolExecutor(workers) as pool:
         found = list(pool.map(_perceive, jobs, chunksize=16))
     good = sum(ok for ok, _ in found)
+    # The same atoms with their bonds intact, another sample of the root, say whether hydrogen is missing.
+    stripped += sum(root not in complete for root in pulled_bare)
+    halogenated += sum(root in complete for root in pulled_bare)
     report = Report()
     n, size = len(snap), np.concatenate(sizes)
     known = {chemical_symbols[z] for z in elements}

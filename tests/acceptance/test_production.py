@@ -50,6 +50,23 @@ def test_what_is_right_passes(store):
     assert lines["periodic"][3] is True
 
 
+def test_a_pulled_bond_is_judged_by_the_same_atoms_at_rest(store):
+    """Bonds of a molecule that is pulled apart cannot be perceived, so another sample of its root says what is missing."""
+    whole, stripped = molecule("C2Cl4"), molecule("CH3CONH2")
+    del stripped[[atom.symbol == "H" for atom in stripped]]
+    pulled = whole.copy()
+    pulled.positions[2] += 0.5 * (pulled.positions[2] - pulled.positions[0])
+    frames = [labelled(frame, -10.0, np.zeros((len(frame), 3))) for frame in (whole, pulled, stripped)]
+    batch = ml.SampleBatch.from_ase(
+        frames, teacher="toy", source=["nci"] * 3, sampler=["rattle", "scan-bond", "scan-bond"]
+    )
+    store.append(batch.with_columns(root=np.array([5, 5, 6], np.uint64)))
+    assert not perceived(pulled.numbers, pulled.positions, 0)[0]
+    lines = {line[0]: line for line in examine(store.url, workers=1).lines}
+    assert lines["organic samples without hydrogen"][2:] == ("1", False)
+    assert lines["  complete without hydrogen (perhalogenated)"][2] == "2"
+
+
 @pytest.mark.parametrize(
     ("fault", "criterion"),
     [

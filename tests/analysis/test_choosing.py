@@ -10,7 +10,7 @@ from mlffstore.analysis.choosing.cells import Cells
 from mlffstore.analysis.choosing.coverage import radius_of
 from mlffstore.analysis.choosing.covering import cover
 from mlffstore.errors import DataError
-from tests.samples import metal_frames, mixed_frames
+from tests.samples import labelled, metal_frames, mixed_frames
 
 quests = pytest.importorskip("quests")
 
@@ -83,7 +83,7 @@ def test_near_duplicates_are_those_of_the_validation(tmp_path):
     turned = [atoms.copy() for atoms in frames[:3]]
     for atoms, original in zip(turned, frames, strict=False):
         atoms.rotate(40, "z", rotate_cell=True)
-        atoms.calc = original.calc
+        labelled(atoms, original.calc.results["energy"], original.calc.results["forces"])
     store = ml.create(tmp_path / "d.zarr")
     store.append([*frames, *frames[3:5], *turned], teacher="emt", require=())
     snap = store.snapshot()

@@ -84,6 +84,7 @@ def test_a_crystal_that_was_shifted_and_wrapped_is_the_same():
         atoms.calc = EMT()
         energies.append(atoms.get_potential_energy())
         forces.append(atoms.get_forces())
+        atoms.calc = None
         atoms.positions += rng.uniform(-10, 10, 3)
         atoms.wrap()
         frames.append(atoms)

@@ -146,3 +146,34 @@ def test_versions_tags_teachers_and_dropping(store):
 def test_empty_store(tmp_path):
     ml.create(tmp_path / "e.zarr")
     assert xr.open_dataset(tmp_path / "e.zarr", engine="mlffstore", chunks={}).sizes["sample"] == 0
+
+
+@pytest.mark.parametrize("chunks", [{}, {"sample": 2, "atom": -1}, "later"])
+@pytest.mark.parametrize("url", [True, False])
+def test_datasets_of_two_versions_can_be_combined(tmp_path, chunks, url):
+    """A commit changes neither the path nor the time of the folder, from which xarray names its dask arrays."""
+    store = ml.create(tmp_path / "d.zarr")
+    path = f"file://{tmp_path}/d.zarr" if url else tmp_path / "d.zarr"
+
+    def opened(**options):
+        if chunks == "later":
+            return xr.open_dataset(path, engine="mlffstore", **options).chunk({})
+        return xr.open_dataset(path, engine="mlffstore", chunks=chunks, **options)
+
+    def batch(energy):
+        return ml.SampleBatch(n_atoms=[1, 1], numbers=[1, 8], positions=np.eye(3)[:2] + energy[0], energy=energy)
+
+    store.append(batch([1.0, 2.0]), require=("energy",))
+    store.tag("start")
+    before = opened()
+    store.append(batch([10.0, 30.0]), require=("energy",))
+    store.remove([0, 1], reason="wrong")
+    after = opened()
+    for name in ("energy", "positions", "n_atoms", "split"):
+        want = after[name].values.astype(float) - before[name].values
+        np.testing.assert_array_equal((after[name].astype(float) - before[name]).values, want, err_msg=name)
+    np.testing.assert_array_equal((after.energy - before.energy).values[:, 0], [9, 28])
+    # What is equal keeps its name, so that Dask reads it once.
+    assert opened().energy.data.name == after.energy.data.name
+    assert opened(tag="start").energy.data.name != after.energy.data.name
+    assert type(before.energy.variable) is xr.Variable

@@ -206,3 +206,31 @@ def test_a_store_without_permission(folder):
         assert "ermission" in cli("info", folder / "d.zarr", code=3).stderr
     finally:
         (folder / "d.zarr").chmod(0o755)
+
+
+@pytest.mark.parametrize("verb", [["export"], ["export", "--format", "extxyz"], ["stats"]], ids=" ".join)
+def test_a_teacher_of_a_store_without_labels(tmp_path, verb):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(3), teacher="emt")
+    store.remove(range(3), reason="another functional", teacher="emt")
+    out = [] if verb == ["stats"] else ["--out", str(tmp_path / "out")]
+    done = cli(verb[0], str(store.url), *verb[1:], *out, "--teacher", "emt", code=3)
+    assert "there are no labels here; label the samples first (mlffstore label)" in " ".join(done.stderr.split())
+    assert "expected one of" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_library_says_that_there_are_no_labels(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(3), teacher="emt")
+    store.remove(range(3), reason="another functional", teacher="emt")
+    for use in (
+        lambda: ml.get_exporter("extxyz")(store.snapshot(), tmp_path / "out", teacher="emt"),
+        lambda: ml.export_release(store.snapshot(), tmp_path / "out", name="m", teacher="emt"),
+    ):
+        with pytest.raises(
+            ml.errors.TeacherError, match=r"no labels here, of 'emt' or of another teacher: label the sam"
+        ):
+            use()
+    with pytest.raises(ml.errors.TeacherError, match="there are no labels to remove, got 'emt'"):
+        store.remove([0], reason="again", teacher="emt")

@@ -51,6 +51,14 @@ parts:
         ("name: small", "name: small\n1: 2", "line 2: 1: unknown key"),
         ("name: small", "name: small\n2026-13-45: 2", ""),
         ("name: small", "name: &a [*a]", "contains itself"),
+        ("force_max: 30", "elements: [Cu, Xx]", "line 5: checks.elements: expected symbols of elements"),
+        ("force_max: 30", "elements: [X]", "checks.elements: expected symbols of elements"),
+        ("force_max: 30", "elements: [cu]", "checks.elements: expected symbols of elements"),
+        ("force_max: 30", "elements: []", "checks.elements: expected symbols of elements, such as [H, C, O], got none"),
+        ("force_max: 30", "n_atoms: [60, 2]", "line 5: checks.n_atoms: expected the fewest atoms and then the most"),
+        ("force_max: 30", "n_atoms: [-5, 0]", "checks.n_atoms: expected the fewest atoms and then the most"),
+        ("precision: float32", "release: {version: '1.0'}", "release.version: expected a semantic version such as"),
+        ("precision: float32", "release: {version: 1.0.0+x}", "release.version: expected a semantic version"),
     ],
 )  # fmt: skip
 def test_problems(tmp_path, old, new, words):
@@ -61,6 +69,17 @@ def test_problems(tmp_path, old, new, words):
     assert words in done.stderr
     assert "pydantic" not in done.stderr
     assert not (tmp_path / "d.zarr").exists()
+
+
+@pytest.mark.parametrize("old", ["samples: 8", "name: metals", "teacher: emt", "generator: crystals"])
+def test_a_fault_in_a_part_is_told_once(tmp_path, old):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.replace(old, old.partition(":")[0] + ": -4"))
+    told = [line for line in cli("run", path, code=3).stderr.splitlines() if "line" in line]
+    assert len(told) == 1
+    assert "parts[0]" in told[0]
+    path.write_text(RECIPE.partition("parts:")[0] + "parts: []\n")
+    assert "parts: expected at least 1, got 0" in cli("run", path, code=3).stderr
 
 
 @pytest.mark.parametrize(
@@ -101,6 +120,11 @@ def test_a_right_recipe(tmp_path):
             "samples: 8",
             "samples: 8\n    teacher_options: {a: 3}",
             "teacher 'emt': unknown option 'a' (it has no options)",
+        ),
+        (
+            "generator: crystals",
+            "generator: rattle\n    options: {frames: -4}",
+            "expected 1 to 40 frames of a seed, got -4",
         ),
         ("store: d.zarr", "store: d.zarr\nsplits: {train: 0.5, val: 0.1, test: 0.1}", "add up to 1"),
     ],

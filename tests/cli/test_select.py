@@ -57,6 +57,7 @@ def test_select_lists_writes_and_keeps(store, tmp_path):
         (("--order-by", "n_atms"), "--order-by: expected columns"),
         (("--columns", "n_atms"), "--columns: expected columns of the table"),
         (("--csv", "/nowhere/file.csv"), "--csv: expected a file"),
+        (("--sample", 3, "--seed", -1), "'--seed': Input should be greater than or equal to 0"),
     ],
 )
 def test_wrong_options_are_named(store, arguments, words):

@@ -43,6 +43,17 @@ def test_a_reader_that_goes_leaves_no_traceback(tmp_path):
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_bug(tmp_path, closed):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(2), teacher="emt")
+    for verb, code in ((f"info {store.url}", 0), (f"log {store.url}", 0), (f"info {tmp_path}/none", 3)):
+        command = f"{sys.executable} -m mlffstore {verb} {closed}"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "unexpected" not in done.stderr
+
+
 def test_entry_points_and_exit_codes(tmp_path):
     assert shell("--version").stdout.startswith("mlffstore ")
     assert shell("-h").stdout == shell("--help").stdout

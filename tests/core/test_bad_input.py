@@ -43,7 +43,7 @@ def no_cell() -> Atoms:
 def flat_cell() -> Atoms:
     atoms = no_cell()
     atoms.set_cell([[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 0]])
-    return atoms
+    return labelled(atoms, atoms.calc.results["energy"], atoms.calc.results["forces"])
 
 
 def at(position: float) -> Atoms:

@@ -176,3 +176,38 @@ def test_a_dataset_has_the_mask_beside_the_column(tmp_path):
     np.testing.assert_array_equal(ds["pair_mask_"].values[[2, 1]], [True, False])
     np.testing.assert_array_equal(ds["frozen_mask"].values, [True] * 6 + [False] * 2)
     assert ds["frozen"].dtype == bool
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [None] * 3,
+        np.array([None] * 3, object),
+        np.ma.masked_array(np.array([1, 2.5, "x"], object), [True] * 3),
+        np.ma.masked_array(np.array(["a", "b", "c"]), [True] * 3),
+    ],
+)
+def test_a_block_in_which_no_row_has_its_string_is_a_column_of_strings(tmp_path, values):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(helium(3, kind=(values, "1", "sample")))
+    assert store.snapshot().read().strings("kind") == [None] * 3
+    store.append(helium(2, 3, kind=(["md", None], "1", "sample")))
+    store.compact()
+    batch = ml.open(store.url).snapshot().read()
+    assert batch.strings("kind") == [None, None, None, "md", None]
+    assert batch.user["kind"].coded
+    assert store.verify(full=True).ok
+    store.add_column("note", [None] * 5, axis="sample")
+    assert store.snapshot().read().strings("note") == [None] * 5
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+@pytest.mark.parametrize("inner", [(), (3,)])
+def test_no_samples_have_masked_columns_too(kind, inner):
+    values = np.ma.masked_array(np.zeros((0, *inner), kind), np.zeros((0, *inner), bool))
+    batch = ml.SampleBatch(
+        n_atoms=[], numbers=[], positions=np.zeros((0, 3)),
+        extra={"step": (values, "1", "sample"), "word": (np.array([], object), "1", "sample")},
+    )  # fmt: skip
+    assert batch.columns["step"].shape == (0, *inner)
+    assert (batch.masks, batch.strings("word")) == ({}, [])

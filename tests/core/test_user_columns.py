@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 
 import mlffstore as ml
 from mlffstore.errors import DataError
 from tests.samples import metal_frames
+from tests.signals import signals
 
 
 @pytest.fixture
@@ -47,3 +49,46 @@ def test_a_column_may_say_what_its_rows_are(store):
         store.add_column("other", np.arange(3), axis="atom")
     with pytest.raises(DataError, match=r"expected one row per sample \(3\) or one row per atom \(6\)"):
         store.add_column("other", np.arange(4))
+
+
+def test_no_column_has_the_name_of_a_dimension(store, tmp_path):
+    """Whatever dimensions and coordinates Datasets, results of their accessor and files have."""
+    batch = signals()
+    store.append(batch, require=())
+    store.add_column("velocity", np.zeros((batch.n_atoms_total, 3, 2)))
+    ds = store.snapshot().to_xarray()
+    results = (
+        ds,
+        ds.mlff.composition(),
+        ds.mlff.per_element("forces"),
+        ds.mlff.hist("n_atoms"),
+        ds.mlff.disagreement(),
+    )
+    names = {str(name) for result in results for name in (*result.dims, *result.coords)}
+    export = ml.get_exporter("hdf5")
+    for teacher in ("a", "b"):
+        with h5py.File(export(store.snapshot(), tmp_path / f"{teacher}.h5", teacher=teacher)) as file:
+            names |= {name for name, dataset in file["train"].items() if dataset.is_scale}
+    expected = {"sample", "atom", "teacher", "xyz", "xyz_2", "voigt", "vector", "principal", "element", "bin",
+                "velocity_dim1", "velocity_dim2", "embedding_width"}  # fmt: skip
+    assert expected <= names
+    for name in (name for name in names if "." not in name):
+        with pytest.raises(DataError, match=f"got '{name}'"):
+            store.add_column(name, np.zeros(len(batch)))
+        with pytest.raises(DataError, match=f"got '{name}'"):
+            ml.SampleBatch(n_atoms=[1], numbers=[2], positions=[[0, 0, 0]], extra={name: ([1.0], "1", "sample")})
+        with pytest.raises(DataError, match="choose another name"):
+            ml.Property(name, axis="sample")
+    for name in ("xyzs", "elements", "velocity_dim", "dim1", "width"):
+        store.add_column(name, np.zeros(len(batch)))
+    snap = store.snapshot()
+    assert set(snap.to_xarray().load().mlff.to_batch().user) == set(snap.user_columns)
+    ml.statistics(snap)
+
+
+def test_the_error_says_what_to_do(store):
+    store.append(metal_frames(2))
+    with pytest.raises(
+        DataError, match=r"no dimension of datasets and releases \(sample, .*\), got 'vector'; rename it"
+    ):
+        store.add_column("vector", np.zeros(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
-from tests.command import cli
+from tests.command import cli, shell
 from tests.processes import fresh_processes
 from tests.samples import metal_frames, molecule_frames
 from tests.stored import shards
@@ -29,6 +30,10 @@ def store(tmp_path: Path) -> ml.Store:
         store.append(molecule_frames(3, seed=i), key=f"k{i}")
     store.tag("four")
     return store
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def hashes(store: ml.Store, version: int | None = None) -> list[int]:
@@ -74,6 +79,35 @@ def test_what_is_refused(store: ml.Store, tmp_path: Path) -> None:
     store.append(metal_frames(1))
     with pytest.raises(ConflictError, match="the copy was written to"):
         store.backup(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize("appends", [0, 1, 2, 3])
+def test_a_store_that_was_set_back_is_not_backed_up_over_its_longer_copy(
+    store: ml.Store, tmp_path: Path, appends: int
+) -> None:
+    """The copy has two commits that the store lost, and the store as many others, fewer or more."""
+    store.backup(tmp_path / "early.zarr")
+    for seed in (11, 12):
+        store.append(metal_frames(2, seed=seed))
+    store.backup(tmp_path / "b.zarr")
+    before = files(tmp_path / "b.zarr")
+    shutil.rmtree(tmp_path / "d.zarr")
+    shutil.copytree(tmp_path / "early.zarr", tmp_path / "d.zarr")
+    restored = ml.open(tmp_path / "d.zarr", "a")
+    for seed in range(appends):
+        restored.append(molecule_frames(2, seed=50 + seed))
+    with pytest.raises(ConflictError, match="Back up to another place"):
+        restored.backup(tmp_path / "b.zarr")
+    assert files(tmp_path / "b.zarr") == before
+    assert "Back up to another place" in shell("backup", restored.url, tmp_path / "b.zarr", code=3).stderr
+
+
+def test_a_store_that_was_opened_long_ago_is_backed_up_as_it_is_now(store: ml.Store, tmp_path: Path) -> None:
+    old = ml.open(store.url)
+    store.append(metal_frames(2))
+    store.backup(tmp_path / "b.zarr")
+    store.append(metal_frames(2, seed=7))
+    assert old.backup(tmp_path / "b.zarr").version == store.version
 
 
 def test_damage_is_not_copied(store: ml.Store, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mlffstore.errors import StoreError, StoreNotFoundError
 from mlffstore.format import checkpoint
 from mlffstore.format.records import layer_document
 from mlffstore.format.segment import write_layer
+from tests.clusters import cluster
 from tests.samples import metal_frames, mixed_frames
 from tests.stored import shards
 
@@ -174,10 +175,9 @@ def test_a_checkpoint_that_says_something_else_is_found(store):
 
 
 def test_it_runs_on_a_dask_client(store):
-    distributed = pytest.importorskip("distributed")
     path = next(store.glob("segments/*"))
     path.write_bytes(path.read_bytes()[:-1])
-    with distributed.Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None):
+    with cluster(active=True, n_workers=2, processes=False):
         assert paths(ml.verify(store)) == [path.relative_to(store).as_posix()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import h5py
@@ -13,6 +14,7 @@ from ase.io import read
 import mlffstore as ml
 from mlffstore.errors import DataError, MissingDependencyError, ReleaseError
 from mlffstore.release.selection import select
+from tests.command import shell
 from tests.signals import signals
 
 LAYOUTS = ("extxyz", "aselmdb", "mace", "concatenated")
@@ -182,9 +184,81 @@ def test_concatenated(store, tmp_path):
         assert file["metadata"].attrs["teacher_model"] == "emt"
 
 
-@pytest.mark.parametrize("layout", ["extxyz", "mace"])
-def test_a_folder_is_never_overwritten(store, tmp_path, layout):
-    (tmp_path / "x").mkdir()
+ALL_LAYOUTS = ("hdf5", "concatenated", "extxyz", "aselmdb", "mace", "deepmd", "parquet", "zarr")
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_what_is_there_is_never_overwritten(store, tmp_path, layout, kind):
+    target = tmp_path / "x.h5"
+    if kind == "file":
+        target.write_text("my notes")
+    elif kind == "folder":
+        target.mkdir()
+    elif layout not in ("hdf5", "concatenated"):
+        pytest.skip("a folder cannot take the name of a link")
+    else:
+        target.symlink_to(tmp_path / "nowhere")
     with pytest.raises(ReleaseError, match="never overwritten"):
-        ml.get_exporter(layout)(store.snapshot(), tmp_path / "x")
-    assert [path.name for path in tmp_path.rglob("*")] == ["x"]
+        ml.get_exporter(layout)(store.snapshot(), target, teacher="emt")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x.h5"]
+    assert kind != "file" or target.read_text() == "my notes"
+    assert kind != "dangling link" or target.is_symlink()
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_a_file_that_appears_during_an_export_is_kept(store, tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    target = tmp_path / "x.h5"
+    with pytest.raises(ReleaseError, match="never overwritten"):
+        ml.get_exporter("hdf5")(store.snapshot(), target, progress=lambda done, total: target.write_text("theirs"))
+    assert target.read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+    target.unlink()
+    assert ml.get_exporter("hdf5")(store.snapshot(), target) == target
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+    assert ml.verify_release(target).ok
+
+
+@pytest.mark.parametrize("name", ["x", "x-hdf5", "x.hdf", "notes.txt"])
+def test_a_name_by_which_no_reader_knows_a_release_is_refused(store, tmp_path, name):
+    with pytest.raises(ReleaseError, match=r"ends in \.h5 or \.hdf5"):
+        ml.get_exporter("hdf5")(store.snapshot(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layout", ["hdf5", "concatenated", "extxyz"])
+def test_a_file_that_cannot_be_made_is_named_in_plain_words(store, tmp_path, layout):
+    """A name that is too long fails also for a user to whom permissions do not apply."""
+    done = shell("export", store.url, "--format", layout, "--out", tmp_path / f"{'x' * 240}.h5", code=3)
+    assert "File name too long; check the path" in done.stderr
+    assert "errno" not in done.stderr
+
+
+@pytest.mark.parametrize("layout", ["concatenated", "hdf5"])
+def test_more_strings_than_16_bits_count(layout, tmp_path):
+    n = 2**16 + 3
+    words = [f"s{i}" for i in range(n)]
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 1.0, "val": 0.0, "test": 0.0})
+    store.append(
+        ml.SampleBatch(
+            n_atoms=np.ones(n, int), numbers=np.full(n, 2), positions=np.arange(3 * n).reshape(n, 3) * 1e-2,
+            energy=np.arange(n) * 1.0, forces=np.zeros((n, 3)), source=words, sampler=words[::-1],
+            extra={"tag": (words, "1", "sample")},
+        )
+    )  # fmt: skip
+    path = ml.get_exporter(layout)(store.snapshot(), tmp_path / "all.h5")
+    groups = {"source": "metadata", "sampler": "metadata", "tag": "columns", "energy": "labels"}
+    with h5py.File(path) as file:
+
+        def dataset(name):
+            return file[f"{groups[name] if layout == 'concatenated' else 'train'}/{name}"]
+
+        order = dataset("energy")[:].astype(int)
+        for name, expected in {"source": words, "sampler": words[::-1], "tag": words}.items():
+            meanings = json.loads(dataset(name).attrs["meanings"])
+            assert [meanings[code] for code in dataset(name)[:]] == [expected[i] for i in order], name

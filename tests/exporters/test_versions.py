@@ -58,6 +58,36 @@ def test_the_command_line_names_its_option(tmp_path):
     assert "a minor version" in cli(*arguments, "1.1.0").stdout
 
 
+@pytest.mark.parametrize(
+    ("first", "refused", "least", "accepted"),
+    [
+        ("1.0.0", "1.1.0", "2.0.0", "2.0.0"),
+        ("1.0.0", "0.0.1", "2.0.0", "3.0.0"),
+        ("2.0.0-rc.1", "1.9.0", "2.0.0", "2.0.0"),
+    ],
+)
+def test_a_version_must_rise_also_under_another_name(tmp_path, first, refused, least, accepted):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(30), teacher="emt")
+    cli("export", store.url, "--name", "many", "--release", first, "-o", tmp_path)
+    arguments = ("export", store.url, "--where", "n_atoms > 4", "--name", "few", "-o", tmp_path)
+    arguments += ("--from-release", tmp_path / f"many-{first}", "--release")
+    done = cli(*arguments, refused, code=2)
+    assert f"--release: expected {least} or later" in done.stderr
+    assert "--from-release) out if few is another dataset" in done.stderr
+    assert not (tmp_path / f"few-{refused}").exists()
+    cli(*arguments, accepted)
+    assert (tmp_path / f"few-{accepted}").exists()
+
+
+def test_a_version_that_cannot_be_compared_is_said(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(metal_frames(20), teacher="emt")
+    old = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "old.h5", title="m", version="of last week")
+    done = cli("export", store.url, "--name", "m", "-o", tmp_path, "--from-release", old, "--release", "0.0.1")
+    assert "got 'of last week'; whether 0.0.1 rises enough was not compared" in done.stdout
+
+
 def test_what_is_empty_or_lacking_is_said(tmp_path):
     store = ml.create(tmp_path / "d.zarr", splits={"train": 0.5, "val": 0.0, "test": 0.5})
     batch = ml.SampleBatch.from_ase(metal_frames(8), teacher="emt")

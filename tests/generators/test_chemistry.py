@@ -6,14 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.units import GPa
 
 import mlffstore as ml
 from mlffstore.contracts.registry import shared_teacher
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import ANIONS, SHARES, species
+from mlffstore_generators.samplers.rattle import path_batch
 from mlffstore_generators.seeds import get_seeds
-from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.seeds.base import NoSeedError, PathFrames, Seed
 
 pytest.importorskip("pymatgen")
 
@@ -130,6 +132,18 @@ def test_frames_of_the_path_keep_the_labels_that_it_had(near):
     for root in set(batch.root.tolist()):
         own = kept["energy"][path & (batch.root == root)]
         assert own.argmin() == len(own) - 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_path_gives_its_end_and_steps_at_random_before_it(count):
+    frames = tuple(bulk("Cu", a=3.4 + 0.01 * step) for step in range(21))
+    info = ml.get_teacher("emt").info
+    path = PathFrames(info, frames, np.arange(21.0), (np.zeros((1, 3)),) * 21, np.zeros((21, 6)), ())
+    seed = Seed(frames[-1], "copper", path=path)
+    drawn = [path_batch(seed, count, np.random.default_rng(k)).labels[info.name]["energy"] for k in range(200)]
+    assert all(len(one) == count and one[-1] == 20 for one in drawn)
+    for k, stretch in enumerate({1: [], 2: [range(20)], 4: [range(7), range(7, 14), range(14, 20)]}[count]):
+        assert {int(one[k]) for one in drawn} == set(stretch)  # the first step of the path, too
 
 
 def test_what_lacks_labels_is_labelled_and_the_rest_is_not(near):

@@ -61,7 +61,9 @@ def test_the_production_recipe_has_the_shares_that_it_says():
     recipe = load_recipe(ROOT / "recipes" / "production.yaml")
     total = sum(part.samples for part in recipe.parts)
     periodic = sum(part.samples for part in recipe.parts if part.teacher == "chgnet")
-    assert total == 125_000
+    assert total == 125_340  # a release takes 120,000
+    large = sum(part.samples for part in recipe.parts if part.options.get("seeds", {}).get("min_atoms", 0) >= 150)
+    assert large / total > 0.026  # with a quarter of the particles more than 3 % have 150 atoms and more
     assert periodic / total > 0.5
     assert len({part.name for part in recipe.parts}) == len(recipe.parts) == 21
     # One zero: CHGNet labels all of it but the ions alone, which leave more than a release takes.
@@ -69,8 +71,12 @@ def test_the_production_recipe_has_the_shares_that_it_says():
     assert total - sum(part.samples for part in recipe.parts if part.name == "ions") > 123_000
 
 
-def test_every_split_of_the_production_recipe_is_full(monkeypatch):
-    """Roots are drawn as the recipe draws them, but without coordinates; 200 seeds of the splits stand for runs."""
+def test_molecules_and_elements_leave_no_split_of_the_production_recipe_short(monkeypatch):
+    """Roots are drawn as the recipe draws them, but without coordinates; 200 seeds of the splits stand for runs.
+
+    Compounds count as if no two had one composition, since no crystal is made here: real splits are less even, see
+    docs/dataset_v1.0.md.
+    """
     recipe = load_recipe(ROOT / "recipes" / "production.yaml")
     monkeypatch.setattr(molecules, "with_hydrogens", functools.cache(smiles.with_hydrogens))
     monkeypatch.setattr(molecules, "family", functools.cache(smiles.family))

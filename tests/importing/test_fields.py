@@ -167,6 +167,10 @@ def test_an_export_of_ours_comes_back(tmp_path: Path, layout: str, seed: int) ->
     first = ml.open(tmp_path / "s").snapshot()
     out = ml.get_exporter(layout)(first, tmp_path / "out")
     files = sorted(path for path in out.rglob("*") if path.suffix in (".extxyz", ".aselmdb"))
+    if "dipole" in columns:  # ASE would make a result of it, so that it is not exported
+        columns.remove("dipole")
+        for atoms in given:
+            atoms.calc.results.pop("dipole", None)
     report = ml.import_files(files, tmp_path / "t", columns=columns, **options)
     assert {use.name for use in report.keys if use.fate == "left out"} <= {
         "root", "source", "sampler", "teacher", "constraints",

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ODD = [
-    '2\nProperties=species:S:1:pos:R:3 name="two words" flag=T n=3 list="1 2 3" half="1 2.5" j="_JSON [1, 2]" e=\n'
+    '2\nProperties=species:S:1:pos:R:3 name="two words" flag=T n=3 list="1 2 3" half="1 2.5" j="_JSON [1, 2]"\n'
     "H 0 0 0\nh 0 0 1\n",
     "1\n\nO 0 0 0\n",
     "1\nLattice=\"9 0 0 0 9 0 0 0 9\" Properties=species:S:1:pos:R:3:Z:I:1 pbc=\"T T F\"\nO 0 0 0 8\n",
-    "1\nProperties=species:S:1:pos:R:3 virial=\"1 2 3 4 5 6 7 8 9\" uid=00123 k='a b' m=[1, 2] b={x} w=1_0\nO 0 0 0\n",
+    "1\nProperties=species:S:1:pos:R:3 virial=\"1 2 3 2 5 6 3 6 9\" uid=00123 k='a b' m=[1, 2] b={x}\nO 0 0 0\n",
     "1\nProperties=species:S:1:pos:R:3:move_mask:L:1 free_energy=-1.0 energy=-2 dipole=\"1 2 3\"\nO 0 0 0 F\n",
 ]  # fmt: skip
 

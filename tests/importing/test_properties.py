@@ -14,6 +14,7 @@ import mlffstore as ml
 from mlffstore.errors import DataError
 from mlffstore.importing.spool import Block, Spool
 from tests.command import cli
+from tests.samples import metal_frames
 from tests.signals import POLARIZABILITY, QUADRUPOLES, assert_same, signals
 
 RNG = np.random.default_rng(5)
@@ -30,7 +31,8 @@ def frames(**results):
         atoms.arrays["REF_charges"] = RNG.normal(size=n)
         atoms.arrays["hess"] = RNG.normal(size=(n, 3))
         atoms.arrays["features"] = RNG.normal(size=(n, 4))
-        atoms.arrays["quadrupole"] = RNG.normal(size=(n, 9))
+        half = RNG.normal(size=(n, 3, 3))
+        atoms.arrays["quadrupole"] = (half + half.swapaxes(1, 2)).reshape(n, 9)
         atoms.arrays["residue"] = np.array(["A", "B"] * n)[:n]
         out.append(atoms)
     out[1].info.pop("config_type")
@@ -75,6 +77,19 @@ def test_named_properties_are_converted(tmp_path, suffix):
     assert batch.strings("config_type") == ["gas H2O", None, "gas NH3"]
     if suffix == "extxyz":
         assert batch.strings("residue")[:4] == ["A", "B", "A", "A"]
+
+
+def test_a_tensor_that_is_not_symmetric_is_refused(tmp_path):
+    atoms = frames()[0]
+    atoms.arrays["quadrupole"][1, 1] += 5.0
+    write(tmp_path / "a.extxyz", atoms)
+    with pytest.raises(DataError, match=r"quadrupole.*expected a symmetric matrix"):
+        ml.import_files(tmp_path / "a.extxyz", tmp_path / "s", keys={QUADRUPOLES.name: "quadrupole"})
+    cell = metal_frames(1)[0]
+    cell.calc = SinglePointCalculator(cell, energy=0.0, forces=np.zeros((len(cell), 3)), stress=np.zeros(6))
+    cell.calc.results["stress"] = np.array([[1.0, 0.2, 0], [0.5, 1, 0], [0, 0, 1]])
+    with pytest.raises(DataError, match="stress: expected a symmetric matrix"):
+        ml.create(tmp_path / "t").append([cell], teacher="dft")
 
 
 def test_results_of_ase_are_labels(tmp_path):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,31 +16,27 @@ import mlffstore as ml
 from mlffstore.errors import MlffstoreError
 from mlffstore.pipeline.account import account
 from mlffstore.pipeline.run import run
+from tests.clusters import cluster, scheduler, until, worker
 from tests.pipeline.faults import check_set_aside, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
+pytest.importorskip("distributed")
 
 
-@contextlib.contextmanager
-def cluster(**options: Any) -> Iterator[Any]:
-    """Yield a client of a cluster of processes, in which a task may be on a worker that dies once more."""
-    import dask
-
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        distributed.LocalCluster(threads_per_worker=1, dashboard_address=None, **options) as local,
-        distributed.Client(local, set_as_default=False) as client,
-    ):
-        yield client
+@pytest.fixture(autouse=True)
+def _one_death_is_enough() -> Iterator[None]:
+    """Let a task be on a worker that dies once more, and no more often."""
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        yield
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_tasks_that_kill_dask_workers_are_set_aside_while_workers_are_killed_at_random(tmp_path):
     parsed = recipe(tmp_path, 0.1)
-    with cluster(n_workers=2) as client:
+    with cluster(active=False, n_workers=2) as client:
         outcomes: list[Any] = []
 
         def progress(outcome: Any) -> None:
@@ -51,7 +45,7 @@ def test_tasks_that_kill_dask_workers_are_set_aside_while_workers_are_killed_at_
                 pids = client.run(os.getpid)
                 os.kill(min(pids.values()), signal.SIGKILL)
 
-        report = run(parsed, executor=client.get_executor(), progress=progress)
+        report = run(parsed, executor=client, progress=progress)
     check_set_aside(parsed)
     assert len(report.set_aside) == 1
     assert "KilledWorker" in report.set_aside[0] or "Attempted to run task" in report.set_aside[0]
@@ -63,8 +57,8 @@ def test_tasks_that_kill_dask_workers_are_set_aside_while_workers_are_killed_at_
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_task_that_needs_more_memory_than_dask_allows_is_set_aside(tmp_path):
     parsed = recipe(tmp_path, 0.1, how="memory")
-    with cluster(n_workers=1, memory_limit="700 MB") as client:
-        report = run(parsed, executor=client.get_executor())
+    with cluster(active=False, n_workers=1, memory_limit="700 MB") as client:
+        report = run(parsed, executor=client)
     check_set_aside(parsed)
     assert not report.failed
 
@@ -73,9 +67,9 @@ def test_a_task_that_needs_more_memory_than_dask_allows_is_set_aside(tmp_path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_an_adaptive_cluster_grows_and_shrinks_and_the_run_ends(tmp_path):
     parsed = recipe(tmp_path, 0.0, samples=40)
-    with cluster(n_workers=0) as client:
+    with cluster(active=False, n_workers=0) as client:
         client.cluster.adapt(minimum=0, maximum=2, interval="200ms", target_duration="1s")
-        report = run(parsed, executor=client.get_executor())
+        report = run(parsed, executor=client)
     assert report.accepted == len(ml.open(parsed.store)) == 40
 
 
@@ -89,30 +83,20 @@ def test_a_scheduler_that_restarts_costs_a_run_nothing(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def scheduler() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
-                   "--no-dashboard", "--scheduler-file", str(file)]  # fmt: skip
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def worker() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--no-dashboard",
-                   "--nworkers", "1", "--nthreads", "1"]  # fmt: skip
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
-
-    processes = [scheduler()]
+    processes = [scheduler(file, port)]
     try:
-        _wait(file.exists)
-        processes.append(worker())
+        until(file.exists)
+        processes.append(worker(file))
         driver = subprocess.Popen(
             [sys.executable, "-m", "mlffstore", "run", str(path), "--scheduler-file", str(file), "--no-recheck"],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         processes.append(driver)
-        _wait(lambda: _n_samples(parsed.store) >= 5)
+        until(lambda: _n_samples(parsed.store) >= 5)
         processes[0].kill()
         processes[0].wait()
         before = _n_samples(parsed.store)
-        processes += [scheduler(), worker()]
+        processes += [scheduler(file, port), worker(file)]
         _, stderr = driver.communicate(timeout=300)
         assert driver.returncode == 0, stderr
         assert 0 < before < 60
@@ -129,10 +113,3 @@ def _n_samples(store: str) -> int:
         return len(ml.open(store))
     except MlffstoreError:
         return 0
-
-
-def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

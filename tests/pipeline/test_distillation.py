@@ -139,3 +139,26 @@ def test_the_command(metals, tmp_path):
     assert "forces, meV/angstrom" in done.stdout
     assert (out / "curve.png").stat().st_size > 10_000
     assert "expected numbers separated by commas" in cli("distil-check", metals, "--shares", "half", code=2).stderr
+
+
+@pytest.mark.parametrize("steps", [*range(1, 13), 20, 100])
+def test_students_learn_in_any_number_of_steps(steps):
+    from mlffstore.pipeline.distillation.fitting import schedule_of
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.Adam([weight])
+    schedule = schedule_of(optimiser, steps)
+    rates = []
+    for _ in range(steps):
+        optimiser.step()
+        rates.append(optimiser.param_groups[0]["lr"])
+        schedule.step()
+    assert np.isfinite(rates).all()
+    assert min(rates) >= 0
+
+
+@pytest.mark.parametrize("device", ["foo", "cpu:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_wrong_usage(metals, device):
+    done = cli("distil-check", metals, "--device", device, "--steps", 3, "--seeds", 1, code=2)
+    assert "--device: expected one that torch can use here" in done.stderr
+    assert repr(device) in done.stderr

@@ -11,6 +11,9 @@ import mlffstore as ml
 from mlffstore.errors import ExecutorError
 from mlffstore.pipeline import dispatch, upkeep
 from mlffstore.pipeline.account import account
+from mlffstore.pipeline.active import learn
+from mlffstore.pipeline.campaign import ActiveRecipe
+from mlffstore.pipeline.plan import plan
 from mlffstore.pipeline.recipe import Recipe
 from mlffstore.pipeline.run import run
 from mlffstore.store.executors import InProcessExecutor
@@ -35,7 +38,7 @@ def test_a_task_whose_process_dies_once_is_not_set_aside(tmp_path):
 
     def progress(outcome: Any) -> None:  # the first death is behind us when all others have ended
         if len(ml.open(parsed.store)) == 11:
-            spared.mkdir()
+            spared.mkdir(exist_ok=True)  # the outcome of the task before may be told after the next commit
 
     report = run(parsed, workers=1, progress=progress)
     assert (report.accepted, report.set_aside, report.failed) == (12, [], [])
@@ -49,6 +52,32 @@ def test_workers_that_die_whatever_they_do_stop_the_run(tmp_path, monkeypatch):
         run(parsed, workers=2)
     (part,) = account(parsed, n_environments=0).parts
     assert part.set_aside == {}
+
+
+def test_a_part_that_kills_its_worker_is_a_problem_of_the_plan_and_the_others_are_planned(tmp_path):
+    parsed = recipe(tmp_path, 0.0)
+    (part,) = parsed.parts
+    fatal = recipe(tmp_path, 1.0).parts[0].model_copy(update={"name": "fatal"})
+    planned = plan(parsed.model_copy(update={"parts": [part, fatal]}), count=1, workers=2)
+    assert [one.part for one in planned] == ["metals", "fatal"]
+    assert planned[0].problem == ""
+    assert "its worker process died" in planned[1].problem
+
+
+def test_a_campaign_whose_worker_dies_stores_nothing(tmp_path):
+    pool = {
+        "generator": "rattle",
+        "options": recipe(tmp_path, 1.0).parts[0].options,
+        "samples": 4,
+        "samples_per_task": 2,
+    }
+    campaign = ActiveRecipe.model_validate({
+        "name": "campaign", "seed": 3, "store": str(tmp_path / "a.zarr"), "pool": pool, "window": [0.3, 2.0], "samples": 2,
+        "committee": [{"teacher": "emt"}, {"teacher": "ase:ase.calculators.lj:LennardJones"}], "teacher": "emt", "rounds": 1,
+    })  # fmt: skip
+    with pytest.raises(ExecutorError, match="active learning: a worker process died"):
+        learn(campaign, workers=1)
+    assert len(ml.open(campaign.store)) == 0
 
 
 def keep(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:

@@ -22,6 +22,7 @@ from mlffstore.pipeline.account import account
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run
 from mlffstore.store.executors import InProcessExecutor
+from tests.clusters import cluster
 from tests.command import cli
 
 if TYPE_CHECKING:
@@ -70,12 +71,8 @@ def test_a_run_labels_checks_and_records(tmp_path):
 
 
 def test_a_dask_client_can_run_the_tasks(tmp_path):
-    distributed = pytest.importorskip("distributed")
     parsed = Recipe.model_validate(recipe(tmp_path))
-    with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with cluster(active=False, n_workers=1, threads_per_worker=2, processes=False) as client:
         report = run(parsed, executor=client.get_executor())
     assert report.accepted == len(ml.open(parsed.store)) == 24
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,3 +108,30 @@ def test_balanced_groups_hold_every_sample_once_within_the_budget():
     assert all(len(group) <= 40 and n_atoms[group].sum() <= 256 for group in found if group != [7])
     sums = np.array([n_atoms[group].sum() for group in found if group != [7]])
     assert np.median(sums) > 0.9 * 256
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import mlffstore as ml\nml.get_teacher('ase:ase.calculators.emt:EMT').info\n")
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode
+    assert 'if __name__ == "__main__"' in result.stderr.splitlines()[-1]
+    script.write_text(script.read_text().replace("ml.get", 'if __name__ == "__main__":\n    ml.get'))
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+
+
+def test_a_width_that_differs_between_processes_loses_those_samples_only():
+    from mlffstore.contracts.protocols import TeacherLabels
+    from mlffstore_teachers.factory import _Answer
+
+    samples = batch("Cu", "Al")
+    answer = _Answer(samples, False, ["", ""])
+    for i, width in enumerate((3, 2)):
+        labels = TeacherLabels(
+            np.ones(1), np.ones((4, 3)), None, np.ones(1, bool), ("",), {"embedding": np.ones((4, width))}
+        )
+        answer.put([i], labels)
+    labels = answer.labels()
+    assert labels.ok.tolist() == [True, False]
+    assert labels.reasons == ("", "the calculator gave embedding of shape (2,), and (3,) before")
+    assert np.isnan(labels.energy).tolist() == [False, True]

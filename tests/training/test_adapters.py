@@ -50,6 +50,25 @@ def test_resident_batches_are_the_dataset_s(store, device):
         Resident(ml.TorchDataset(store, neighbours=4.0), device)
 
 
+def test_batches_for_a_cuda_device_come_out_of_pinned_memory_unless_told_otherwise(store):
+    data = ml.TorchDataset(store, split="train")
+    asked = [{}, {"device": "cpu"}, {"device": "cuda"}, {"device": torch.device("cuda", 0)}, {"pin_memory": True}]
+    assert [data.loader(**options).pin_memory for options in asked] == [False, False, True, True, True]
+    assert not data.loader(device="cuda", pin_memory=False).pin_memory
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("neighbours", [None, 4.0])
+def test_a_loader_for_the_gpu_gives_the_batches_of_the_dataset(store, neighbours):
+    data = ml.TorchDataset(store, split="train", neighbours=neighbours)
+    loader = data.loader(batch_size=8, seed=1, device="cuda")
+    order = loader.order()
+    for k, batch in enumerate(loader):
+        assert all(tensor.is_cuda for tensor in batch.values())
+        assert same({name: tensor.cpu() for name, tensor in batch.items()}, data.batch(order[8 * k : 8 * k + 8]))
+    assert k == len(loader) - 1
+
+
 def test_neighbours_found_ahead_are_those_of_the_batch(store):
     data = ml.TorchDataset(store, split="train", neighbours=4.0)
     loader = data.loader(batch_size=8, seed=1)

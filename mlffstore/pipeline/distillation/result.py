@@ -154,6 +154,9 @@ class DistilCheck:
                 axes.plot([one.samples], [1e3 * float(np.mean(one.force_mae))], "x", color="0.3", label="rattled only")
         axes.axhline(1e3 * self.no_forces, color="0.7", linewidth=1, label="no forces")
         axes.set(xscale="log", yscale="log", xlabel="samples learned from", ylabel="error of the forces, meV/Å (MAE)")
-        axes.set_title(f"{self.title}: students of {self.teacher}", fontsize=9)
+        axes.yaxis.set_major_formatter("{x:.0f}")
+        axes.yaxis.set_minor_formatter("{x:.0f}")
+        # Not the title of the source, which is a path: the picture is shown to others.
+        axes.set_title(f"Students of {self.teacher}, {self.steps:,} steps each", fontsize=9)
         axes.legend(fontsize=8)
         figure.savefig(path, dpi=150)

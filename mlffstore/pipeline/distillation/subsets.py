@@ -35,14 +35,20 @@ class Labelled:
     group : list of str
         The class of seeds of each sample, and its sampler: such as ``"nci, md-mmff94"``.
     periodic : ndarray, shape (S,), bool
-    elements : ndarray, shape (S, 119), bool
+    composition : ndarray, shape (S, 119), int32
+        Reduced: atoms of each element over their greatest common divisor.
     """
 
     data: TorchDataset
     root: Array
     group: list[str]
     periodic: Array
-    elements: Array
+    composition: Array
+
+    @property
+    def elements(self) -> Array:
+        """Which elements each sample has, shape (S, 119), bool."""
+        return self.composition > 0
 
     def __len__(self) -> int:
         return len(self.root)
@@ -87,15 +93,16 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         batch = source.read(source.split_codes() == SPLITS.index(split) if split else None, columns=columns)
     order = np.argsort(batch.content_hash, kind="stable")
     rows = order[np.searchsorted(batch.content_hash, data.content_hash, sorter=order)]
-    elements = np.zeros((len(batch), 119), bool)
-    elements[np.repeat(np.arange(len(batch)), batch.n_atoms), batch.numbers] = True
+    counts = np.zeros((len(batch), 119), np.int32)
+    np.add.at(counts, (np.repeat(np.arange(len(batch)), batch.n_atoms), batch.numbers), 1)
+    composition = counts // np.gcd.reduce(counts, axis=1, keepdims=True)
     names = [f"{kind.split(':')[0]}, {sampler}" for kind, sampler in zip(batch.source, batch.sampler, strict=True)]
     return Labelled(
         data,
         batch.root[rows],
         [names[row] for row in rows],
         np.logical_or.reduce(batch.pbc[rows], axis=1),
-        elements[rows],
+        composition[rows],
     )
 
 

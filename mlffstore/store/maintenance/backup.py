@@ -94,8 +94,6 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
     for version in range(state.version + 1):
         data = storage.read(entry_path(version), 0, MAX_ENTRY_NBYTES + 1)
         if version <= known:
-            if version == known and target.read(entry_path(version)) != data:
-                raise _diverged(target, version)
             continue
         if not target.put_if_absent(entry_path(version), data):
             raise _diverged(target, version)
@@ -114,7 +112,10 @@ class _Counts:
 
 
 def _known(storage: Storage, target: Storage) -> int:
-    """Return the last version that the target holds, -1 for none, after making sure that it is a copy of this store."""
+    """Return the last version that the target holds, -1 for none, after making sure that it is a copy of this store.
+
+    A copy may not be longer than the store: the store was then set back to an earlier copy, and may have gone another way.
+    """
     try:
         ours, theirs = read_root(storage)[0], read_root(target)[0]
     except StoreNotFoundError:
@@ -127,6 +128,17 @@ def _known(storage: Storage, target: Storage) -> int:
     known = -1
     while entry_path(known + 1) in copied:
         known += 1
+    if known >= 0:
+        try:
+            same = storage.read(entry_path(known)) == target.read(entry_path(known))
+        except FileNotFoundError:
+            raise ConflictError(
+                f"{target.url}: the backup holds version {known}, which {storage.url} does not have: the store was set back "
+                "to an earlier copy, or the backup was written to. Nothing was copied. Back up to another place; if the "
+                "backup has commits that you miss, make it the store"
+            ) from None
+        if not same:
+            raise _diverged(target, known)
     return known
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.runtime.dask_client import require_scheduler
 from mlffstore.runtime.threads import cpu_pool
 from mlffstore.storage import open_storage
 from mlffstore.store.maintenance.segment_check import SegmentCheck, check_segments
@@ -102,7 +103,5 @@ def _waves(storage: Storage, work: list[tuple[Segment, bool]], full: bool) -> It
 
 def _scheduler() -> dict[str, Any]:
     """Return the scheduler: the active client, or the user's setting, or threads."""
-    from dask.base import get_scheduler
-
     # A pool of ours, since Dask's own is that of the parent in a process that was forked.
-    return {} if get_scheduler() is not None else {"scheduler": "threads", "pool": cpu_pool()}
+    return {} if require_scheduler() is not None else {"scheduler": "threads", "pool": cpu_pool()}

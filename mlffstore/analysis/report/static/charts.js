@@ -102,9 +102,11 @@ const charts = (() => {
     const titles = chart.labels || [columns.get(chart.x), columns.get(chart.y)].map(column => `${column.label} (${column.unit})`);
     const options = BY().map(column => [column.key, `by ${column.label}`]).sort(one => one[0] === by ? -1 : 0);
     const figure = frame(chart, selector("colour", options, value => { by = value; redraw(); }));
+    // Within one decade no power of ten may lie on the axis: plotly then chooses its own ticks.
+    const positive = y.filter(value => value > 0), decades = Math.log10(Math.max(...positive)) - Math.log10(Math.min(...positive));
     const redraw = () => plot(chart, figure, points(rows, x, y, by), {
       xaxis: { title: { text: escape(titles[0]), font: { size: 11 } } },
-      yaxis: { title: { text: escape(titles[1]), font: { size: 11 } }, type: chart.log ? "log" : "linear", exponentformat: "power", dtick: chart.log ? 1 : undefined },
+      yaxis: { title: { text: escape(titles[1]), font: { size: 11 } }, type: chart.log ? "log" : "linear", exponentformat: "power", dtick: chart.log && decades > 2 ? 1 : undefined },
     });
     drawn.push({ figure, redraw });
     return figure;

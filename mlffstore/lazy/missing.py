@@ -1,0 +1,44 @@
+"""Missing values of integers and booleans in a Dataset: a mask beside the variable says which rows have a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlffstore.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def mask_of(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray | None:
+    """Return which rows of a variable have a value, bool; None if NaN says so, or if all have one.
+
+    Parameters
+    ----------
+    array : DataArray
+        A variable of the Dataset, or one that was computed from it and has kept its attributes and its rows.
+    ds : Dataset
+
+    Raises
+    ------
+    DataError
+        If the mask is not beside the variable, or has other rows.
+    """
+    name = array.attrs.get("ancillary_variables")
+    if name is None or array.dtype.kind not in "iub":
+        return None
+    if name not in ds:
+        raise DataError(f"{array.name}: expected its mask {name} beside it, got none; keep or drop both")
+    mask: xr.DataArray = ds[name]
+    if any(array.sizes.get(dim) != n for dim, n in mask.sizes.items()):
+        raise DataError(
+            f"{array.name}: expected the rows of its mask, {dict(mask.sizes)}, got {dict(array.sizes)}; choose samples of "
+            "the Dataset with .mlff.isel, or drop the attribute ancillary_variables"
+        )
+    return mask.astype(bool)
+
+
+def with_nan(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
+    """Return a variable as it is or, if it has a mask, in float64 with NaN where there is no value."""
+    mask = mask_of(array, ds)
+    return array if mask is None else array.astype(float).where(mask).rename(array.name)
