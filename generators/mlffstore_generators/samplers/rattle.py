@@ -38,8 +38,9 @@ class Rattle(SeedSampler):
     strained : float, optional
         Fraction of the structures whose cell is strained.
     path : int, optional
-        Structures of the path of a relaxation that are kept of each seed beside the others, evenly spaced and with the
-        labels that they have; 0 keeps none. Only seeds of the class ``relaxed`` have a path.
+        Structures of the path of a relaxation that are kept of each seed beside the others, with the labels that they have:
+        its end, and one at random from each of as many equal stretches as are left; 0 keeps none. Only seeds of the class
+        ``relaxed`` have a path.
     """
 
     name: ClassVar[str] = "rattle"
@@ -56,14 +57,14 @@ class Rattle(SeedSampler):
         if not 0 <= self.strain < 0.2:
             raise DataError(f"rattle: expected a strain from 0 to 0.2, got {self.strain!r}")
         check_share("rattle", "strained", self.strained)
+        super().__post_init__()
         if not 0 <= self.path < self.frames:
             raise DataError(f"rattle: expected a path from 0 to fewer than frames ({self.frames}), got {self.path!r}")
-        super().__post_init__()
 
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> list[SampleBatch]:
         """Return frames of the path, and displaced copies."""
         limits = self.amplitude or (_MOLECULES if len(seed.bonds) or not seed.periodic else _CRYSTALS)
-        out = [] if seed.path is None or not self.path else [path_batch(seed, min(self.path, count))]
+        out = [] if seed.path is None or not self.path else [path_batch(seed, min(self.path, count), rng)]
         frames: dict[str, list[Atoms]] = {"rattle": [], "strain-rattle": []}
         for _ in range(count - sum(map(len, out))):
             whole = bool(seed.atoms.pbc.all() and self.strain) and (self.strained == 1 or rng.random() < self.strained)
@@ -75,11 +76,17 @@ class Rattle(SeedSampler):
         return out + [batch_of(some, seed, label) for label, some in frames.items() if some]
 
 
-def path_batch(seed: Seed, count: int) -> SampleBatch:
-    """Return frames of a seed's path with their labels: evenly spaced, the first and the last among them."""
+def path_batch(seed: Seed, count: int, rng: np.random.Generator) -> SampleBatch:
+    """Return frames of a seed's path with their labels: the last one, and one of each stretch of those before it.
+
+    The first is one of the others: were it always kept, a third of the samples of a mix with two frames of each path would
+    be structures that nothing has relaxed.
+    """
     path = seed.path
     assert path is not None
-    chosen = sorted({round(k) for k in np.linspace(0, len(path.frames) - 1, count)})
+    last = len(path.frames) - 1
+    stretches = np.array_split(np.arange(last), count - 1) if count > 1 else []
+    chosen = [*(int(rng.choice(stretch)) for stretch in stretches if len(stretch)), last]
     batch = batch_of([path.frames[k] for k in chosen], seed, f"relaxation-{path.teacher.name}")
     labels: dict[str, Any] = {
         "energy": path.energy[chosen], "forces": np.concatenate([path.forces[k] for k in chosen]).astype(np.float32),
