@@ -20,6 +20,7 @@ from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.calls import counted
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
+from mlffstore_generators.seeds.drawing import draw_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Draws for every structure that is needed, before the options are called impossible.
 DRAWS = 50
+#: Seeds that are drawn side by side, at most: one call of a teacher serves them all.
+PARALLEL = 16
 #: A bond holds up to this multiple of its length in the seed.
 STRETCH = 1.5
 #: Atoms that are not bonded keep this multiple of the sum of their covalent radii.
@@ -93,17 +96,19 @@ class Sampler(ABC):
         """Return up to `wanted` seeds, each with its own random numbers; failures are counted."""
         seeds: list[Seed] = []
         rngs: list[np.random.Generator] = []
-        for _ in range(DRAWS * wanted):
-            if len(seeds) == wanted:
-                break
+        draws = DRAWS * wanted
+        while draws and len(seeds) < wanted:
             # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
-            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                seeds.append(self.source.draw(frame_rng))
-            except NoSeedError as error:
-                skipped[str(error)] += 1
-                continue
-            rngs.append(frame_rng)
+            several = [
+                np.random.default_rng(rng.integers(2**63, size=2)) for _ in range(min(draws, wanted - len(seeds)))
+            ]
+            draws -= len(several)
+            for frame_rng, seed in zip(several, draw_together(self.source, several), strict=True):
+                if isinstance(seed, NoSeedError):
+                    skipped[str(seed)] += 1
+                else:
+                    seeds.append(seed)
+                    rngs.append(frame_rng)
         return seeds, rngs
 
     def check_count(self, made: int, count: int, skipped: Mapping[str, int]) -> None:
@@ -136,24 +141,25 @@ class SeedSampler(Sampler):
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
         info: TeacherInfo | None = None
-        made = 0
-        for _ in range(DRAWS * count):
-            if made >= count:
+        made, rounds = 0, 0
+        while made < count and rounds < DRAWS:
+            rounds += 1
+            # No more seeds than are needed at least, so that none is drawn for nothing.
+            seeds, rngs = self.draw(rng, min(PARALLEL, -(-(count - made) // self.frames)), skipped)
+            if not seeds:
                 break
-            # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
-            frame_rng = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                seed = self.source.draw(frame_rng)
-                result = self.sample(seed, frame_rng, min(self.frames, count - made))
-            except NoSeedError as error:
-                skipped[str(error)] += 1
-                continue
-            if isinstance(result, tuple):
-                result = [batch_of(result[0], seed, result[1])] if result[0] else []
-            if seed.path is not None and any(batch.labels for batch in result):
-                info = seed.path.teacher
-            made += sum(map(len, result))
-            batches += result
+            for seed, frame_rng in zip(seeds, rngs, strict=True):
+                try:
+                    result = self.sample(seed, frame_rng, min(self.frames, count - made))
+                except NoSeedError as error:
+                    skipped[str(error)] += 1
+                    continue
+                if isinstance(result, tuple):
+                    result = [batch_of(result[0], seed, result[1])] if result[0] else []
+                if seed.path is not None and any(batch.labels for batch in result):
+                    info = seed.path.teacher
+                made += sum(map(len, result))
+                batches += result
         self.check_count(made, count, skipped)
         return Generated(concatenate(batches), dict(skipped), info)
 

@@ -21,6 +21,7 @@ from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, STEP_OTHERS, Ensemble, sampling_masses
 from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.seeds.drawing import draw_together
 from mlffstore_generators.seeds.relaxed import Relaxed
 
 if TYPE_CHECKING:
@@ -295,18 +296,19 @@ class _Queue:
     def take(self, room: int, running: list[_Trajectory]) -> list[_Trajectory]:
         """Return up to `room` trajectories that are to begin now."""
         fresh: list[_Trajectory] = []
-        while len(fresh) < room and self._draws > 0:
+        while self._draws > 0:
             ended = sum(len(one.frames) for one in self.drawn if one.ended)
-            if ended + (len(running) + len(fresh)) * self._options.frames >= self._count:
+            sure = (len(running) + len(fresh)) * self._options.frames
+            wanted = min(room - len(fresh), -(-(self._count - ended - sure) // self._options.frames), self._draws)
+            if wanted <= 0:
                 break
-            self._draws -= 1
+            self._draws -= wanted
             # One stream per seed, drawn whatever becomes of it: a failure does not shift the others.
-            rng = np.random.default_rng(self._rng.integers(2**63, size=2))
-            try:
-                seed = self._options.source.draw(rng)
-            except NoSeedError as error:
-                self._skipped[str(error)] += 1
-                continue
-            fresh.append(_Trajectory(len(self.drawn), seed, rng, self._options))
-            self.drawn.append(fresh[-1])
+            rngs = [np.random.default_rng(self._rng.integers(2**63, size=2)) for _ in range(wanted)]
+            for rng, seed in zip(rngs, draw_together(self._options.source, rngs), strict=True):
+                if isinstance(seed, NoSeedError):
+                    self._skipped[str(seed)] += 1
+                    continue
+                fresh.append(_Trajectory(len(self.drawn), seed, rng, self._options))
+                self.drawn.append(fresh[-1])
         return fresh

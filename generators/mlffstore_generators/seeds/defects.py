@@ -11,6 +11,7 @@ from mlffstore_generators.chemistry import check_classes, species
 from mlffstore_generators.prototypes import supercell, too_close, wide_supercell
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds
 from mlffstore_generators.seeds.crystals import Crystals
+from mlffstore_generators.seeds.drawing import Drawing, draw_alone, drawing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,11 +70,15 @@ class Defects:
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a crystal with a defect."""
+        return draw_alone(self.drawing(rng))
+
+    def drawing(self, rng: np.random.Generator) -> Drawing:
+        """Return the draw of a crystal with a defect; its host may ask a teacher."""
         from ase import Atom
         from ase.data import atomic_numbers
 
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
-        host = self.hosts.draw(rng)
+        host = yield from drawing(self.hosts, rng)
         atoms, metals = supercell(wide_supercell(host.atoms, self.distance), self.min_atoms), species()[1]
         if len(atoms) > self.max_atoms:
             raise NoSeedError("supercell larger than max_atoms")
@@ -95,7 +100,7 @@ class Defects:
             atoms.numbers[rng.choice(sites, size=min(n, len(sites)), replace=False)] = atomic_numbers[other]
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, f"{kind}:{host.source}", family=host.family)
+        return Seed(atoms, f"{kind}:{host.source}", family=host.family, origin=host.root)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the sources."""

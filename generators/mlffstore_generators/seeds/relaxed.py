@@ -11,14 +11,15 @@ import numpy as np
 
 from mlffstore.contracts.protocols import FollowingTeacher
 from mlffstore.contracts.registry import shared_teacher
-from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError
-from mlffstore_generators.calls import Asking
 from mlffstore_generators.prototypes import supercell
 from mlffstore_generators.rattle import rattled
 from mlffstore_generators.seeds.base import NoSeedError, PathFrames, Seed, Seeds, check_sizes, get_seeds
+from mlffstore_generators.seeds.drawing import Drawing, Question, draw_alone, drawing
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from ase import Atoms
 
     from mlffstore.contracts.protocols import Teacher, TeacherLabels
@@ -85,11 +86,15 @@ class Relaxed:
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a seed near its equilibrium, with the path that led there."""
+        return draw_alone(self.drawing(rng))
+
+    def drawing(self, rng: np.random.Generator) -> Drawing:
+        """Return the draw of a seed near its equilibrium; it asks for the labels of each step."""
         from ase.units import GPa
 
-        seed = self.source.draw(rng)
+        seed = yield from drawing(self.source, rng)
         teacher = shared_teacher(self.teacher, self.teacher_options)
-        path = descend(rattled(seed.atoms, _START, rng), teacher, self.fmax, self.steps, cell=self.cell)
+        path = yield from descent(rattled(seed.atoms, _START, rng), teacher, self.fmax, self.steps, cell=self.cell)
         atoms = path.frames[-1]
         if seed.atoms.pbc.all() and not 1 / _SWELL < atoms.get_volume() / seed.atoms.get_volume() < _SWELL:
             raise NoSeedError("relaxed to another volume altogether")
@@ -112,57 +117,45 @@ class Relaxed:
         return self.source.provenance()
 
 
-def descend(atoms: Atoms, teacher: Teacher, fmax: float, steps: int, *, cell: bool) -> PathFrames:
-    """Return the path of a relaxation of at most `steps` calls of the teacher; the last frame is the lowest point reached.
+def descent(
+    atoms: Atoms, teacher: Teacher, fmax: float, steps: int, *, cell: bool
+) -> Generator[Question, TeacherLabels, PathFrames]:
+    """Relax a structure by at most `steps` labels, and return the path; its last frame is the lowest point reached.
 
     Raises
     ------
     NoSeedError
         If the teacher refuses a structure on the way.
     """
+    from ase.calculators.singlepoint import SinglePointCalculator
     from ase.filters import UnitCellFilter
     from ase.optimize import BFGS
 
-    recorder = _recorder(teacher)
     out = atoms.copy()
-    out.calc = recorder
     target: Any = out
     if cell and out.pbc.all() and "stress" in teacher.info.properties:
         target = UnitCellFilter(out)  # the logarithm of FrechetCellFilter takes a fifth of the time, for the same steps
-    with np.errstate(all="ignore"):
-        BFGS(target, logfile=None, maxstep=_STEP).run(fmax=fmax, steps=steps - 1)
-    return _path(teacher, recorder.frames, recorder.labels)
-
-
-def _recorder(teacher: Teacher) -> Any:
-    """Return an ASE calculator that asks a teacher and keeps each structure with its labels."""
-    from ase.calculators.calculator import Calculator, all_changes
-
-    class Recorder(Calculator):  # type: ignore[misc]  # ASE has no types
-        implemented_properties = ("energy", "forces", "stress")
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.asking = Asking(teacher)
-            self.frames: list[Atoms] = []
-            self.labels: list[TeacherLabels] = []
-
-        def calculate(
-            self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
-        ) -> None:
-            super().calculate(atoms, properties, system_changes)
-            frame = self.atoms.copy()
-            frame.positions = frame.positions.astype(np.float32)  # what is labelled is what is stored
-            labels = self.asking.label(SampleBatch.from_ase([frame]), [0])
-            if not labels.ok[0]:
-                raise NoSeedError(f"teacher: {labels.reasons[0]}")
-            self.frames.append(frame)
-            self.labels.append(labels)
-            self.results = {"energy": float(labels.energy[0]), "forces": labels.forces.astype(np.float64)}
-            if labels.stress is not None and np.isfinite(labels.stress[0]).all():
-                self.results["stress"] = labels.stress[0].astype(np.float64)
-
-    return Recorder()
+    optimizer = BFGS(target, logfile=None, maxstep=_STEP)
+    structure = object()
+    frames: list[Atoms] = []
+    answers: list[TeacherLabels] = []
+    while True:
+        frame = out.copy()
+        frame.positions = frame.positions.astype(np.float32)  # what is labelled is what is stored
+        labels = yield Question(teacher, frame, structure)
+        if not labels.ok[0]:
+            raise NoSeedError(f"teacher: {labels.reasons[0]}")
+        frames.append(frame)
+        answers.append(labels)
+        results = {"energy": float(labels.energy[0]), "forces": labels.forces.astype(np.float64)}
+        if labels.stress is not None and np.isfinite(labels.stress[0]).all():
+            results["stress"] = labels.stress[0].astype(np.float64)
+        out.calc = SinglePointCalculator(out, **results)
+        with np.errstate(all="ignore"):
+            at_rest = np.linalg.norm(target.get_forces(), axis=1).max() < fmax
+            if at_rest or len(frames) == steps:
+                return _path(teacher, frames, answers)
+            optimizer.step()
 
 
 def _path(teacher: Teacher, frames: list[Atoms], labels: list[TeacherLabels]) -> PathFrames:

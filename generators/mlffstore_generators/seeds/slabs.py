@@ -13,6 +13,7 @@ from mlffstore_generators.chemistry import check_classes
 from mlffstore_generators.prototypes import plain, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds, rotation
 from mlffstore_generators.seeds.crystals import Crystals
+from mlffstore_generators.seeds.drawing import Drawing, draw_alone, drawing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -83,7 +84,11 @@ class Slabs:
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a slab."""
-        host = self.hosts.draw(rng)
+        return draw_alone(self.drawing(rng))
+
+    def drawing(self, rng: np.random.Generator) -> Drawing:
+        """Return the draw of a slab; its host may ask a teacher."""
+        host = yield from drawing(self.hosts, rng)
         bulk, source = host.atoms, host.source
         slab = self._cut(bulk, _PLANES[int(rng.integers(len(_PLANES)))], rng)
         wants = rng.random() < self.adsorbed
@@ -101,7 +106,7 @@ class Slabs:
         atoms = plain(slab)
         if too_close(atoms):
             raise NoSeedError("atoms too close")
-        return Seed(atoms, f"slab:{source}", family=host.family)
+        return Seed(atoms, f"slab:{source}", family=host.family, origin=host.root)
 
     def _cut(self, bulk: Atoms, plane: tuple[int, int, int], rng: np.random.Generator) -> Atoms:
         """Return a slab of a crystal, cut between two of its planes, with vacuum along the third vector."""
