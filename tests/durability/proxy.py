@@ -30,7 +30,7 @@ class Proxy:
         Method, path and fault of all requests so far.
     """
 
-    HANG_SECONDS, SLOW_SECONDS = 2.5, 0.3
+    HANG_SECONDS, SLOW_SECONDS = 8.0, 0.3
 
     def __init__(self, host: str, port: int) -> None:
         self.fault: Callable[[str, str, dict[str, str]], str] = lambda method, path, headers: ""
