@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class Workers:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_start_worker)
+                # Where multiprocessing has started this process, it waits for its children at its end. Queues close at priority 10.
+                Finalize(self, self._pool.shutdown, kwargs={"cancel_futures": True}, exitpriority=100)
             try:
                 return self._pool.submit(function, *args)
             except BrokenProcessPool as error:  # it broke since the last call

@@ -135,3 +135,25 @@ def test_a_width_that_differs_between_processes_loses_those_samples_only():
     assert labels.ok.tolist() == [True, False]
     assert labels.reasons == ("", "the calculator gave embedding of shape (2,), and (3,) before")
     assert np.isnan(labels.energy).tolist() == [False, True]
+
+
+RECIPE = """
+name: grandchildren
+store: d.zarr
+parts:
+  - name: metals
+    generator: rattle
+    options: {seeds: {name: crystals, elements: [Cu, Al, Ni], elemental: 1.0}}
+    teacher: ase:ase.calculators.emt:EMT
+    samples: 6
+    samples_per_task: 3
+"""
+
+
+def test_a_run_whose_workers_have_processes_of_their_own_ends(tmp_path):
+    """A worker of the run waits for its children when it ends, and they waited for more work."""
+    pytest.importorskip("pymatgen")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "mlffstore", "run", "recipe.yaml", "--workers", "2", "--no-recheck"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=200)
+    assert len(ml.open(tmp_path / "d.zarr")) == 6
