@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.data import covalent_radii
 
 import mlffstore as ml
@@ -248,3 +250,51 @@ def test_files(tmp_path):
 def test_bad_options_are_told(spec, error, words):
     with pytest.raises(error, match=words):
         get_seeds(spec)
+
+
+@pytest.mark.parametrize(
+    ("line", "charge", "multiplicity"),
+    [
+        ("total_charge=-1 spin_multiplicity=1", -1, 1),
+        ('config_type="" charge=-1', -1, 1),
+        ("netcharge=1 uhf=2", 1, 3),
+        ("charge=0", 0, 2),
+        ("energy=-5.0", 0, 2),
+    ],
+)
+def test_files_keep_charge_and_multiplicity_under_any_name_in_use(line, charge, multiplicity, tmp_path):
+    """A hydroxide whose charge is not read is labelled as the radical."""
+    path = tmp_path / "hydroxide.extxyz"
+    path.write_text(f"2\n{line}\nO 0 0 0\nH 0 0 0.97\n")
+    batch = SampleBatch.from_ase(
+        [get_seeds({"name": "files", "paths": [str(path)]}).draw(np.random.default_rng(0)).atoms]
+    )
+    assert (int(batch.charge[0]), int(batch.multiplicity[0])) == (charge, multiplicity)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2\ncharge=0.5\nO 0 0 0\nH 0 0 0.97\n", "frame 0: expected a whole number as charge, got '0.5'"),
+        (
+            "2\ncharge=1 total_charge=0\nO 0 0 0\nH 0 0 0.97\n",
+            "expected one charge, got 1 as charge and 0 as total_charge",
+        ),
+        ("2\n\nO 0 0 0\n", "frame 0: expected extxyz"),
+    ],
+)
+def test_files_that_say_something_impossible_are_refused(text, message, tmp_path):
+    path = tmp_path / "wrong.extxyz"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        get_seeds({"name": "files", "paths": [str(path)]}).draw(np.random.default_rng(0))
+
+
+def test_files_that_have_changed_are_read_again(tmp_path):
+    path = tmp_path / "seed.extxyz"
+    path.touch()
+    seeds = get_seeds({"name": "files", "paths": [str(path)]})
+    for time, symbol in enumerate(("Cu", "Ag")):
+        bulk(symbol, cubic=True).write(path)
+        os.utime(path, ns=(time, time))  # whatever the resolution of the file system's clock
+        assert set(seeds.draw(np.random.default_rng(0)).atoms.symbols) == {symbol}

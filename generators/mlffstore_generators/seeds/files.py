@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
 from mlffstore_generators.seeds.base import NoSeedError, Seed
 
 if TYPE_CHECKING:
     import numpy as np
+    from ase import Atoms
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Files:
     Parameters
     ----------
     paths : tuple of str
-        Files that ASE reads; labels in them are ignored.
+        Files that ASE reads, and those of molecules. Charge and multiplicity are read under any name in use, as by an
+        import; labels are ignored.
     licence : str, optional
         Goes into the provenance.
     min_atoms, max_atoms : int, optional
@@ -54,14 +56,19 @@ class Files:
         return [{"name": Path(path).name, "what": "file of the user", "licence": self.licence} for path in self.paths]
 
 
-@functools.lru_cache(maxsize=4)
-def _frames(paths: tuple[str, ...]) -> list[tuple[str, Any]]:
-    from ase import Atoms
-    from ase.io import read
+def _frames(paths: tuple[str, ...]) -> list[tuple[str, Atoms]]:
+    """Return the structures of files; a file that has changed is read again."""
+    return [(path, frame) for path in paths for frame in _read(path, *_version(path))]
 
-    out = []
-    for path in paths:
-        for frame in read(path, ":"):
-            info = {k: frame.info[k] for k in ("charge", "multiplicity") if k in frame.info}
-            out.append((path, Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, info=info)))
-    return out
+
+def _version(path: str) -> tuple[int, int]:
+    stat = Path(path).stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: str, mtime: int, size: int) -> tuple[Atoms, ...]:
+    """Return the structures of a version of a file."""
+    from mlffstore.importing.structures import structures
+
+    return tuple(structures(Path(path)))
