@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from mlffstore.errors import MlffstoreError, PluginError, RegistryError
+from mlffstore.runtime.named_files import named_files
 from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
@@ -134,15 +135,22 @@ def get_teacher(name: str, /, **options: Any) -> Teacher:
     return cast("Teacher", _make("teacher", name, [argument] if colon else [], options))
 
 
-_shared: dict[tuple[str, str], Teacher] = {}
+#: Name and options -> versions of the files that the options name, and the teacher.
+_shared: dict[tuple[str, str], tuple[list[tuple[str, int, int]], Teacher]] = {}
 
 
 def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
-    """Return the teacher of that name and options that this process shares: loading takes seconds, and memory."""
+    """Return the teacher of that name and options that this process shares: loading takes seconds, and memory.
+
+    It is loaded again when a file that the options name, such as one of weights, has changed.
+    """
     key = (name, json.dumps(dict(options), sort_keys=True, default=repr))
-    if key not in _shared:
-        _shared[key] = get_teacher(name, **options)
-    return _shared[key]
+    files = named_files(dict(options))
+    known, teacher = _shared.get(key, (None, None))
+    if teacher is None or known != files:
+        teacher = get_teacher(name, **options)
+        _shared[key] = files, teacher
+    return teacher
 
 
 def get_generator(name: str, /, **options: Any) -> Generator:

@@ -78,7 +78,7 @@ class Dispatcher:
     Parameters
     ----------
     recipe : Recipe
-    url : str
+    url, uuid : str
         The store.
     executor : concurrent.futures.Executor
 
@@ -88,8 +88,8 @@ class Dispatcher:
     blames all tasks that the worker had. So it is tried again when all others have ended, as the only one at the executor.
     """
 
-    def __init__(self, recipe: Recipe, url: str, executor: Executor) -> None:
-        self._recipe, self._url, self._executor = recipe, url, executor
+    def __init__(self, recipe: Recipe, url: str, uuid: str, executor: Executor) -> None:
+        self._recipe, self._store, self._executor = recipe, (url, uuid), executor
         self._todo: deque[Attempt] = deque()
         self._suspects: deque[Attempt] = deque()
         self._flying: dict[Future[Outcome], Attempt] = {}
@@ -130,7 +130,7 @@ class Dispatcher:
 
     def _submit(self, attempt: Attempt) -> None:
         try:
-            future = self._executor.submit(run_task, self._recipe, attempt.task, self._url)
+            future = self._executor.submit(run_task, self._recipe, attempt.task, *self._store)
         except Exception as error:  # executors have no common error for being closed or broken
             raise ExecutorError(f"the executor takes no more tasks ({_line(error)}). {_SAFE}") from error
         self._flying[future] = attempt

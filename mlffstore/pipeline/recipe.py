@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +14,7 @@ from mlffstore.data.limits import MAX_FORCE, MIN_DISTANCE
 from mlffstore.data.properties import ordered
 from mlffstore.errors import RecipeError
 from mlffstore.runtime.checked_yaml import Kind, read_document
+from mlffstore.runtime.named_files import named_files
 from mlffstore.runtime.version import SEMANTIC_VERSION
 
 if TYPE_CHECKING:
@@ -217,7 +216,9 @@ class Recipe(Strict):
             "part": _without_defaults(task.part.model_dump(mode="json", exclude={"samples"})),
             "count": task.count,
         }
-        files = file_digests([task.part.options, task.part.teacher_options])
+        files = file_digests(
+            [task.part.options, task.part.teacher_options, [more.options for more in self.more_teachers]]
+        )
         if files:
             decisive["files"] = files
         if self.more_teachers:
@@ -241,18 +242,8 @@ def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_digests(options: Any) -> list[str]:
-    """Return SHA-256 digests of the files that options name: texts with a suffix or a folder that are paths of files."""
-    if isinstance(options, dict):
-        return [digest for _, value in sorted(options.items()) for digest in file_digests(value)]
-    if isinstance(options, (list, tuple)):
-        return [digest for value in options for digest in file_digests(value)]
-    if not isinstance(options, str) or not ("." in options or "/" in options):
-        return []
-    try:
-        about = os.stat(options)
-    except (OSError, ValueError):
-        return []
-    return [_digest(options, about.st_mtime_ns, about.st_size)] if stat.S_ISREG(about.st_mode) else []
+    """Return SHA-256 digests of the files that options name."""
+    return [_digest(*file) for file in named_files(options)]
 
 
 @functools.lru_cache(maxsize=256)

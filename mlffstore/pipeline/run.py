@@ -224,7 +224,7 @@ def _work(
     recipe: Recipe, ledger: Ledger, first: list[Task], pool: Executor, report: RunReport, progress: Progress | None
 ) -> None:
     """Run tasks, and those that make up for what they reject, until none is left."""
-    dispatcher = Dispatcher(recipe, ledger.store.url, pool)
+    dispatcher = Dispatcher(recipe, ledger.store.url, ledger.store.snapshot().store_uuid, pool)
     upkeep = Upkeep(ledger.store)
     running: Counter[str] = Counter()
     failed: set[str] = set()

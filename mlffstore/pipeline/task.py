@@ -83,18 +83,18 @@ def set_aside(recipe: Recipe, task: Task, store: Store, error: str) -> str:
     )
 
 
-def run_task(recipe: Recipe, task: Task, url: str) -> Outcome:
+def run_task(recipe: Recipe, task: Task, url: str, uuid: str) -> Outcome:
     """Generate, label, check and append the samples of a task; do nothing if its key is in the log already.
 
     Parameters
     ----------
     recipe : Recipe
     task : Task
-    url : str
-        The store.
+    url, uuid : str
+        The store. A worker that lives on may have written to another one, which was here before.
     """
     began, worked = time.monotonic(), time.process_time()
-    store, key, part = _store(url), recipe.key(task), task.part
+    store, key, part = _store(url, uuid), recipe.key(task), task.part
     done = store.keys()
     if key in done:
         return Outcome(part.name, task.number, 0, 0, done[key], 0.0, {})
@@ -267,13 +267,13 @@ def labelled(
 
 
 @functools.lru_cache(maxsize=4)
-def _store_of(url: str, pid: int) -> Store:
+def _store_of(url: str, uuid: str, pid: int) -> Store:
     return open_store(url, "a")
 
 
-def _store(url: str) -> Store:
+def _store(url: str, uuid: str) -> Store:
     """Return this process's handle of the store."""
-    return _store_of(url, os.getpid())
+    return _store_of(url, uuid, os.getpid())
 
 
 @functools.lru_cache(maxsize=16)

@@ -153,7 +153,7 @@ class Workers:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_start_worker)
-                # A process that multiprocessing has started waits for its children when it ends. Queues close at priority 10.
+                # A process of multiprocessing waits for its children when it ends, after this. Queues close at priority 10.
                 Finalize(self, self._pool.shutdown, kwargs={"cancel_futures": True}, exitpriority=100)
             try:
                 return self._pool.submit(function, *args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import random
 from collections import Counter, deque
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.contracts import request
-from mlffstore.contracts.registry import get_teacher
+from mlffstore.contracts.registry import shared_teacher
 from mlffstore.data import rules
 from mlffstore.data.properties import ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
@@ -310,12 +309,7 @@ class _Spec:
 
     def teacher(self) -> Teacher:
         """Return the teacher; one given by name is made once in each process."""
-        return _named(self.source, self.options) if isinstance(self.source, str) else self.source
-
-
-@functools.lru_cache(maxsize=4)
-def _named(name: str, options: str) -> Teacher:
-    return get_teacher(name, **json.loads(options))
+        return shared_teacher(self.source, json.loads(self.options)) if isinstance(self.source, str) else self.source
 
 
 def _label_chunk(spec: _Spec, batch: SampleBatch, wanted: tuple[str, ...] | None) -> TeacherLabels:
