@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.io import write
 
 import mlffstore as ml
@@ -116,3 +116,13 @@ def test_defects_and_slabs_of_your_own_crystals_share_their_root(tmp_path):
         drawn = draw_together(get_seeds({"name": name, "host": file}), streams(8))
         roots = {seed.root for seed in drawn if not isinstance(seed, NoSeedError)}
         assert roots == {root}
+
+
+def test_labels_that_depend_on_the_way_are_not_kept(tmp_path):
+    """xTB starts from the charges of the step before, so its forces and charges differ from those of the structure alone."""
+    pytest.importorskip("tblite")
+    write(tmp_path / "water.extxyz", molecule("H2O"))
+    water = {"name": "files", "paths": [str(tmp_path / "water.extxyz")]}
+    seeds = {"name": "relaxed", "seeds": water, "teacher": "gfn2-xtb", "steps": 4, "force": 5.0}
+    made = ml.get_generator("rattle", seeds=seeds, frames=4, path=3).generate(np.random.default_rng(0), 4)
+    assert "gfn2-xtb" not in made.batch.labels

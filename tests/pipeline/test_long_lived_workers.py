@@ -85,7 +85,7 @@ def test_labels_that_are_added_are_of_the_weights_that_are_there(recipe, tmp_pat
     for shift in (1.0, 3.0):
         changed(tmp_path / "shift.txt", lambda path, shift=shift: path.write_text(str(shift)))
         store.add_labels(
-            "ase:tests.teachers.shifted:Shifted", teacher_options=options | {"name": f"shifted-{shift:g}"},
+            "ase:tests.teachers.shifted:Shifted", options=options | {"name": f"shifted-{shift:g}"},
             executor=InProcessExecutor(),
         )  # fmt: skip
         energies.append(store.snapshot().read([0], teacher=f"shifted-{shift:g}").energy[0])

@@ -88,6 +88,8 @@ def path_batch(seed: Seed, count: int, rng: np.random.Generator) -> SampleBatch:
     stretches = np.array_split(np.arange(last), count - 1) if count > 1 else []
     chosen = [*(int(rng.choice(stretch)) for stretch in stretches if len(stretch)), last]
     batch = batch_of([path.frames[k] for k in chosen], seed, f"relaxation-{path.teacher.name}")
+    if np.isnan(path.energy).all():
+        return batch
     labels: dict[str, Any] = {
         "energy": path.energy[chosen], "forces": np.concatenate([path.forces[k] for k in chosen]).astype(np.float32),
     }  # fmt: skip

@@ -50,7 +50,7 @@ class PathFrames:
     frames : tuple of ase.Atoms
         Positions are rounded to float32, as they are stored.
     energy : ndarray, shape (S,)
-        eV. NaN where a label depends on the way and must be computed again.
+        eV. All NaN if labels depend on the way and must be computed again: then the others are no labels either.
     forces : tuple of ndarray of shape (N, 3)
         eV/angstrom.
     stress : ndarray, shape (S, 6)
