@@ -59,7 +59,10 @@ def counted(figures: dict[str, int], most: int = 40) -> str:
 
 def speed(store: ml.Store, n: int) -> str:
     """Return the rate at which a store was filled, without the pauses of a run that was stopped and resumed."""
-    times = np.array([datetime.fromisoformat(commit.time).timestamp() for commit in store.history()])
+    commits = [commit for commit in store.history() if commit.operation in ("create", "append")]
+    while commits[-1].n_samples == 0 and len(commits) > 2:  # a run that found nothing to do
+        commits.pop()
+    times = np.array([datetime.fromisoformat(commit.time).timestamp() for commit in commits])
     gaps = np.diff(times)
     pauses = gaps[gaps > PAUSE]
     rate = 3600 * n / max(gaps[gaps <= PAUSE].sum(), 1e-3)

@@ -262,7 +262,8 @@ def examine(url: str, workers: int = 2) -> Report:
 
 def samples_an_hour(store: ml.Store, n: int) -> float:
     """Return the rate at which a store was filled, pauses included."""
-    times = [datetime.fromisoformat(commit.time) for commit in store.history()]
+    history = store.history()
+    times = [datetime.fromisoformat(commit.time) for commit in history if commit.version == 0 or commit.n_samples]
     return n / max((times[-1] - times[0]).total_seconds() / 3600, 1e-9)
 
 
