@@ -12,6 +12,7 @@ import numpy as np
 from mlffstore.contracts.protocols import Generated
 from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import too_close
 from mlffstore_generators.rattle import log_uniform, rattled, strained
 from mlffstore_generators.samplers.base import batch_of
@@ -58,9 +59,7 @@ class CrystalGenerator:
     elements: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rattle", tuple(float(a) for a in self.rattle))
-        if self.elements is not None:
-            object.__setattr__(self, "elements", tuple(self.elements))
+        check_options("crystals", self)
         problems = []
         if not 1 <= self.min_atoms <= self.max_atoms:
             problems.append(f"1 <= min_atoms <= max_atoms, got {self.min_atoms} and {self.max_atoms}")

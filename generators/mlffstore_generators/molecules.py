@@ -13,6 +13,7 @@ from mlffstore.contracts.protocols import Generated
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.concatenation import concatenate
 from mlffstore.errors import DataError
+from mlffstore_generators.options import check_options
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import sound
 from mlffstore_generators.seeds.base import NoSeedError, Seed
@@ -60,8 +61,7 @@ class MoleculeGenerator:
     rattle: tuple[float, float] = (0.01, 0.04)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
-        object.__setattr__(self, "rattle", tuple(float(a) for a in self.rattle))
+        check_options("molecules", self)
         problems = []
         if not 1 <= self.min_atoms <= self.max_atoms:
             problems.append(f"1 <= min_atoms <= max_atoms, got {self.min_atoms} and {self.max_atoms}")

@@ -126,3 +126,26 @@ def test_labels_that_depend_on_the_way_are_not_kept(tmp_path):
     seeds = {"name": "relaxed", "seeds": water, "teacher": "gfn2-xtb", "steps": 4, "force": 5.0}
     made = ml.get_generator("rattle", seeds=seeds, frames=4, path=3).generate(np.random.default_rng(0), 4)
     assert "gfn2-xtb" not in made.batch.labels
+
+
+def test_as_many_draws_are_made_as_one_by_one(metals, monkeypatch):
+    """However few seeds are wanted of a draw of many, a class of seeds that mostly fails has its `DRAWS` per structure."""
+    monkeypatch.setattr(base, "DRAWS", 5)
+    numbers, seeds = iter(range(1000)), get_seeds(metals)
+
+    class Rare:
+        def draw(self, rng):
+            if (next(numbers) + 1) % 19:
+                raise NoSeedError("not this time")
+            return seeds.draw(rng)
+
+        def provenance(self):
+            return []
+
+    rattle = ml.get_generator("rattle", seeds=metals, frames=4)
+    monkeypatch.setitem(rattle.__dict__, "source", Rare())
+    made = rattle.generate(np.random.default_rng(0), 4)  # 20 draws
+    assert made.skipped == {"not this time": 18}
+    monkeypatch.setattr(base, "draw_together", lambda source, rngs: [NoSeedError("not this time") for _ in rngs])
+    with pytest.raises(DataError, match=r"20 draws gave 0 of 4 structures \({'not this time': 20}\)"):
+        rattle.generate(np.random.default_rng(0), 4)

@@ -19,6 +19,7 @@ from mlffstore.data.geometry import pairs
 from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.calls import counted
+from mlffstore_generators.options import check_options
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
 from mlffstore_generators.seeds.drawing import draw_together
 
@@ -57,6 +58,7 @@ class Sampler(ABC):
     frames: int = 4
 
     def __post_init__(self) -> None:
+        check_options(self.name, self)
         if not 1 <= self.frames <= 40:
             raise DataError(f"{self.name}: expected 1 to 40 frames of a seed, got {self.frames}")
         self.source  # noqa: B018  # wrong seeds are told of now, not in a worker
@@ -91,12 +93,12 @@ class Sampler(ABC):
         """Return `count` structures of about ``count / frames`` seeds."""
 
     def draw(
-        self, rng: np.random.Generator, wanted: int, skipped: Counter[str]
+        self, rng: np.random.Generator, wanted: int, skipped: Counter[str], draws: int | None = None
     ) -> tuple[list[Seed], list[np.random.Generator]]:
-        """Return up to `wanted` seeds, each with its own random numbers; failures are counted."""
+        """Return up to `wanted` seeds of at most `draws`, each with its own random numbers; failures are counted."""
         seeds: list[Seed] = []
         rngs: list[np.random.Generator] = []
-        draws = DRAWS * wanted
+        draws = DRAWS * wanted if draws is None else draws
         while draws and len(seeds) < wanted:
             # One stream a seed, drawn whatever becomes of it: a failure does not shift the others.
             several = [
@@ -141,13 +143,12 @@ class SeedSampler(Sampler):
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
         info: TeacherInfo | None = None
-        made, rounds = 0, 0
-        while made < count and rounds < DRAWS:
-            rounds += 1
+        made, draws = 0, DRAWS * count
+        while made < count and draws > 0:
+            failed = skipped.total()
             # No more seeds than are needed at least, so that none is drawn for nothing.
-            seeds, rngs = self.draw(rng, min(PARALLEL, -(-(count - made) // self.frames)), skipped)
-            if not seeds:
-                break
+            seeds, rngs = self.draw(rng, min(PARALLEL, -(-(count - made) // self.frames)), skipped, draws)
+            draws -= len(seeds) + skipped.total() - failed
             for seed, frame_rng in zip(seeds, rngs, strict=True):
                 try:
                     result = self.sample(seed, frame_rng, min(self.frames, count - made))

@@ -99,7 +99,7 @@ class MolecularDynamics(Sampler):
     parallel: int = 32
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
+        super().__post_init__()
         if not self.temperatures or min(self.temperatures) <= 0:
             raise DataError(f"md: expected positive temperatures, got {self.temperatures}")
         if self.masses not in _MASSES:
@@ -113,14 +113,13 @@ class MolecularDynamics(Sampler):
             or self.parallel < 1
         ):
             raise DataError("md: expected positive friction, interval_fs and parallel, and no negative times")
-        if self.rattle is not None:
-            object.__setattr__(self, "rattle", tuple(float(a) for a in self.rattle))
-            if len(self.rattle) != 2 or not 0 < self.rattle[0] <= self.rattle[1] or self.teacher != FORCE_FIELD:
-                raise DataError(
-                    f"md: expected a rattle of two rising positive amplitudes, and the teacher {FORCE_FIELD}, got "
-                    f"{self.rattle} and {self.teacher}; frames of a teacher keep their labels"
-                )
-        super().__post_init__()
+        if self.rattle is not None and (
+            len(self.rattle) != 2 or not 0 < self.rattle[0] <= self.rattle[1] or self.teacher != FORCE_FIELD
+        ):
+            raise DataError(
+                f"md: expected a rattle of two rising positive amplitudes, and the teacher {FORCE_FIELD}, got "
+                f"{self.rattle} and {self.teacher}; frames of a teacher keep their labels"
+            )
 
     @property
     def methods(self) -> list[str]:

@@ -75,14 +75,13 @@ class NormalModes(SeedSampler):
     max_distance: float = 0.3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
+        super().__post_init__()
         if not self.temperatures or min(self.temperatures) <= 0:
             raise DataError(f"normal-modes: expected positive temperatures, got {self.temperatures}")
         if self.scheme not in _SCHEMES:
             raise DataError(f"normal-modes: expected the scheme {', '.join(_SCHEMES)}, got {self.scheme!r}")
         if not (self.fmax > 0 and self.steps > 0 and self.max_distance > 0):
             raise DataError("normal-modes: expected positive fmax, steps and max_distance")
-        super().__post_init__()
 
     @property
     def methods(self) -> list[str]:

@@ -50,14 +50,12 @@ class Rattle(SeedSampler):
     path: int = 0
 
     def __post_init__(self) -> None:
-        if self.amplitude is not None:
-            object.__setattr__(self, "amplitude", tuple(float(a) for a in self.amplitude))
-            if len(self.amplitude) != 2 or not 0 < self.amplitude[0] <= self.amplitude[1]:
-                raise DataError(f"rattle: expected an amplitude of two positive numbers, got {self.amplitude}")
+        super().__post_init__()
+        if self.amplitude is not None and not 0 < self.amplitude[0] <= self.amplitude[1]:
+            raise DataError(f"rattle: expected an amplitude of two rising positive numbers, got {self.amplitude}")
         if not 0 <= self.strain < 0.2:
             raise DataError(f"rattle: expected a strain from 0 to 0.2, got {self.strain!r}")
         check_share("rattle", "strained", self.strained)
-        super().__post_init__()
         if not 0 <= self.path < self.frames:
             raise DataError(f"rattle: expected a path from 0 to fewer than frames ({self.frames}), got {self.path!r}")
 

@@ -67,12 +67,11 @@ class RattleRelax(Sampler):
     parallel: int = 16
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "amplitude", tuple(float(a) for a in self.amplitude))
+        super().__post_init__()
         if len(self.amplitude) != 2 or not 0 < self.amplitude[0] <= self.amplitude[1]:
             raise DataError(f"rattle-relax: expected an amplitude of two positive numbers, got {self.amplitude}")
         if min(self.steps, self.parallel) < 1 or not self.size > 0 or not 0 <= self.strain < 0.2:
             raise DataError("rattle-relax: expected positive steps, size and parallel, and a strain from 0 to 0.2")
-        super().__post_init__()
 
     @property
     def methods(self) -> list[str]:

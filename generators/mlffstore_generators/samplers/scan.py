@@ -41,12 +41,11 @@ class Scan(SeedSampler):
     volume: tuple[float, float] = (0.85, 1.25)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("bond", "distance", "volume"):
-            limits = tuple(float(x) for x in getattr(self, name))
-            object.__setattr__(self, name, limits)
+            limits = getattr(self, name)
             if len(limits) != 2 or not limits[0] < limits[1] or (name != "distance" and limits[0] < 0.5):
                 raise DataError(f"scan: expected {name} of two rising numbers from 0.5 up, got {limits}")
-        super().__post_init__()
 
     def sample(self, seed: Seed, rng: np.random.Generator, count: int) -> tuple[list[Atoms], str]:
         """Return the steps of one scan; those where atoms touch are left out."""

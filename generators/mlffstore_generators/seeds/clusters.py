@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.errors import DataError
+from mlffstore_generators.options import check_options
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes, rotation
 from mlffstore_generators.seeds.molecules import Molecules
 from mlffstore_generators.smiles import bond_table, embed, family, to_atoms, with_hydrogens
@@ -65,8 +66,7 @@ class Clusters:
     neutral: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "molecules", tuple(int(n) for n in self.molecules))
-        object.__setattr__(self, "contact", tuple(float(x) for x in self.contact))
+        check_options("clusters", self)
         check_sizes("clusters", self.min_atoms, self.max_atoms)
         if len(self.molecules) != 2 or not 2 <= self.molecules[0] <= self.molecules[1]:
             raise DataError(f"clusters: expected molecules from 2 up, got {self.molecules}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore_generators.chemistry import check_classes
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import draw_compound, draw_element, identity, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 
@@ -36,8 +37,7 @@ class Crystals:
     classes: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.elements is not None:
-            object.__setattr__(self, "elements", tuple(self.elements))
+        check_options("crystals", self)
         check_sizes("crystals", self.min_atoms, self.max_atoms)
         check_share("crystals", "elemental", self.elemental)
         object.__setattr__(self, "classes", check_classes("crystals", self.classes))

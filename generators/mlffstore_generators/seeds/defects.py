@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import check_classes, species
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import supercell, too_close, wide_supercell
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds
 from mlffstore_generators.seeds.crystals import Crystals
@@ -53,8 +54,7 @@ class Defects:
     host: Any = None
 
     def __post_init__(self) -> None:
-        if self.elements is not None:
-            object.__setattr__(self, "elements", tuple(self.elements))
+        check_options("defects", self)
         check_sizes("defects", self.min_atoms, self.max_atoms)
         check_share("defects", "elemental", self.elemental)
         object.__setattr__(self, "classes", check_classes("defects", self.classes))
@@ -91,7 +91,10 @@ class Defects:
             del atoms[[int(i) for i in gone]]
         elif kind == "interstitial":
             best = max((rng.random(3) @ atoms.cell.array for _ in range(40)), key=lambda x: _gap(atoms, x))
-            atoms.append(Atom("H" if rng.random() < 0.3 else "C" if rng.random() < 0.4 else other, best))
+            guest = "H" if rng.random() < 0.3 else "C" if rng.random() < 0.4 else other
+            if self.elements is not None and guest not in self.elements:
+                guest = other
+            atoms.append(Atom(guest, best))
         else:
             sites = [i for i, symbol in enumerate(atoms.symbols) if symbol in metals and symbol != other]
             if not sites:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import draw_element
 from mlffstore_generators.seeds.base import Seed
 
@@ -31,8 +32,7 @@ class FewAtoms:
     distance: tuple[float, float] = (0.75, 3.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        object.__setattr__(self, "distance", tuple(float(x) for x in self.distance))
+        check_options("few-atoms", self)
         if not self.kinds or set(self.kinds) - {"atom", "dimer", "cell"}:
             raise DataError(f"few-atoms: expected kinds of atom, dimer, cell, got {self.kinds}")
         if len(self.distance) != 2 or not MIN_DISTANCE <= self.distance[0] <= self.distance[1]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
-from mlffstore_generators.seeds.base import NoSeedError, Seed
+from mlffstore_generators.options import check_options
+from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,8 @@ class Files:
     max_atoms: int = 1000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "paths", (self.paths,) if isinstance(self.paths, str) else tuple(self.paths))
+        check_options("files", self)
+        check_sizes("files", self.min_atoms, self.max_atoms)
         missing = [path for path in self.paths if not Path(path).is_file()]
         if missing or not self.paths:
             raise DataError(f"files: expected paths of files, got {list(self.paths)}; not there: {missing}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore_generators.mmff import MMFFForces
+from mlffstore_generators.options import check_options
 from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, Ensemble, sampling_masses
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 from mlffstore_generators.seeds.clusters import pure_solvent
@@ -64,8 +65,7 @@ class Liquids:
     temperature: float = 300.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "density", tuple(float(x) for x in self.density))
-        object.__setattr__(self, "edge", tuple(float(x) for x in self.edge))
+        check_options("liquids", self)
         if len(self.edge) != 2 or not 0 <= self.edge[0] < self.edge[1] or not self.temperature >= 0:
             raise DataError(
                 f"liquids: expected two rising edges and a temperature from 0 up, got {self.edge} and {self.temperature}"

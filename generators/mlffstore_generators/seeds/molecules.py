@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlffstore.errors import DataError
+from mlffstore_generators.options import check_options
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 from mlffstore_generators.smiles import bond_table, embed, family, nci_smiles, to_atoms, with_hydrogens
 
@@ -46,10 +47,10 @@ class Molecules:
     ions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_options("molecules", self)
         check_sizes("molecules", self.min_atoms, self.max_atoms)
         check_share("molecules", "radicals", self.radicals)
         check_share("molecules", "heavy", self.heavy)
-        object.__setattr__(self, "ions", (self.ions,) if isinstance(self.ions, str) else tuple(self.ions))
         if set(self.ions) - set(_IONS) or (self.ions and (self.neutral or self.radicals)):
             raise DataError(
                 f"molecules: expected ions of {', '.join(_IONS)}, without neutral and radicals, got {self.ions}"

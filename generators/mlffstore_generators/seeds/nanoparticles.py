@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import check_classes
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import draw_compound, identity, too_close, wide_supercell
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 from mlffstore_generators.seeds.crystals import Crystals
@@ -47,6 +48,7 @@ class Nanoparticles:
     classes: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
+        check_options("nanoparticles", self)
         check_sizes("nanoparticles", self.min_atoms, self.max_atoms)
         check_share("nanoparticles", "alloyed", self.alloyed)
         check_share("nanoparticles", "compounds", self.compounds)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.errors import missing_dependency
 from mlffstore_generators.chemistry import species
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import identity, plain, supercell, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 
@@ -48,8 +49,7 @@ class RandomCrystals:
     elements: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.elements is not None:
-            object.__setattr__(self, "elements", tuple(self.elements))
+        check_options("random-crystals", self)
         check_sizes("random-crystals", self.min_atoms, self.max_atoms)
 
     def draw(self, rng: np.random.Generator) -> Seed:

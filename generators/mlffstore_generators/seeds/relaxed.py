@@ -12,6 +12,7 @@ import numpy as np
 from mlffstore.contracts.protocols import FollowingTeacher
 from mlffstore.contracts.registry import shared_teacher
 from mlffstore.errors import DataError
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import supercell
 from mlffstore_generators.rattle import rattled
 from mlffstore_generators.seeds.base import NoSeedError, PathFrames, Seed, Seeds, check_sizes, get_seeds
@@ -74,6 +75,7 @@ class Relaxed:
     max_atoms: int = 500
 
     def __post_init__(self) -> None:
+        check_options("relaxed", self)
         if self.steps < 1 or min(self.fmax, self.force, self.pressure) <= 0:
             raise DataError("relaxed: expected positive steps, fmax, force and pressure")
         check_sizes("relaxed", self.min_atoms, self.max_atoms)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import check_classes
+from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import plain, too_close
 from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds, rotation
 from mlffstore_generators.seeds.crystals import Crystals
@@ -66,6 +67,7 @@ class Slabs:
     host: Any = None
 
     def __post_init__(self) -> None:
+        check_options("slabs", self)
         check_sizes("slabs", self.min_atoms, self.max_atoms)
         check_share("slabs", "adsorbed", self.adsorbed)
         check_share("slabs", "elemental", self.elemental)
