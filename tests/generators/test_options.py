@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
+from ase.build import bulk
 
 import mlffstore as ml
 from mlffstore.errors import DataError
-from mlffstore_generators.seeds import get_seeds, known
+from mlffstore_generators.seeds import defects, get_seeds, known
 from mlffstore_generators.seeds.base import NoSeedError
 
 
@@ -78,15 +81,17 @@ def test_one_element_and_one_kind_are_given_by_themselves():
     assert get_seeds({"name": "molecules", "ions": "anion"}).ions == ("anion",)
 
 
-def test_defects_have_no_other_elements_than_are_allowed():
-    pytest.importorskip("pymatgen")
-    seeds, elements, kinds = get_seeds({"name": "defects", "elements": ["Cu", "Al", "H"], "elemental": 1.0}), set(), set()
-    for k in range(400):
-        try:
-            seed = seeds.draw(np.random.default_rng(k))
-        except NoSeedError:
-            continue
-        elements |= set(seed.atoms.symbols)
-        kinds.add(seed.source.partition(":")[0])
-    assert elements <= {"Cu", "Al", "H"}
-    assert "interstitial" in kinds
+def test_interstitials_are_of_elements_that_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(defects, "_KINDS", ("interstitial",))
+    bulk("Cs", cubic=True).write(tmp_path / "host.extxyz")
+    host = {"name": "files", "paths": str(tmp_path / "host.extxyz")}
+    guests = set()
+    for options in ({"elements": ["Cs", "H"]}, {}):
+        seeds = get_seeds({"name": "defects", "host": host, **options})
+        for k in range(60):
+            with contextlib.suppress(NoSeedError):
+                guests.add(seeds.draw(np.random.default_rng(k)).atoms.symbols[-1])
+        if options:
+            assert "H" in guests
+            assert guests <= {"Cs", "H"}
+    assert "C" in guests
