@@ -62,6 +62,19 @@ def test_an_atom_in_a_large_box_is_isolated(normalise):
     assert found["element_energies_eV"]["values"] == {"Cu": -1.0}
 
 
+@pytest.mark.parametrize(
+    ("cell", "isolated"),
+    [
+        # All vectors are longer than 6 angstrom, and their sum is 2.6: a crystal, not an atom.
+        ([[10, 0, 0], [0, 10, 0], [-9, -9.2, 2.25]], []),
+        ([[10, 0, 0], [5, 9, 0], [5, 3, 9]], ["Cu"]),
+    ],
+)
+def test_an_atom_in_an_oblique_cell(normalise, cell, isolated):
+    found = normalise(frame("Cu", -1.0, cell=cell), frame("Cu4", -12.0))
+    assert found["element_energies_eV"]["isolated_atoms"] == isolated
+
+
 def test_what_the_samples_leave_open_is_near_the_mean(normalise):
     """Cs and Cl occur together alone; the smallest norm would say nothing of the difference either, but Xe would be 0."""
     found = normalise(frame("CsCl", -6.0), frame("Cs2Cl2", -12.0), frame("XeF2", -9.0), frame("Xe2F4", -18.0))

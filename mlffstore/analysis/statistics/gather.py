@@ -235,14 +235,18 @@ class Gather:
 
 def _isolated(block: Block) -> Array:
     """Return which samples are one neutral atom without images near it, shape (S,), bool."""
+    from ase.geometry import minkowski_reduce
+
     single = np.diff(block.starts) == 1
     if "charge" in block:
         single &= block["charge"] == 0
-    lengths = np.linalg.norm(block["cell"].astype(np.float64), axis=2)
-    volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64))))
-    pbc = block["pbc"].astype(bool)
-    far = np.where(pbc, lengths, np.inf).min(axis=1) > _VACUUM
-    return np.asarray(single & far & (~pbc.all(axis=1) | (volume > _VACUUM**3)))
+    cell, pbc = block["cell"].astype(np.float64), block["pbc"].astype(bool)
+    single &= np.where(pbc, np.linalg.norm(cell, axis=2), np.inf).min(axis=1) > _VACUUM
+    # Long vectors of an oblique cell may have a short sum: the shortest vector of a reduced cell is the nearest image.
+    for i in np.flatnonzero(single & pbc.any(axis=1)):
+        reduced, _ = minkowski_reduce(cell[i], pbc[i])
+        single[i] = np.linalg.norm(reduced[pbc[i]], axis=1).min() > _VACUUM
+    return np.asarray(single)
 
 
 def _merge(kind: Any, parts: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ the same molecule is needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from mlffstore.data.schema import Array
     from mlffstore.lazy.blocks import Block
 
-#: eV/angstrom^2: force constants of bonds to hydrogen; 5.0, 6.5 and 7.8 mdyn/angstrom (Wilson, Decius and Cross, Molecular
-#: Vibrations, 1955). The partner says which.
-TYPICAL = {6: 31.0, 7: 40.0, 8: 48.0}
-#: eV/angstrom^2: force constants of other bonds to an end atom lie around this, by a factor of three (C-Cl 21, C=O 75).
+#: eV/angstrom^2: force constants of bonds to hydrogen, by the partner; 5.0, 6.5 and 7.8 mdyn/angstrom for C, N and O
+#: (Wilson, Decius and Cross, Molecular Vibrations, 1955), 2.8, 3.1 and 4.1 for Si, P and S (Herzberg, Infrared and Raman
+#: Spectra, 1945).
+TYPICAL = {6: 31.0, 7: 40.0, 8: 48.0, 14: 17.5, 15: 19.3, 16: 25.6}
+#: eV/angstrom^2: force constants of other bonds to an end atom lie around this, by a factor of `FACTOR` (Ge-H 13, C-Cl 21,
+#: C=O 75 to 100).
 _OTHER = 40.0
+FACTOR = 4.0
+#: A bond counts up to this multiple of the sum of the covalent radii: one stretched farther, as by a scan, is softer.
+_STRETCHED = 1.12
 #: Bonds of a type below which it says nothing.
 _FEWEST_OF_TYPE = 4
 #: Columns of the sums: number, r, f, r^2, r f, f^2.
@@ -66,7 +71,7 @@ class Bonds:
         for chosen in (known, ~known):  # bonds to hydrogen alone, if there are any: their constants are the surest
             result = _pooled(self.key[chosen], self.sums[chosen, teacher])
             if result.n:
-                return result
+                return replace(result, known=chosen is known)
         return Stiffness(0, float("nan"), float("nan"), float("nan"), float("nan"))
 
 
@@ -84,6 +89,8 @@ class Stiffness:
         It and its standard error over what is typical of these bonds.
     spread : float
         Standard deviation of the lengths of bonds of one type, angstrom.
+    known : bool
+        Whether the constants of these bonds are known, and not only within a factor of `FACTOR`.
     """
 
     n: int
@@ -91,6 +98,7 @@ class Stiffness:
     ratio: float
     error: float
     spread: float
+    known: bool = False
 
 
 def _pooled(key: Ints, sums: Array) -> Stiffness:
@@ -141,7 +149,8 @@ def bonds(block: Block, neighbours: Pairs, contact: Array, radius: Array, molecu
     count = np.bincount(first, minlength=len(numbers)) + np.bincount(second, minlength=len(numbers))
     end, partner = np.concatenate([first, second]), np.concatenate([second, first])
     length = np.concatenate([length, length])
-    chosen = (count[end] == 1) & (count[partner] > 1)
+    stretched = np.tile(contact[bonded] > _STRETCHED, 2)
+    chosen = (count[end] == 1) & (count[partner] > 1) & ~stretched
     end, partner, length = end[chosen], partner[chosen], length[chosen]
     if not len(end):
         return nothing(n_teachers)

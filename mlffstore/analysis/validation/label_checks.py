@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.analysis.validation import units
+from mlffstore.analysis.validation.bonds import FACTOR
 from mlffstore.analysis.validation.check_result import Check, CheckResult
 from mlffstore.analysis.validation.sample_checks import references
 from mlffstore.data.stress import StressCheck
@@ -75,7 +76,8 @@ def _bond_stiffness(check: Check, found: Stiffness) -> CheckResult:
     low, high = found.ratio - 3 * found.error, found.ratio + 3 * found.error
     at_rest = found.spread < _AT_REST
     sure = not at_rest and 3 * found.error < 0.5 * abs(found.ratio)
-    if sure and (high < rule["min_ratio"] or low > rule["max_ratio"]):
+    factor = 1.0 if found.known else FACTOR
+    if sure and (high < rule["min_ratio"] / factor or low > rule["max_ratio"] * factor):
         guess = units.explain_forces(found.ratio)
         return check.judged(
             False, text, found.n,
@@ -92,6 +94,10 @@ def _bond_stiffness(check: Check, found: Stiffness) -> CheckResult:
                 False, text, found.n, f"expected bonds that pull back, got {text}: forces of other structures?"
             )
         return check.not_measured(f"{text}, which is too uncertain", found.n)
+    if not found.known:
+        return check.not_measured(
+            f"{text}; how stiff these bonds usually are is known within a factor of {factor:g} only", found.n
+        )
     return check.judged(True, text, found.n)
 
 

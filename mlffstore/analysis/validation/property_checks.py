@@ -32,6 +32,9 @@ _LARGEST = {
 _POSITIVE = ("energy_std", "forces_std")
 #: Samples that a check of the dataset needs.
 _FEWEST = 5
+#: e*angstrom: dipoles that charges of atoms explain less of say nothing of the unit, since lone pairs and polarised atoms
+#: have dipoles of this size (PH3 0.12).
+_POLARISED = 0.1
 
 
 def judge_properties(figures: PropertyFigures | None, policy: Policy, n: int) -> dict[str, Array]:
@@ -139,6 +142,10 @@ def _dipole_units(check: Check, figures: PropertyFigures, policy: Policy) -> Che
         text = f"dipoles are {slope:.2f} times those of {estimate} (correlation {correlation:.2f})"
         if abs(correlation) < rule["min_correlation"]:
             return check.not_measured(f"{text}, which is too little to tell the unit", n)
+        if np.sqrt(xx / n) < _POLARISED:
+            return check.not_measured(
+                f"{text}, which are {np.sqrt(xx / n):.2g} e*angstrom: too small to tell the unit", n
+            )
         high = rule["max_slope" if by == "charge" else "max_slope_by_electronegativity"]
         return check.judged(
             rule["min_slope"] <= slope <= high, text, n,
