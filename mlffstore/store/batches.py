@@ -128,10 +128,7 @@ def read_batch(
             masks[key][part.places] = part.read_mask(reader, key)
 
     jobs = [
-        (key, part)
-        for key, column in columns.items()
-        for part in request.rows[column.axis]
-        if key in part.segment.columns
+        (key, part) for key, column in columns.items() for part in request.rows[column.axis] if part.holds(key, column)
     ]
     nbytes = sum(request.sizes[column.axis] * column.row_nbytes for column in columns.values())
     if nbytes > _PARALLEL_NBYTES:

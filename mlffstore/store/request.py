@@ -15,11 +15,12 @@ from mlffstore.data.ragged import Ints, offsets, row_indices
 from mlffstore.data.schema import CODED, mask_key
 from mlffstore.data.vocabulary import UNKNOWN_ONLY, merge_words, translate
 from mlffstore.errors import DataError
+from mlffstore.format.records import is_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mlffstore.data.schema import Array, Axis
+    from mlffstore.data.schema import Array, Axis, Column
     from mlffstore.format.reader import ColumnReader
     from mlffstore.format.records import Segment
 
@@ -40,6 +41,22 @@ class SegmentRows:
     segment: Segment
     rows: Ints | slice
     places: Ints | slice
+
+    def holds(self, key: str, column: Column) -> bool:
+        """Return whether the segment has a column.
+
+        Raises
+        ------
+        DataError
+            If it is a user column of another kind than `column`, as rejected samples of several commits may have it.
+        """
+        stored = self.segment.columns.get(key)
+        if stored is not None and is_user(key) and not column.same_kind(stored.column):
+            raise DataError(
+                f"user column {key!r}: these samples have it as {column.kind()} and as {stored.column.kind()}; read them "
+                "apart, or leave it out with columns=[...]"
+            )
+        return stored is not None
 
     def read(self, reader: ColumnReader, key: str) -> Array:
         """Return the rows of a column that the segment has, shape (R, ...)."""

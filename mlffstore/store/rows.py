@@ -100,7 +100,7 @@ class StoredRows:
         reader = self.snapshot.column_reader
         return self._gather(
             column, column.dtype, column.shape, index,
-            lambda part: part.read(reader, key) if key in part.segment.columns else missing,
+            lambda part: part.read(reader, key) if part.holds(key, column) else missing,
         )  # fmt: skip
 
     def read_codes(self, key: str, column: Column, index: Ints, vocabulary: tuple[str, ...]) -> Array:
@@ -108,7 +108,7 @@ class StoredRows:
         reader = self.snapshot.column_reader
         return self._gather(
             column, "uint32", (), index,
-            lambda part: part.read_codes(reader, key, vocabulary) if key in part.segment.columns else 0,
+            lambda part: part.read_codes(reader, key, vocabulary) if part.holds(key, column) else 0,
         )  # fmt: skip
 
     def read_mask(self, column: Column, index: Ints) -> Array:

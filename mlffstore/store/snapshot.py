@@ -192,6 +192,10 @@ class Snapshot(Samples):
         other.__dict__.update(self.__dict__)
         other._segments, other._totals = self._rejected, self._rejected_totals
         other._rejected, other._rejected_totals = SegmentList(), Totals()
+        # Their user columns are their own: nothing checks those of rejected samples against the accepted ones.
+        other._user = {}
+        for segment in self._rejected:
+            other._user |= {name: column for name, column in segment.user.items() if name not in other._user}
         other._starts = offsets(self._rejected.n_samples)
         other._opener, other._root = _QuarantineOpener(self._opener), None
         other.digest = f"{self.digest} quarantine"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from ase.build import bulk
 
 import mlffstore as ml
 from mlffstore.errors import DataError
@@ -92,3 +93,36 @@ def test_the_error_says_what_to_do(store):
         DataError, match=r"no dimension of datasets and releases \(sample, .*\), got 'vector'; rename it"
     ):
         store.add_column("vector", np.zeros(2))
+
+
+def one(symbol, **extra):
+    columns = {name: (values, "1", "sample") for name, values in extra.items()}
+    number = bulk(symbol).numbers
+    return ml.SampleBatch(n_atoms=[1], numbers=number, positions=np.zeros((1, 3)), extra=columns)
+
+
+def test_rejected_samples_have_columns_of_their_own(store):
+    """0.5 was read as the integer 0, since the first rejected sample had an integer of that name."""
+    store.commit(None, rejected=one("Cu", score=[3], why=["far"]), reasons=["a"])
+    store.commit(None, rejected=one("Ag", score=[0.5]), reasons=["b"])
+    store.append(one("Au", gap=[2.0]), require=())
+    snap = store.snapshot()
+    rejected = snap.quarantine
+    assert (set(snap.user_columns), set(rejected.user_columns)) == ({"gap"}, {"score", "why"})
+    for k, score in enumerate((3, 0.5)):
+        values = rejected.read([k]).columns["score"]
+        assert values.tolist() == [score]
+        assert values.dtype == type(score)
+    for read in (rejected.read, rejected.table, lambda: rejected.to_xarray().load()):
+        with pytest.raises(DataError, match=r"user column 'score': these samples have it as int64 .* and as float64"):
+            read()
+    assert rejected.read(columns=["n_atoms", "numbers"]).numbers.tolist() == [29, 47]
+    assert store.compact().n_after >= 2
+    assert store.snapshot().quarantine.read([1]).columns["score"].tolist() == [0.5]
+
+
+def test_the_table_of_rejected_samples_has_their_columns(store):
+    store.commit(None, rejected=one("Cu", score=[3]), reasons=["a"])
+    store.append(one("Au", score=[2.5]), require=())
+    assert store.snapshot().quarantine.table().to_pandas()["score"].tolist() == [3]
+    assert store.snapshot().table().to_pandas()["score"].tolist() == [2.5]
