@@ -237,12 +237,20 @@ class SampleBatch(SampleColumns):
         columns = {k: v for k, v in self.columns.items() if k != "content_hash"}
         return self._replace(columns | {"positions": self.positions.astype(precision)}, self.labels)
 
-    def hashed(self) -> SampleBatch:
-        """Return the batch with `content_hash` and `root` as columns, so that they are computed once."""
-        if "content_hash" in self.columns and "root" in self.columns:
+    def hashed(self, *, anew: bool = False) -> SampleBatch:
+        """Return the batch with `content_hash` and `root` as columns, so that they are computed once.
+
+        Parameters
+        ----------
+        anew : bool, optional
+            Whether hashes that are there are computed again: arrays may have been changed in place since.
+        """
+        if not anew and "content_hash" in self.columns and "root" in self.columns:
             return self
-        hashes = self.content_hash
-        return self._replace({"root": hashes, **self.columns, "content_hash": hashes}, self.labels)
+        columns = {name: values for name, values in self.columns.items() if not (anew and name == "content_hash")}
+        fresh = self._replace(columns, self.labels)
+        hashes = fresh.content_hash
+        return self._replace({"root": hashes, **columns, "content_hash": hashes}, self.labels)
 
     def with_labels(self, teacher: str, /, **labels: npt.ArrayLike) -> SampleBatch:
         """Return the batch with labels of `teacher` instead of those that it has of this teacher.

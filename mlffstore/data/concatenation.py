@@ -34,7 +34,9 @@ def concatenate(batches: Sequence[SampleBatch]) -> SampleBatch:
     first = batches[0]
     user = merge_user_columns([batch.user for batch in batches])
     rooted = any("root" in batch.columns for batch in batches)
+    # Hashes are those of the dtype of the positions, which become the widest.
     hashed = all("content_hash" in batch.columns for batch in batches)
+    hashed &= len({batch.columns["positions"].dtype for batch in batches if "positions" in batch.columns}) <= 1
     names = [
         name for name in first.columns if name not in ("root", "content_hash", *CODED, "reason") and name not in user
     ]

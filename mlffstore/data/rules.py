@@ -11,7 +11,7 @@ import numpy as np
 
 from mlffstore.data.properties import find_property, known_properties
 from mlffstore.data.ragged import reduce_rows
-from mlffstore.data.schema import LABELS, Array
+from mlffstore.data.schema import CODED, LABELS, STRUCTURE, Array
 from mlffstore.errors import DataError, problems_message
 
 if TYPE_CHECKING:
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 REQUIRED = ("energy", "forces")
 #: Smallest sine of the angle between two periodic lattice vectors, and volume over the product of the three lengths.
 MIN_SINE = 1e-6
+
+
+def check_whole(batch: SampleBatch) -> None:
+    """Raise `DataError` unless a batch has all columns of a structure: one that was read with ``columns=`` lacks some."""
+    missing = [name for name in (*STRUCTURE, *CODED) if name not in batch.columns]
+    if missing:
+        raise DataError(
+            f"expected whole samples, got a batch without {', '.join(missing)}; read it without columns=[...], or name "
+            "these too"
+        )
 
 
 def check(batch: SampleBatch, require: Sequence[str] = REQUIRED) -> None:

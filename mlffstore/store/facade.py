@@ -114,9 +114,14 @@ class Store(LabelledStore):
             If labels of another model are on record under the same teacher name, or the key stands for other samples.
         """
         if isinstance(samples, SampleBatch):
-            if units:
+            ignored = {
+                "source": source != "unknown", "sampler": sampler != "unknown", "teacher": teacher != DEFAULT_TEACHER,
+                "units": bool(units),
+            }  # fmt: skip
+            if names := ", ".join(name for name, given in ignored.items() if given):
                 raise DataError(
-                    "units: expected frames beside it, got a batch; give SampleBatch(units=...) when it is made"
+                    f"{names}: expected frames beside it, got a batch; say it when the batch is made, as in "
+                    "SampleBatch(units=...)"
                 )
             batch = samples
         else:

@@ -135,11 +135,14 @@ class Transaction:
             If labels of another model are on record under the same teacher name.
         """
         self._check_open()
+        for given in (batch, rejected):
+            if given is not None:
+                rules.check_whole(given)
         if batch is not None and (len(batch) or rejected is None):
             batch = batch.astype(self._precision)
             batch.check_masks()
             rules.check(batch, self._require)
-            batch = batch.hashed()
+            batch = batch.hashed(anew=True)
         else:
             batch = None
         if rejected is not None and len(rejected):
@@ -148,7 +151,7 @@ class Transaction:
                     f"reasons: expected one for each of {len(rejected)} rejected samples, got {len(reasons)}"
                 )
             rejected.check_masks()
-            rejected = with_reasons(rejected.astype(self._precision).hashed(), reasons)
+            rejected = with_reasons(rejected.astype(self._precision).hashed(anew=True), reasons)
         else:
             rejected = None
         user, labelled_by, labels = self._user, self._labelled_by, self._labels

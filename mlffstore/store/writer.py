@@ -120,6 +120,7 @@ class Writer:
             frames = [samples] if hasattr(samples, "positions") else list(samples)
             given = [labels] if isinstance(labels, Mapping) else labels
             batch = SampleBatch.from_ase(frames, teacher=self._teacher, labels=given, source=source, sampler=sampler)
+        rules.check_whole(batch)
         batch.check_masks()
         rules.check(batch, self._require)
         batch = batch.astype(self.store.precision)
