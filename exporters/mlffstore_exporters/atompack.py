@@ -12,7 +12,8 @@ from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED
 from mlffstore.errors import missing_dependency
-from mlffstore.release.selection import present, select
+from mlffstore.release.selection import select
+from mlffstore.store.presence import present
 from mlffstore_exporters.columns import FileColumns, root_attributes
 from mlffstore_exporters.folder import new_folder, parts, write_sidecar
 

@@ -12,7 +12,8 @@ from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
-from mlffstore.release.selection import present, select
+from mlffstore.release.selection import select
+from mlffstore.store.presence import present
 from mlffstore_exporters import chunks
 from mlffstore_exporters.columns import recoded
 from mlffstore_exporters.folder import new_hdf5, other_labels, parts, tell_left_out

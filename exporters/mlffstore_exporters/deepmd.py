@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
-from mlffstore.release.selection import present, select
+from mlffstore.release.selection import select
+from mlffstore.store.presence import present
 from mlffstore_exporters.columns import root_attributes
 from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out, write_sidecar
 

@@ -15,8 +15,8 @@ import numpy as np
 from mlffstore.data.properties import ordered
 from mlffstore.data.schema import LABELS, split_key
 from mlffstore.errors import ReleaseError
-from mlffstore.release.selection import present
 from mlffstore.runtime.documents import json_text
+from mlffstore.store.presence import present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

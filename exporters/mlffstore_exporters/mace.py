@@ -15,8 +15,9 @@ from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows, without_mask
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError
-from mlffstore.release.selection import present, select
+from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
+from mlffstore.store.presence import present
 from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out
 from mlffstore_exporters.meanings import of_electrons, of_labels
 

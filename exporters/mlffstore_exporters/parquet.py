@@ -12,8 +12,9 @@ from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED, is_mask
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import missing_dependency
-from mlffstore.release.selection import present, select
+from mlffstore.release.selection import select
 from mlffstore.runtime.words import counted
+from mlffstore.store.presence import present
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes
 from mlffstore_exporters.folder import BLOCK, Account, new_folder
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.labels import has_label
+from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 
 if TYPE_CHECKING:
+    from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
     from mlffstore.release.reading import Release
 
@@ -29,8 +33,10 @@ class Changes:
     moved : int
         In both, in another split: a test sample may have been trained on.
     relabelled : int
-        In both, with another energy or other forces of a teacher that both have.
+        In both, with another value of a label, or of a user column, that both releases have.
     teachers_added, teachers_removed : tuple of str
+    columns_added, columns_removed : tuple of str
+        Labels of teachers that both have, such as ``"dipole.orb-v2"``, and user columns.
     """
 
     name: str
@@ -41,13 +47,16 @@ class Changes:
     relabelled: int
     teachers_added: tuple[str, ...]
     teachers_removed: tuple[str, ...]
+    columns_added: tuple[str, ...] = ()
+    columns_removed: tuple[str, ...] = ()
 
     @property
     def bump(self) -> str:
         """The part of the version that must rise: major, minor or patch (https://semver.org)."""
-        if self.moved or self.relabelled or self.teachers_removed or any(self.removed.values()):
+        gone = self.teachers_removed or self.columns_removed or any(self.removed.values())
+        if self.moved or self.relabelled or gone:
             return "major"
-        return "minor" if any(self.added.values()) or self.teachers_added else "patch"
+        return "minor" if any(self.added.values()) or self.teachers_added or self.columns_added else "patch"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain types."""
@@ -62,22 +71,23 @@ class Changes:
         out = [f"added {by_split(self.added)}", f"removed {by_split(self.removed)}", f"relabelled {self.relabelled:,}"]
         if self.moved:
             out.append(f"moved to another split {self.moved:,}")
-        for what, names in (("new teachers", self.teachers_added), ("teachers gone", self.teachers_removed)):
+        for what, names in (
+            ("new teachers", self.teachers_added), ("teachers gone", self.teachers_removed),
+            ("new columns", self.columns_added), ("columns gone", self.columns_removed),
+        ):  # fmt: skip
             if names:
                 out.append(f"{what}: {', '.join(names)}")
         return out
 
 
 def changes(old: Release, new: Release) -> Changes:
-    """Compare two releases; memory holds some 40 bytes of each sample."""
+    """Compare two releases; memory holds some 20 bytes of each sample, and 8 of each of its labels and user columns."""
     common = [teacher for teacher in old.teachers if teacher in new.teachers]
     before, after = _digest(old, common), _digest(new, common)
-    kept, i, j = np.intersect1d(before.hashes, after.hashes, return_indices=True)
-    del kept
+    _, i, j = np.intersect1d(before.hashes, after.hashes, return_indices=True)
     same = np.ones(len(i), bool)
-    for k in range(before.labels.shape[1]):
-        a, b = before.labels[i, k], after.labels[j, k]
-        same &= (a == b) | (np.isnan(a) & np.isnan(b))
+    for name in before.columns.keys() & after.columns.keys():
+        same &= before.columns[name][i] == after.columns[name][j]
     gone = np.setdiff1d(np.arange(len(before.hashes)), i)
     fresh = np.setdiff1d(np.arange(len(after.hashes)), j)
     return Changes(
@@ -89,35 +99,87 @@ def changes(old: Release, new: Release) -> Changes:
         int(np.count_nonzero(~same)),
         tuple(teacher for teacher in new.teachers if teacher not in old.teachers),
         tuple(teacher for teacher in old.teachers if teacher not in new.teachers),
+        tuple(name for name in after.columns if name not in before.columns),
+        tuple(name for name in before.columns if name not in after.columns),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Digest:
-    """Hash, split and a few numbers that stand for the labels of each different structure of a release."""
+    """Hash and split of each different structure of a release, and a hash of each of its labels and user columns."""
 
     hashes: Array
     splits: Array
-    labels: Array
+    columns: dict[str, Array]
 
 
 def _digest(release: Release, teachers: list[str]) -> _Digest:
-    hashes, splits, labels = [], [], []
+    hashes, splits, blocks = [], [], []
     for split in release.counts:
-        for batch in release.blocks(split, _BLOCK):
+        for batch in release.blocks(split, _BLOCK, everything=True):
             hashes.append(batch.content_hash)
             splits.append(np.full(len(batch), SPLITS.index(split), np.uint8))
-            columns = []
-            for teacher in teachers:
-                named = batch.labels[teacher]
-                columns.append(named.get("energy", np.full(len(batch), np.nan)))
-                forces = named.get("forces")
-                # A weighted sum, so that forces which only changed places are seen as well.
-                weight = np.arange(1, batch.n_atoms_total + 1) - np.repeat(batch.offsets[:-1], batch.n_atoms)
-                value = np.full(batch.n_atoms_total, np.nan) if forces is None else forces @ np.array([1.0, 2.0, 3.0])
-                columns.append(np.add.reduceat(value * weight, batch.offsets[:-1]))
-            labels.append(np.stack(columns, axis=1) if columns else np.zeros((len(batch), 0)))
+            blocks.append(_hashes(batch, teachers))
     if not hashes:
-        return _Digest(np.zeros(0, np.uint64), np.zeros(0, np.uint8), np.zeros((0, 2 * len(teachers))))
+        return _Digest(np.zeros(0, np.uint64), np.zeros(0, np.uint8), {})
     every, first = np.unique(np.concatenate(hashes), return_index=True)
-    return _Digest(every, np.concatenate(splits)[first], np.concatenate(labels)[first])
+    columns = {
+        name: np.concatenate([
+            block.get(name, np.zeros(len(rows), np.uint64)) for block, rows in zip(blocks, hashes, strict=True)
+        ])[first]
+        for name in dict.fromkeys(name for block in blocks for name in block)
+    }  # fmt: skip
+    return _Digest(every, np.concatenate(splits)[first], columns)
+
+
+def _hashes(batch: SampleBatch, teachers: list[str]) -> dict[str, Array]:
+    """Return a hash of each label and user column of each sample, 0 where it is missing, by name: arrays of shape (S,)."""
+    out: dict[str, Array] = {}
+    for teacher in teachers:
+        for name, values in batch.labels.get(teacher, {}).items():
+            there = has_label(name, values, batch.n_atoms, batch.properties)
+            per_atom = batch.label_column(name, teacher).axis == "atom"
+            out[label_key(name, teacher)] = np.where(there, _folded(values, batch.offsets if per_atom else None), 0)
+    for name, column in batch.user.items():
+        values = batch.columns[name]
+        if column.coded:
+            words = [int.from_bytes(sha256(word.encode()).digest()[:8], "little") for word in batch.vocabulary[name]]
+            values = np.array(words, np.uint64)[values]
+        if name in batch.masks:
+            shape = (-1, *[1] * (values.ndim - 1))
+            values = np.where(batch.masks[name].reshape(shape), values, np.zeros((), values.dtype))
+        out[name] = _folded(values, batch.offsets if column.axis == "atom" else None)
+        if name in batch.masks:
+            out[name] ^= _folded(batch.masks[name], batch.offsets if column.axis == "atom" else None)
+    return out
+
+
+def _folded(values: Array, starts: Array | None) -> Array:
+    """Return a hash of the values of each sample, which sees their order, shape (S,), uint64.
+
+    Parameters
+    ----------
+    values : ndarray, shape (S, ...) or (A, ...)
+    starts : ndarray, shape (S+1,), optional
+        First atom of each sample, if there is a row for each atom.
+    """
+    flat = values.reshape(len(values), -1)
+    if flat.dtype.kind == "f":
+        flat = np.where(np.isnan(flat), np.nan, flat.astype(np.float64) + 0.0)  # one NaN, one zero
+        bits = flat.view(np.uint64)
+    else:
+        bits = flat.astype(np.int64 if flat.dtype.kind == "i" else np.uint64).view(np.uint64)
+    row = np.zeros(len(flat), np.uint64)
+    for k in range(flat.shape[1]):
+        row = _mixed(row + bits[:, k] + np.uint64(k + 1))
+    if starts is None:
+        return row
+    place = np.arange(len(flat)) - np.repeat(starts[:-1], np.diff(starts))
+    return np.asarray(np.add.reduceat(_mixed(row + _mixed(place.astype(np.uint64))), starts[:-1]))
+
+
+def _mixed(x: Array) -> Array:
+    """Return the finalizer of splitmix64 (Steele, Lea and Flood, doi:10.1145/2660193.2660195) of each number."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))

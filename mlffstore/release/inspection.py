@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.hashing import content_hash
-from mlffstore.data.schema import LABELS, STANDARD
+from mlffstore.data.schema import STANDARD
 from mlffstore.data.splits import SPLITS, assign
 from mlffstore.errors import FormatError, MlffstoreError
 from mlffstore.release.labels import property_in
@@ -156,7 +156,7 @@ def _columns(path: Path) -> Iterator[Problem]:
                 group = file[split]
                 for name in (
                     *(n for n in STANDARD if n not in group),
-                    *(n for n in ("energy or forces",) if _lacks(group)),
+                    *(n for n in ("labels",) if _lacks(group)),
                 ):
                     yield Problem(path.name, f"{split}/{name} is missing")
                 n = len(group["n_atoms"])
@@ -169,7 +169,7 @@ def _columns(path: Path) -> Iterator[Problem]:
 
 
 def _lacks(group: Any) -> bool:
-    return not any(name.partition(".")[0] in LABELS for name in group)
+    return not any(property_in(name, dataset) is not None for name, dataset in group.items())
 
 
 def _column(file: str, name: str, dataset: Any, rows: Mapping[str, int]) -> Iterator[Problem]:

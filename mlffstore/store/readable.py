@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from mlffstore.data.labels import choose_teacher
 from mlffstore.data.ragged import Ints, as_indices
 from mlffstore.data.schema import STANDARD
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
+from mlffstore.store.presence import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -127,14 +127,10 @@ class ReadableSamples(ABC):
         elements = np.zeros(256, np.int64)
         sizes = [np.zeros(0, np.int32)]
         periodic = nbytes = 0
-        labelled = dict.fromkeys(self.teachers, 0)
-        energies = [f"energy.{teacher}" in self.label_columns() for teacher in self.teachers]
-        for batch in self.blocks(columns=["numbers", "pbc", *(["energy"] if any(energies) else [])]):
+        for batch in self.blocks(columns=["numbers", "pbc"]):
             elements += np.bincount(batch.numbers, minlength=256)
             sizes.append(batch.n_atoms)
             periodic += int(batch.pbc.any(axis=1).sum())
-            for teacher, named in batch.labels.items():
-                labelled[teacher] += int(np.count_nonzero(~np.isnan(named["energy"])))
         n_atoms = np.concatenate(sizes)
         rows = {"sample": len(n_atoms), "atom": int(n_atoms.sum(dtype=np.int64))}
         nbytes = sum(rows[column.axis] * column.row_nbytes for column in self.stored_columns().values())
@@ -148,7 +144,7 @@ class ReadableSamples(ABC):
             "n_atoms_min": int(n_atoms.min(initial=0 if not len(n_atoms) else n_atoms[0])),
             "n_atoms_max": int(n_atoms.max(initial=0)),
             "elements": {chemical_symbols[z]: int(elements[z]) for z in np.flatnonzero(elements[:119])},
-            "teachers": labelled,
+            "teachers": {teacher: int(labelled(self, teacher).sum()) for teacher in self.teachers},
             "nbytes_on_disk": self.nbytes_on_disk,
             "nbytes_raw": nbytes,
             "quarantined": 0,
@@ -282,9 +278,7 @@ class ReadableSamples(ABC):
                 raise DataError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
             index = np.flatnonzero(self.split_codes() == SPLITS.index(split))
         if teacher is not None:
-            choose_teacher(self.teachers, teacher)
-            energy = self.read(index, teacher=teacher, columns=["energy"]).labels.get(teacher, {}).get("energy")
-            index = index[:0] if energy is None else index[~np.isnan(energy)]
+            index = index[labelled(self, teacher, index)[index]]
         return index
 
     def as_indices(self, indices: npt.ArrayLike | slice | None) -> Ints:
