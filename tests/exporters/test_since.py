@@ -112,7 +112,7 @@ def test_a_teacher_without_energies(tmp_path):
     store.append(batch, require=())
     path = ml.export_release(store.snapshot(), tmp_path, name="r", allow_failing=True)
     assert ml.verify_release(path.parent).ok
-    for opened in (store.snapshot(), ml.open(path)):
+    for opened in (store.snapshot(), ml.open_release(path.parent)):
         assert opened.summary()["teachers"] == {"qeq": N}
         assert len(opened.split_indices(None, "qeq")) == N
     assert changes(Release(path), Release(path)).bump == "patch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def write_pdf(contents: Contents, path: Path) -> None:
     from matplotlib.figure import Figure
 
     c = contents
-    with PdfPages(path, metadata={"Title": c.title, "CreationDate": None}) as pdf:
+    with PdfPages(path, metadata={"Title": c.title, "CreationDate": None}) as pdf, warnings.catch_warnings():
+        # Letters that Matplotlib's font lacks are boxes on paper; the page shows them.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         lines = _lines(c)
         for start in range(0, len(lines), _LINES):
             sheet = Figure(figsize=_PAPER)
@@ -43,7 +46,7 @@ def write_pdf(contents: Contents, path: Path) -> None:
             sheet.subplots_adjust(left=0.09, right=0.97, top=0.95, bottom=0.06, hspace=0.35, wspace=0.32)
             for ax, chart in zip(grid, c.charts[start : start + 6], strict=False):
                 _draw(ax, chart, c)
-                ax.set_title(chart["title"], fontsize=8)
+                ax.set_title(plain(chart["title"]), fontsize=8)
             for ax in grid[len(c.charts[start : start + 6]) :]:
                 ax.set_axis_off()
             pdf.savefig(sheet, dpi=150)
@@ -61,10 +64,10 @@ def _draw(ax: Any, chart: dict[str, Any], c: Contents) -> None:
     if chart["kind"] == "histogram":
         edges, below = np.array(chart["edges"]), np.zeros(len(chart["edges"]) - 1)
         for (name, counts), colour in zip(chart["groups"]["sampler"].items(), colours(8), strict=False):
-            ax.stairs(below + counts, edges, baseline=below, fill=True, label=name, color=colour)
+            ax.stairs(below + counts, edges, baseline=below, fill=True, label=plain(name), color=colour)
             below = below + counts
         ax.set_xscale("log" if chart["log"] else "linear")
-        ax.set_xlabel(chart["unit"])
+        ax.set_xlabel(plain(chart["unit"]))
         ax.set_ylabel("samples")
         ax.legend(fontsize=6, frameon=False)
         return
@@ -79,8 +82,8 @@ def _draw(ax: Any, chart: dict[str, Any], c: Contents) -> None:
         ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
     if chart.get("log"):
         ax.set_yscale("log")
-    ax.set_xlabel(labels[0], fontsize=7)
-    ax.set_ylabel(labels[1], fontsize=7)
+    ax.set_xlabel(plain(labels[0]), fontsize=7)
+    ax.set_ylabel(plain(labels[1]), fontsize=7)
 
 
 def _lines(c: Contents) -> list[str]:
