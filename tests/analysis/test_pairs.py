@@ -100,7 +100,9 @@ def pairs(n, rng, *, unit=1.0):
     energy = (force + normal + shear) * (1 + rng.normal(0, 0.1, n)) * unit
     ints, zeros = np.arange(n), np.zeros(n)
     teacher = np.zeros(n, np.uint8)
-    return Work(ints, ints + n, teacher, energy, force, normal, shear, *[zeros] * 5, np.full(n, 10))
+    return Work(
+        ints, ints + n, teacher, energy, force, normal, shear, np.zeros((n, 3, 3)), *[zeros] * 5, np.full(n, 10)
+    )
 
 
 def test_the_slopes_are_those_of_the_labels():

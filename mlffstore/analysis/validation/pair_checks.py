@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ _UNEXPLAINED = 0.5
 #: Share of the correlation that the slope and its error imply, below which some pairs do not follow the slope. The lowest of
 #: clean sets was 0.83.
 _OF_EXPECTED = 0.7
+#: Normal components of the stress are in another order if energies deviate in it by less than this share of what they do.
+_OTHER_ORDER = 0.5
 #: What helps where there are too few pairs.
 _MORE_PAIRS = "name roots on import (--root) or pass --teacher"
 
@@ -68,6 +71,8 @@ def pair_checks(
     if out[0].state == "fail" and meaning and meaning[0].stress_is_right:
         energy = units.ENERGIES[meaning[0].energy]
     out.append(_stress(pairs["stress_units"], by_stress, energy, meaning))
+    if "fail" not in (out[-1].state, out[0].state):
+        out[-1] = _order(pairs["stress_units"], work.select(work.teacher == teacher)) or out[-1]
     # In a wrong unit or of a wrong sign, all six components are off alike; their order is another question.
     common = by_stress.value if out[-1].state == "fail" and _is_sure(by_stress) else energy
     out.append(_stress(pairs["stress_shear"], fitted["shear_work"], common, meaning))
@@ -144,6 +149,28 @@ def _pair_energies(check: Check, work: Work, teacher: int, failed: bool) -> Chec
         f"expected energies of {samples} samples of which at most {most} do not fit, got that {text}, and that more than "
         f"{most} samples are to blame; are there energies of two calculations with another zero, or of other samples, among "
         "them? Compare the samples of energy_work",
+    )  # fmt: skip
+
+
+def _order(check: Check, work: Work) -> CheckResult | None:
+    """Return a failure if energies follow the work of the stress with xx, yy and zz in another order far better."""
+    strained = work.select(np.abs(work.normal_works).max(axis=(1, 2)) > 0)
+    n = len(strained.first)
+    if n < check.rule["min_pairs"]:
+        return None
+    left = strained.energy - strained.force_work - strained.shear_work
+    orders = list(itertools.permutations(range(3)))
+    works = [strained.normal_works[:, list(order), range(3)].sum(axis=1) for order in orders]
+    off = np.array([np.median(np.abs(left - one)) for one in works])
+    best = int(off.argmin())
+    if off[best] > _OTHER_ORDER * off[0]:
+        return None
+    names = " ".join(("xx", "yy", "zz")[i] for i in orders[best])
+    text = f"energies deviate by {off[0]:.2g} eV from the work of the stress, and by {off[best]:.2g} eV in the order {names}"
+    return check.judged(
+        False, text, n,
+        f"expected the components in the order xx yy zz, got that {text} (medians of {n} pairs). Bring them in order and "
+        "import the labels again",
     )  # fmt: skip
 
 

@@ -59,6 +59,9 @@ class Work:
         eV: E2 - E1, and what the forces say of it.
     normal_work, shear_work : ndarray, shape (P,), float64
         eV: what the stress says of it, by the components xx yy zz and by yz xz xy.
+    normal_works : ndarray, shape (P, 3, 3), float64
+        eV: what each of the components xx yy zz (rows) would say of it if it belonged to each strain xx yy zz (columns). The
+        diagonal adds up to `normal_work`.
     curvature : ndarray, shape (P,), float64
         eV: -(F2 - F1) . dx, the displacement times how much the forces pull back.
     stress_curvature : ndarray, shape (P,), float64
@@ -79,6 +82,7 @@ class Work:
     force_work: Array
     normal_work: Array
     shear_work: Array
+    normal_works: Array
     curvature: Array
     stress_curvature: Array
     dilation: Array
@@ -115,7 +119,8 @@ class Work:
 def nothing() -> Work:
     """Return no pairs."""
     index, real = np.zeros(0, np.int64), np.zeros(0)
-    return Work(index, index, np.zeros(0, np.uint8), real, real, real, real, real, real, real, real, real, index)
+    works = np.zeros((0, 3, 3))
+    return Work(index, index, np.zeros(0, np.uint8), real, real, real, real, works, real, real, real, real, real, index)
 
 
 def smallest_ratios(block: Block) -> Array:
@@ -219,10 +224,15 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
         power1, power2 = np.einsum("ij,ij->i", force1, shift1), np.einsum("ij,ij->i", force2, shift2)
         by_forces = -0.5 * np.add.reduceat(power1 + power2, begin)
         by_stress, pull = np.zeros((2, len(first))), np.zeros(len(first))
+        works = np.zeros((len(first), 3, 3))
         if "stress" in block:
             work1 = volume1[:, None] * block["stress"][first, t].astype(np.float64) * strain1
             work2 = volume2[:, None] * block["stress"][second, t].astype(np.float64) * strain2
             both = 0.5 * (work1 + work2)
+            for volume, end, strain in ((volume1, first, strain1), (volume2, second, strain2)):
+                normal = block["stress"][end, t, :3].astype(np.float64)
+                works += 0.5 * volume[:, None, None] * normal[:, :, None] * strain[:, None, :3]
+            works = np.where(periodic[:, None, None], np.nan_to_num(works), 0.0)
             by_stress = np.where(periodic, np.stack([both[:, :3].sum(axis=1), both[:, 3:].sum(axis=1)]), 0.0)
             pull = np.nan_to_num(np.where(periodic, (work2 - work1).sum(axis=1), 0.0))
         if extended.any():  # the work of an unknown stress is unknown, unless nothing was strained
@@ -233,7 +243,7 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
         out.append(
             Work(
                 first[good] + block.first, second[good] + block.first, np.full(good.sum(), t, np.uint8), energy[good],
-                by_forces[good], by_stress[0, good], by_stress[1, good],
+                by_forces[good], by_stress[0, good], by_stress[1, good], works[good],
                 -np.add.reduceat(power2 - power1, begin)[good], pull[good], dilation[good], square[good], far[good],
                 counts[good],
             )
