@@ -204,8 +204,7 @@ class SampleBatch(SampleColumns):
     def _describe(self) -> None:
         """Keep the descriptions of those properties that are not built in and that some teacher has, and no others."""
         names = {name for named in self.labels.values() for name in named}
-        specs = (self.property_of(name) for name in names)
-        self.properties = {spec.name: spec for spec in specs if not spec.built_in}
+        self.properties = {name: spec for name in names if not (spec := self.property_of(name)).built_in}
 
     # -- other batches -------------------------------------------------------------------------------------------
 
@@ -238,18 +237,11 @@ class SampleBatch(SampleColumns):
         return self._replace(columns | {"positions": self.positions.astype(precision)}, self.labels)
 
     def hashed(self, *, anew: bool = False) -> SampleBatch:
-        """Return the batch with `content_hash` and `root` as columns, so that they are computed once.
-
-        Parameters
-        ----------
-        anew : bool, optional
-            Whether hashes that are there are computed again: arrays may have been changed in place since.
-        """
-        if not anew and "content_hash" in self.columns and "root" in self.columns:
-            return self
+        """Return the batch with `content_hash` and `root` as columns; `anew` computes hashes again that are there."""
         columns = {name: values for name, values in self.columns.items() if not (anew and name == "content_hash")}
-        fresh = self._replace(columns, self.labels)
-        hashes = fresh.content_hash
+        if "content_hash" in columns and "root" in columns:
+            return self
+        hashes = self._replace(columns, self.labels).content_hash
         return self._replace({"root": hashes, **columns, "content_hash": hashes}, self.labels)
 
     def with_labels(self, teacher: str, /, **labels: npt.ArrayLike) -> SampleBatch:
@@ -317,8 +309,8 @@ class SampleBatch(SampleColumns):
             if not isinstance(word, str) or not is_text(word):
                 raise DataError(f"with_source: {name}: expected text without NUL and lone surrogates, got {word!r}")
         zeros = np.zeros(len(self), np.uint32)
-        columns = self.columns | {"source": zeros, "sampler": zeros}
-        return self._replace(columns, self.labels, {"source": (source,), "sampler": (sampler,)})
+        words: dict[str, Words] = {"source": (source,), "sampler": (sampler,)}
+        return self._replace(self.columns | dict.fromkeys(words, zeros), self.labels, words)
 
     def structures(self) -> SampleBatch:
         """Return the batch without labels."""

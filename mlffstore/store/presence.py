@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,12 +11,36 @@ from mlffstore.data.properties import ordered
 from mlffstore.data.schema import Array, label_key, split_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
-    from mlffstore.store.readable import ReadableSamples
 
 #: Samples whose labels are looked at in one step.
 _BLOCK = 4096
+
+
+class LabelledSamples(Protocol):
+    """What is needed of samples here."""
+
+    @property
+    def teachers(self) -> Sequence[str]:
+        """Names of the teachers."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def label_columns(self) -> Mapping[str, Any]:
+        """Return the columns of labels by their on-disk names."""
+        ...
+
+    def holds(self, key: str) -> Array:
+        """Return which samples may have a column."""
+        ...
+
+    def read(self, indices: Ints, *, teacher: str, columns: Iterable[str]) -> SampleBatch:
+        """Return some columns of some samples."""
+        ...
 
 
 def present(batch: SampleBatch, teacher: str, name: str) -> Array:
@@ -25,14 +49,14 @@ def present(batch: SampleBatch, teacher: str, name: str) -> Array:
     return np.zeros(len(batch), bool) if values is None else has_label(name, values, batch.n_atoms, batch.properties)
 
 
-def labelled(samples: ReadableSamples, teacher: str, among: Ints | None = None) -> Array:
+def labelled(samples: LabelledSamples, teacher: str, among: Ints | None = None) -> Array:
     """Return which samples have any label of a teacher, shape (S,), bool.
 
     Nearly every sample has an energy; other labels are read only of those that have none.
 
     Parameters
     ----------
-    samples : ReadableSamples
+    samples : LabelledSamples
     teacher : str
     among : ndarray of int64, optional
         Samples to look at; others count as not labelled. By default all.

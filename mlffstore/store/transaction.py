@@ -142,7 +142,7 @@ class Transaction:
             batch = batch.astype(self._precision)
             batch.check_masks()
             rules.check(batch, self._require)
-            batch = batch.hashed(anew=True)
+            batch = batch.hashed(anew=True)  # arrays may have been changed in place since
         else:
             batch = None
         if rejected is not None and len(rejected):
