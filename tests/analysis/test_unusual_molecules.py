@@ -41,7 +41,7 @@ def test_right_forces(name, state, tmp_path):
     assert line(labelled(name), "bond_stiffness", tmp_path).state == state
 
 
-@pytest.mark.parametrize("name", ["SiH4", "PH3", "CO2", "CCl4"])
+@pytest.mark.parametrize("name", ["SiH4", "CO2"])
 @pytest.mark.parametrize("unit", [1 / HARTREE_PER_BOHR, 1 / KCAL_PER_MOL], ids=["hartree/bohr", "kcal/mol/angstrom"])
 def test_forces_in_another_unit(name, unit, tmp_path):
     batch = labelled(name)
@@ -56,7 +56,7 @@ def test_forces_in_another_unit(name, unit, tmp_path):
 
 
 def test_bonds_that_are_pulled_apart_are_no_softer_bonds(tmp_path):
-    made = ml.get_generator("scan", seeds={"name": "molecules", "max_atoms": 24}).generate(np.random.default_rng(3), 64)
+    made = ml.get_generator("scan", seeds={"name": "molecules", "max_atoms": 16}).generate(np.random.default_rng(3), 48)
     labels = ml.get_teacher("gfn2-xtb").label(made.batch)
     good = labels.ok
     batch = made.batch.with_labels("gfn2", energy=labels.energy, forces=labels.forces).take(np.flatnonzero(good))

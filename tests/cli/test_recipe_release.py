@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import mlffstore as ml
+from mlffstore.store.executors import InProcessExecutor
 from tests.command import cli
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def test_a_release_that_is_published_is_told_of_before_the_first_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # A process of its own takes each run seconds to start.
+    monkeypatch.setattr("mlffstore.pipeline.run.local_pool", lambda workers: nullcontext(InProcessExecutor()))
     cli("run", written(tmp_path, 8, "1.0.0"), "-w", "1")
     cli("run", written(tmp_path, 8, "1.0.0"), "-w", "1")  # there is nothing to do
     before = ml.open("d.zarr").version

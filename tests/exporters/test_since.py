@@ -36,17 +36,21 @@ def samples(**changed):
     return ml.SampleBatch(**structure, cell=cell, pbc=np.ones((N, 3), bool), labels={"dft": values}, extra=extra)
 
 
+def released(folder, batch, order=None):
+    store = ml.create(folder / "d.zarr")
+    store.append(batch if order is None else batch.take(order))
+    return Release(ml.export_release(store.snapshot(), folder, name="r", allow_failing=True))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return released(tmp_path_factory.mktemp("original"), samples())
+
+
 @pytest.fixture
-def release(tmp_path):
+def release(tmp_path_factory):
     """Return a function that makes a release of a batch."""
-
-    def make(batch, order=None):
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        store = ml.create(folder / "d.zarr")
-        store.append(batch if order is None else batch.take(order))
-        return Release(ml.export_release(store.snapshot(), folder, name="r", allow_failing=True))
-
-    return make
+    return lambda batch, order=None: released(tmp_path_factory.mktemp("release"), batch, order)
 
 
 def first(change):
@@ -78,14 +82,14 @@ def swapped(values):
         ("spin", swapped, 1),
     ],
 )
-def test_every_value_counts(release, name, change, relabelled):
+def test_every_value_counts(original, release, name, change, relabelled):
     """Only energies and forces were looked at: a corrected stress was a patch."""
-    found = changes(release(samples()), release(samples(**{name: change})))
+    found = changes(original, release(samples(**{name: change})))
     assert (found.relabelled, found.bump) == (relabelled, "major")
 
 
-def test_order_and_vocabularies_are_no_change(release):
-    found = changes(release(samples()), release(samples(), order=np.arange(N)[::-1]))
+def test_order_and_vocabularies_are_no_change(original, release):
+    found = changes(original, release(samples(), order=np.arange(N)[::-1]))
     assert (found.relabelled, sum(found.added.values()), found.bump) == (0, 0, "patch")
 
 

@@ -97,7 +97,8 @@ def test_samples_do_not_depend_on_how_many_are_drawn_side_by_side(generator, opt
         assert (one.calls, one.skipped) == (made[0].calls, made[0].skipped)
 
 
-def test_what_can_not_be_drawn_ends_with_its_reasons(metals):
+def test_what_can_not_be_drawn_ends_with_its_reasons(metals, monkeypatch):
+    monkeypatch.setattr(base, "DRAWS", 4)
     hopeless = relaxed(metals, pressure=1e-9)
     rattle = ml.get_generator("rattle", seeds=hopeless, frames=2)
     with pytest.raises(DataError, match="relaxation is far from its end"):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from ase.build import bulk, molecule
-from ase.calculators.emt import EMT
 from ase.io import write
 
 import mlffstore as ml
@@ -20,25 +18,13 @@ from mlffstore.store.executors import InProcessExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytest.importorskip("quests")
 pytest.importorskip("sklearn")
 pytest.importorskip("tblite")
 
-STUDENT = f"ase:{__name__}:Student"
-
-
-class Student(EMT):
-    """EMT whose forces are wrong by a factor that a file holds, as a student's weights are in a file."""
-
-    def __init__(self, weights: str) -> None:
-        super().__init__()
-        self.scale = float(Path(weights).read_text())
-
-    def calculate(self, *arguments: Any, **options: Any) -> None:
-        """Scale the forces."""
-        super().calculate(*arguments, **options)
-        self.results["forces"] = self.scale * self.results["forces"]
+STUDENT = "ase:tests.teachers.weights:Scaled"
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def recipe(tmp_path):
         "samples": 6,
         "samples_per_task": 2,
     }
-    shifted = {"teacher": "ase:tests.teachers.shifted:Shifted", "options": {"weights": str(tmp_path / "shift.txt")}}
+    shifted = {"teacher": "ase:tests.teachers.weights:Shifted", "options": {"weights": str(tmp_path / "shift.txt")}}
     return {"name": "test", "store": str(tmp_path / "d.zarr"), "parts": [part], "more_teachers": [shifted]}
 
 
@@ -45,7 +45,7 @@ def changed(path, make):
 
 def test_a_store_that_was_removed_is_made_again(recipe):
     """The handle of the store that was there before knew all tasks as done, so that the run never ended."""
-    parsed = Recipe.model_validate(recipe)
+    parsed = Recipe.model_validate({**recipe, "more_teachers": []})
     assert run_here(parsed).accepted == 6
     shutil.rmtree(recipe["store"])
     assert run_here(parsed).accepted == 6
@@ -53,7 +53,7 @@ def test_a_store_that_was_removed_is_made_again(recipe):
 
 
 def test_other_seeds_make_other_samples(recipe, tmp_path):
-    parsed = Recipe.model_validate(recipe)
+    parsed = Recipe.model_validate({**recipe, "more_teachers": []})
     run_here(parsed)
     changed(tmp_path / "seed.extxyz", lambda path: bulk("Ag", cubic=True).write(path))
     assert run_here(parsed).accepted == 6
@@ -85,7 +85,7 @@ def test_labels_that_are_added_are_of_the_weights_that_are_there(recipe, tmp_pat
     for shift in (1.0, 3.0):
         changed(tmp_path / "shift.txt", lambda path, shift=shift: path.write_text(str(shift)))
         store.add_labels(
-            "ase:tests.teachers.shifted:Shifted", options=options | {"name": f"shifted-{shift:g}"},
+            "ase:tests.teachers.weights:Shifted", options=options | {"name": f"shifted-{shift:g}"},
             executor=InProcessExecutor(),
         )  # fmt: skip
         energies.append(store.snapshot().read([0], teacher=f"shifted-{shift:g}").energy[0])

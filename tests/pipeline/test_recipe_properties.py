@@ -20,6 +20,7 @@ from mlffstore.pipeline.plan import plan
 from mlffstore.pipeline.recipe import Recipe, load_recipe
 from mlffstore.pipeline.run import run
 from mlffstore.pipeline.task import make
+from mlffstore.store.executors import InProcessExecutor
 from tests.command import cli
 
 METALS = {"name": "crystals", "elements": ["Cu", "Ni"], "elemental": 1.0, "min_atoms": 1, "max_atoms": 4}
@@ -45,7 +46,7 @@ def test_what_is_asked_for_is_labelled_and_stored(tmp_path):
     pytest.importorskip("chgnet")
     more = [{"teacher": "chgnet", "properties": ["magmoms", "embedding"]}]
     parsed = recipe(tmp_path, more=more)
-    report = run(parsed)
+    report = run(parsed, executor=InProcessExecutor())
     assert (report.accepted, report.failed) == (8, [])
     batch = ml.open(parsed.store).snapshot().read()
     assert {teacher: set(named) for teacher, named in batch.labels.items()} == {
@@ -58,7 +59,7 @@ def test_what_is_asked_for_is_labelled_and_stored(tmp_path):
     for name in ("magmoms", "embedding"):
         np.testing.assert_allclose(batch.label(name, "chgnet"), other.more[name], atol=1e-3)
     # It is done: nothing is labelled again.
-    again = run(parsed)
+    again = run(parsed, executor=InProcessExecutor())
     assert (again.n_done_before, again.accepted, again.warnings) == (2, 0, [])
 
 
@@ -109,11 +110,11 @@ def test_properties_are_part_of_the_keys_and_their_order_is_not(tmp_path):
 def test_what_no_teacher_gives_is_refused_before_anything_is_written(tmp_path, properties, words):
     parsed = recipe(tmp_path, properties)
     with pytest.raises(RecipeError, match=words):
-        run(parsed)
+        run(parsed, executor=InProcessExecutor())
     assert not (tmp_path / "d.zarr").exists()
     assert re.search(words, plan(parsed)[0].problem)
     with pytest.raises(RecipeError, match="more_teachers, emt: "):
-        run(recipe(tmp_path, None, [{"teacher": "emt", "properties": properties}]))
+        run(recipe(tmp_path, None, [{"teacher": "emt", "properties": properties}]), executor=InProcessExecutor())
 
 
 @pytest.mark.parametrize(
