@@ -32,7 +32,7 @@ def release(tmp_path_factory):
     return folder / "r-1.0.0"
 
 
-@pytest.mark.parametrize(("number", "seconds"), [(14, 2), pytest.param(1500, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "seconds"), [(10, 2), pytest.param(1500, 8, marks=pytest.mark.slow)])
 def test_no_release_does_more_than_raise_our_errors(number, seconds, release, tmp_path):
     command = [sys.executable, "-m", "tests.durability.hostile_releases", release, tmp_path, "0", number, seconds]
     done = subprocess.run(
