@@ -35,7 +35,7 @@ def small(name: str):
     return frames
 
 
-#: SevenNet takes half a minute, of which most is its start; other tests compare its labels with those of its package.
+#: SevenNet takes half a minute, most of it to start; its properties and Hessian products are tested by day.
 QUICK = [pytest.param(name, marks=pytest.mark.slow) if name == "sevennet-0" else name for name in BUILT_IN]
 
 
