@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.hashing import mix
 from mlffstore.data.labels import has_label
 from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
@@ -171,15 +172,8 @@ def _folded(values: Array, starts: Array | None) -> Array:
         bits = flat.astype(np.int64 if flat.dtype.kind == "i" else np.uint64).view(np.uint64)
     row = np.zeros(len(flat), np.uint64)
     for k in range(flat.shape[1]):
-        row = _mixed(row + bits[:, k] + np.uint64(k + 1))
+        row = mix(row + bits[:, k] + np.uint64(k + 1))
     if starts is None:
         return row
     place = np.arange(len(flat)) - np.repeat(starts[:-1], np.diff(starts))
-    return np.asarray(np.add.reduceat(_mixed(row + _mixed(place.astype(np.uint64))), starts[:-1]))
-
-
-def _mixed(x: Array) -> Array:
-    """Return the finalizer of splitmix64 (Steele, Lea and Flood, doi:10.1145/2660193.2660195) of each number."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
+    return np.asarray(np.add.reduceat(mix(row + mix(place.astype(np.uint64))), starts[:-1]))
