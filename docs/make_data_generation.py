@@ -287,8 +287,8 @@ def main() -> None:
         f"`recipes/production.yaml` makes {wanted:,} samples; [what is sampled, and why](data_generation_strategy.md) gives the "
         f"reasons. This page says what came out of `recipes/{args.recipe.name}` in {found.samples:,} samples. It is written by "
         "`docs/make_data_generation.py`, which names the commands before it.",
-        f"{speed(store, len(snapshot))}; "
-        f"{found.samples_per_hour:,.0f} for an hour of one core; {found.calls_per_sample:.1f} teacher calls per kept sample.",
+        f"{speed(store, len(snapshot))}; {found.samples_per_hour:,.0f} for an hour of one core; "
+        f"{found.calls_per_sample:.1f} teacher calls per kept sample.",
         "## The acceptance table", "By `mlffstore validate --policy production`, the package's own. It asks for the whole dataset.",
         acceptance(snapshot),
         "## By an independent script",

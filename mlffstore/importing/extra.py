@@ -66,9 +66,8 @@ class ExtraColumns:
         missing = [name for name in self.units if name not in self._kinds]
         if missing:
             raise DataError(
-                f"{self.wording.name('columns')}: expected values under {', '.join(map(repr, missing))}, got files "
-                "in which no "
-                "sample has them; correct the name, or leave the option out"
+                f"{self.wording.name('columns')}: expected values under {', '.join(map(repr, missing))}, got files in "
+                "which no sample has them; correct the name, or leave the option out"
             )
 
     def read(self, record: Record, problems: list[str]) -> dict[str, tuple[str, Any]]:

@@ -109,8 +109,7 @@ def correct(record: Record, format: str) -> Record:
         if np.any(occupancy != 0) and np.any(occupancy < 1):
             problems.append(
                 f"{int(np.sum(occupancy < 1))} atoms are occupied in part or have alternate locations, and would be "
-                "read as "
-                "whole atoms side by side; choose one location for each and write the file again"
+                "read as whole atoms side by side; choose one location for each and write the file again"
             )
     problems += _periodicity(atoms)
     return record if tuple(problems) == record.problems else dataclasses.replace(record, problems=tuple(problems))
@@ -119,8 +118,7 @@ def correct(record: Record, format: str) -> Record:
 def _no_elements(path: Path, what: str, wording: Wording) -> str:
     return (
         f"{path}: expected to learn the elements, got {what}, which numbers its types; name the element of each type "
-        "in order "
-        f"with {wording.option('elements', ('O', 'H'))}"
+        f"in order with {wording.option('elements', ('O', 'H'))}"
     )
 
 
@@ -186,8 +184,7 @@ def _check_masses(path: Path, masses: set[float], wording: Wording) -> None:
         if np.abs(atomic_masses[1:] - mass).min() > _MASS_TOLERANCE:
             raise DataError(
                 f"{path}: expected masses of elements, got {mass:g}, which is none (isotope, scaled hydrogen or "
-                "bead?); name "
-                f"the element of each type in order with {wording.option('elements', ('O', 'H'))}"
+                f"bead?); name the element of each type in order with {wording.option('elements', ('O', 'H'))}"
             )
 
 
@@ -214,8 +211,7 @@ def _shelx(path: Path) -> None:
             if words[:1] == ["SYMM"] or (words[:1] == ["LATT"] and words[1:2] not in (["-1"], [])):
                 raise DataError(
                     f"{path}: expected all atoms of the cell (LATT -1, no SYMM), got {line.strip()!r}, whose symmetry "
-                    "is not "
-                    "expanded; write the file in P 1"
+                    "is not expanded; write the file in P 1"
                 )
 
 
@@ -225,8 +221,7 @@ def _fort34(path: Path) -> None:
     if len(lines) == 5 and lines[4] and int(lines[4][0]) > 1:
         raise DataError(
             f"{path}: expected all atoms of the cell, got {int(lines[4][0])} symmetry operations, which are not "
-            "expanded; "
-            "write the file without symmetry"
+            "expanded; write the file without symmetry"
         )
 
 
@@ -238,8 +233,7 @@ def _cif_problems(atoms: Any) -> list[str]:
         if partial:
             problems.append(
                 f"{len(partial)} sites are occupied in part ({partial[0]}), and would be read as whole atoms of one "
-                "element; "
-                "choose an ordered structure and write the file again"
+                "element; choose an ordered structure and write the file again"
             )
     group = atoms.info.get("spacegroup")
     if group is not None and getattr(group, "no", 1) > 1:
@@ -249,8 +243,7 @@ def _cif_problems(atoms: Any) -> list[str]:
         if given < full:
             problems.append(
                 f"the file names the space group {group.symbol!r} and lists {given} of its {full} rotations, so atoms "
-                "may be "
-                "missing; list all operations, or name the space group P 1 if every atom is listed"
+                "may be missing; list all operations, or name the space group P 1 if every atom is listed"
             )
     return problems
 

@@ -116,9 +116,8 @@ class ImportJob:
         options, wording, kind, path = self.options, self.options.wording, source.kind, source.path
         if kind in UNLABELLED and options.require and not set(options.require) <= set(options.keys):
             raise DataError(
-                f"{path}: expected labels ({', '.join(options.require)}), got {kind.upper()}, which holds none; "
-                "import bare "
-                f"structures with {wording.option('require', ())} and label them afterwards"
+                f"{path}: expected labels ({', '.join(options.require)}), got {kind.upper()}, which holds none; import "
+                f"bare structures with {wording.option('require', ())} and label them afterwards"
             )
         check_elements(path, kind, options.elements, wording)
         others = other_properties() if kind == "spice" else ()

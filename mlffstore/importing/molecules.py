@@ -47,9 +47,8 @@ def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
         problems, missing = [], 0
         if not mol.GetNumAtoms() or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
             problems.append(
-                "expected 3D coordinates, got a 2D drawing; import its SMILES instead (or write '3D' in columns "
-                "21-22 of the "
-                "record's second line if a planar molecule is meant)"
+                "expected 3D coordinates, got a 2D drawing; import its SMILES instead (or write '3D' in columns 21-22 "
+                "of the record's second line if a planar molecule is meant)"
             )
         else:
             missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())

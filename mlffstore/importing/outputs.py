@@ -233,8 +233,7 @@ def _loops(unconverged: set[int], n_loops: int, charge: int | None, problems: tu
         steps = ", ".join(str(i) for i in sorted(unconverged)[:5]) + (", ..." if len(unconverged) > 5 else "")
         warnings = (
             f"{len(unconverged)} of {n_loops} electronic loops did not converge (steps {steps}, from 0): their "
-            "energies and "
-            "forces are not those of the ground state; the column scf_converged marks them",
+            "energies and forces are not those of the ground state; the column scf_converged marks them",
         )
     return OutputFacts(charge, None, problems, warnings, frozenset(unconverged), n_loops)
 

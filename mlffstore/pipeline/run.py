@@ -213,8 +213,7 @@ def made_before(recipe: Recipe, tasks: Sequence[Task], keys: Mapping[str, int]) 
         again[task.part.name] += bool(before - in_full)
     return [
         f"{name}: {n} tasks of this part ran before with other options, and their samples stay in the store; the same "
-        "structures "
-        "may be in it twice now. Name a new store, or a new part, to keep them apart"
+        "structures may be in it twice now. Name a new store, or a new part, to keep them apart"
         for name, n in again.items()
         if n
     ]

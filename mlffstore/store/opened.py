@@ -184,8 +184,7 @@ class OpenedStore:
         teachers = ", ".join(snap.teachers) or "no labels yet"
         return (
             f"<Store {self.url}: {counted(len(snap), 'sample')}, {counted(snap.n_atoms, 'atom')}, "
-            f"{counted(len(snap.elements()), 'element')}, "
-            f"{teachers}; version {snap.version}, mode {self.mode!r}>"
+            f"{counted(len(snap.elements()), 'element')}, {teachers}; version {snap.version}, mode {self.mode!r}>"
         )
 
     def _repr_html_(self) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from ase.calculators.emt import EMT
 
 
-class Shifted(EMT):
-    """EMT, with a number of a file added to the energy.
+class _Weighted(EMT):
+    """EMT, and a number of a file.
 
     Parameters
     ----------
@@ -19,28 +19,22 @@ class Shifted(EMT):
 
     def __init__(self, weights: str) -> None:
         super().__init__()
-        self.shift = float(Path(weights).read_text())
+        self.weight = float(Path(weights).read_text())
+
+
+class Shifted(_Weighted):
+    """EMT with the number added to the energy."""
 
     def calculate(self, *args: Any, **kwargs: Any) -> None:
         """Compute."""
         super().calculate(*args, **kwargs)
-        self.results["energy"] += self.shift
+        self.results["energy"] += self.weight
 
 
-class Scaled(EMT):
-    """EMT whose forces are wrong by a factor of a file, as a student's weights are in a file.
-
-    Parameters
-    ----------
-    weights : str
-        Path of the file.
-    """
-
-    def __init__(self, weights: str) -> None:
-        super().__init__()
-        self.scale = float(Path(weights).read_text())
+class Scaled(_Weighted):
+    """EMT whose forces are wrong by the factor, as a student's are."""
 
     def calculate(self, *args: Any, **kwargs: Any) -> None:
-        """Scale the forces."""
+        """Compute."""
         super().calculate(*args, **kwargs)
-        self.results["forces"] = self.scale * self.results["forces"]
+        self.results["forces"] = self.weight * self.results["forces"]

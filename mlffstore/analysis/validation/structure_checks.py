@@ -56,8 +56,8 @@ def _hydrogen_free(check: Check, measured: Measured) -> CheckResult:
     text = f"{bare} of {organic} molecules with carbon have no hydrogen and carbons with free places"
     return check.judged(
         bare <= check.rule["max_fraction"] * organic, text, organic,
-        f"expected molecules with their hydrogens, got that {text}; "
-        "were they lost in a conversion (SDF and SMILES leave hydrogens out)?",
+        f"expected molecules with their hydrogens, got that {text}; were they lost in a conversion (SDF and SMILES "
+        "leave hydrogens out)?",
     )  # fmt: skip
 
 
