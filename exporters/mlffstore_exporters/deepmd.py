@@ -59,8 +59,8 @@ def export_deepmd(
     angstrom; the virial is minus stress times volume (eV), as in dpdata. `fparam.npy` has charge (e) and multiplicity;
     `root.npy`, `source.npy` and `sampler.npy`, which DeePMD-kit ignores, tell where a frame comes from, and
     ``mlffstore.json`` where the export comes from: ``mlffstore import`` takes all of it back. DeePMD-kit
-    knows full periodicity or none: samples that are periodic along one or two vectors are left out, and so are user columns
-    and labels for which there is no file; a warning names them.
+    knows full periodicity or none: samples that are periodic along one or two vectors are left out, and so are user columns,
+    labels for which there is no file, and stresses of molecules, which have no volume; a warning names them.
     """
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
     left_out = {
@@ -69,11 +69,13 @@ def export_deepmd(
         if name not in _FILES
     }
     left_out |= dict.fromkeys(snapshot.user_columns, "the layout has no place for user columns")
-    partly, elements = 0, set[int]()
+    partly = volumeless = 0
+    elements = set[int]()
     with new_folder(target) as folder:
         for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
             periodic = batch.pbc.sum(axis=1)
             partly += int(np.count_nonzero((periodic == 1) | (periodic == 2)))
+            volumeless += int(np.count_nonzero((periodic == 0) & present(batch, teacher_name, "stress")))
             elements |= set(np.unique(batch.numbers).tolist())
             for name, rows in _systems(batch, teacher_name):
                 system = folder / split / name
@@ -89,6 +91,11 @@ def export_deepmd(
             "deepmd knows full periodicity or none: %s samples that are periodic along one or two vectors were left out",
             f"{partly:,}",
         )
+    if volumeless:
+        logger.warning(
+            "deepmd takes stresses as virials, stress times volume: those of %s samples without a volume were left out",
+            f"{volumeless:,}",
+        )
     tell_left_out("deepmd", left_out)
     return target
 
@@ -96,6 +103,7 @@ def export_deepmd(
 def _systems(batch: SampleBatch, teacher: str) -> Iterator[tuple[str, Ints]]:
     """Yield the name of each system that a batch has frames of, and these samples."""
     has = {name: present(batch, teacher, name) for name in _FILES}
+    has["stress"] &= batch.pbc.all(axis=1)
     names = [
         f"{n}-{'periodic' if pbc.all() else 'molecule'}-"
         + "-".join(file for name, file in _FILES.items() if has[name][i])
@@ -122,7 +130,7 @@ def _arrays(batch: SampleBatch, teacher: str) -> dict[str, Array]:
         "sampler": np.array(batch.sampler, dtype=np.str_),
     }
     for name, file in _FILES.items():
-        if present(batch, teacher, name).all():
+        if present(batch, teacher, name).all() and (name != "stress" or batch.pbc.all()):
             values = batch.labels[teacher][name]
             if name == "stress":
                 volumes = np.abs(np.linalg.det(batch.cell))

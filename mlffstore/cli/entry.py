@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlffstore.errors import GateError, MlffstoreError
+from mlffstore.errors import DataError, GateError, MlffstoreError
 from mlffstore.runtime.words import printable
 
 #: Base of the errors of usage. typer brings a copy of click or imports it, so it is found through a class that typer names.
@@ -69,6 +69,8 @@ class CommandLine(TyperGroup):
             safe = _INTERRUPTED.get(str(ctx.invoked_subcommand), _NOTHING_CHANGED)
             print(f"\ninterrupted: {safe}", file=sys.stderr)
             raise typer.Exit(130) from None
+        except EOFError as error:  # the parser would take it for the end of what a person types
+            raise DataError(f"expected more data, got the end of a file ({error})") from error
         except BrokenPipeError:  # the reader of a pipe, such as head, has gone
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -40,6 +40,15 @@ def role(name: Any) -> Role | None:
     return _NAMES.get(name.lower().replace("_", "").replace("-", "").replace(" ", ""))
 
 
+def reads_as(name: str, what: str) -> str:
+    """Return under which name `resolve` reads a value that a caller named as "charge" or "multiplicity".
+
+    Where its own name says what it means (2S, 2S+1), that counts; else it is the quantity itself.
+    """
+    own = role(name)
+    return name if own is not None and (own == "charge") == (what == "charge") else what
+
+
 def whole(name: str, value: Any) -> int | None:
     """Return a whole number that a frame holds, None for a value that is None.
 

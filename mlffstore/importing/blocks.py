@@ -14,10 +14,8 @@ from mlffstore.errors import DataError
 from mlffstore.importing.account import Account
 from mlffstore.importing.conformation_blocks import ConformationBlocks
 from mlffstore.importing.conformations import in_blocks
-from mlffstore.importing.frames import cut_frames
-from mlffstore.importing.packed import open_binary
 from mlffstore.importing.problems import Problems
-from mlffstore.importing.readers import frame_records, read_records
+from mlffstore.importing.readers import frame_pieces, frame_records, read_records
 from mlffstore.importing.record_blocks import RecordBlocks
 from mlffstore.importing.samples import SampleBlocks
 from mlffstore.importing.spice import read_spice
@@ -141,23 +139,22 @@ class FileBlocks:
         The first block is made here: it fixes dtypes and shapes of user columns, and the root of the file.
         """
         source, options = self._source, self._options
-        with open_binary(source.file) as file:
-            pieces = cut_frames(file, options.batch_samples)
-            for first, texts in itertools.islice(pieces, 1):
-                records = list(frame_records(source.file, first, texts))
-                if records:
-                    yield maker.make(records, problems, account)
-            with local_pool(options.workers) as pool:
-                task = functools.partial(
-                    make_block, source, options, self._extra, self._precision, self._origin, self.splits, maker.roots
-                )
-                waiting: deque[Future[MadeBlock]] = deque()
-                for first, texts in pieces:
-                    waiting.append(pool.submit(task, first, texts))
-                    if len(waiting) > 2 * options.workers:
-                        yield self._absorbed(waiting.popleft().result(), maker, problems, account)
-                while waiting:
+        pieces = frame_pieces(source.file, options.batch_samples)
+        for first, texts in itertools.islice(pieces, 1):
+            records = list(frame_records(source.file, first, texts))
+            if records:
+                yield maker.make(records, problems, account)
+        with local_pool(options.workers) as pool:
+            task = functools.partial(
+                make_block, source, options, self._extra, self._precision, self._origin, self.splits, maker.roots
+            )
+            waiting: deque[Future[MadeBlock]] = deque()
+            for first, texts in pieces:
+                waiting.append(pool.submit(task, first, texts))
+                if len(waiting) > 2 * options.workers:
                     yield self._absorbed(waiting.popleft().result(), maker, problems, account)
+            while waiting:
+                yield self._absorbed(waiting.popleft().result(), maker, problems, account)
 
     def _absorbed(self, made: MadeBlock, maker: RecordBlocks, problems: Problems, account: Account) -> CheckedBlock:
         """Return a block of another process, after counting what it met."""

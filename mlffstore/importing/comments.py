@@ -58,7 +58,20 @@ def read_comment(line: str) -> dict[str, Any]:
         for key, text in pairs:
             if text != texts[key]:
                 raise ValueError(f"expected one value of {key!r}, got {text!r} and {texts[key]!r}")
+    if "pbc" not in texts:
+        _find_pbc(texts)
     return {key: _value(key, text) for key, text in texts.items()}
+
+
+def _find_pbc(texts: dict[str, str]) -> None:
+    """Let a key that says which vectors are periodic under another spelling be `pbc`."""
+    for key in [key for key in texts if key.lower() in ("pbc", "periodic")]:
+        text = " ".join(_WORDS.findall(texts.pop(key).strip("[]()")))
+        try:
+            if _value("pbc", text) != _value("pbc", texts.setdefault("pbc", text)):
+                raise ValueError(f"expected one pbc, got {text!r} and {texts['pbc']!r}")
+        except ValueError as error:
+            raise ValueError(f"{key!r}: {error}") from None
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:

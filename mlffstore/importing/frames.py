@@ -1,7 +1,8 @@
 """Cuts an extended XYZ file into frames, and parses those of the common form several times faster than `ase.io`.
 
-What is read is what ASE reads, but for comment lines, see `mlffstore.importing.comments`: the atoms of every frame that is
-not of the common form (an element and columns of real numbers for each atom) are left to ASE itself.
+What is read is what ASE reads, but for comment lines, see `mlffstore.importing.comments`, and columns that no `Properties`
+names, which ASE drops: the atoms of every frame that is not of the common form (an element and columns of real numbers for
+each atom) are left to ASE itself.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def cut_frames(file: IO[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
     """
     number, block = 0, list[bytes]()
     while head := file.readline():
-        if head.strip().isdigit():
+        if _is_count(head.strip()):
             block.append(head + b"".join(itertools.islice(file, int(head) + 1)))
         elif head.strip():
             block.append(head + file.read())
@@ -45,6 +46,11 @@ def cut_frames(file: IO[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
             number, block = number + len(block), []
     if block:
         yield number, block
+
+
+def _is_count(word: bytes) -> bool:
+    """Return whether this is a number of atoms: digits, and no more than a file could hold."""
+    return word.isdigit() and len(word) < 13
 
 
 def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
@@ -59,15 +65,49 @@ def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
 
     for text in texts:
         head = text.partition(b"\n")[0].strip()
-        if not head.isdigit():
+        if not _is_count(head):
             raise ValueError(
                 f"expected the number of atoms in the first line, got {head[:40].decode(errors='replace')!r}"
             )
         atoms = _parse(text)
         if atoms is None:
+            further = _further_columns(text)
             file = io.StringIO(text.decode("utf-8"))
             atoms = ase.io.read(file, index=0, format="extxyz", properties_parser=read_comment)
+            for name, values in further.items():
+                atoms.new_array(name, values)
         yield atoms
+
+
+def _further_columns(text: bytes) -> dict[str, Any]:
+    """Return the columns of a plain XYZ frame after the position, which ASE drops, as `column_5` and so on.
+
+    Raises
+    ------
+    ValueError
+        If `Properties` names fewer columns than there are, or rows have more values than others.
+    """
+    head, line, *rows = text.decode("utf-8").split("\n")
+    table = [row.split() for row in rows[: int(head)]]
+    properties = read_comment(line).get("Properties")
+    width = 4 if properties is None else sum(int(k) for k in str(properties).split(":")[2::3] if k.isdigit())
+    longest = max(map(len, table), default=0)
+    if longest <= width:
+        return {}
+    if properties is not None:
+        raise ValueError(
+            f"expected {width} values in each row, as Properties names, got {longest}; name them all there"
+        )
+    if min(map(len, table)) < longest:
+        raise ValueError(f"expected as many values in each row, got {min(map(len, table))} to {longest}")
+    columns = {}
+    for at in range(width, longest):
+        words = [row[at] for row in table]
+        try:
+            columns[f"column_{at + 1}"] = np.array(list(map(float, words)))
+        except ValueError:
+            columns[f"column_{at + 1}"] = np.array(words)
+    return columns
 
 
 def _parse(text: bytes) -> Atoms | None:

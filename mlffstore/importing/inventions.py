@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +110,7 @@ def correct(record: Record, format: str) -> Record:
                 f"{int(np.sum(occupancy < 1))} atoms are occupied in part or have alternate locations, and would be "
                 "read as whole atoms side by side; choose one location for each and write the file again"
             )
-    problems += _periodicity(atoms)
+    problems += _cell_problems(atoms)
     return record if tuple(problems) == record.problems else dataclasses.replace(record, problems=tuple(problems))
 
 
@@ -248,30 +247,11 @@ def _cif_problems(atoms: Any) -> list[str]:
     return problems
 
 
-def _periodicity(atoms: Any) -> list[str]:
-    """Obey "PBC" in other spellings; return problems for what cannot be read and for cells under other names."""
-    problems = []
-    for name in [name for name in atoms.info if isinstance(name, str)]:
-        plain = name.lower()
-        if plain in ("pbc", "periodic") and name != "pbc":
-            value = _flags(atoms.info[name])
-            if value is None:
-                problems.append(
-                    f'{name!r}: expected one or three of T and F, got {str(atoms.info[name])[:40]!r}; write pbc="T T T"'
-                )
-            else:
-                atoms.pbc = value
-        elif plain in _CELL_NAMES and atoms.cell.rank == 0:
-            problems.append(
-                f"{name!r} looks like the cell, but the structure was read without one; write it as "
-                'Lattice="ax ay az bx by bz cx cy cz" in an extended XYZ file'
-            )
-    return problems
-
-
-def _flags(value: Any) -> Any:
-    """Return one or three truth values in any spelling, or None."""
-    words = re.split(r"[\s,]+", value.strip(" []()")) if isinstance(value, str) else np.ravel(value).tolist()
-    table = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
-    flags = [table.get(str(word).lower()) for word in words]
-    return None if len(flags) not in (1, 3) or None in flags else flags if len(flags) == 3 else flags * 3
+def _cell_problems(atoms: Any) -> list[str]:
+    """Return problems for cells under other names."""
+    return [
+        f"{name!r} looks like the cell, but the structure was read without one; write it as "
+        'Lattice="ax ay az bx by bz cx cy cz" in an extended XYZ file'
+        for name in atoms.info
+        if isinstance(name, str) and name.lower() in _CELL_NAMES and atoms.cell.rank == 0
+    ]

@@ -85,19 +85,18 @@ class ImportJob:
                 self.target.suggest(source.own.origin.precision, source.own.origin.settings)
                 self.teachers |= source.own.origin.teachers
             content = self.options.content(self.target.precision)
-            digest = hashlib.sha256(
-                json.dumps([source.sha256, source.kind, content], sort_keys=True).encode()
-            ).hexdigest()
+            digest = self._new_digest(source, _digest([source.sha256, source.kind, content]))
+            before = pending.get(digest)
             # A join finds by itself what is new: structures may have been added since.
-            stored = self.target.imported(digest) if self.options.match is None else None
-            before = pending.get(digest, stored)
+            if before is None and self.options.match is None and (stored := self.target.imported(digest)):
+                before = stored["samples"]
             if before is not None:
                 self.skipped += before
                 self._tell()
                 continue
             note: dict[str, Any] = {
                 "digest": digest, "file": printable(source.path.name), "sha256": source.sha256, "format": source.kind,
-                "batch_samples": self.options.batch_samples, "options": content,
+                "batch_samples": self.options.batch_samples, "options": content, "accepts": self.options.accepts(),
             }  # fmt: skip
             if source.own is not None:
                 note["origin"] = source.own.origin.note
@@ -111,6 +110,22 @@ class ImportJob:
         self._warn(self.account.warnings(self.options.wording))
         if self.options.match is None:
             self._check_duplicates()
+
+    def _new_digest(self, source: Source, digest: str) -> str:
+        """Return the digest under which a file is stored, another one if samples that were rejected are tried again."""
+        stored = self.target.imported(digest) if self.options.match is None else None
+        if stored is None or not stored.get("rejected"):
+            return digest
+        accepts = self.options.accepts()
+        text = f"{source.path}: {stored['rejected']} of its samples are in quarantine since an earlier import"
+        if stored.get("accepts") == accepts:
+            self._warn([text])
+        elif self.options.on_duplicate == "skip":
+            return _digest([digest, accepts])
+        else:
+            way = self.options.wording.option("on_duplicate", "skip")
+            self._warn([f"{text}; {way} stores those that the options of this one accept"])
+        return digest
 
     def _check_kind(self, source: Source) -> None:
         options, wording, kind, path = self.options, self.options.wording, source.kind, source.path
@@ -304,6 +319,10 @@ class ImportJob:
 
         where = [f"{note['file']}, {place}" for place in places]
         return join(self.target.store, blocks, note, where, self.teachers, self.options.tolerance)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -182,7 +182,9 @@ class LabelReader:
         for place, name, value in fields:
             if (place, name) in fates or name in columns:
                 continue
-            note = self.stated.obey(name, value, reading.problems) if unit_for(name) is not None else None
+            note = None
+            if unit_for(name) is not None:
+                note = self.stated.obey(name, value, reading.labels, reading.problems)
             if note is not None:
                 fates[place, name] = ("obeyed", "", note)
                 continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.errors import missing_dependency
+from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.packed import REPAIR, open_binary, reading
 from mlffstore.importing.record import Record
 
@@ -59,46 +59,76 @@ def read_materials(path: Path) -> Iterator[Record]:
         ),
         open_binary(path) as file,
     ):
-        documents: Iterator[tuple[tuple[str, ...], Any]]
+        documents: Iterator[tuple[tuple[str, ...], Any, dict[str, Any]]]
         first = file.peek(64).lstrip()[:1]  # type: ignore[attr-defined]
         if first == b"[":
-            documents = (((f"entry {i}",), one) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
+            documents = (((f"entry {i}",), one, {}) for i, one in enumerate(ijson.items(file, "item", use_float=True)))
         else:
             documents = _named(ijson.kvitems(file, "", use_float=True), path)
-        for names, document in documents:
+        for names, document, beside in documents:
             where = names[-1]
-            yield from _records(names, document)
+            if not _holds(document):
+                raise DataError(
+                    f"{path}, {where}: expected structures of pymatgen, got {str(document)[:60]!r}; take it out of the list"
+                )
+            yield from _records(names, document, beside)
 
 
-def _named(pairs: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the documents of an object: its members, or the object itself if it is an entry or a structure."""
-    single: dict[str, Any] = {}
+def _named(pairs: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    """Yield the documents of an object: its members, or the object itself if it is an entry or a structure.
+
+    With each comes what holds no structure and stands before it; with the last, what stands after it too.
+    """
+    beside: dict[str, Any] = {}
+    last: tuple[tuple[str, ...], Any, dict[str, Any]] | None = None
+    single = False
     for name, one in pairs:
-        if name in _MEMBERS or not isinstance(one, (dict, list)) or single.keys() & _MEMBERS:
-            single[name] = one
-        else:
-            yield (str(name),), one
-    if {"structure", "sites"} & single.keys():
-        yield (path.name,), single
+        single |= name in _MEMBERS
+        if single or not _holds(one):
+            beside[name] = one
+            continue
+        if last is not None:
+            yield last
+        last, beside = ((str(name),), one, beside), {}
+    if {"structure", "sites"} & beside.keys():
+        yield (path.name,), beside, {}
+    elif last is not None:
+        last[2].update(beside)
+        yield last
 
 
-def _records(names: tuple[str, ...], document: Any) -> Iterator[Record]:
-    """Yield the structures of a document, which may hold several by name or in a list, such as all frames of a material."""
+def _holds(document: Any) -> bool:
+    """Return whether there is a structure somewhere in a document."""
+    if isinstance(document, list):
+        return any(_holds(one) for one in document)
+    return isinstance(document, dict) and (_is_entry(document) or any(_holds(one) for one in document.values()))
+
+
+def _is_entry(document: Mapping[str, Any]) -> bool:
+    """Return whether this is a structure or an entry with one: Structure, Molecule, Slab, ... all have sites."""
+    return "structure" in document or isinstance(document.get("sites"), list)
+
+
+def _records(names: tuple[str, ...], document: Any, beside: dict[str, Any]) -> Iterator[Record]:
+    """Yield the structures of a document, which may hold several by name or in a list, such as all frames of a material.
+
+    What stands beside them and holds no structure belongs to each of them.
+    """
     if isinstance(document, list):
         for i, one in enumerate(document):
-            yield from _records((*names, str(i)), one)
-        return
-    if not isinstance(document, dict):
-        return
-    # The class may be Structure, Molecule, Slab, TransformedStructure, ...: all of them have sites.
-    if "structure" in document or isinstance(document.get("sites"), list):
-        yield _record(names, document)
-        return
-    for name, one in document.items():
-        yield from _records((*names, str(name)), one)
+            if not _holds(one):
+                raise DataError(f"{', '.join(names)}, {i}: expected a structure as in the rest of the list, got none")
+            yield from _records((*names, str(i)), one, beside)
+    elif _is_entry(document):
+        yield _record(names, document, beside)
+    else:
+        beside = beside | {name: one for name, one in document.items() if not _holds(one)}
+        for name, one in document.items():
+            if name not in beside:
+                yield from _records((*names, str(name)), one, beside)
 
 
-def _record(names: tuple[str, ...], document: Mapping[str, Any]) -> Record:
+def _record(names: tuple[str, ...], document: Mapping[str, Any], beside: Mapping[str, Any]) -> Record:
     bare = "structure" not in document
     structure = document if bare else document["structure"]
     problems: list[str] = []
@@ -114,7 +144,8 @@ def _record(names: tuple[str, ...], document: Mapping[str, Any]) -> Record:
         name = next((name for name in others if name in given), None)
         if name is not None:
             results[label] = np.asarray(given.pop(name), np.float64)
-    if "magmoms" not in results and "magmom" in site_values:
+    magmoms = site_values.get("magmom")
+    if "magmoms" not in results and magmoms is not None and magmoms.dtype.kind in "iuf" and np.isfinite(magmoms).all():
         results["magmoms"] = site_values.pop("magmom")
     if "stress" in given:
         results["stress"] = _stress(given.pop("stress"), problems)
@@ -124,11 +155,13 @@ def _record(names: tuple[str, ...], document: Mapping[str, Any]) -> Record:
         atoms.calc = SinglePointCalculator(atoms)
         atoms.calc.results = results
     group = next((str(given[name]) for name in _GROUPS if name in given), names[0] if len(names) > 1 else None)
-    if isinstance(structure.get("charge"), (int, float)) and structure["charge"] and "charge" not in given:
-        given["charge"] = structure["charge"]
-    return Record(
-        atoms, ", ".join(names), more={"entry": given, "sites": site_values}, problems=tuple(problems), group=group
-    )
+    further = {name: value for name, value in (structure.get("properties") or {}).items() if value is not None}
+    for name in ("charge", "spin_multiplicity"):
+        # 0 is what pymatgen writes of a structure of which nobody said a charge.
+        if structure.get(name) and name not in given:
+            further[name] = structure[name]
+    more = {"entry": given, "structure": further, "sites": site_values, "beside": dict(beside)}
+    return Record(atoms, ", ".join(names), more=more, problems=tuple(problems), group=group)
 
 
 def _stress(value: Any, problems: list[str]) -> Any:
@@ -151,8 +184,7 @@ def _atoms(structure: Mapping[str, Any], problems: list[str]) -> tuple[Atoms, di
     values: dict[str, Any] = {}
     for name in dict.fromkeys(name for site in sites for name in (site.get("properties") or {})):
         column = [(site.get("properties") or {}).get(name) for site in sites]
-        if all(value is not None for value in column):
-            values[name] = np.asarray(column)
+        values[name] = _site_values(column)
     if lattice is None:  # a molecule
         return Atoms(symbols, positions=[site["xyz"] for site in sites]), values
     cell, pbc = np.asarray(lattice["matrix"], np.float64), lattice.get("pbc", True)
@@ -161,6 +193,18 @@ def _atoms(structure: Mapping[str, Any], problems: list[str]) -> tuple[Atoms, di
     else:
         positions = np.array([site["xyz"] for site in sites], np.float64)
     return Atoms(symbols, positions=positions, cell=cell, pbc=pbc), values
+
+
+def _site_values(column: list[Any]) -> Any:
+    """Return what the sites have of a property; a number that some site lacks is NaN there."""
+    numbers = all(
+        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in column
+    )
+    if numbers:
+        return np.array([np.nan if value is None else value for value in column])
+    values = np.empty(len(column), object)
+    values[:] = column
+    return values
 
 
 def _symbol(site: Mapping[str, Any], problems: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 _SEED = 0xC0FFEE
 #: The line that ends a record of an SDF file.
 _END = b"$$$$"
+#: Texts that are numbers: without leading zeros, which identifiers have.
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_REAL = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
@@ -56,11 +60,32 @@ def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
             problems.append(
                 f"expected every hydrogen, got a molecule that lacks {missing}; add them, or let the import do it"
             )
-        info = mol.GetPropsAsDict()
+        data = {name: _value(mol.GetProp(name)) for name in mol.GetPropNames()}
+        if title := mol.GetProp("_Name") if mol.HasProp("_Name") else "":
+            data.setdefault("name", title)
         if missing and add_hydrogens:
             mol = Chem.AddHs(mol, addCoords=True)
         added = missing if add_hydrogens else 0
-        yield Record(_to_atoms(mol), where, more={"data": info}, hydrogens=added, problems=tuple(problems))
+        atoms = _to_atoms(mol, n_paired=2 * _singlets(text))
+        yield Record(atoms, where, more={"data": data}, hydrogens=added, problems=tuple(problems))
+
+
+def _value(text: str) -> Any:
+    """Return a data field as an integer or a float if it is written as one; an identifier such as 00123 stays a text."""
+    plain = text.strip()
+    if _INTEGER.fullmatch(plain):
+        return int(plain) if abs(int(plain)) < 2**63 else text
+    return float(plain) if _REAL.fullmatch(plain) else text
+
+
+def _singlets(text: bytes) -> int:
+    """Return how many atoms of a record are singlet radicals such as carbenes: two electrons that are paired.
+
+    V2000 says it with pairs of atom and number in lines ``M  RAD``, V3000 with ``RAD=1``; RDKit keeps two electrons alone.
+    """
+    block = text.partition(b"M  END")[0].decode("utf-8", errors="replace")
+    pairs = (line.split()[3:] for line in block.splitlines() if line.startswith("M  RAD"))
+    return sum(words[1::2].count("1") for words in pairs) + len(re.findall(r"^M  V30 .*\bRAD=1\b", block, re.MULTILINE))
 
 
 def _split(path: Path) -> Iterator[bytes]:
@@ -144,12 +169,12 @@ def _lines(path: Path, file: Any) -> Iterator[str]:
         raise DataError(f"{path}: expected lines of SMILES, got a file that cannot be read ({error})") from error
 
 
-def _to_atoms(mol: Any) -> Any:
-    """Return a molecule with its formal charge, and the multiplicity of as many unpaired electrons as it has radicals."""
+def _to_atoms(mol: Any, n_paired: int = 0) -> Any:
+    """Return a molecule with its formal charge, and the multiplicity of its radical electrons but those that are paired."""
     from ase import Atoms
     from rdkit.Chem import rdmolops
 
-    unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+    unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()) - n_paired
     state = {"charge": rdmolops.GetFormalCharge(mol), "multiplicity": 1 + unpaired}
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
     positions = np.array(mol.GetConformer().GetPositions()) if mol.GetNumConformers() else np.zeros((len(numbers), 3))

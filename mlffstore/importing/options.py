@@ -117,6 +117,10 @@ class Options:
         """Return a collector of the user columns; raise `DataError` if a name cannot be one."""
         return ExtraColumns(self.columns, self.wording)
 
+    def accepts(self) -> dict[str, Any]:
+        """Return, as JSON, the options that decide which samples are rejected."""
+        return {"require": sorted(self.require), "allow_no_hydrogen": self.allow_no_hydrogen}
+
     def content(self, precision: str) -> dict[str, Any]:
         """Return, as JSON, the options that change what is stored of a file: they are part of its idempotency key."""
         return {

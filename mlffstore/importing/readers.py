@@ -17,7 +17,7 @@ from mlffstore.importing.materials import read_materials
 from mlffstore.importing.molecules import read_sdf, read_smiles
 from mlffstore.importing.nvalchemi_file import read_nvalchemi
 from mlffstore.importing.outputs import read_facts
-from mlffstore.importing.packed import is_packed, open_binary, plain_name
+from mlffstore.importing.packed import is_packed, open_binary, plain_name, reading
 from mlffstore.importing.parquet_file import read_parquet
 from mlffstore.importing.record import Record
 from mlffstore.importing.tables.registry import TABLES
@@ -146,9 +146,20 @@ def read_records(
 
 
 def _read_extxyz(path: Path) -> Iterator[Record]:
-    with open_binary(path) as file:
-        for first, texts in cut_frames(file, _FRAMES):
-            yield from frame_records(path, first, texts)
+    for first, texts in frame_pieces(path, _FRAMES):
+        yield from frame_records(path, first, texts)
+
+
+def frame_pieces(path: Path, size: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the frames of an extended XYZ file, compressed or not, as `cut_frames` does.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read to its end.
+    """
+    with reading("an extended XYZ file", lambda: str(path)), open_binary(path) as file:
+        yield from cut_frames(file, size)
 
 
 def frame_records(path: Path, first: int, texts: Sequence[bytes]) -> Iterator[Record]:
@@ -197,7 +208,8 @@ def _read_ase(path: Path, format: str, elements: Sequence[str], wording: Wording
 
     if format not in ioformats:
         raise DataError(f"{path}: expected a format of ase.io, or one of {', '.join(FORMATS)}, got {format!r}")
-    facts, output = examine(path, format, elements, wording), read_facts(path, format)
+    with _parsing(path, format, 0):
+        facts, output = examine(path, format, elements, wording), read_facts(path, format)
     state = {"charge": output.charge, "multiplicity": output.multiplicity}
     more = dict(facts.more)
     if any(value is not None for value in state.values()):

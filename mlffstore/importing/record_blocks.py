@@ -123,6 +123,12 @@ class RecordBlocks:
         if self.extra:
             sample.extra = self.extra.read(record, reading.problems)
         sample.problems += reading.problems
+        if record.hydrogens and reading.labels:
+            sample.problems.append(
+                f"expected labels of all atoms, got {' and '.join(sorted(reading.labels))} of a molecule that lacks "
+                f"{record.hydrogens} hydrogens, whose positions would be made up; write the file again with every hydrogen, "
+                "or import the structures without labels and label them afterwards"
+            )
         missing = [name for name in self.options.require if name not in reading.labels and name not in reading.failed]
         if missing == ["forces"] and len(record.atoms) == 1:  # zero by symmetry, and often left out of files
             sample.is_lone = True

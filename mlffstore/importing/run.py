@@ -160,8 +160,9 @@ def import_files(
     -----
     The samples of a file are one commit, with an idempotency key made of the SHA-256 of the file and the options that change
     what is stored. Importing a file again writes nothing, whatever its name; after a crash the same call finishes what is
-    missing. A file that has grown since is another file: all of it is imported again, with a warning that its structures are
-    there already.
+    missing. Samples that were put into quarantine are tried again with other `require` or `allow_no_hydrogen` and
+    ``on_duplicate="skip"``. A file that has grown since is another file: all of it is imported again, with a warning that
+    its structures are there already.
     """
     options = Options(
         teacher=teacher, format=format, keys=dict(keys or {}), columns=columns, units=dict(units or {}),

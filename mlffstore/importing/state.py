@@ -59,7 +59,7 @@ class StateReader:
             name = next((name for name in self._keys.get(what) or () if name in places), None)
             if name is not None:
                 self.met[name] += 1
-                chosen.append((what, what, places[name][0], name, places[name][1]))
+                chosen.append((what, electrons.reads_as(name, what), places[name][0], name, places[name][1]))
         for place, name, value in fields:
             role = None if place in ("results", "arrays") else electrons.role(name)
             what = "charge" if role == "charge" else "multiplicity"

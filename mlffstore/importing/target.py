@@ -43,7 +43,7 @@ class Target:
     def __init__(self, store: str | os.PathLike[str] | Store, options: dict[str, Any]) -> None:
         self._url, self._options = store, options
         self._store: Store | None = store if isinstance(store, Store) else None
-        self._imported: dict[str, int] = {}
+        self._imported: dict[str, Mapping[str, Any]] = {}
         if self._store is None:
             try:
                 self._store = open_store(store, mode="a")  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ class Target:
             raise DataError("create_options: expected none with an open store, got some; leave them out")
         for entry in self._store.provenance():
             if isinstance(note := entry.get("import"), dict) and "samples" in note and "digest" in note:
-                self._imported[note["digest"]] = note["samples"]
+                self._imported[note["digest"]] = note
 
     @property
     def is_new(self) -> bool:
@@ -79,8 +79,8 @@ class Target:
         if self._store is not None:
             self._store.check_writable()
 
-    def imported(self, digest: str) -> int | None:
-        """Return how many samples an earlier import of a file with the same options brought, None if there was none."""
+    def imported(self, digest: str) -> Mapping[str, Any] | None:
+        """Return what the log says of an earlier import of a file with the same options, None if there was none."""
         return self._imported.get(digest)
 
     def suggest(self, precision: str, settings: Mapping[str, Any]) -> None:
@@ -121,6 +121,6 @@ class Target:
                 return None  # the same file under another name, which is the source of its samples
         if version <= before:
             return None
-        self._imported[str(note["digest"])] = note["samples"]
+        self._imported[str(note["digest"])] = note
         commit = self.store.history(since=version)[0]
         return Stored(version, commit.n_samples, commit.n_atoms, transaction.n_duplicates)

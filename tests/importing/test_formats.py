@@ -183,7 +183,7 @@ def test_periodicity_in_other_spellings(tmp_path: Path, words: str, expected: li
 
 
 def test_periodicity_and_cells_that_cannot_be_read(tmp_path: Path) -> None:
-    for words, problem in (("PBC=xyz", "T and F"), ('cell="5 0 0 0 5 0 0 0 5"', "looks like the cell")):
+    for words, problem in (("PBC=xyz", "T or F"), ('cell="5 0 0 0 5 0 0 0 5"', "looks like the cell")):
         (tmp_path / "a.xyz").write_text(f"1\n{words} Properties=species:S:1:pos:R:3\nAr 0 0 0\n")
         with pytest.raises(DataError, match=problem):
             ml.import_files(tmp_path / "a.xyz", tmp_path / "s", require=())

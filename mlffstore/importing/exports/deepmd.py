@@ -59,6 +59,8 @@ def _batch(rows: dict[str, Any], symbols: list[str], periodic: bool, teacher: st
             continue
         values = rows[file]
         if name == "stress":
+            if not periodic:
+                raise ValueError("expected no virials of structures that are periodic nowhere")
             values = voigt_rows(-values.reshape(n, 3, 3) / np.abs(np.linalg.det(cell))[:, None, None])
         spec = property_of(name)
         inner = tuple(size or 1 for size in spec.sizes)

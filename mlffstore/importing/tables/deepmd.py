@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _KNOWN = {"energies": ("energy", "eV"), "forces": ("forces", "eV/angstrom")}
 #: Files of a set that are taken; what others hold is left out, and named.
-_FILES = ("coord", "box", "energy", "force", "virial", "real_atom_types")
+_STRUCTURE_FILES = ("coord", "box", "real_atom_types")
+_FILES = (*_STRUCTURE_FILES, "energy", "force", "virial")
 _STRUCTURE = (
     "atom_names",
     "atom_numbs",
@@ -103,7 +104,9 @@ def _system(folder: Path, name: str, data: dict[str, Any], request: TableRequest
         uses.append(("file", "virials", "left out", "", "virials of structures that are periodic nowhere"))
     uses += [left_out(key, value) for key, value in data.items() if key not in _STRUCTURE and key not in _KNOWN]
     named = {name for _, name, *_ in uses}
-    others = {file.stem: file for file in sorted(folder.glob("set.*/*.npy")) if file.stem not in (*_FILES, *named)}
+    # dpdata takes forces and virials only where there are energies.
+    taken = {*_FILES, *named} if "energies" in data else {*_STRUCTURE_FILES, *named}
+    others = {file.stem: file for file in sorted(folder.glob("set.*/*.npy")) if file.stem not in taken}
     uses += [left_out(stem, np.load(file, mmap_mode="r", allow_pickle=False)) for stem, file in others.items()]
     return System(
         name, [atomic_numbers[symbol] for symbol in symbols], converted("positions", data["coords"], length),

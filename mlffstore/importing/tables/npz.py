@@ -6,16 +6,16 @@ units. Charge and multiplicity are read under the names in use, as in other form
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data import electrons
 from mlffstore.data.casting import exactly
+from mlffstore.data.schema import LABELS
 from mlffstore.errors import DataError
 from mlffstore.importing.packed import reading
-from mlffstore.importing.spelling import same_unit
 from mlffstore.importing.state import STATE_KEYS
+from mlffstore.importing.tables.states import read_state
 from mlffstore.importing.tables.uniform import System, converted, left_out, use
 from mlffstore.importing.values import voigt_rows
 
@@ -50,7 +50,7 @@ def read_npz(request: TableRequest) -> Iterator[ReadSamples]:
 
 
 def _read(file: Any, request: TableRequest) -> Iterator[ReadSamples]:
-    layout, units = _layout(file, request)
+    layout, units, stated = _layout(file, request)
     arrays = {what: np.asarray(file[name]) for what, name in layout.items()}
     for what, array in arrays.items():
         if array.dtype.kind not in "biuf":
@@ -67,14 +67,16 @@ def _read(file: Any, request: TableRequest) -> Iterator[ReadSamples]:
     n = len(positions)
     uses = [use(layout[what], what, units.get(what, "")) for what in ("numbers", "positions")]
     cell, pbc = _lattice(arrays, layout, units, n, request, uses)
-    charge, multiplicity, state = _state(arrays, file, layout, n, request)
+    given = {layout[what]: (what, arrays.pop(what)) for what in STATE_KEYS if what in layout}
+    charge, multiplicity, state = read_state(file.files, file.__getitem__, n, request, str(request.path), given)
     uses += [use(name, what) for name, what in state.items()]
+    uses += [("file", name, "obeyed", "", text) for name, text in stated.items()]
     labels: dict[str, Any] = {}
     for what, values in arrays.items():
         column = "stress" if what == "virial" else what
         labels[column] = _label(what, values, n, cell, pbc, units, request, layout[what])
         uses.append(use(layout[what], column, units.get(what, ""), "-virial/V" if what == "virial" else ""))
-    taken = {*layout.values(), *state, *_STATED}
+    taken = {*layout.values(), *state, *stated}
     uses += [left_out(name, file[name]) for name in file.files if name not in taken]
     # Structures with the same atoms are frames of one trajectory.
     group = f"{request.path.name} {request.path.stat().st_size}" if numbers.ndim == 1 else None
@@ -119,45 +121,6 @@ def _lattice(
     return cell, pbc
 
 
-def _state(
-    arrays: dict[str, Any], file: Any, layout: Mapping[str, str], n: int, request: TableRequest
-) -> tuple[Any, Any, dict[str, str]]:
-    """Return charge and multiplicity of each structure, None where the file says none, and which arrays say them.
-
-    They are read under the names that were given, which are taken out of the arrays, or under all names in use.
-    """
-    #: Name of an array -> how it is read, what it says, its values.
-    read = {layout[what]: (what, what, arrays.pop(what)) for what in STATE_KEYS if what in layout}
-    for name, (_, _, values) in read.items():
-        if values.size not in (1, n):
-            raise DataError(
-                f"{request.path}, {name!r}: expected one number, or one for each of {n} structures, got shape {values.shape}"
-            )
-    for name in file.files:
-        role = electrons.role(name)
-        what = "charge" if role == "charge" else "multiplicity"
-        if role is None or name in read or what in request.labels.keys:
-            continue
-        if (values := file[name]).size in (1, n):
-            read[name] = (name, what, values)
-    if not read:
-        return None, None, {}
-    columns = [np.broadcast_to(values.reshape(-1), n) for _, _, values in read.values()]
-    rows, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    spin: Literal["multiplicity", "unpaired"] = "unpaired" if request.options.spin == "unpaired" else "multiplicity"
-    try:
-        found = [
-            electrons.resolve(zip([how for how, _, _ in read.values()], row.tolist(), strict=True), spin)
-            for row in rows
-        ]
-    except ValueError as error:
-        raise DataError(f"{request.path}: {error}") from None
-    charge, multiplicity = (
-        None if found[0][k] is None else np.array([one[k] for one in found])[inverse.reshape(-1)] for k in (0, 1)
-    )
-    return charge, multiplicity, {name: what for name, (_, what, _) in read.items()}
-
-
 def _label(
     what: str, values: Any, n: int, cell: Any, pbc: Any, units: Mapping[str, str], request: TableRequest, name: str
 ) -> Any:
@@ -190,8 +153,8 @@ def _label(
     return request.labels.sign * values
 
 
-def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str, str]]:
-    """Return which array holds what, and the units."""
+def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return which array holds what, the units, and what the file states of them."""
     held = set(file.files)
     given = {
         label: next((name for name in names if name in held), names[0])
@@ -203,14 +166,13 @@ def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str,
         if {known["numbers"], known["positions"]} <= held:
             layout, units = {what: name for what, name in known.items() if name in held}, dict(_KCAL)
             break
-    for name, column in _STATED.items():
-        if name in held:
-            stated = str(file[name][()])
-            unit = same_unit(stated, ["eV", "kcal/mol", "kJ/mol", "hartree", "angstrom", "bohr", "nm"])
-            if unit is not None:
-                units[column] = unit
-    if "energy" in units and "e_unit" in held:
-        units["forces"] = f"{units['energy']}/{units.get('positions', 'angstrom')}"
+    stated = {name: str(file[name][()]) for name in _STATED if name in held}
+    for name, text in stated.items():
+        column = _STATED[name]
+        usual = units.get(column, LABELS[column].unit if column in LABELS else "angstrom")
+        units[column] = request.labels.stated.unit(column, text, usual, f"{request.path}, {name!r}")
+    if stated:
+        units["forces"] = f"{units.get('energy', 'eV')}/{units.get('positions', 'angstrom')}"
     layout |= given
     missing = [name for name in layout.values() if name not in held]
     lacking = [what for what in ("numbers", "positions") if what not in layout]
@@ -220,7 +182,7 @@ def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str,
             f"{request.path}: expected arrays for {' and '.join(lacking or layout)}, got {', '.join(sorted(held))}; "
             f"name them with {named}"
         )
-    return layout, {**units, **request.labels.units}
+    return layout, {**units, **request.labels.units}, stated
 
 
 __all__ = ["read_npz"]
