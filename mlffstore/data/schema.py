@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from mlffstore.data.properties import DIMENSIONS, INNER_SIZES, PROPERTIES, Prope
 from mlffstore.data.properties import Axis as Axis
 from mlffstore.errors import DataError
 from mlffstore.runtime.words import is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "float64"]
@@ -74,9 +77,14 @@ class Column:
 
     def same_kind(self, other: Column) -> bool:
         """Return whether two columns differ in their descriptions at most."""
-        if self.quantity is not None and other.quantity is not None and not self.quantity.same_kind(other.quantity):
+        return self.name == other.name and self.same_values(other)
+
+    def same_values(self, other: Column) -> bool:
+        """Return whether two columns differ in their names and descriptions at most, as labels of two teachers may."""
+        mine, others = ((c.axis, c.inner, c.shape, c.dtype, c.unit, c.coded) for c in (self, other))
+        if mine != others:
             return False
-        return replace(self, long_name="", quantity=None) == replace(other, long_name="", quantity=None)
+        return self.quantity is None or other.quantity is None or self.quantity.same_kind(other.quantity)
 
     def require_same_kind(self, other: Column) -> None:
         """Raise `DataError` if a column of this name, `other`, is of another kind than this one."""
@@ -269,3 +277,19 @@ def user_column(name: str, array: Array, unit: str, axis: Axis, long_name: str =
     inner = tuple(f"{name}_dim{i}" for i in range(1, array.ndim))
     shape = tuple(array.shape[1:])
     return Column(name, axis, inner, shape, array.dtype.name, unit, long_name or name, coded=coded)
+
+
+def described_properties(columns: Iterable[Column]) -> dict[str, Property]:
+    """Return the properties among some columns that are not built in, by name.
+
+    Raises
+    ------
+    DataError
+        If one name stands for two different properties, as labels of rejected samples of several commits may have it.
+    """
+    out: dict[str, Property] = {}
+    for column in columns:
+        spec = column.quantity
+        if spec is not None and not spec.built_in:
+            out.setdefault(spec.name, spec).require_same_kind(spec)
+    return out

@@ -22,6 +22,7 @@ from mlffstore.data.schema import (
     TEACHER,
     USER_DTYPES,
     Column,
+    described_properties,
     is_label,
     is_mask,
     label_column,
@@ -35,7 +36,7 @@ from mlffstore.format.fields import MAX_COUNT, Fields
 from mlffstore.runtime.words import is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"segments/[0-9a-f]{32}\.zarr\.zip")
@@ -165,12 +166,6 @@ def user_columns(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
 def other_labels(columns: Mapping[str, StoredColumn]) -> dict[str, Column]:
     """Return the labels beside energy, forces and stress by their on-disk names: their kind follows from the log alone."""
     return {key: stored.column for key, stored in columns.items() if is_label(key) and split_key(key)[0] not in LABELS}
-
-
-def described_properties(columns: Iterable[Column]) -> dict[str, Property]:
-    """Return the properties among some columns that are not built in, by name."""
-    specs = (column.quantity for column in columns)
-    return {spec.name: spec for spec in specs if spec is not None and not spec.built_in}
 
 
 def column_document(stored: StoredColumn) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mlffstore.data.schema import (
     STANDARD,
     Array,
     Column,
+    described_properties,
     is_label,
     mask_column,
     split_key,
@@ -26,7 +27,7 @@ from mlffstore.format.archive import ArchiveWriter
 from mlffstore.format.codec import Layout, array_metadata, digest, encode_chunk, join_chunks, shard_name, short
 from mlffstore.format.metadata import GROUP, attributes, json_bytes
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column
-from mlffstore.format.records import Layer, Segment, StoredColumn, StoredFile, Summary, described_properties
+from mlffstore.format.records import Layer, Segment, StoredColumn, StoredFile, Summary
 from mlffstore.runtime.threads import cpu_pool
 
 if TYPE_CHECKING:

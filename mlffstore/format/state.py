@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlffstore.data.schema import is_mask, split_key
+from mlffstore.data.schema import described_properties, is_mask, split_key
 from mlffstore.errors import ConflictError, CorruptionError, DataError, FormatError
 from mlffstore.format.commit import Record
 from mlffstore.format.fields import Fields
@@ -14,7 +14,6 @@ from mlffstore.format.kept_selection import check_selection
 from mlffstore.format.records import (
     Layer,
     Segment,
-    described_properties,
     is_user,
     other_labels,
     parse_layer,

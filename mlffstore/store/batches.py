@@ -9,9 +9,18 @@ import numpy as np
 from mlffstore.data.batch import SampleBatch, assemble
 from mlffstore.data.masks import missing_rows
 from mlffstore.data.properties import Property, find_property, ordered
-from mlffstore.data.schema import CODED, STANDARD, is_mask, label_column, label_key, mask_key, split_key
+from mlffstore.data.schema import (
+    CODED,
+    STANDARD,
+    described_properties,
+    is_mask,
+    label_column,
+    label_key,
+    mask_key,
+    split_key,
+)
 from mlffstore.data.vocabulary import UNKNOWN_ONLY
-from mlffstore.format.records import described_properties, is_user
+from mlffstore.format.records import is_user
 from mlffstore.runtime.threads import cpu_pool
 from mlffstore.store.request import joint_vocabulary
 

@@ -44,8 +44,11 @@ class Edit(Protocol):
         """Return the on-disk names of the columns of which samples lose or get values; empty if samples move."""
         ...
 
-    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
-        """Return those of some samples of a segment that the edit changes; the batch has at least the columns."""
+    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints) -> Ints:
+        """Return those of some samples of a segment, with these numbers, that the edit changes.
+
+        The batch has at least the columns.
+        """
         ...
 
     def apply(
@@ -83,7 +86,7 @@ class _Move:
         """Return nothing: samples move."""
         return []
 
-    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
+    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints) -> Ints:
         """Return all of them."""
         return rows
 
@@ -135,10 +138,13 @@ class Clear:
         The teacher that loses all labels of the samples; None if `names` says which columns it is about.
     names : tuple of str
         On-disk names of columns.
+    others : callable or None
+        It returns, for a column, the numbers of the samples whose value of it is not meant.
     """
 
     teacher: str | None
     names: tuple[str, ...] = ()
+    others: Callable[[str], Ints] | None = None
     action: Action = field(default="clear", init=False)
 
     def segments(self, state: State) -> SegmentList:
@@ -151,9 +157,27 @@ class Clear:
             return [key for key in segment.columns if key in self.names]
         return [key for key in segment.columns if not is_mask(key) and split_key(key)[1] == self.teacher]
 
-    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
-        """Return the samples with some value."""
-        return rows[has_values(batch, columns)[rows]]
+    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints) -> Ints:
+        """Return the samples with some value that is meant.
+
+        Raises
+        ------
+        ConflictError
+            If one has another value too, in another column.
+        """
+        if self.others is None:
+            return rows[has_values(batch, columns)[rows]]
+        meant, other = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        for key in columns:
+            there, theirs = has_values(batch, (key,))[rows], np.isin(numbers, self.others(key))
+            meant |= there & ~theirs
+            other |= there & theirs
+        if n := int((meant & other).sum()):
+            raise ConflictError(
+                f"{n} of the samples have values of {', '.join(columns)} by other commits too, which would go as well; take "
+                "these back first, see 'mlffstore log'"
+            )
+        return rows[meant]
 
     def apply(
         self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints
@@ -186,7 +210,7 @@ class Refill:
         """Return all columns of the edit, since those that a segment lacks are made."""
         return list(self.names)
 
-    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints) -> Ints:
+    def touched(self, batch: SampleBatch, columns: Collection[str], rows: Ints, numbers: Ints) -> Ints:
         """Return all of them.
 
         Raises

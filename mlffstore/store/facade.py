@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.casting import cast, integer
@@ -23,7 +25,6 @@ from mlffstore.store.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
     from ase import Atoms
 
@@ -40,7 +41,10 @@ class SampleFlags(Protocol):
 
     @property
     def flags(self) -> Any:
-        """Dataset with the variable ``flags``, whose attribute ``flag_meanings`` names the bits."""
+        """Dataset with the variable ``flags``, whose attribute ``flag_meanings`` names the bits.
+
+        Its variable ``content_hash`` and its attributes ``store_uuid`` and ``store_version`` say of which samples.
+        """
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -381,14 +385,31 @@ class Store(LabelledStore):
         name : str, optional
             Name of the column.
         snapshot : Snapshot, optional
-            The snapshot that was validated; the newest by default.
+            The snapshot that was validated, which the validation of a snapshot knows.
 
         Returns
         -------
         int
             The version of the commit. Its provenance has the policy and the verdict.
+
+        Raises
+        ------
+        DataError
+            If the flags are those of other samples.
+        ConflictError
+            If some of the samples were merged or removed since, or have such a column.
         """
-        flags = validation.flags["flags"]
+        found = validation.flags
+        if snapshot is None:
+            known = found.attrs.get("store_uuid") == self.uuid
+            snapshot = self.snapshot(version=int(found.attrs["store_version"])) if known else self.snapshot()
+        hashes = found.get("content_hash")
+        if hashes is not None and not np.array_equal(hashes, snapshot.read(columns=["content_hash"]).content_hash):
+            raise DataError(
+                f"validation: expected the samples of version {snapshot.version} in their order, got others; validate this "
+                "snapshot, or name the one that was validated with snapshot=..."
+            )
+        flags = found["flags"]
         checks = flags.attrs["flag_meanings"].split()
         text = "failed checks, by bit: " + ", ".join(f"{bit} {check}" for bit, check in enumerate(checks))
         return self.add_column(

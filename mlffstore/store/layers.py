@@ -41,6 +41,11 @@ def add_column(
     provenance: Mapping[str, Any],
 ) -> int:
     """Add a column; see `mlffstore.Store.add_column`."""
+    if not hasattr(snapshot, "segments"):
+        raise DataError(
+            f"snapshot: expected a snapshot, whose samples all get a value, got a {type(snapshot).__name__}; give the "
+            "column of the whole snapshot, masked where there is no value"
+        )
     problems: list[str] = []
     words: dict[str, tuple[str, ...]] = {}
     if holds_strings(values):

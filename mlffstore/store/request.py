@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlffstore.data.ragged import Ints, offsets, row_indices
-from mlffstore.data.schema import CODED, mask_key
+from mlffstore.data.schema import CODED, is_label, mask_key
 from mlffstore.data.vocabulary import UNKNOWN_ONLY, merge_words, translate
 from mlffstore.errors import DataError
 from mlffstore.format.records import is_user
@@ -48,15 +48,19 @@ class SegmentRows:
         Raises
         ------
         DataError
-            If it is a user column of another kind than `column`, as rejected samples of several commits may have it.
+            If it is a column of another kind than `column`, as rejected samples of several commits may have it.
         """
         stored = self.segment.columns.get(key)
-        if stored is not None and is_user(key) and not column.same_kind(stored.column):
+        if stored is None or stored.column is column or not (is_user(key) or is_label(key)):
+            return stored is not None
+        # Labels of several teachers side by side are described by the column of one of them.
+        if not column.same_values(stored.column):
+            what = "user column" if is_user(key) else "labels"
             raise DataError(
-                f"user column {key!r}: these samples have it as {column.kind()} and as {stored.column.kind()}; read them "
+                f"{what} {key!r}: these samples have it as {column.kind()} and as {stored.column.kind()}; read them "
                 "apart, or leave it out with columns=[...]"
             )
-        return stored is not None
+        return True
 
     def read(self, reader: ColumnReader, key: str) -> Array:
         """Return the rows of a column that the segment has, shape (R, ...)."""

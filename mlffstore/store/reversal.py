@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +131,9 @@ class Reversal:
         trace.follow(self._log)
         if isinstance(edit, Clear):
             self._check_labels(trace, edit.names)
-            trace = _without(trace, edit, trace.lost(edit.names))
-        if not trace.rows(edit.segments(trace.state)):
+            edit = dataclasses.replace(edit, others=trace.lost)
+        there = [numbers for _, numbers in trace.rows(edit.segments(trace.state)).values()]
+        if not there or (isinstance(edit, Clear) and _all_lost(trace, edit, np.concatenate(there))):
             raise self._nothing_left()
         return trace, edit
 
@@ -232,9 +234,6 @@ def _touched(entry: Entry, state: State) -> dict[str, Ints]:
     return out
 
 
-def _without(trace: Trace, edit: Edit, numbers: Ints) -> Trace:
-    """Return a trace without some samples."""
-    rows = {
-        path: some[~np.isin(which, numbers)] for path, (some, which) in trace.rows(edit.segments(trace.state)).items()
-    }
-    return Trace(trace.state, {path: some for path, some in rows.items() if len(some)})
+def _all_lost(trace: Trace, edit: Clear, numbers: Ints) -> bool:
+    """Return whether no sample has a value of the columns any more that it had when it was first followed."""
+    return all(np.isin(numbers, trace.lost(key)).all() for key in edit.names)

@@ -80,7 +80,11 @@ def touched(reader: ColumnReader, edit: Edit, work: Work) -> Ints:
     if edit.action in ("remove", "restore"):
         return work.rows
     columns = edit.columns(work.segment)
-    return edit.touched(read_some(reader, work.segment, columns), columns, work.rows) if columns else work.rows[:0]
+    return (
+        edit.touched(read_some(reader, work.segment, columns), columns, work.rows, work.numbers)
+        if columns
+        else work.rows[:0]
+    )
 
 
 def read_some(reader: ColumnReader, segment: Segment, columns: Collection[str]) -> SampleBatch:
@@ -263,7 +267,7 @@ class Revision:
         try:
             for work in todo:
                 batch, columns = read_segment(self._reader, work.segment), self._edit.columns(work.segment)
-                rows = self._edit.touched(batch, columns, work.rows)
+                rows = self._edit.touched(batch, columns, work.rows, work.numbers)
                 piece.works.append(work)
                 if not len(rows):
                     continue

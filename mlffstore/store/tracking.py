@@ -53,7 +53,8 @@ class Trace:
             path: (some, np.arange(start, start + len(some)))
             for (path, some), start in zip(rows.items(), starts[:-1].tolist(), strict=True)
         }
-        self._lost: dict[str, list[Ints]] = {}
+        #: Column -> version -> numbers of the samples whose value of before went away then.
+        self._lost: dict[str, dict[int, Ints]] = {}
         self._completed: dict[str, int] = {}
 
     def follow(self, log: Log) -> None:
@@ -72,9 +73,12 @@ class Trace:
         known = [(i, path) for path in self._places if (i := segments.find(path)) is not None]
         return {path: self._places[path] for _, path in sorted(known)}
 
-    def lost(self, columns: Iterable[str]) -> Ints:
-        """Return the numbers of the samples that lost one of some columns since, ascending."""
-        parts = [part for key in columns for part in self._lost.get(key, ())]
+    def lost(self, key: str) -> Ints:
+        """Return the numbers of the samples whose value of a column went away since and did not come back, ascending.
+
+        A value that another commit gave them since is not the one that went away.
+        """
+        parts = list(self._lost.get(key, {}).values())
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
     def completed(self, teacher: str) -> int | None:
@@ -109,7 +113,7 @@ class Trace:
             before = np.searchsorted(touched, places)
             is_touched = np.isin(places, touched, assume_unique=True)
             if columns is not None:
-                self._note(entry.operation, columns, numbers[is_touched])
+                self._note(entry, columns, numbers[is_touched])
             elif not with_runs and len(numbers):
                 teachers = entry.body.get("teachers")
                 self._completed |= dict.fromkeys(teachers if isinstance(teachers, dict) else (), entry.version)
@@ -143,10 +147,15 @@ class Trace:
                 self._places[path] = (places[low:high] - start, numbers[low:high])
             start += n_samples
 
-    def _note(self, operation: str, columns: Iterable[str], numbers: Ints) -> None:
-        """Note that samples lost the values of some columns, or got them back."""
+    def _note(self, entry: Entry, columns: Iterable[str], numbers: Ints) -> None:
+        """Note that samples lost the values of some columns, got them back, or got other ones."""
+        reverted = entry.body.get("reverts")
         for key in columns:
-            if operation == "remove":
-                self._lost.setdefault(key, []).append(numbers)
+            gone = self._lost.setdefault(key, {})
+            if entry.operation == "replace" and reverted is not None:
+                gone[reverted] = np.setdiff1d(gone.get(reverted, numbers[:0]), numbers)
             else:
-                self._lost[key] = [np.setdiff1d(part, numbers) for part in self._lost.get(key, ())]
+                # Who gets a value had none: if none was lost, the followed commit had given none.
+                gone[entry.version] = np.union1d(
+                    gone.get(entry.version, numbers[:0]), np.setdiff1d(numbers, self.lost(key))
+                )

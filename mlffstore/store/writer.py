@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch
+from mlffstore.data.casting import integer
 from mlffstore.data.concatenation import concatenate, merge_user_columns
 from mlffstore.errors import DataError
 from mlffstore.store.duplicates import check_policy
@@ -77,8 +78,7 @@ class Writer:
         provenance: Mapping[str, Any] | None,
         on_duplicate: OnDuplicate = "keep",
     ) -> None:
-        if flush_samples < 1:
-            raise DataError(f"flush_samples: expected at least 1, got {flush_samples}")
+        flush_samples = integer("flush_samples", flush_samples, least=1)
         check_policy(on_duplicate)
         store.check_writable()
         self.store, self.flush_samples, self.key = store, flush_samples, key

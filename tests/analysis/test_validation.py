@@ -289,6 +289,24 @@ def test_flags_can_be_kept_in_the_store(tmp_path, clean):
     assert store.verify(full=True).ok
 
 
+def test_flags_stay_with_the_samples_that_were_validated(tmp_path, clean):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(ml.open(clean).snapshot().read(slice(4)).structures(), require=())
+    snapshot = store.snapshot()
+    found, turned = ml.validate(store), ml.validate(snapshot.to_xarray().mlff.isel([3, 2, 1, 0]))
+    with pytest.raises(DataError, match="expected the samples of version 1 in their order"):
+        store.add_flags(turned)
+    store.append(ml.open(clean).snapshot().read([4]).structures(), require=())
+    store.add_flags(found)
+    assert store.snapshot().read().masks["quality"].tolist() == [True] * 4 + [False]
+    store.remove([0], reason="x")
+    store.append(ml.open(clean).snapshot().read([5]).structures(), require=())
+    with pytest.raises(ml.errors.ConflictError):
+        store.add_flags(found, "later")
+    with pytest.raises(DataError, match="got others"):
+        store.add_flags(found, "later", snapshot=store.snapshot())
+
+
 def test_a_policy_changes_severities_limits_and_the_acceptance_table(ds, tmp_path):
     spoiled, _ = overlap(ds.copy(deep=True))
     path = tmp_path / "policy.yaml"

@@ -236,3 +236,21 @@ def test_a_read_only_folder(tmp_path):
     assert "expected a folder that can be written" in done.stdout
     assert "check its owner and permissions" in done.stdout
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("grace", lambda store: store.gc(grace="1h")),
+        ("expire_before", lambda store: store.gc(expire_before="1")),
+        ("target_nbytes", lambda store: store.compact(target_nbytes="1M")),
+        ("flush_samples", lambda store: store.writer("5")),
+        ("snapshot", lambda store: store.add_column("q", [1, 2], snapshot=store.snapshot().take([0, 1]))),
+    ],
+)
+def test_arguments_of_another_kind_are_named(tmp_path, name, call):
+    store = ml.create(tmp_path / "s")
+    store.append(metal_frames(3))
+    with pytest.raises(errors.DataError, match=f"{name}: expected"):
+        call(store)
+    assert store.version == 1

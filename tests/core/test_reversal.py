@@ -230,3 +230,80 @@ def test_layers_of_other_writers_with_different_columns_are_refused(store):
     )[0]
     with pytest.raises(DataError, match="its layers have different columns"):
         store.revert(version, reason="bad")
+
+
+def helium(numbers, **labels):
+    """Atoms at different places, one for each number."""
+    x = np.asarray(numbers, float)
+    return ml.SampleBatch(
+        n_atoms=[1] * len(x), numbers=[2] * len(x), positions=np.repeat(x[:, None], 3, axis=1), **labels
+    )
+
+
+def energies(store):
+    return store.snapshot().read().labels.get("t", {}).get("energy", np.array([])).tolist()
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Four samples without labels, version 1."""
+    store = ml.create(tmp_path / "bare.zarr")
+    store.append(helium(range(4)), require=())
+    return store
+
+
+def test_labels_that_another_commit_gave_stay(bare):
+    first = bare.attach_labels([0, 1], helium([0, 1], energy=[1.0, 2.0], teacher="t"))  # a layer
+    second = bare.attach_labels([2, 3], helium([2, 3], energy=[3.0, 4.0], teacher="t"))  # written anew
+    assert bare.revert(first, reason="wrong", dry_run=True).n_samples == 2
+    bare.revert(first, reason="the first file was wrong")
+    np.testing.assert_array_equal(energies(bare), [np.nan, np.nan, 3.0, 4.0])
+    bare.revert(second, reason="the second too")
+    assert energies(bare) == []
+
+
+def test_labels_attached_to_what_a_pass_refused_stay(tmp_path):
+    store = ml.create(tmp_path / "pass.zarr")
+    frames = metal_frames(3)
+    frames[1].numbers[:] = 92  # EMT does not know uranium
+    for frame in frames:
+        frame.calc = None
+    store.append(frames, require=())
+    passed = store.add_labels("emt").versions[0]
+    store.attach_labels([1], ml.SampleBatch.from_ase([frames[1]]).with_labels("emt", energy=np.array([7.0])))
+    store.revert(passed, reason="wrong version of EMT")
+    np.testing.assert_array_equal(store.snapshot().read().labels["emt"]["energy"], [np.nan, 7.0, np.nan])
+
+
+def test_a_new_value_is_not_the_one_that_was_removed(tmp_path):
+    store = ml.create(tmp_path / "new.zarr")
+    store.append(helium([0, 1], energy=[np.nan, 5.0], teacher="t"), require=())
+    wrong = store.attach_labels([0], helium([0], energy=[1.0], teacher="t"))
+    removal = store.remove([0], teacher="t", reason="wrong label")
+    store.attach_labels([0], helium([0], energy=[2.0], teacher="t"))
+    with pytest.raises(DataError, match="nothing of it is left"):
+        store.revert(wrong, reason="wrong import")
+    assert energies(store) == [2.0, 5.0]
+    # What was taken off and given back is its own again, also after another round.
+    store.remove([0], teacher="t", reason="not right either")
+    store.revert(removal, reason="the first was right")
+    again = store.revert(wrong, reason="or not")
+    np.testing.assert_array_equal(energies(store), [np.nan, 5.0])
+    store.revert(again, reason="it was")
+    assert energies(store) == [1.0, 5.0]
+    store.revert(wrong, reason="no")
+    np.testing.assert_array_equal(energies(store), [np.nan, 5.0])
+
+
+def test_columns_of_a_commit_may_have_gone_one_by_one(bare):
+    forces = np.array([[1.0] * 3, [np.nan] * 3, [np.nan] * 3])
+    both = bare.attach_labels([0, 1, 2], helium([0, 1, 2], energy=[1.0, 2.0, 3.0], forces=forces, teacher="t"))
+    later = bare.attach_labels([1, 2], helium([1, 2], labels={"t": {"forces": np.ones((2, 3))}}))
+    with pytest.raises(ConflictError, match=r"2 of the samples have values of .* by other commits too"):
+        bare.revert(both, reason="wrong")
+    bare.revert(later, reason="wrong")
+    assert bare.revert(both, reason="wrong", dry_run=True).n_samples == 3
+    taken = bare.revert(both, reason="wrong")
+    assert bare.snapshot().read().labels == {}
+    bare.revert(taken, reason="right")
+    np.testing.assert_array_equal(energies(bare), [1.0, 2.0, 3.0, np.nan])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mlffstore as ml
-from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError
+from mlffstore.errors import ConflictError, CorruptionError, DataError, StoreExistsError
 from tests.command import cli, shell
 from tests.processes import fresh_processes
 from tests.samples import metal_frames, molecule_frames
@@ -79,6 +79,15 @@ def test_what_is_refused(store: ml.Store, tmp_path: Path) -> None:
     store.append(metal_frames(1))
     with pytest.raises(ConflictError, match="the copy was written to"):
         store.backup(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize("place", [".", "segments/copy", "../link"])
+def test_a_store_is_not_backed_up_into_itself(store: ml.Store, tmp_path: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to(store.url, target_is_directory=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="expected a place outside of the store"):
+        store.backup(f"{store.url}/{place}")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("appends", [0, 1, 2, 3])

@@ -208,7 +208,8 @@ class Validation:
         Dataset
             ``flags`` (sample,) uint64 with CF ``flag_masks`` and ``flag_meanings``; ``severity`` (sample,) uint8: 0 fine,
             1 warning, 2 error; ``d_min``, ``contact``, ``volume_per_atom`` (sample,); ``force_max``, ``net_force``,
-            ``net_torque``, ``stress_max``, ``energy_residual`` (sample, teacher).
+            ``net_torque``, ``stress_max``, ``energy_residual`` (sample, teacher). ``content_hash`` and the attributes
+            ``store_uuid`` and ``store_version`` say which samples they are, where the dataset has them.
         """
         s, dims = self._measured.samples, ("sample", "teacher")
         bits = np.zeros(len(s["n_atoms"]), np.uint64)
@@ -227,7 +228,10 @@ class Validation:
                 {"units": "eV", "long_name": "energy per atom above fitted energies of the elements"},
             ),
         }  # fmt: skip
-        return xr.Dataset(variables, {"teacher": list(self._about)} if self._about else {})
+        if "content_hash" in self._ds:
+            variables["content_hash"] = ("sample", self._ds["content_hash"].values)
+        about = {name: self._ds.attrs[name] for name in ("store_uuid", "store_version") if name in self._ds.attrs}
+        return xr.Dataset(variables, {"teacher": list(self._about)} if self._about else {}, about)
 
     # -- the verdict ---------------------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlffstore.errors import ConflictError, CorruptionError, StoreExistsError, StoreNotFoundError
+from mlffstore.errors import ConflictError, CorruptionError, DataError, StoreExistsError, StoreNotFoundError
 from mlffstore.format.coverage import damaged_parts
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
 from mlffstore.format.root import read_root
+from mlffstore.storage import LocalStorage
 from mlffstore.store.arguments import check_new_place
 from mlffstore.store.maintenance.lifetimes import Lifetimes
 
@@ -59,6 +61,8 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
 
     Raises
     ------
+    DataError
+        If the target is the store itself or lies in it.
     StoreExistsError
         If another store is at the target.
     ConflictError
@@ -66,6 +70,7 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
     CorruptionError
         If a file of the store is damaged: it is not copied.
     """
+    _check_apart(storage, target)
     root = storage.read("zarr.json")
     try:
         read_root(target)
@@ -102,6 +107,18 @@ def backup(storage: Storage, log: Log, target: Storage, progress: Callable[[int,
     if known < 0 and not target.put_if_absent("zarr.json", root):
         raise _diverged(target, 0)
     return Backup(target.url, state.version, n_entries, counts.n_files, counts.nbytes, counts.n_there)
+
+
+def _check_apart(storage: Storage, target: Storage) -> None:
+    """Raise `DataError` if the target is the store, or a place in it, which `gc` would empty."""
+    ours, theirs = (
+        str(Path(one.url).resolve()) if isinstance(one, LocalStorage) else one.url.rstrip("/")
+        for one in (storage, target)
+    )
+    if theirs == ours or theirs.startswith(f"{ours}/"):
+        raise DataError(
+            f"{target.url}: expected a place outside of the store, got one in {storage.url}; choose another"
+        )
 
 
 @dataclass(slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.data.casting import integer
 from mlffstore.data.concatenation import concatenate
+from mlffstore.data.schema import described_properties
 from mlffstore.errors import ConflictError, DataError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_segment
-from mlffstore.format.records import segment_document
+from mlffstore.format.records import other_labels, segment_document
 from mlffstore.format.segment import write_segment
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
@@ -57,8 +59,7 @@ def compact(
     progress: Callable[[int, int], None] | None = None,
 ) -> Compaction:
     """Merge runs of small segments; see `mlffstore.Store.compact`."""
-    if target_nbytes < 1:
-        raise DataError(f"target_nbytes: expected at least 1, got {target_nbytes}")
+    integer("target_nbytes", target_nbytes, least=1)
     with log.guard():
         state = log.refresh()
         stored = [state.segments.copy(), state.quarantine.copy()]
@@ -90,26 +91,38 @@ def plan(segments: Sequence[Segment], target_nbytes: int) -> Iterator[list[Segme
     """Yield the runs of neighbours to merge.
 
     A segment of half the target or more stays as it is, since merging it with the small segments after it would write it
-    again each time. Neighbours whose user columns contradict each other, as those of rejected samples may, are not merged.
+    again each time. Neighbours whose columns contradict each other, as those of rejected samples may, are not merged.
     """
     run: list[Segment] = []
     size = 0
-    user: dict[str, Column] = {}
+    known: dict[str, Column] = {}
     for segment in segments:
         nbytes = sum(stored.rows * stored.column.row_nbytes for stored in segment.columns.values())
         small = nbytes < target_nbytes / 2
-        if run and (not small or size + nbytes > target_nbytes or _contradict(user, segment.user)):
+        if run and (not small or size + nbytes > target_nbytes or _contradict(known, segment)):
             if len(run) > 1:
                 yield run
-            run, size, user = [], 0, {}
+            run, size, known = [], 0, {}
         if small:
             run.append(segment)
             size += nbytes
-            user |= segment.user
+            known |= _variable(segment)
     if len(run) > 1:
         yield run
 
 
-def _contradict(some: Mapping[str, Column], others: Mapping[str, Column]) -> bool:
-    """Return whether one name stands for two different user columns."""
-    return any(name in some and not some[name].same_kind(column) for name, column in others.items())
+def _variable(segment: Segment) -> dict[str, Column]:
+    """Return the columns of a segment whose kind is not the same in every store: user columns and further labels."""
+    return {**segment.user, **other_labels(segment.columns)}
+
+
+def _contradict(known: Mapping[str, Column], segment: Segment) -> bool:
+    """Return whether one name stands for two different columns, or for two different properties of two teachers."""
+    columns = _variable(segment)
+    if any(name in known and not known[name].same_kind(column) for name, column in columns.items()):
+        return True
+    try:
+        described_properties([*known.values(), *columns.values()])
+    except DataError:
+        return True
+    return False

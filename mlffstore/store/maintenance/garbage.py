@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlffstore.data.casting import integer
 from mlffstore.errors import DataError
 from mlffstore.format import checkpoint
 from mlffstore.format.entry import LOG_FOLDER
@@ -63,8 +64,8 @@ def collect(
     expire_before: int | None = None,
 ) -> Garbage:
     """Remove files that no retained version needs; see `mlffstore.Store.gc`."""
-    if not grace >= 0:
-        raise DataError(f"grace: expected seconds, 0 or more, got {grace}")
+    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+        raise DataError(f"grace: expected seconds, 0 or more, got {grace!r}")
     if 0 < grace < SHORTEST_SECONDS and not (dry_run or short_grace):
         raise DataError(
             f"grace: expected at least {SHORTEST_SECONDS:.0f} s, got {grace:g} s: the data of a writer that takes longer to "
@@ -72,6 +73,7 @@ def collect(
             "takes that long, or grace=0 if no process writes"
         )
     if expire_before is not None:
+        expire_before = integer("expire_before", expire_before)
         _check_expiry(log.refresh(), expire_before)
         if not dry_run and expire_before > log.refresh().expired:
             log.commit("expire", None, {"before": expire_before}, lambda state: _check_expiry(state, expire_before))
