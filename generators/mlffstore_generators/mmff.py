@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mlffstore.data.batch import SampleBatch
     from mlffstore_generators.seeds.base import Seed
 
-#: Name of the force field where samplers take a teacher.
-FORCE_FIELD = "mmff94"
-
 
 def force_field(molecule: Any, properties: Any) -> Any:
     """Return RDKit's MMFF94 of one molecule or of several together, without a cutoff.

@@ -269,13 +269,14 @@ def _overview(d: dict[str, Any], show_all: bool) -> list[tuple[str, str]]:
     size = d["n_atoms"]
     samplers, more = few(list(d["samplers"].items()), show_all)
     splits = ", ".join(f"{name} {one['samples']:,}" for name, one in d["splits"].items())
+    partly = f", {d['partly_periodic']:,} of them in one or two directions" if d["partly_periodic"] else ""
     lines = [
         ("samples", f"{d['samples']:,} ({splits})"),
         (
             "atoms",
             f"{d['atoms']:,}; {size['min']:.0f} to {size['max']:.0f} per sample, median {size['quantiles']['0.5']:.0f}",
         ),
-        ("periodic", f"{d['periodic']:,} ({d['periodic'] / d['samples']:.0%})"),
+        ("periodic", f"{d['periodic']:,} ({d['periodic'] / d['samples']:.0%})" + partly),
         ("elements", f"{len(d['elements'])}, evenness {d['element_evenness']:.2f}"),
         ("samplers", ", ".join(f"{k} {v:,}" for k, v in samplers) + (f" and {more} more (--all)" if more else "")),
     ]

@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 problems found, 2 usage, 3 library error, 4 unexpected, 13
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from mlffstore.cli.pipes import unbreakable
 from mlffstore.errors import DataError, GateError, MlffstoreError
 from mlffstore.runtime.words import printable
 
@@ -54,6 +54,7 @@ class CommandLine(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a path may hold bytes that are no text
                 stream.reconfigure(errors="backslashreplace")
+        sys.stdout, sys.stderr = unbreakable(sys.stdout), unbreakable(sys.stderr)
         try:
             code = int(super().main(*args, **extra | {"standalone_mode": False}) or 0)
         except Exception as error:
@@ -71,10 +72,6 @@ class CommandLine(TyperGroup):
             raise typer.Exit(130) from None
         except EOFError as error:  # the parser would take it for the end of what a person types
             raise DataError(f"expected more data, got the end of a file ({error})") from error
-        except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +143,8 @@ def export(
     """
     snap = open_samples(store, version, tag, where)
     title = name or _title(snap)
+    if shard_gb is not None and not math.isfinite(shard_gb):
+        raise typer.BadParameter(f"expected a number of GB, got {shard_gb}", param_hint="--shard-gb")
     compression: dict[str, Any] = {"codec": codec, "compression_level": level, "rounding": _rounding(rounding or [])}
     one_file = layout != "release" or output.suffix in (".h5", ".hdf5")
     with judged(**_OPTIONS):

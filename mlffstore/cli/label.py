@@ -86,6 +86,12 @@ def _print(target: Store, report: LabelReport, compared: list[tuple[str, str]]) 
         rows.append(("refused", f"{report.teacher} gave no labels for {counted(report.refused, 'sample')}"))
         rows += [("", f"{n:,} x {reason}") for reason, n in report.reasons.most_common(10)]
         rows.append(("", "--retry asks for them again, if that was not their fault"))
+    if report.refused_before:
+        have = "has" if report.refused_before == 1 else "have"
+        before = (
+            f"{counted(report.refused_before, 'sample')} {have} no labels since an earlier pass; --retry asks again"
+        )
+        rows.append(("refused before", before))
     if report.n_conflicts:
         were = "was" if report.n_conflicts == 1 else "were"
         rows.append(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -212,4 +212,13 @@ class Generator(Protocol):
 
     def provenance(self) -> Mapping[str, Any]:
         """Return options, sources and licences of the seeds, and versions, as JSON."""
+        ...
+
+
+@runtime_checkable
+class AskingGenerator(Protocol):
+    """A generator that asks teachers while it makes structures."""
+
+    def teachers(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return names and options of these teachers, so that wrong ones are told of before anything is made."""
         ...

@@ -23,6 +23,7 @@ from mlffstore.errors import RecipeError, StoreNotFoundError, TeacherError
 from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.checks import verdicts
 from mlffstore.pipeline.recipe import file_digests
+from mlffstore.pipeline.run import found_generator
 from mlffstore.runtime.dask_client import as_executor
 from mlffstore.runtime.processes import local_pool
 from mlffstore.store.executors import result_of
@@ -217,7 +218,7 @@ def _key(recipe: ActiveRecipe, number: int) -> str:
 
 def _prepare(recipe: ActiveRecipe) -> tuple[Store, str]:
     """Make or open the store after everything that the recipe names was found; return it and the basis of the rounds."""
-    generator = get_generator(recipe.pool.generator, **recipe.pool.options)
+    generator = found_generator(recipe.pool.generator, recipe.pool.options)
     teacher = get_teacher(recipe.teacher, **recipe.teacher_options)
     # Not the teachers that this process shares: the file of a student may hold other weights since.
     exact = [get_teacher(member.teacher, **member.options).info.fingerprint for member in recipe.committee]

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlffstore.contracts.protocols import AskingGenerator
 from mlffstore.contracts.registry import get_generator, get_teacher
-from mlffstore.errors import MlffstoreError, PluginError, RecipeError, RegistryError
+from mlffstore.errors import DataError, MlffstoreError, PluginError, RecipeError, RegistryError, TeacherError
 from mlffstore.pipeline.account import REFILL, Ledger
 from mlffstore.pipeline.dispatch import Dispatcher
 from mlffstore.pipeline.task import Outcome, named_properties, set_aside
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+    from mlffstore.contracts.protocols import Generator
     from mlffstore.pipeline.recipe import Recipe, Task
     from mlffstore.store.facade import Store
 
@@ -68,6 +70,20 @@ def software() -> dict[str, str]:
     return versions
 
 
+def found_generator(name: str, options: Mapping[str, Any]) -> Generator:
+    """Return a generator after every teacher that it asks was found.
+
+    Raises
+    ------
+    RegistryError, MissingDependencyError, TeacherError, DataError
+        If it, or one of the teachers, cannot be had with its options.
+    """
+    generator = get_generator(name, **options)
+    for teacher, given in generator.teachers() if isinstance(generator, AskingGenerator) else ():
+        get_teacher(teacher, **given)
+    return generator
+
+
 def prepare(recipe: Recipe) -> Store:
     """Make or open the recipe's store, and put the resolved recipe, seeds, versions and teachers on record, once.
 
@@ -80,9 +96,9 @@ def prepare(recipe: Recipe) -> Store:
     generators, teachers = {}, {}
     for part in recipe.parts:
         try:
-            generators[part.name] = dict(get_generator(part.generator, **part.options).provenance())
+            generators[part.name] = dict(found_generator(part.generator, part.options).provenance())
             teacher = get_teacher(part.teacher, **part.teacher_options)
-        except (RegistryError, PluginError) as error:
+        except (RegistryError, PluginError, DataError, TeacherError) as error:
             raise RecipeError(f"part {part.name!r}: {error}") from error
         named_properties(f"part {part.name!r}", teacher, part.properties)
         teachers[part.name] = teacher.info

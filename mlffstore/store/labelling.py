@@ -64,6 +64,8 @@ class LabelReport:
         The commits.
     n_conflicts : int
         Segments that another process labelled or merged while they were being labelled here.
+    refused_before : int
+        Samples of all that an earlier pass refused, and that this one did not ask for again.
     """
 
     teacher: str
@@ -72,6 +74,7 @@ class LabelReport:
     reasons: Counter[str] = field(default_factory=Counter)
     versions: list[int] = field(default_factory=list)
     n_conflicts: int = 0
+    refused_before: int = 0
 
     def count_refused(self, reasons: Counter[str]) -> None:
         """Add refused samples."""
@@ -152,7 +155,17 @@ def add_labels(
                     _commit(storage, log, info, job, batch, labels, wanted, report, finished)
                 if progress:
                     progress(done, total)
+    report.refused_before = max(0, _unlabelled(snapshot().segments, info.name) - report.refused)
     return report
+
+
+def _unlabelled(segments: Iterable[Segment], teacher: str) -> int:
+    """Return how many samples have no label of a teacher whose label passes have been over them."""
+    return sum(
+        segment.n_samples - segment.summary.labelled.get(teacher, 0)
+        for segment in segments
+        if (key := label_key("energy", teacher)) in segment.columns and _attempted(segment, key)
+    )
 
 
 def _only_rows(log: Log, samples: npt.ArrayLike | SampleSelection) -> dict[str, Ints]:

@@ -20,6 +20,7 @@ from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import other_properties
 from mlffstore_teachers.chgnet_graphs import graph_of
 from mlffstore_teachers.collect import collect, failure, joined
+from mlffstore_teachers.devices import check_device
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
 
@@ -116,6 +117,8 @@ class CHGNetTeacher:
         """Return what `call` says of each sample that is not refused: it takes graphs by sample, and a group of samples."""
         results: list[dict[str, Any] | None] = [None] * len(batch)
         graphs: dict[int, Any] = {}
+        if not all(reasons):
+            self._loaded()  # what is wrong with the device is no fault of a sample
         for i in (i for i, reason in enumerate(reasons) if not reason):
             try:
                 graphs[i] = self._graph(batch, i)
@@ -131,6 +134,7 @@ class CHGNetTeacher:
 
     def _loaded(self) -> Any:
         if self._model is None:
+            check_device(self._info.name, self.device)
             # CHGNet prints on loading, and deprecations of its own imports say nothing to our users.
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ from mlffstore.contracts.hessian import require_conservative
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.collect import collect, joined
+from mlffstore_teachers.devices import check_device
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
 
@@ -227,6 +228,7 @@ class OrbTeacher:
 
     def _loaded(self) -> Any:
         if self._model is None:
+            check_device(self.name, self.device)
             path = self._file()
             try:
                 with warnings.catch_warnings():

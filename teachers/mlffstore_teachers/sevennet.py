@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.contracts.protocols import TeacherInfo
+from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import ASETeacher
 from mlffstore_teachers.collect import failure, joined
+from mlffstore_teachers.devices import check_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +44,18 @@ class SevenNetTeacher(ASETeacher):
         super().__init__(_info(), functools.partial(_calculator, device))
         self._device = device
 
+    def label_with(self, batch: SampleBatch, extra: Sequence[str]) -> TeacherLabels:
+        """Label every sample, with the properties `extra` of those that are given on request."""
+        if not all(self.refusals(batch)):
+            _loaded(self._device)  # what is wrong with the device is no fault of a sample
+        return super().label_with(batch, extra)
+
     def hessian_product(self, batch: SampleBatch, probe: Array) -> Array:
         """Return the product of the Hessian of each sample with its direction, eV/angstrom^2, shape (A, 3), float32."""
         results: list[dict[str, Any] | None] = [None] * len(batch)
         reasons = self.refusals(batch)
+        if not all(reasons):
+            _loaded(self._device)
         for i, atoms in enumerate(batch.structures().to_ase()):
             if reasons[i]:
                 continue
@@ -112,6 +121,7 @@ def sevennet_0(*, device: str = "cpu") -> SevenNetTeacher:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(device: str) -> Calculator:
+    check_device("sevennet-0", device)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"

@@ -86,3 +86,24 @@ def test_exit_codes(tmp_path):
     assert "there is no mlffstore store" in cli("info", tmp_path / "absent", code=3).stderr
     assert "no-such-verb" in cli("no-such-verb", code=2).stderr
     assert cli("--version").stdout.startswith("mlffstore ")
+
+
+def test_a_size_without_an_end_is_a_mistake_of_usage(tmp_path):
+    ml.create(tmp_path / "d.zarr").append(metal_frames(3))
+    done = cli("export", tmp_path / "d.zarr", "--shard-gb", "inf", "-o", tmp_path / "out", code=2)
+    assert "--shard-gb" in done.stderr
+
+
+def test_periodic_has_one_meaning(tmp_path):
+    """Slabs are periodic, as info and select say; that they are in two directions is named."""
+    from ase.build import bulk, fcc111
+
+    store = ml.create(tmp_path / "d.zarr")
+    store.append([fcc111("Cu", (1, 1, 3), vacuum=8.0), bulk("Cu"), molecule_frames(1)[0]], require=())
+    assert store.snapshot().summary()["periodic"] == len(store.snapshot().select("periodic")) == 2
+    document = json.loads(cli("stats", store.url, "--json").stdout)
+    assert (document["periodic"], document["partly_periodic"]) == (2, 1)
+    assert "2 (67%), 1 of them in one or two directions" in cli("stats", store.url).stdout
+    (tmp_path / "p.yaml").write_text("acceptance:\n  periodic_fraction: {min: 0.6}\n")
+    lines = ml.validate(store, tmp_path / "p.yaml").acceptance
+    assert [line.passed for line in lines if line.quantity == "periodic_fraction"] == [True]

@@ -167,7 +167,7 @@ def test_a_scheduler_that_does_not_answer(folder, monkeypatch, tmp_path):
         (MemoryError(), 3, "not enough memory"),
         (ZeroDivisionError("x"), 4, "unexpected error: ZeroDivisionError: x; this is a bug"),
         (KeyboardInterrupt(), 130, "nothing was changed"),
-        (BrokenPipeError(), 0, ""),
+        (EOFError("cut off"), 3, "got the end of a file (cut off)"),
     ],
 )
 def test_exit_codes_of_errors(monkeypatch, error, code, words):

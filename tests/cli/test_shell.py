@@ -43,6 +43,23 @@ def test_a_reader_that_goes_leaves_no_traceback(tmp_path):
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["validate", "validate --json", "info"])
+def test_a_reader_that_goes_does_not_change_the_exit_code(tmp_path, verb):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(  # a bond of 0.1 angstrom
+        ml.SampleBatch(n_atoms=[2] * 9, numbers=[1] * 18, positions=[[0, 0, 0.1 * (i % 2)] for i in range(18)]),
+        require=(),
+    )
+    command = f"{sys.executable} -m mlffstore {verb} {store.url}"
+    alone = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert alone.returncode == (0 if verb == "info" else 1)
+    # The reader has gone before anything is written.
+    gone = f'{{ sleep 0.2; {command}; echo "code $?" >&2; }} | true'
+    done = subprocess.run(gone, shell=True, capture_output=True, text=True, check=False)
+    assert f"code {alone.returncode}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed_are_no_bug(tmp_path, closed):
     store = ml.create(tmp_path / "d.zarr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -240,7 +241,12 @@ def test_files(tmp_path):
     [
         ("crystal", RegistryError, "did you mean 'crystals'"),
         ("no.such:Thing", RegistryError, "cannot be imported"),
-        ({"name": "crystals", "size": 3}, DataError, "does not exist"),
+        ({"name": "crystals", "size": 3}, DataError, "there is no option 'size'"),
+        ({"name": "crystals", "elementl": 1.0}, DataError, "'elementl'; did you mean 'elemental'"),
+        ({"name": "os:path"}, RegistryError, "to be a class, got a module"),
+        ({"name": "slabs", "host": 5}, DataError, "expected a name, or a mapping"),
+        ({"name": "defects", "host": {"name": "crystal"}}, RegistryError, "did you mean 'crystals'"),
+        (5, DataError, "expected a name, or a mapping"),
         ({"name": "molecules", "min_atoms": 9, "max_atoms": 3}, DataError, "min_atoms <= max_atoms"),
         ({"name": "molecules", "radicals": 2}, DataError, "from 0 to 1"),
         ({"name": "slabs", "vacuum": 1}, DataError, "vacuum"),
@@ -298,3 +304,14 @@ def test_files_that_have_changed_are_read_again(tmp_path):
         bulk(symbol, cubic=True).write(path)
         os.utime(path, ns=(time, time))  # whatever the resolution of the file system's clock
         assert set(seeds.draw(np.random.default_rng(0)).atoms.symbols) == {symbol}
+
+
+def test_defects_of_cells_of_one_or_two_atoms():
+    seeds = get_seeds({"name": "defects", "min_atoms": 1, "distance": 0.0, "elemental": 1.0, "elements": ("Cu", "Fe")})
+    kinds = set()
+    for k in range(60):
+        with contextlib.suppress(NoSeedError):
+            seed = seeds.draw(np.random.default_rng(k))
+            assert len(seed.atoms)
+            kinds.add(seed.source.split(":")[0])
+    assert kinds

@@ -47,7 +47,9 @@ def store_of(path: Path, sizes: list[list[int]]) -> ml.Store:
 
 def test_a_failure_is_asked_for_again_only_on_request(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s", [[1, 2, 3], [2, 2], [3]])
-    assert (store.add_labels(Flaky()).labelled, store.add_labels(Flaky()).refused) == (0, 0)
+    first, second = store.add_labels(Flaky()), store.add_labels(Flaky())
+    assert (first.labelled, first.refused, first.refused_before) == (0, 6, 0)
+    assert (second.labelled, second.refused, second.refused_before) == (0, 0, 6)
     teacher = Flaky((1, 2))
     report = store.add_labels(teacher, retry=True)
     assert (report.labelled, report.refused, teacher.asked) == (4, 2, 6)
@@ -58,6 +60,7 @@ def test_a_failure_is_asked_for_again_only_on_request(tmp_path: Path) -> None:
     report = store.add_labels(teacher, retry=True)
     assert (report.labelled, report.refused, teacher.asked) == (2, 0, 2)
     assert store.snapshot().read().label("energy", "flaky").tolist() == [-1] * 6
+    assert store.add_labels(Flaky()).refused_before == 0
     version = store.version
     assert store.add_labels(Flaky(), retry=True).versions == []
     assert store.version == version
@@ -68,5 +71,6 @@ def test_the_command_says_that_nothing_was_labelled(tmp_path: Path) -> None:
     done = cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck", code=1)
     assert "--retry" in done.stdout
     assert "refused" in done.stdout
-    assert "refused" not in cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck").stdout
+    again = cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck")
+    assert "3 samples have no labels since an earlier pass; --retry asks again" in again.stdout
     assert "refused" in cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck", "--retry", code=1).stdout

@@ -307,6 +307,23 @@ def test_options_that_do_not_exist_are_named_before_anything_is_written(tmp_path
     assert not (tmp_path / "d.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    ("generator", "options"),
+    [
+        ("md", {"seeds": "crystals", "teacher": "emtt"}),
+        ("rattle", {"seeds": {"name": "relaxed", "seeds": "crystals", "teacher": "emtt"}}),
+        ("rattle", {"seeds": {"name": "slabs", "host": {"name": "relaxed", "teacher": "emtt"}}}),
+        ("md", {"seeds": "crystals", "teacher": "gfn2-xtb", "teacher_options": {"max_iteration": 5}}),
+    ],
+)
+def test_teachers_that_generators_ask_are_found_before_anything_is_written(tmp_path, generator, options):
+    document = recipe(tmp_path)
+    document["parts"][0] |= {"generator": generator, "options": options}
+    with pytest.raises(RecipeError, match=r"part 'metals': .*did you mean '(emt|max_iterations)'"):
+        run_here(Recipe.model_validate(document))
+    assert not (tmp_path / "d.zarr").exists()
+
+
 def test_smallest_distance_sees_periodic_images():
     from ase import Atoms
 

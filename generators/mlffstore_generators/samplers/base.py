@@ -20,11 +20,11 @@ from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.calls import counted
 from mlffstore_generators.options import check_options
-from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds
+from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, get_seeds, teachers_of
 from mlffstore_generators.seeds.drawing import draw_together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ase import Atoms
 
@@ -72,6 +72,10 @@ class Sampler(ABC):
     def source(self) -> Seeds:
         """The class of seeds."""
         return get_seeds(self.seeds)
+
+    def teachers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield names and options of the teachers that it asks."""
+        return teachers_of(self)
 
     def warm(self) -> None:
         """Load what drawing needs, so that it is not timed: one draw of the innermost class of seeds."""

@@ -16,11 +16,11 @@ from mlffstore.data.limits import MAX_FORCE
 from mlffstore.errors import DataError
 from mlffstore_generators.calls import Asking
 from mlffstore_generators.further import joined
-from mlffstore_generators.mmff import FORCE_FIELD, MMFFForces
+from mlffstore_generators.mmff import MMFFForces
 from mlffstore_generators.rattle import log_uniform, rattled
 from mlffstore_generators.samplers.base import DRAWS, Sampler, batch_of, sound
 from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, STEP_OTHERS, Ensemble, sampling_masses
-from mlffstore_generators.seeds.base import NoSeedError
+from mlffstore_generators.seeds.base import FORCE_FIELD, NoSeedError
 from mlffstore_generators.seeds.drawing import draw_together
 from mlffstore_generators.seeds.relaxed import Relaxed
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -12,14 +14,17 @@ import numpy as np
 
 from mlffstore.data.batch import SampleBatch
 from mlffstore.errors import DataError, RegistryError
+from mlffstore.runtime.words import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from ase import Atoms
 
     from mlffstore.contracts.protocols import TeacherInfo
 
+#: What samplers take in the place of a teacher, and is none.
+FORCE_FIELD = "mmff94"
 #: Name -> module and class below this package; what they need is imported when they draw.
 _KNOWN = {
     "molecules": "molecules:Molecules",
@@ -149,13 +154,32 @@ def get_seeds(spec: str | Mapping[str, Any]) -> Seeds:
     DataError
         If an option does not exist or is wrong.
     """
+    if not isinstance(spec, (str, Mapping)):
+        raise DataError(f"seeds: expected a name, or a mapping with a name and options, got {spec!r}")
     options = {} if isinstance(spec, str) else {str(k): v for k, v in spec.items() if k != "name"}
     name = spec if isinstance(spec, str) else str(spec.get("name", ""))
-    try:
-        made = seeds_class(name)(**options)
-    except TypeError as error:
-        raise DataError(f"seeds {name!r}: an option that does not exist: {error}") from error
-    return cast("Seeds", made)
+    made = seeds_class(name)
+    if not isinstance(made, type):
+        raise RegistryError(f"seeds: expected {name!r} to be a class, got a {type(made).__name__}; check the path")
+    parameters = inspect.signature(made).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise DataError(
+                    f"seeds {name!r}: there is no option {option!r}{nearest(option, parameters)}; the options are "
+                    f"{', '.join(parameters) or 'none'}"
+                )
+    return cast("Seeds", made(**options))
+
+
+def teachers_of(maker: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield names and options of the teachers that a sampler or a class of seeds asks, and those of the seeds it draws."""
+    name = getattr(maker, "teacher", None)
+    if isinstance(name, str) and name != FORCE_FIELD:
+        yield name, dict(getattr(maker, "teacher_options", {}))
+    for attribute in ("source", "hosts"):
+        if (inner := getattr(maker, attribute, None)) is not None:
+            yield from teachers_of(inner)
 
 
 def seeds_class(name: str) -> Any:

@@ -60,6 +60,7 @@ class Defects:
         object.__setattr__(self, "classes", check_classes("defects", self.classes))
         if self.distance < 0:
             raise DataError(f"defects: expected a distance of at least 0 angstrom, got {self.distance!r}")
+        self.hosts  # noqa: B018  # a wrong host is told of now, not in a worker
 
     @cached_property
     def hosts(self) -> Seeds:
@@ -87,7 +88,10 @@ class Defects:
             raise NoSeedError("no metal is allowed")
         other = pool[int(rng.integers(len(pool)))]
         if kind == "vacancy":
-            gone = rng.choice(len(atoms), size=int(rng.integers(1, 3)), replace=False)
+            n = min(int(rng.integers(1, 3)), len(atoms) - 1)
+            if not n:
+                raise NoSeedError("a cell of one atom has none to spare")
+            gone = rng.choice(len(atoms), size=n, replace=False)
             del atoms[[int(i) for i in gone]]
         elif kind == "interstitial":
             best = max((rng.random(3) @ atoms.cell.array for _ in range(40)), key=lambda x: _gap(atoms, x))

@@ -76,6 +76,7 @@ class Slabs:
             raise DataError(f"slabs: expected a positive thickness, got {self.thickness!r}")
         if not self.vacuum >= 6:
             raise DataError(f"slabs: expected a vacuum of at least 6 angstrom, got {self.vacuum!r}")
+        self.hosts  # noqa: B018  # a wrong host is told of now, not in a worker
 
     @cached_property
     def hosts(self) -> Seeds:

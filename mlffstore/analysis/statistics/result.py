@@ -88,7 +88,7 @@ class Statistics:
             "splits": {
                 split: {"samples": int(p.samples[i]), "atoms": int(p.atoms[i])} for i, split in enumerate(self.splits)
             },
-            "periodic": p.periodic,
+            "periodic": p.periodic + p.partly,
             "partly_periodic": p.partly,
             "samplers": {name: int(n) for name, n in zip(self.samplers, p.by_sampler, strict=False) if n},
             "n_atoms": _summary(p.size),

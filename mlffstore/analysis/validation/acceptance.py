@@ -110,7 +110,7 @@ def _figures(
         "elements": (len(np.unique(measured.elements)), ""),
         "n_atoms_min": (float(n_atoms.min()), ""),
         "n_atoms_max": (float(n_atoms.max()), ""),
-        "periodic_fraction": (float(s["periodic"].mean()), ""),
+        "periodic_fraction": (float((~s["molecule"]).mean()), ""),
         "invalid_fraction": (float(invalid.mean()), ""),
         "leaked_samples": _leaked(policy, s, failed),
         "force_p99_eV_per_angstrom": (max(worst), "") if worst else (None, no_forces),
