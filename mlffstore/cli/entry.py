@@ -79,6 +79,9 @@ def _tell(error: Exception) -> int:
     """Print an error to stderr and return the exit code."""
     if isinstance(error, _UsageError):
         context = error.ctx
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked for: its message is the help
+            _print(error.format_message())
+            return 2
         if context is not None:
             _print(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")
         _print(f"error: {error.format_message()}")

@@ -75,6 +75,9 @@ def test_entry_points_and_exit_codes(tmp_path):
     assert shell("--version").stdout.startswith("mlffstore ")
     assert shell("-h").stdout == shell("--help").stdout
     assert "Usage" in cli("label", "-h").stdout
+    bare = shell(code=2)
+    assert bare.stderr.count("Usage:") == 1
+    assert "error" not in bare.stderr
     assert shell("info", tmp_path, code=3).stderr.startswith("error: ")
     assert "did you mean" in shell("inof", code=2).stderr.lower()
     assert "expected debug" in shell("-h", code=2, env=os.environ | {"MLFFSTORE_LOG": "loud"}).stderr
