@@ -94,9 +94,10 @@ def _print(target: Store, report: LabelReport, compared: list[tuple[str, str]]) 
         rows.append(("refused before", before))
     if report.n_conflicts:
         were = "was" if report.n_conflicts == 1 else "were"
-        rows.append(
-            ("conflicts", f"{counted(report.n_conflicts, 'segment')} {were} labelled by another process meanwhile")
+        text = (
+            f"{counted(report.n_conflicts, 'segment')} {were} changed by another process meanwhile, and looked at again"
         )
+        rows.append(("conflicts", text))
     rows += compared
     rows.append(("store", f"{target.url}, version {target.version}"))
     print_pairs(rows)

@@ -192,13 +192,17 @@ class Log:
         attempt, wait = attempt or Attempt(), _BACKOFF
         with self.guard():
             # A claim fails if the state is not the newest one, so over a network it need not be asked for first.
-            state = self.recent() if attempt.unclear is None else self.refresh()
-            if attempt.unclear is not None:
-                for version in range(attempt.unclear, state.version + 1):
-                    if self.entry(version).transaction == attempt.transaction:
-                        self.settle(version)
-                        return version, True
+            again = attempt.unclear is not None
+            state = self.refresh() if again else self.recent()
             while True:
+                if again:
+                    # A request that got no answer may arrive at any time, also just before the claim that repeats it.
+                    own = self._own(attempt, state)
+                    if own is not None:
+                        self.settle(own)
+                        return own, True
+                    if attempt.unclear is None:
+                        again = False
                 if key is not None and key in state.keys:
                     self.settle(state.keys[key])
                     return state.keys[key], False
@@ -224,10 +228,24 @@ class Log:
                 if self._claim(entry_path(entry.version), data):
                     self._advance(state, entry, data)
                     return entry.version, True
-                attempt.unclear = None
+                if not again:
+                    attempt.unclear = None
                 time.sleep(random.uniform(0, wait))
                 wait = min(2 * wait, _BACKOFF_MAX)
                 state = self.refresh()
+
+    def _own(self, attempt: Attempt, state: State) -> int | None:
+        """Return the version that an attempt got without an answer, None if it has none so far.
+
+        If another entry has the version that was claimed, there is nothing unclear any more.
+        """
+        if attempt.unclear is None or state.version < attempt.unclear:
+            return None
+        for version in range(attempt.unclear, state.version + 1):
+            if self.entry(version).transaction == attempt.transaction:
+                return version
+        attempt.unclear = None
+        return None
 
     def _check_in_place(self, state: State) -> None:
         """Raise unless the log that lies there now is the one that was read, and ends where it ended.

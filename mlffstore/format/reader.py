@@ -95,7 +95,8 @@ class ColumnReader:
             data = self.storage.read(path, start, nbytes)
         except FileNotFoundError as error:
             raise CorruptionError(
-                f"{self.storage.url}/{path}: the file that the log names is missing; restore it from a copy"
+                f"{self.storage.url}/{path}: the file that the log names is missing; if this version has expired, read a "
+                "newer one, else restore the file from a copy"
             ) from error
         if len(data) != nbytes:
             raise CorruptionError(

@@ -193,16 +193,14 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read what was committed since."""
+        prefix = f"run/{self.recipe.name}/"
+        commits = self.store.history(since=self._next)
+        # Read afterwards, so that it has what each of the commits notes; those of others under such a key may note nothing.
         notes = {note["version"]: note for note in self.store.provenance(since=self._next)}
-        prefix, last = f"run/{self.recipe.name}/", self._next - 1
-        for commit in self.store.history(since=self._next):
-            if commit.version in notes or not (commit.key or "").startswith(prefix):
-                last = commit.version
-                if (commit.key or "").startswith(prefix):
-                    self._rows[str(commit.key)] = _Row(commit.n_samples, commit.n_quarantined, notes[commit.version])
-            else:
-                break  # committed between the two readings: next time
-        self._next = last + 1
+        for commit in commits:
+            if (commit.key or "").startswith(prefix) and commit.version in notes:
+                self._rows[str(commit.key)] = _Row(commit.n_samples, commit.n_quarantined, notes[commit.version])
+            self._next = max(self._next, commit.version + 1)
 
     def follow(self, part: Part) -> tuple[list[Task], list[Task]]:
         """Return the tasks of a part that are done and those that are to do next.

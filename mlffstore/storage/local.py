@@ -160,6 +160,8 @@ class LocalStorage:
                 folders = [os.path.dirname(full), *self._unnamed(folder)]
                 _write_file(full, parts, self._shared(), partial(self._fsync_all, folders))
                 self._named |= {"", folder}
+            except FileExistsError:  # of another process
+                raise
             except BaseException:
                 with contextlib.suppress(OSError, StorageError):  # nothing names it; what stays is for gc
                     os.unlink(full)

@@ -30,6 +30,10 @@ class RemovedMeanwhileError(ConflictError):
     """Structures that were left out, since the store had them, were removed before the commit."""
 
 
+class DuplicatesError(DataError):
+    """Structures are there already, and that was to be an error."""
+
+
 class HashSet:
     """A set of content hashes, 8 bytes each.
 
@@ -118,9 +122,9 @@ def resolve(batch: SampleBatch, held: npt.NDArray[np.bool_], policy: str) -> Sam
     return batch.take(np.flatnonzero(new)) if n else batch
 
 
-def refuse_duplicates(n: int, detail: str) -> DataError:
+def refuse_duplicates(n: int, detail: str) -> DuplicatesError:
     """Return the error for samples that are there already."""
-    return DataError(
+    return DuplicatesError(
         f"{n} samples are there already (same content_hash): {detail}; nothing was written. Remove them, or append with "
         "on_duplicate='skip' or 'keep'"
     )

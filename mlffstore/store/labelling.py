@@ -27,6 +27,7 @@ from mlffstore.store.executors import label_pool, result_of
 from mlffstore.store.filling import filled, gained
 from mlffstore.store.guard import CommitGuard
 from mlffstore.store.staging import Staged, commit_staged
+from mlffstore.store.tracking import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ class LabelReport:
     versions : list of int
         The commits.
     n_conflicts : int
-        Segments that another process labelled or merged while they were being labelled here.
+        Segments that another process changed while they were being labelled here; they were looked at again.
     refused_before : int
         Samples of all that an earlier pass refused, and that this one did not ask for again.
     """
@@ -137,19 +138,20 @@ def add_labels(
     with log.guard():
         log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
-    only = None if samples is None else _only_rows(log, samples)
+    trace = None if samples is None else _followed(log, samples)
     reader = ColumnReader(storage, ChunkCache(0))
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
         pool, width = label_pool(stack, executor, workers)
         while todo := [
-            job for job in _jobs(snapshot(), info, wanted, reader, only, retry) if job.segment.path not in finished
+            job
+            for job in _jobs(*_now(log, snapshot, trace), info, wanted, reader, retry)
+            if job.segment.path not in finished
         ]:
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
             for job, batch, labels in _labelled(todo, pool, width, spec, wanted, chunk_samples, reader, log):
-                finished.add(job.segment.path)
                 done += job.count
                 if labels is not None:
                     _commit(storage, log, info, job, batch, labels, wanted, report, finished)
@@ -168,24 +170,22 @@ def _unlabelled(segments: Iterable[Segment], teacher: str) -> int:
     )
 
 
-def _only_rows(log: Log, samples: npt.ArrayLike | SampleSelection) -> dict[str, Ints]:
-    """Return the samples to label of each segment that holds some of them.
+def _followed(log: Log, samples: npt.ArrayLike | SampleSelection) -> Trace:
+    """Return the samples to label, to be found again whatever other processes do to their segments."""
+    chosen = choose(log, samples, None)
+    return Trace(chosen.state, chosen.rows())
 
-    Raises
-    ------
-    ConflictError
-        If other processes changed some of the segments since the samples were chosen.
-    """
-    rows = choose(log, samples, None).rows()
-    with log.guard():
-        paths = log.refresh().segments
-        gone = [path for path in rows if paths.find(path) is None]
-    if gone:
-        raise ConflictError(
-            f"samples: expected samples of the latest version, got some of {counted(len(gone), 'segment')} that were merged "
-            "or corrected since; choose them again"
-        )
-    return rows
+
+def _now(log: Log, snapshot: Callable[[], Snapshot], trace: Trace | None) -> tuple[Snapshot, Mapping[str, Ints] | None]:
+    """Return the newest snapshot, and which samples of its segments are to be labelled; None for all."""
+    newest = snapshot()
+    if trace is None:
+        return newest, None
+    trace.follow(log)
+    while newest.version < trace.state.version:
+        newest = snapshot()
+        trace.follow(log)
+    return newest, {path: rows for path, (rows, _) in trace.rows(trace.state.segments).items()}
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ def _closed_columns(info: TeacherInfo, names: Iterable[str]) -> list[Column]:
 
 def _jobs(
     snapshot: Snapshot,
+    only: Mapping[str, Ints] | None,
     info: TeacherInfo,
     wanted: tuple[str, ...] | None,
     reader: ColumnReader,
-    only: Mapping[str, Ints] | None,
     retry: bool,
 ) -> Iterator[_Job]:
     """Yield the segments in which some sample lacks labels of the teacher.
@@ -392,6 +392,7 @@ def _commit(
         np.logical_or.reduce([np.zeros(len(batch), bool), *gained(whole, rows, new, info.name).values()]).sum()
     )
     if not columns or (job.rows is not None and not n_labelled):
+        finished.add(job.segment.path)
         report.count_refused(refused)
         return
     body: dict[str, Any] = {
@@ -414,10 +415,10 @@ def _commit(
     )  # fmt: skip
     try:
         version = commit_staged(log, operation, body, Staged(storage, written), guard)
-    except ConflictError:
+    except ConflictError:  # what is left there is found by the next look
         report.n_conflicts += 1
         return
-    finished.add(written.path)
+    finished |= {job.segment.path, written.path}
     report.versions.append(version)
     report.labelled += n_labelled
     report.count_refused(refused)

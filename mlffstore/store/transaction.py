@@ -161,7 +161,8 @@ class Transaction:
             labels = merge_labels(labels, batch.label_columns())
         new = batch
         with self._log.guard():
-            state = self._log.recent()
+            # What the store has can be told by its last version only.
+            state = self._log.recent() if self._policy == "keep" else self._log.refresh()
             if self._known is None and self.key is not None:
                 self._known = state.keys.get(self.key)
             if self._known is None:
@@ -264,9 +265,15 @@ class Transaction:
             return self._settle_known(self._known)
         while True:
             if not self._parts and self.key is None and (self.n_duplicates or not (notes or self._info)):
-                self.closed = True
                 with self._log.guard():
-                    return self._log.refresh().version
+                    state = self._log.refresh()
+                    if self._policy != "keep":
+                        self._check_skipped(state)
+                    self.closed = True
+                    return state.version
+            if self._policy != "keep":
+                with self._log.guard():
+                    self._log.refresh()  # the files of an older version may be gone
             try:
                 version, ours = self._log.commit("append", self.key, self._body(notes), self._check, self._attempt)
             except Clash:
@@ -303,12 +310,18 @@ class Transaction:
             index.update(state)
             if any(part.hashes is not None and index.holds(part.hashes).any() for part in self._parts):
                 raise Clash
-            if state.last_removal > self._skipped_since and not self._skipped.is_subset(index):
-                raise RemovedMeanwhileError(
-                    "some structures were left out because the store had them, and another process removed these meanwhile; "
-                    "nothing was committed, append the samples again"
-                )
+            self._check_skipped(state)
         self._staged.check()
+
+    def _check_skipped(self, state: State) -> None:
+        """Raise if structures that were left out, since the store had them, are gone as of a state."""
+        index = self._index()
+        index.update(state)
+        if state.last_removal > self._skipped_since and not self._skipped.is_subset(index):
+            raise RemovedMeanwhileError(
+                "some structures were left out because the store had them, and another process removed these meanwhile; "
+                "nothing was committed, append the samples again"
+            )
 
     def _remove_clashes(self) -> None:
         """Write the segments anew of which another writer committed some structures meanwhile, without these."""
@@ -332,6 +345,7 @@ class Transaction:
     def _settle_known(self, version: int) -> int:
         """Return the version that has the key, after comparing its contents with those of this transaction."""
         self.closed = True
+        self._staged.discard()  # nothing names what was written before the key was there
         entry = self._log.entry(version)
         recorded = entry.body.get("content")
         if recorded is not None and recorded != self._content.digest():

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from mlffstore.data import rules
 from mlffstore.data.batch import SampleBatch
 from mlffstore.data.casting import integer
 from mlffstore.data.concatenation import concatenate, merge_user_columns
 from mlffstore.errors import DataError
-from mlffstore.store.duplicates import check_policy
+from mlffstore.store.duplicates import DuplicatesError, check_policy, first_of_each
 from mlffstore.store.transaction import merge_labels
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ class TransactionSource(Protocol):
     @property
     def precision(self) -> str:
         """dtype of the stored positions."""
+        ...
+
+    def holds(self, content_hash: Any) -> Any:
+        """Return which of some content hashes are those of stored samples."""
         ...
 
     def check_writable(self) -> None:
@@ -108,7 +114,8 @@ class Writer:
         Raises
         ------
         DataError
-            If a sample may not be stored. No sample of this call is kept.
+            If a sample may not be stored. No sample of this call is kept. If enough wait and some are there already, with
+            `on_duplicate="error"`, these are taken out of the writer.
         """
         if isinstance(samples, SampleBatch):
             ignored = {"labels": labels is not None, "source": source != "unknown", "sampler": sampler != "unknown"}
@@ -145,12 +152,25 @@ class Writer:
         self._unclear = self._begin(None if self.key is None else f"{self.key}/{len(self.versions)}")
         try:
             self._unclear.add(concatenate(self._waiting))
-        except BaseException:
+        except BaseException as error:
             self._unclear.discard()
             self._unclear = None
+            if isinstance(error, DuplicatesError):
+                raise self._drop_duplicates(error) from None
             raise
         self._block, self._waiting, self._n_waiting = self._waiting, [], 0
         return self._commit()
+
+    def _drop_duplicates(self, error: DuplicatesError) -> DataError:
+        """Let what the store has, or what waits twice, wait no longer; return the error that says so."""
+        whole = concatenate(self._waiting).hashed(anew=True)
+        kept = np.flatnonzero(first_of_each(whole.content_hash) & ~self.store.holds(whole.content_hash))
+        dropped, self._n_waiting = len(whole) - len(kept), len(kept)
+        self._waiting = [whole.take(kept)] if len(kept) else []
+        return DataError(
+            f"{str(error).partition('; nothing')[0]}; {dropped} samples were taken out of the writer, and {len(kept)} wait "
+            "for the next flush. Use on_duplicate='skip' to leave such samples out without an error"
+        )
 
     def _begin(self, key: str | None) -> Transaction:
         """Begin a transaction with the options of the writer."""
@@ -164,10 +184,12 @@ class Writer:
         assert self._unclear is not None
         try:
             version = self._unclear.commit()
-        except BaseException:
+        except BaseException as error:
             if self._unclear.closed:
                 self._waiting, self._block, self._unclear = self._block + self._waiting, [], None
                 self._n_waiting = sum(map(len, self._waiting))
+                if isinstance(error, DuplicatesError):
+                    raise self._drop_duplicates(error) from None
             raise
         self._block, self._unclear = [], None
         self._user, self._labels = merge_user_columns(batch.user for batch in self._waiting), {}

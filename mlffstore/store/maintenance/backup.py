@@ -11,7 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlffstore.errors import ConflictError, CorruptionError, DataError, StoreExistsError, StoreNotFoundError
+from mlffstore.errors import (
+    ConflictError,
+    CorruptionError,
+    DataError,
+    StorageError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
 from mlffstore.format.coverage import damaged_parts
 from mlffstore.format.entry import LOG_FOLDER, MAX_ENTRY_NBYTES, entry_path
 from mlffstore.format.root import read_root
@@ -180,9 +187,13 @@ def _copy_segment(storage: Storage, target: Storage, segment: Segment, counts: _
         damaged = damaged_parts(file, segment.columns.values(), partial(_slice, memoryview(data)))
         if damaged or len(data) != file.nbytes:
             raise _damaged(storage, path)
-        if there >= 0:  # what an interrupted backup left
+        if there >= 0:  # what a copy by other means left
             target.delete([path])
-        target.write(path, [data])
+        # Another backup to the same place may be at the same file: it appears whole, by one of them.
+        if not target.put_if_absent(path, data):
+            raise StorageError(
+                f"{target.url}/{path}: expected the file of {storage.url}, got another; back up elsewhere"
+            )
         counts.n_files, counts.nbytes = counts.n_files + 1, counts.nbytes + len(data)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlffstore.data.casting import integer
-from mlffstore.errors import DataError
+from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.format import checkpoint
 from mlffstore.format.entry import LOG_FOLDER
 from mlffstore.storage.base import SET_ASIDE, TEMPORARY
@@ -76,7 +77,8 @@ def collect(
         expire_before = integer("expire_before", expire_before)
         _check_expiry(log.refresh(), expire_before)
         if not dry_run and expire_before > log.refresh().expired:
-            log.commit("expire", None, {"before": expire_before}, lambda state: _check_expiry(state, expire_before))
+            with contextlib.suppress(_ExpiredMeanwhileError):
+                log.commit("expire", None, {"before": expire_before}, lambda state: _check_new(state, expire_before))
     # First the files, then the log: whatever is committed in between is in the log that is read afterwards.
     now = storage.clock()
     files = {file.path: file for file in _candidates(storage)}
@@ -177,6 +179,17 @@ def _is_kept_checkpoint(path: str, last: int) -> bool:
     if folder != checkpoint.FOLDER or _is_temporary(path):
         return False
     return checkpoint.wanted(int(name[:20]), last)
+
+
+class _ExpiredMeanwhileError(MlffstoreError):
+    """Another process gave up as many versions; never leaves `collect`."""
+
+
+def _check_new(state: State, before: int) -> None:
+    """Raise unless versions before one can be given up, and have not been."""
+    _check_expiry(state, before)
+    if before <= state.expired:
+        raise _ExpiredMeanwhileError
 
 
 def _check_expiry(state: State, before: int) -> None:
