@@ -59,7 +59,7 @@ def readme(about: About, files: Files) -> str:
             front=_front(about),
             given=lambda teacher_name: _given(about, teacher_name),
             nbytes=human_bytes(sum(one["bytes"] for one in files.values())),
-            selection=about.snapshot.selected(),
+            selection=about.snapshot.selection_record(),
             load=load,
             columns=columns,
             unknown=_UNKNOWN,
@@ -215,7 +215,7 @@ def citation(about: About) -> str:
         "type": "dataset",
         "title": about.name,
         "version": about.version,
-        "date-released": about.committed[:10],
+        **({"date-released": about.committed[:10]} if about.committed else {}),
         "authors": authors or [{"name": f"The authors of {about.name}"}],
     }
     if about.licence:
@@ -265,7 +265,7 @@ def croissant(about: About, files: Files) -> dict[str, Any]:
         "version": about.version,
         "description": f"{about.description} {what}".strip(),
         "license": about.licence or "other",
-        "datePublished": about.committed[:10],
+        **({"datePublished": about.committed[:10]} if about.committed else {}),
         "creator": [{"@type": "sc:Person", "name": one} for one in about.authors or [f"The authors of {about.name}"]],
         "citeAs": f"{about.name}, version {about.version}",
         "url": ".",

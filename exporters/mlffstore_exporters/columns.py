@@ -56,6 +56,8 @@ class FileColumns:
     def __init__(self, snapshot: Samples, teachers: Sequence[str], steps: Mapping[str, float] | None = None) -> None:
         self.columns = stored_columns(snapshot, teachers)
         self._teachers, self._steps = tuple(teachers), dict(steps or {})
+        #: Steps to which values had been rounded before.
+        self._before = snapshot.rounding()
         self._words: dict[str, dict[str, int]] = {name: {} for name in CODED}
         self._words |= {name: {} for name, (column, _) in self.columns.items() if column.coded}
 
@@ -82,8 +84,9 @@ class FileColumns:
             out |= {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": TRUTH}
         if column.quantity is not None:
             out["teacher"] = name.partition(".")[2] or self._teachers[0]
-        if key in self._steps:
-            out["rounding_step"] = self._steps[key]
+        before = self._before.get(label_key(key, out["teacher"]), 0.0) if column.quantity is not None else 0.0
+        if step := max(before, self._steps.get(key, 0.0)):
+            out["rounding_step"] = step
         for mask, (_, held) in self.columns.items():
             if is_mask(held) and held.partition(".")[2] == name:
                 out["ancillary_variables"] = mask
@@ -116,6 +119,10 @@ class FileColumns:
         return batch.columns.get(name)
 
 
+#: Smallest and largest step of lossy rounding, in the unit of the label.
+_STEPS = (1e-12, 1e3)
+
+
 def choose_teachers(snapshot: Samples, teacher: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the teachers of a release."""
     if teacher is None or isinstance(teacher, str):
@@ -130,8 +137,9 @@ def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
     for name, step in rounding.items():
         if name not in ("forces", "stress"):
             raise DataError(f"rounding: expected 'forces' or 'stress', got {name!r}: other columns are kept exactly")
-        if not (np.isfinite(step) and step > 0):
-            raise DataError(f"rounding: expected a positive step of {name}, got {step!r}")
+        # A value of float32 divided by a smaller step, or multiplied by a larger one, may be no number any more.
+        if isinstance(step, bool) or not isinstance(step, (int, float)) or not _STEPS[0] <= step <= _STEPS[1]:
+            raise DataError(f"rounding: expected a step of {name} from {_STEPS[0]:g} to {_STEPS[1]:g}, got {step!r}")
     return {name: float(2.0 ** np.floor(np.log2(step))) for name, step in rounding.items()}
 
 
@@ -204,7 +212,7 @@ def root_attributes(snapshot: Samples, teachers: Sequence[str]) -> dict[str, Any
         "teacher_info": json.dumps(info[teachers[0]] if only_teacher else info, sort_keys=True),
         "store_uuid": snapshot.store_uuid,
         "store_version": snapshot.version,
-        **({} if (selection := snapshot.selected()) is None else {"selection": json_text(selection.to_json())}),
+        **({} if (selection := snapshot.selection_record()) is None else {"selection": json_text(selection)}),
         "precision": snapshot.precision,
         "settings": json.dumps(snapshot.settings, sort_keys=True),
         "software": f"mlffstore {VERSION}",

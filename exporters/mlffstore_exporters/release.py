@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import GateError, ReleaseError
 from mlffstore.release import Release
@@ -150,7 +151,7 @@ def export_release(
             document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
         name, version, licence, authors, description, snapshot, teachers, splits, counts is not None, provenance,
-        document, validation, dict(rounding or {}), snapshot.committed(),
+        document, validation, _rounding(snapshot, teachers, rounding or {}), snapshot.committed(),
     )  # fmt: skip
     with new_folder(target) as temporary:
         done = 0
@@ -170,6 +171,16 @@ def export_release(
             _check_rises(about)
         _write_documents(temporary, about)
     return target / f"{name}-{version}.h5" if len(shards) == 1 else target
+
+
+def _rounding(snapshot: Samples, teachers: Sequence[str], rounding: Mapping[str, float]) -> dict[str, float]:
+    """Return the largest step that each label was rounded to, now or in the release that the samples come from."""
+    before = snapshot.rounding()
+    steps = {
+        name: max([rounding.get(name, 0.0), *(before.get(label_key(name, teacher), 0.0) for teacher in teachers)])
+        for name in ("forces", "stress")
+    }
+    return {name: step for name, step in steps.items() if step}
 
 
 def _gate(target: Path, validation: Validation, ok: bool) -> None:
@@ -226,12 +237,12 @@ def _check_rises(about: About) -> None:
         return
     before, now = (tuple(map(int, text.partition("-")[0].split("."))) for text in (since.version, about.version))
     if match[4]:  # such as 1.0.0-rc.1, after which anything may change until 1.0.0
-        least, rises = ".".join(map(str, before)), now >= before
+        least, rises = f"a version after {since.version}", _precedence(about.version) > _precedence(since.version)
     else:
         part = {"major": 1, "minor": 2, "patch": 3}[since.bump]
         if part == 1 and before[0] == 0:
             part = 2  # https://semver.org: anything may change in versions before 1.0.0
-        least = ".".join(map(str, [*before[: part - 1], before[part - 1] + 1, *[0] * (3 - part)]))
+        least = ".".join(map(str, [*before[: part - 1], before[part - 1] + 1, *[0] * (3 - part)])) + " or later"
         rises = now[:part] > before[:part]
     if not rises:
         other = (
@@ -240,9 +251,16 @@ def _check_rises(about: About) -> None:
             else ""
         )
         raise ReleaseError(
-            f"version: expected {least} or later, since these are the changes from {since.name} {since.version}: "
+            f"version: expected {least}, since these are the changes from {since.name} {since.version}: "
             f"{'; '.join(since.lines())}; got {about.version}{other}"
         )
+
+
+def _precedence(version: str) -> tuple[Any, ...]:
+    """Return what orders versions (https://semver.org, 11): numbers before words, and a version after its candidates."""
+    core, dash, candidate = version.partition("+")[0].partition("-")
+    words = [(0, int(word), "") if word.isdigit() else (1, 0, word) for word in candidate.split(".")]
+    return (tuple(map(int, core.split("."))), not dash, words if dash else [])
 
 
 def exactly(snapshot: Samples, splits: Mapping[str, Ints], counts: Mapping[str, int]) -> dict[str, Ints]:
@@ -333,7 +351,7 @@ def _manifest(about: About, files: dict[str, Any]) -> dict[str, Any]:
         "splits": about.statistics["splits"],
         "exact_counts": about.exact,
         "store": {"uuid": snapshot.store_uuid, "version": snapshot.version, "committed": about.committed},
-        "selection": None if (selection := snapshot.selected()) is None else selection.to_json(),
+        "selection": snapshot.selection_record(),
         "settings": snapshot.settings,
         "precision": snapshot.precision,
         "teachers": {name: snapshot.teacher_info(name) for name in about.teachers},

@@ -34,7 +34,7 @@ class Changes:
     moved : int
         In both, in another split: a test sample may have been trained on.
     relabelled : int
-        In both, with another value of a label, or of a user column, that both releases have.
+        In both, with another value or unit of a label, or of a user column, that both releases have.
     teachers_added, teachers_removed : tuple of str
     columns_added, columns_removed : tuple of str
         Labels of teachers that both have, such as ``"dipole.orb-v2"``, and user columns.
@@ -82,13 +82,11 @@ class Changes:
 
 
 def changes(old: Release, new: Release) -> Changes:
-    """Compare two releases; memory holds some 20 bytes of each sample, and 8 of each of its labels and user columns."""
+    """Compare two releases; memory holds some 100 bytes of each sample, and 8 of each of its labels and user columns."""
     common = [teacher for teacher in old.teachers if teacher in new.teachers]
     before, after = _digest(old, common), _digest(new, common)
-    _, i, j = np.intersect1d(before.hashes, after.hashes, return_indices=True)
-    same = np.ones(len(i), bool)
-    for name in before.columns.keys() & after.columns.keys():
-        same &= before.columns[name][i] == after.columns[name][j]
+    names = sorted(before.columns.keys() & after.columns.keys())
+    i, j, n_same = _pairs(before, after, names)
     gone = np.setdiff1d(np.arange(len(before.hashes)), i)
     fresh = np.setdiff1d(np.arange(len(after.hashes)), j)
     return Changes(
@@ -97,7 +95,7 @@ def changes(old: Release, new: Release) -> Changes:
         {split: int(np.count_nonzero(after.splits[fresh] == k)) for k, split in enumerate(SPLITS)},
         {split: int(np.count_nonzero(before.splits[gone] == k)) for k, split in enumerate(SPLITS)},
         int(np.count_nonzero(before.splits[i] != after.splits[j])),
-        int(np.count_nonzero(~same)),
+        len(i) - n_same,
         tuple(teacher for teacher in new.teachers if teacher not in old.teachers),
         tuple(teacher for teacher in old.teachers if teacher not in new.teachers),
         tuple(name for name in after.columns if name not in before.columns),
@@ -107,11 +105,53 @@ def changes(old: Release, new: Release) -> Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Digest:
-    """Hash and split of each different structure of a release, and a hash of each of its labels and user columns."""
+    """Hash and split of each sample of a release, and a hash of each of its labels and user columns."""
 
     hashes: Array
     splits: Array
     columns: dict[str, Array]
+
+    def values(self, names: list[str]) -> Array:
+        """Return a hash of some columns of each sample, shape (S,), uint64."""
+        out = np.zeros(len(self.hashes), np.uint64)
+        for name in names:
+            out = mix(out + self.columns[name])
+        return out
+
+
+def _pairs(before: _Digest, after: _Digest, names: list[str]) -> tuple[Array, Array, int]:
+    """Return which samples of two releases are the same structure, and how many pairs, the first ones, have the same values.
+
+    A structure may be there several times: those with the same values are paired first, of these the ones in the same split.
+    """
+    keys = []
+    for digest in (before, after):
+        split, values = digest.splits.astype(np.uint64), digest.values(names)
+        exact = mix(digest.hashes + mix(values + np.uint64(1)))
+        keys.append((mix(exact + split), exact, mix(digest.hashes + split), digest.hashes))
+    free = [np.arange(len(before.hashes)), np.arange(len(after.hashes))]
+    found: list[list[Array]] = [[], []]
+    n_same = 0
+    for stage in range(4):
+        first, second = (_ranked(key[stage][some]) for key, some in zip(keys, free, strict=True))
+        both = np.intersect1d(first, second, assume_unique=True, return_indices=True)[1:]
+        for side, chosen in enumerate(both):
+            found[side].append(free[side][chosen])
+            free[side] = np.delete(free[side], chosen)
+        n_same += len(both[0]) if stage < 2 else 0
+    i, j = (np.concatenate(parts) for parts in found)
+    return i, j, n_same
+
+
+def _ranked(keys: Array) -> Array:
+    """Return keys that are different where some repeat: the first of equal ones, the second, and so on."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]]))
+    rank = np.arange(len(keys)) - np.repeat(starts, np.diff([*starts, len(keys)]))
+    out = np.empty(len(keys), np.uint64)
+    out[order] = mix(ordered + mix(rank.astype(np.uint64)))
+    return out
 
 
 def _digest(release: Release, teachers: list[str]) -> _Digest:
@@ -123,36 +163,43 @@ def _digest(release: Release, teachers: list[str]) -> _Digest:
             blocks.append(_hashes(batch, teachers))
     if not hashes:
         return _Digest(np.zeros(0, np.uint64), np.zeros(0, np.uint8), {})
-    every, first = np.unique(np.concatenate(hashes), return_index=True)
     columns = {
         name: np.concatenate([
             block.get(name, np.zeros(len(rows), np.uint64)) for block, rows in zip(blocks, hashes, strict=True)
-        ])[first]
+        ])
         for name in dict.fromkeys(name for block in blocks for name in block)
     }  # fmt: skip
-    return _Digest(every, np.concatenate(splits)[first], columns)
+    return _Digest(np.concatenate(hashes), np.concatenate(splits), columns)
 
 
 def _hashes(batch: SampleBatch, teachers: list[str]) -> dict[str, Array]:
-    """Return a hash of each label and user column of each sample, 0 where it is missing, by name: arrays of shape (S,)."""
+    """Return a hash of each label and user column of each sample, 0 where it is missing, by name: arrays of shape (S,).
+
+    It sees the unit of a column too.
+    """
     out: dict[str, Array] = {}
     for teacher in teachers:
         for name, values in batch.labels.get(teacher, {}).items():
             there = has_label(name, values, batch.n_atoms, batch.properties)
-            per_atom = batch.label_column(name, teacher).axis == "atom"
-            out[label_key(name, teacher)] = np.where(there, _folded(values, batch.offsets if per_atom else None), 0)
+            column = batch.label_column(name, teacher)
+            folded = mix(_folded(values, batch.offsets if column.axis == "atom" else None) + _word(column.unit))
+            out[label_key(name, teacher)] = np.where(there, folded, 0)
     for name, column in batch.user.items():
         values = batch.columns[name]
         if column.coded:
-            words = [int.from_bytes(sha256(word.encode()).digest()[:8], "little") for word in batch.vocabulary[name]]
-            values = np.array(words, np.uint64)[values]
+            values = np.array([_word(word) for word in batch.vocabulary[name]], np.uint64)[values]
         if name in batch.masks:
             shape = (-1, *[1] * (values.ndim - 1))
             values = np.where(batch.masks[name].reshape(shape), values, np.zeros((), values.dtype))
-        out[name] = _folded(values, batch.offsets if column.axis == "atom" else None)
+        out[name] = mix(_folded(values, batch.offsets if column.axis == "atom" else None) + _word(column.unit))
         if name in batch.masks:
             out[name] ^= _folded(batch.masks[name], batch.offsets if column.axis == "atom" else None)
     return out
+
+
+def _word(text: str) -> np.uint64:
+    """Return a hash of a text."""
+    return np.uint64(int.from_bytes(sha256(text.encode()).digest()[:8], "little"))
 
 
 def _folded(values: Array, starts: Array | None) -> Array:

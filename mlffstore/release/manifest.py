@@ -100,6 +100,6 @@ def is_cut_from(folder: Path, snapshot: Samples) -> bool:
     if not (folder / MANIFEST).is_file():
         return False
     manifest = read_manifest(folder)
-    store, selection = manifest.get("store", {}), snapshot.selected()
+    store = manifest.get("store", {})
     same = (store.get("uuid"), store.get("version")) == (snapshot.store_uuid, snapshot.version)
-    return same and manifest.get("selection") == (None if selection is None else selection.to_json())
+    return same and manifest.get("selection") == snapshot.selection_record()

@@ -55,6 +55,23 @@ def columns_of(release: Release) -> tuple[dict[str, Column], dict[str, str]]:
     return {name: column for name, column in columns.items() if name not in masks.values()}, masks
 
 
+def steps_of(release: Release) -> dict[str, float]:
+    """Return the largest step to whose multiples each label was rounded, by its name in a store."""
+    import h5py
+
+    steps: dict[str, float] = {}
+    for path in release.paths:
+        with told(path), h5py.File(path, "r") as file:
+            for group in (file[split] for split in file):
+                for name, spec in labels_of(group).items():
+                    step = float(group[name].attrs.get("rounding_step", 0.0))
+                    for teacher in release.teachers:
+                        key = label_key(spec.name, teacher)
+                        if step > 0 and release.stored_name(key) == name:
+                            steps[key] = max(step, steps.get(key, 0.0))
+    return steps
+
+
 def strings_of(part: Part, name: str) -> tuple[str, ...]:
     """Return the strings of a coded column of a part; none if it does not have the column."""
     import h5py

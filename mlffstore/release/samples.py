@@ -19,7 +19,7 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.data.vocabulary import merge_words, translate
 from mlffstore.errors import DataError
 from mlffstore.release.manifest import MANIFEST, read_manifest
-from mlffstore.release.parts import columns_of, sizes_of, spans, strings_of, values_of
+from mlffstore.release.parts import columns_of, sizes_of, spans, steps_of, strings_of, values_of
 from mlffstore.release.reading import Release, is_release
 from mlffstore.store.samples import Samples
 
@@ -157,8 +157,19 @@ class ReleaseSamples(Samples):
         entries = _json(self.release.attributes.get("provenance", "[]"))
         return [dict(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
+    def selection_record(self) -> dict[str, Any] | None:
+        """See `Samples.selection_record`."""
+        record = _json(self.release.attributes.get("selection", "null"))
+        kinds = {"samples": int, "of": int, "question": str, "steps": list, "report": dict}
+        whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+        return dict(record) if whole else None
+
+    def rounding(self) -> dict[str, float]:
+        """See `Samples.rounding`."""
+        return steps_of(self.release)
+
     def committed(self) -> str:
-        """Return when the version of the store was committed, as the manifest has it; of a file alone, its own time."""
+        """Return when the version of the store was committed, as the manifest has it; of a file alone, nothing."""
         folder = self.release.path if self.release.path.is_dir() else self.release.path.parent
         if (folder / MANIFEST).is_file():
             return str(read_manifest(folder).get("store", {}).get("committed", ""))

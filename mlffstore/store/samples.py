@@ -44,6 +44,15 @@ class Samples(ReadableSamples):
         """Return the selection, if the samples are one."""
         return None
 
+    def selection_record(self) -> dict[str, Any] | None:
+        """Return what chose the samples, as plain types; of a release, what its samples had been chosen by; None for all."""
+        selection = self.selected()
+        return None if selection is None else selection.to_json()
+
+    def rounding(self) -> dict[str, float]:
+        """Return the steps to whose multiples labels were rounded before, by their on-disk names."""
+        return {}
+
     def to_xarray(self, *, chunks: Any = (), teachers: str | Sequence[str] | None = None) -> xr.Dataset:
         """Return the samples as a lazy `xarray.Dataset` with the accessor ``.mlff``.
 
@@ -297,6 +306,10 @@ class Selection(Samples):
     def selected(self) -> Selection | None:
         """Return itself."""
         return self
+
+    def rounding(self) -> dict[str, float]:
+        """See `Samples.rounding`."""
+        return self.snapshot.rounding()
 
     # -- description -------------------------------------------------------------------------------------------
 

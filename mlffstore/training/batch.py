@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlffstore.errors import DataError
 from mlffstore.training.window import RESERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Batch = dict[str, torch.Tensor]
 #: Floating dtypes that batches can have -> the same in NumPy.
@@ -26,18 +27,23 @@ class JoinableBatch(dict[str, torch.Tensor]):
     ----------
     atom_masks : frozenset of str
         Names of the masks with a row per atom: with one atom per sample the shapes do not tell.
+    units : mapping of str to str
+        Units of user columns and of labels beside energy, forces and stress.
     """
 
     atom_masks: frozenset[str] = frozenset()
+    units: Mapping[str, str] = MappingProxyType({})
 
 
-def joinable(batch: Any, atom_masks: frozenset[str] = frozenset()) -> Any:
+def joinable(batch: Any, atom_masks: frozenset[str] = frozenset(), units: Mapping[str, str] | None = None) -> Any:
     """Return a batch as a `JoinableBatch`; anything else, such as the result of a transform, is returned unchanged."""
     if type(batch) is not dict:
         return batch
     out = JoinableBatch(batch)
     if atom_masks:
         out.atom_masks = atom_masks
+    if units:
+        out.units = units
     return out
 
 
@@ -49,10 +55,11 @@ def join(batches: Sequence[Batch]) -> Batch:
     Raises
     ------
     DataError
-        If the batches have different names beside masks.
+        If the batches have different names beside masks, or a column in different units.
     """
     if len(batches) == 1:
         return batches[0]
+    _check_units(batches)
     if any(batch.keys() != batches[0].keys() for batch in batches):
         batches = _with_masks(batches)
     counts = torch.cat([batch["n_atoms"] for batch in batches])
@@ -65,6 +72,21 @@ def join(batches: Sequence[Batch]) -> Batch:
         shifted = [batch["edge_index"] + start for batch, start in zip(batches, starts, strict=True)]
         out["edge_index"] = torch.cat(shifted, dim=1)
     return out
+
+
+def _check_units(batches: Sequence[Batch]) -> None:
+    """Raise `DataError` if one name stands for values in different units, which only batches of datasets tell."""
+    first: Mapping[str, str] = {}
+    for batch in batches:
+        units: Mapping[str, str] = getattr(batch, "units", {})
+        if units is not first and units != first:
+            for name in units.keys() & first.keys():
+                if units[name] != first[name]:
+                    raise DataError(
+                        f"collate: expected {name} in {first[name]!r} as in the datasets before, got {units[name]!r}; "
+                        "convert the values of one dataset, or leave the column out with columns=(...) or properties=(...)"
+                    )
+            first = {**first, **units}
 
 
 def _with_masks(batches: Sequence[Batch]) -> list[Batch]:

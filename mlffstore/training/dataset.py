@@ -147,6 +147,7 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
             self.teacher = columns.teacher
             self.title = where.title()
             self._choose(columns)
+            self._units = {name: column.unit for name, column in where.user().items() if name in columns.extra}
             self._key = key
         assert self._columns is not None
         return self._columns
@@ -245,12 +246,12 @@ class TorchDataset(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample as a batch of one."""
-        batch: Batch = joinable(self.batch(np.asarray(index)[None]), self._atom_masks)
+        batch: Batch = joinable(self.batch(np.asarray(index)[None]), self._atom_masks, self._units)
         return batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         """Return a list with one collated batch: torch's loader calls this with all indices of a batch."""
-        return [joinable(self.batch(indices), self._atom_masks)]
+        return [joinable(self.batch(indices), self._atom_masks, self._units)]
 
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:

@@ -6,6 +6,7 @@ that a sample lacks stays 0.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,12 +131,17 @@ def rotations(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
 
 
 class ReferenceEnergy:
-    """Subtracts the energies of the elements from the total energies, in float64.
+    """Subtracts the energies of the elements from total and atomic energies, in float64.
 
     Parameters
     ----------
     energies : mapping of str or int to float
         Symbol or atomic number -> eV, such as ``normalisation["element_energies_eV"]["values"]``.
+
+    Raises
+    ------
+    DataError
+        If a key is no element, or an energy is not finite.
     """
 
     def __init__(self, energies: Mapping[Any, float]) -> None:
@@ -143,7 +149,10 @@ class ReferenceEnergy:
 
         table = torch.full((256,), torch.nan, dtype=torch.float64)
         for key, value in energies.items():
-            table[int(key) if str(key).isdigit() else atomic_numbers[key]] = float(value)
+            number = int(key) if str(key).isdigit() else atomic_numbers.get(key, 0)
+            if not 1 <= number <= 118:
+                raise DataError(f"ReferenceEnergy: expected symbols or atomic numbers of elements, got {key!r}")
+            table[number] = _finite(f"ReferenceEnergy: energy of {key!r}", value)
         self.table = table
 
     def __call__(self, batch: Batch) -> Batch:
@@ -151,32 +160,40 @@ class ReferenceEnergy:
         self.table = self.table.to(batch["numbers"].device)
         atom_energies = self.table[batch["numbers"]]
         mask = batch.get("energy_mask")
-        if mask is not None:
-            atom_energies = atom_energies.masked_fill(~mask[batch["batch"]], 0.0)
-        if torch.isnan(atom_energies).any():
-            missing = sorted(set(batch["numbers"][torch.isnan(atom_energies)].tolist()))
+        of_samples = atom_energies if mask is None else atom_energies.masked_fill(~mask[batch["batch"]], 0.0)
+        if torch.isnan(of_samples).any():
+            missing = sorted(set(batch["numbers"][torch.isnan(of_samples)].tolist()))
             raise DataError(
                 f"ReferenceEnergy: expected an energy of every element, got none of the atomic numbers {missing}"
             )
-        total = torch.zeros_like(batch["energy"]).index_add_(0, batch["batch"], atom_energies)
-        return {**batch, "energy": batch["energy"] - total}
+        total = torch.zeros_like(batch["energy"]).index_add_(0, batch["batch"], of_samples)
+        out = {**batch, "energy": batch["energy"] - total}
+        if _ATOMIC in batch:
+            out[_ATOMIC] = _of_labelled_atoms(batch, batch[_ATOMIC] - atom_energies.to(batch[_ATOMIC]))
+        return out
 
 
 class Normalise:
-    """Subtracts a shift per atom from energies and divides energies, forces and stress by a scale.
+    """Subtracts a shift per atom from energies and divides what is derived from them by a scale.
 
     Parameters
     ----------
     shift : float
-        eV per atom.
+        eV per atom. Atomic energies lose it too, so that they still add up to the energy.
     scale : float
-        eV. Energies, forces and stress keep their relation: forces are still minus the gradient of the energy.
+        eV. Energies, atomic energies, forces, stress, Hessian-vector products and the spreads of a committee keep their
+        relations: forces are still minus the gradient of the energy. Other labels and user columns stay as they are.
+
+    Raises
+    ------
+    DataError
+        If a number is not finite, or the scale not positive.
     """
 
     def __init__(self, shift: float, scale: float) -> None:
-        if not scale > 0:
+        self.shift, self.scale = _finite("Normalise: shift", shift), _finite("Normalise: scale", scale)
+        if self.scale <= 0:
             raise DataError(f"Normalise: expected a positive scale, got {scale!r}")
-        self.shift, self.scale = float(shift), float(scale)
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the normalised batch."""
@@ -184,10 +201,32 @@ class Normalise:
         if "energy_mask" in batch:
             energy = energy.masked_fill(~batch["energy_mask"], 0.0)
         out = {**batch, "energy": energy}
-        for name in ("forces", "stress"):
+        if _ATOMIC in batch:
+            out[_ATOMIC] = _of_labelled_atoms(batch, (batch[_ATOMIC] - self.shift) / self.scale)
+        for name in ("forces", "stress", "hessian_product", "energy_std", "forces_std"):
             if name in batch:
                 out[name] = batch[name] / self.scale
         return out
+
+
+_ATOMIC = "atomic_energies"
+
+
+def _of_labelled_atoms(batch: Batch, values: torch.Tensor) -> torch.Tensor:
+    """Return changed atomic energies, 0 of samples that have none."""
+    mask = batch.get(f"{_ATOMIC}_mask")
+    return values if mask is None else values.masked_fill(~mask[batch["batch"]], 0.0)
+
+
+def _finite(what: str, value: Any) -> float:
+    """Return a number as a float; raise `DataError` if it is none, or not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{what}: expected a finite number, got {value!r}")
+    return number
 
 
 def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) -> Compose:
@@ -198,20 +237,27 @@ def from_statistics(path: str | os.PathLike[str], teacher: str | None = None) ->
     Raises
     ------
     DataError
-        If the split train has no forces.
+        If it is no such file, or the split train has no forces.
     """
     import yaml
 
     from mlffstore.data.labels import choose_teacher
 
-    document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    normal = document["normalisation"]
-    values = normal[choose_teacher(tuple(normal), teacher)]
-    energies, shift = values["element_energies_eV"]["values"], values["referenced_energy_eV_per_atom"]
-    if values["mace"]["std"] is None:
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        normal = document["normalisation"]
+        values = normal[choose_teacher(tuple(normal), teacher)]
+        energies, shift = values["element_energies_eV"]["values"], values["referenced_energy_eV_per_atom"]
+        scale = values["mace"]["std"]
+    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"from_statistics: expected {path} to be what 'mlffstore stats --out' or a release wrote, got "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    if scale is None:
         raise DataError(
             f"from_statistics: expected forces in the split train, whose root mean square is the scale, got none in {path}; "
             f"choose the scale: Compose(ReferenceEnergy({{...}}), Normalise(shift={shift['mean']}, scale={shift['std']})), "
             "with the energies of element_energies_eV in that file"
         )
-    return Compose(ReferenceEnergy(energies), Normalise(shift["mean"], values["mace"]["std"]))
+    return Compose(ReferenceEnergy(energies), Normalise(shift["mean"], scale))

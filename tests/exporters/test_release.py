@@ -118,7 +118,7 @@ def test_the_gate(store, tmp_path):
         ({"codec": "lzma"}, "gzip, zstd, blosc or lz4"),
         ({"compression_level": 0}, "1 to 9"),
         ({"rounding": {"positions": 1e-3}}, "kept exactly"),
-        ({"rounding": {"forces": -1.0}}, "positive step"),
+        ({"rounding": {"forces": -1.0}}, "expected a step"),
         ({"since": "nowhere"}, "there is no such file"),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
+import h5py
 import numpy as np
 import pytest
 
 import mlffstore as ml
 from mlffstore.release.changes import changes
 from mlffstore.release.reading import Release
+from mlffstore.release.samples import open_release
+from mlffstore.release.verify import verify_release
 
 N = 12
 
@@ -120,3 +125,94 @@ def test_a_teacher_without_energies(tmp_path):
         assert opened.summary()["teachers"] == {"qeq": N}
         assert len(opened.split_indices(None, "qeq")) == N
     assert changes(Release(path), Release(path)).bump == "patch"
+
+
+def repeated(*shifts):
+    """Return the same structures once for each shift, with energies shifted by it."""
+    batch = samples()
+    return [batch.with_labels("dft", energy=batch.label("energy", "dft") + shift) for shift in shifts]
+
+
+def released_all(folder, batches):
+    store = ml.create(folder / "d.zarr")
+    for batch in batches:
+        store.append(batch, require=("energy",))
+    return Release(ml.export_release(store.snapshot(), folder, name="r", allow_failing=True, recheck=False))
+
+
+def test_each_copy_of_a_structure_counts(tmp_path_factory):
+    def made(*shifts):
+        return released_all(tmp_path_factory.mktemp("repeats"), repeated(*shifts))
+
+    old = made(0.0, 5.0)
+    same = changes(old, made(5.0, 0.0))  # in another order
+    assert (same.relabelled, same.moved, same.bump) == (0, 0, "patch")
+    assert changes(old, made(0.0, 7.0)).relabelled == N
+    assert changes(old, made(1.0, 7.0)).relabelled == 2 * N
+    gone, more = changes(old, made(5.0)), changes(old, made(0.0, 5.0, 5.0))
+    assert (sum(gone.removed.values()), gone.relabelled, gone.bump) == (N, 0, "major")
+    assert (sum(more.added.values()), more.relabelled, more.bump) == (N, 0, "minor")
+
+
+def test_a_unit_counts(tmp_path_factory):
+    def made(unit):
+        store = ml.create(tmp_path_factory.mktemp("unit") / "d.zarr")
+        batch = ml.SampleBatch(n_atoms=[1] * 3, numbers=[2] * 3, positions=np.arange(9.0).reshape(3, 3), energy=[1.0] * 3,
+                               extra={"gap": (np.ones(3), unit, "sample")})  # fmt: skip
+        store.append(batch, require=())
+        folder = tmp_path_factory.mktemp("release")
+        return Release(ml.export_release(store.snapshot(), folder, name="r", allow_failing=True, recheck=False))
+
+    assert changes(made("eV"), made("meV")).relabelled == 3
+    assert changes(made("eV"), made("eV")).relabelled == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rises"),
+    [
+        ("1.0.0-rc.2", "1.0.0-rc.1", False), ("1.0.0-rc.2", "1.0.0-rc.2", False), ("1.0.0-rc.2", "1.0.0-rc.10", True),
+        ("1.0.0-rc.2", "1.0.0", True), ("1.0.0-alpha", "1.0.0-beta.1", True), ("1.0.0", "1.0.1", True),
+        ("1.0.0", "1.0.0", False),
+    ],
+)  # fmt: skip
+def test_versions_rise_in_their_order(tmp_path, before, after, rises):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples())
+    options = {"name": "r", "allow_failing": True, "recheck": False}
+    old = ml.export_release(store.snapshot(), tmp_path / "old", version=before, **options)
+    if rises:
+        ml.export_release(store.snapshot(), tmp_path / "new", version=after, since=old, **options)
+    else:
+        with pytest.raises(ml.errors.ReleaseError, match="version: expected"):
+            ml.export_release(store.snapshot(), tmp_path / "new", version=after, since=old, **options)
+
+
+def test_a_release_of_a_release_says_what_was_done_before(tmp_path):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples())
+    options = {"allow_failing": True, "recheck": False}
+    chosen = store.snapshot().take(np.arange(9))
+    first = ml.export_release(chosen, tmp_path, name="a", rounding={"forces": 0.5}, **options)
+    lone = tmp_path / "lone.h5"  # without the documents beside it
+    lone.write_bytes(first.read_bytes())
+    for source, name in ((first.parent, "b"), (lone, "c")):
+        again = ml.export_release(open_release(source), tmp_path, name=name, rounding={"forces": 0.1}, **options)
+        manifest = json.loads((again.parent / "MANIFEST.json").read_text())
+        assert (manifest["rounding"], manifest["selection"]["of"]) == ({"forces": 0.5}, N)
+        card = (again.parent / "README.md").read_text()
+        assert "Lossy: forces to steps of at most 0.5" in card
+        assert "9 of 12 samples" in card
+        with h5py.File(again) as file:
+            assert {file[split]["forces"].attrs["rounding_step"] for split in file} == {0.5}
+        citation = (again.parent / "CITATION.cff").read_text()
+        assert ("date-released" in citation) == (name == "b")
+        assert verify_release(again.parent).ok
+
+
+@pytest.mark.parametrize("step", [1e39, 1e-40, float("nan"), 0, -1.0, "1e-4", True])
+def test_steps_that_would_destroy_values_are_refused(tmp_path, step):
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples())
+    with pytest.raises(ml.errors.DataError, match="rounding: expected a step of forces from 1e-12 to 1000"):
+        ml.get_exporter("hdf5")(store.snapshot(), tmp_path / "r.h5", rounding={"forces": step})
+    assert not (tmp_path / "r.h5").exists()

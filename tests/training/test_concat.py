@@ -69,3 +69,22 @@ def test_datasets_with_other_columns_are_refused_in_words(caches, tmp_path):
         for parts in ([one, other], [other, one]):
             with pytest.raises(DataError, match=f"expected batches of the same names, got {names} in some"):
                 next(iter(DataLoader(ConcatDataset(parts), batch_size=9)))
+
+
+@pytest.mark.parametrize("unit", ["eV", "meV"])
+def test_columns_in_two_units_are_not_joined(tmp_path, unit):
+    def made(name, unit):
+        store = ml.create(tmp_path / name)
+        gap = {"gap": ([1.0], unit, "sample")}
+        store.append(
+            ml.SampleBatch(n_atoms=[1], numbers=[1], positions=[[0, 0, 0]], energy=[0.0], forces=[[0, 0, 0]], extra=gap)
+        )
+        return ml.TorchDataset(store, split=None)
+
+    both = torch.utils.data.ConcatDataset([made("a", "eV"), made("b", unit)])
+    loader = torch.utils.data.DataLoader(both, batch_size=2)
+    if unit == "eV":
+        assert next(iter(loader))["gap"].tolist() == [1.0, 1.0]
+    else:
+        with pytest.raises(DataError, match="expected gap in 'eV' as in the datasets before, got 'meV'"):
+            next(iter(loader))

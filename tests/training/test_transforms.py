@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,3 +81,51 @@ def test_references_and_normalisation(store, tmp_path):
     assert out["energy"].item() == pytest.approx(raw["energy"].item() / 2)
     with pytest.raises(DataError, match="energy of every element"):
         ReferenceEnergy({"He": 1.0})(raw)
+
+
+def test_what_is_derived_from_the_energy_keeps_its_relation(tmp_path):
+    n, rng = 6, np.random.default_rng(0)
+    forces = {name: rng.normal(size=(2 * n, 3)) for name in ("forces", "hessian_probe", "hessian_product")}
+    atomic = rng.normal(size=2 * n)
+    atomic[-2:] = np.nan  # of one sample there are none
+    labels = {"energy": atomic.reshape(n, 2).sum(axis=1), "atomic_energies": atomic, "energy_std": np.ones(n), **forces}
+    labels["energy"][-1] = 1.5
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(
+        ml.SampleBatch(n_atoms=[2] * n, numbers=[1, 8] * n, positions=rng.normal(size=(2 * n, 3)), labels={"t": labels})
+    )
+    names = tuple(labels)
+    raw = ml.TorchDataset(store, split=None, properties=names, dtype=torch.float64).batch(range(n))
+    transform = Compose(ReferenceEnergy({"H": 0.25, "O": -2.0}), Normalise(0.5, 4.0))
+    out = ml.TorchDataset(store, split=None, properties=names, transform=transform, dtype=torch.float64).batch(range(n))
+    for name in ("forces", "hessian_product", "energy_std"):
+        torch.testing.assert_close(out[name], raw[name] / 4.0)
+    torch.testing.assert_close(out["hessian_probe"], raw["hessian_probe"])  # a direction, no energy
+    sums = out["atomic_energies"].reshape(n, 2).sum(dim=1)
+    torch.testing.assert_close(sums[:-1], out["energy"][:-1])  # they still add up
+    assert out["atomic_energies"][-2:].tolist() == [0.0, 0.0]
+    assert not out["atomic_energies_mask"][-1]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Normalise(float("nan"), 1.0), "shift: expected a finite number"),
+        (lambda: Normalise(0.0, float("inf")), "scale: expected a finite number"),
+        (lambda: Normalise(0.0, 0.0), "positive scale"),
+        (lambda: ReferenceEnergy({"H": float("inf")}), "expected a finite number"),
+        (lambda: ReferenceEnergy({"Xq": 1.0}), "'Xq'"),
+        (lambda: ReferenceEnergy({300: 1.0}), "300"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(make, words):
+    with pytest.raises(DataError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("text", ["samples: 3", "a: [", "- 1", "normalisation: {emt: 3}", None])
+def test_files_that_are_no_statistics(tmp_path, text):
+    if text is not None:
+        (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"expected .*s\.yaml to be what"):
+        from_statistics(tmp_path / "s.yaml")
