@@ -158,9 +158,10 @@ def distant_copies(exam: Examination) -> None:
         return both
 
     # Open shells couple: two doublets are a singlet or a triplet, whose energies differ in some methods.
-    closed = only & (exam.batch.multiplicity == 1)
+    # Two ions repel at any distance.
+    closed = only & (exam.batch.multiplicity == 1) & (exam.batch.charge == 0)
     if not closed.any():
-        exam.skip("two distant copies", "only open shells among the samples")
+        exam.skip("two distant copies", "only open shells and ions among the samples")
         return
     labels = exam.label(exam.changed(double, closed), "two copies")
     difference = np.abs(labels.energy - 2 * exam.labels.energy[closed]).max()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlffstore.errors import missing_dependency
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ def environments(frames: Iterable[Atoms]) -> list[Array]:
     out = []
     for frame in frames:
         frame = frame.copy()
-        frame.pbc = frame.pbc.all()  # QUESTS knows crystals and molecules; a slab's vacuum makes no difference
+        if frame.pbc.any() and not frame.pbc.all():  # QUESTS knows crystals and molecules: a slab gets a vacuum
+            frame.center(vacuum=CUTOFF, axis=np.flatnonzero(~frame.pbc))
+            frame.pbc = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*unsafe cast from uint64")  # of numba, in quests
             out.append(get_descriptors([frame], k=N_NEIGHBOURS, cutoff=CUTOFF))

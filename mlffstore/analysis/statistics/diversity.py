@@ -140,13 +140,14 @@ def diversity_by_domain(
     Returns
     -------
     dict of str to Diversity
-        Under ``"molecules"`` and ``"periodic"``, for those that there are.
+        Under ``"molecules"`` (of several atoms) and ``"periodic"``, for those that there are.
     """
     ds = as_dataset(data, tuple(STRUCTURE))
     periodic = np.asarray(ds["pbc"]).any(axis=1)
+    several = np.asarray(ds["n_atoms"]) > 1  # an atom alone has no environment
     return {
         name: diversity(ds.mlff.isel(np.flatnonzero(rows)), n_environments=n_environments, n_seeds=n_seeds, seed=seed)
-        for name, rows in (("molecules", ~periodic), ("periodic", periodic))
+        for name, rows in (("molecules", ~periodic & several), ("periodic", periodic))
         if rows.any()
     }
 

@@ -34,7 +34,9 @@ _NEIGHBOURS = 3
 #: Samples around which the neighbours in a large group are looked for, per sample that is read.
 _SHARE_OF_CENTRES = 3
 #: Variables that the comparison reads.
-_COLUMNS = ("n_atoms", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress")
+_COLUMNS = (
+    "n_atoms", "numbers", "positions", "cell", "pbc", "charge", "multiplicity", "energy", "forces", "stress",
+)  # fmt: skip
 
 
 def compared(ds: xr.Dataset, s: Mapping[str, Array], seed: int) -> Work:
@@ -63,10 +65,11 @@ def compared(ds: xr.Dataset, s: Mapping[str, Array], seed: int) -> Work:
 def choose(s: Mapping[str, Array], seed: int) -> tuple[Ints, Ints]:
     """Return the indices of the samples that are read, in order, and the group of each.
 
-    Samples of one group have the same atoms in the same order, and are all molecules, all crystals, or neither.
+    Samples of one group have the same atoms in the same order, one charge and multiplicity, and are all molecules, all
+    crystals, or neither.
     """
     kind = np.where(s["periodic"], 1, np.where(s["molecule"], 0, 2)).astype(np.uint64)
-    key = mix(s["order"] ^ (kind + np.uint64(3 * seed)) * GOLDEN)
+    key = mix(mix(s["order"] ^ (kind + np.uint64(3 * seed)) * GOLDEN) + s["state"])
     chosen = np.zeros(len(key), bool)
     for t in range(s["energy"].shape[1]):
         labelled = np.isfinite(s["energy"][:, t]) & np.isfinite(s["force_max"][:, t])

@@ -21,7 +21,8 @@ CUTOFF = 3.2
 BOND = 1.25
 #: Rounds of neighbours that a molecular graph is told apart by.
 _ROUNDS = 4
-#: Numbers that describe a shape: sums over pairs, the spread of the atoms or the volume, and those of the environments.
+#: Numbers that describe a shape: sums over pairs, the spread of the atoms or the volume (of slabs the area, of wires the
+#: length), and those of the environments.
 _SUMS = 5
 N_SHAPE = _SUMS + 1 + len(LEAST)
 #: Angstrom. Crystals with fewer pairs than atoms within the usual cutoff (caesium has none) are described with the first of
@@ -123,9 +124,10 @@ def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, mole
     z = block["numbers"].astype(np.float64)
     of_pairs = np.arange(N_SHAPE) != _SUMS
     out[:, of_pairs], kinds = _of_pairs(neighbours, z, starts, CUTOFF)
-    volume = np.abs(np.linalg.det(np.nan_to_num(block["cell"].astype(np.float64)))) / n_atoms
-    reach = _SHELLS * np.cbrt(volume)
-    sparse = periodic & (neighbours.counts < n_atoms) & (reach > CUTOFF)
+    volume = _extent(block) / n_atoms
+    # The volume of a slab or wire is unknown.
+    reach = np.where(periodic, _SHELLS * np.cbrt(volume), WIDER[-1])
+    sparse = ~molecule & (neighbours.counts < n_atoms) & (reach > CUTOFF)
     alone = molecule & (neighbours.counts == 0) & (n_atoms > 1)
     low = CUTOFF
     for cutoff in WIDER:
@@ -139,6 +141,14 @@ def _shape(block: Block, neighbours: Pairs, radius: Array, periodic: Array, mole
     spread = np.add.reduceat(((x - np.repeat(centre, n_atoms, axis=0)) ** 2).sum(1) * z, starts[:-1]) / n_atoms
     out[:, _SUMS] = np.where(molecule, spread, volume)
     return out.astype(np.float32), kinds, contact
+
+
+def _extent(block: Block) -> Array:
+    """Return the volume of each cell, or the area or length that the periodic vectors of a slab or wire span, shape (S,)."""
+    pbc = block["pbc"].astype(bool)
+    vectors = np.nan_to_num(block["cell"].astype(np.float64)) * pbc[:, :, None]
+    gram = vectors @ vectors.transpose(0, 2, 1) + np.eye(3) * ~pbc[:, :, None]
+    return np.asarray(np.sqrt(np.abs(np.linalg.det(gram))))
 
 
 def _wider(block: Block, radius: Array, chosen: Array, cutoff: float) -> tuple[Array, Array, Array]:

@@ -127,10 +127,14 @@ def _cells(cell: Array, pbc: Array, n_atoms: Array) -> dict[str, Array]:
 
 
 def _electrons(block: Block, pbc: Array) -> dict[str, Array]:
-    """Return whether the multiplicity fits the number of electrons. A crystal's need not: its cell is a choice."""
+    """Return whether the multiplicity fits the number of electrons, and a number for charge and multiplicity.
+
+    The multiplicity of a crystal need not fit: its cell is a choice.
+    """
     if "charge" not in block or "multiplicity" not in block:
-        return {"parity": np.ones(len(block), bool)}
+        return {"parity": np.ones(len(block), bool), "state": np.zeros(len(block), np.uint64)}
     electrons = np.add.reduceat(block["numbers"].astype(np.int64), block.starts[:-1]) - block["charge"]
     multiplicity = block["multiplicity"].astype(np.int64)
     fits = ((electrons + multiplicity) % 2 == 1) & (multiplicity >= 1) & (multiplicity <= electrons + 1)
-    return {"parity": fits | pbc.any(axis=1)}
+    state = (block["charge"].astype(np.int64) << 16) + multiplicity
+    return {"parity": fits | pbc.any(axis=1), "state": state.view(np.uint64)}

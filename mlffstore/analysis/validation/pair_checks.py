@@ -64,7 +64,7 @@ def pair_checks(
             by_force.value, float(np.nanmedian(force_max)), _ratio(stiffness), by_stress.value if sure else float("nan")
         )
     out = [_energy_units(pairs["energy_units"], by_force, meaning)]
-    out.append(_pair_energies(pairs["pair_energies"], work, teacher, out[0].state == "fail"))
+    out.append(_pair_energies(pairs["pair_energies"], work, teacher, out[0].problem == "error"))
     if not has_stress:
         return out + [pairs[check].nothing("no sample has a stress") for check in ("stress_units", "stress_shear")]
     energy = 1.0
@@ -139,13 +139,15 @@ def _pair_energies(check: Check, work: Work, teacher: int, failed: bool) -> Chec
             f"{n} pairs of samples up to {MAX_DISPLACEMENT} angstrom apart, {rule['min_pairs']:g} needed; {_MORE_PAIRS}",
             n,
         )
+    if failed:  # what is wrong with all energies is said once
+        return check.nothing("energies and forces do not belong together, see energy_units")
     samples = len(np.unique(np.concatenate([near.first, near.second])))
     bad = near.select(near.ratio > rule["max_ratio"])
     most = max(int(rule["max_fraction"] * samples), _FEW)
     wrong = _at_least(bad, most)
     text = f"{len(bad.first)} pairs differ in energy by more than their work explains"
     return check.judged(
-        failed or wrong <= most, text, n,
+        wrong <= most, text, n,
         f"expected energies of {samples} samples of which at most {most} do not fit, got that {text}, and that more than "
         f"{most} samples are to blame; are there energies of two calculations with another zero, or of other samples, among "
         "them? Compare the samples of energy_work",

@@ -54,12 +54,18 @@ def odd_bonds(block: Block, neighbours: Pairs, contact: Array, molecule: Array) 
 
     ordinary = np.isin(numbers, list(_MOST))
     bonds = count(inside & (contact < BOND) & ordinary[ends[0]] & ordinary[ends[1]])
+    # A proton may lie halfway between two of these (H5O2+, FHF-).
+    taking = np.isin(numbers, (7, 8, 9))
+    chosen = inside & (contact < BOND)
+    taken = np.bincount(ends[0][chosen & taking[ends[1]]], minlength=n_atoms)
+    taken += np.bincount(ends[1][chosen & taking[ends[0]]], minlength=n_atoms)
+    shared = (numbers == 1) & (bonds == 2) & (taken == 2)
     most = np.full(256, 255)
     most[list(_MOST)] = list(_MOST.values())
     limit = np.where((numbers[ends[0]] == 1) | (numbers[ends[1]] == 1), _UNBOUND_HYDROGEN, _UNBOUND)
     near = count(inside & (contact < limit))
     alone = np.isin(numbers, _BONDED) & (near == 0)
-    odd = reduce_rows(np.logical_or, bonds > most[numbers], starts)
+    odd = reduce_rows(np.logical_or, (bonds > most[numbers]) & ~shared, starts)
     return {
         "bare": _bare(block, neighbours, several),
         "odd_bonds": np.asarray(several & odd),

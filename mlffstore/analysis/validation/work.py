@@ -143,9 +143,10 @@ def smallest_ratios(block: Block) -> Array:
 def compare(block: Block, first: Ints, second: Ints) -> Work:
     """Return energies and works of pairs of samples of a block with equal numbers of atoms.
 
-    Pairs of other atoms or periodicity, of cells without a volume, and farther apart than `FARTHEST` are left out. Molecules
-    are shifted and turned onto one another first (Kabsch, Acta Cryst. A32, 922 (1976)), samples that are periodic in some
-    direction only shifted. Slabs and wires have no stress: pairs of them count if their cells are equal.
+    Pairs of other atoms, periodicity, charge or multiplicity, of cells without a volume, and farther apart than `FARTHEST`
+    are left out. Molecules are shifted and turned onto one another first (Kabsch, Acta Cryst. A32, 922 (1976)), samples
+    that are periodic in some direction only shifted. Slabs and wires have no stress: pairs of them count if their cells are
+    equal.
 
     Parameters
     ----------
@@ -177,7 +178,17 @@ def _of_one_root(block: Block) -> tuple[Ints, Ints]:
     pair[begin[size == 2] + 1] = False  # two samples are one pair
     first, second = order[pair], order[following[pair]]
     fits = (counts[first] == counts[second]) & (pbc[first] == pbc[second]).all(axis=1)
+    fits &= _same_state(block, first, second)
     return first[fits], second[fits]
+
+
+def _same_state(block: Block, first: Ints, second: Ints) -> Array:
+    """Return which pairs have one charge and one multiplicity: others lie on two energy surfaces."""
+    same = np.ones(len(first), bool)
+    for name in ("charge", "multiplicity"):
+        if name in block:
+            same &= block[name][first] == block[name][second]
+    return same
 
 
 def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
@@ -187,7 +198,7 @@ def _compare(block: Block, first: Ints, second: Ints) -> list[Work]:
     owner = np.repeat(np.arange(len(first)), counts)
     same = np.logical_and.reduceat(block["numbers"][one] == block["numbers"][two], begin)
     pbc = block["pbc"][first].astype(bool)
-    same &= (pbc == block["pbc"][second].astype(bool)).all(axis=1)
+    same &= (pbc == block["pbc"][second].astype(bool)).all(axis=1) & _same_state(block, first, second)
     periodic, extended = np.asarray(pbc.all(axis=1)), np.asarray(pbc.any(axis=1))
     cell1, cell2 = (invertible_cells(block["cell"][i], pbc) for i in (first, second))
     x1, x2 = (block["positions"][rows].astype(np.float64) for rows in (one, two))
