@@ -151,8 +151,8 @@ def test_one_large_group_gives_close_samples():
     s = {
         "order": np.full(n, 7, np.uint64), "periodic": np.zeros(n, bool), "molecule": np.ones(n, bool),
         "n_atoms": np.full(n, 20, np.int32), "energy": np.zeros((n, 1)), "force_max": np.ones((n, 1)), "shape": shape,
-        "root": np.arange(n).astype(np.uint64),
         "root": np.arange(n).astype(np.uint64), "state": np.ones(n, np.uint64),
+    }  # fmt: skip
     index, group = candidates.choose(s, 0)
     assert 600 < len(index) <= candidates.MAX_SAMPLES
     assert len(np.unique(group)) == 1
