@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def steps_of(rounding: Mapping[str, float]) -> dict[str, float]:
         if name not in ("forces", "stress"):
             raise DataError(f"rounding: expected 'forces' or 'stress', got {name!r}: other columns are kept exactly")
         # A value of float32 divided by a smaller step, or multiplied by a larger one, may be no number any more.
-        if isinstance(step, bool) or not isinstance(step, (int, float)) or not _STEPS[0] <= step <= _STEPS[1]:
+        if isinstance(step, bool) or not isinstance(step, Real) or not _STEPS[0] <= step <= _STEPS[1]:
             raise DataError(f"rounding: expected a step of {name} from {_STEPS[0]:g} to {_STEPS[1]:g}, got {step!r}")
     return {name: float(2.0 ** np.floor(np.log2(step))) for name, step in rounding.items()}
 

@@ -46,5 +46,8 @@ def unbreakable(stream: Any) -> Any:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Pipe(descriptor)), encoding=stream.encoding, errors=stream.errors, line_buffering=False
+        io.BufferedWriter(_Pipe(descriptor)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlffstore.data.properties import known_properties
 from mlffstore.importing.spelling import label_of
+from mlffstore.importing.values import FieldText
 
 if TYPE_CHECKING:
     from mlffstore.importing.wording import Wording
@@ -102,6 +103,8 @@ class Account:
 
 def describe(value: Any, n_atoms: int) -> str:
     """Return what kind of value a key has, in words: "text", "number", "number per atom", "3x3 numbers", ..."""
+    if isinstance(value, FieldText) and value.number() is not None:
+        return "number"
     if isinstance(value, (str, bytes)):
         return "text"
     if isinstance(value, dict):

@@ -32,6 +32,8 @@ _FLAGS = {
     "T": True, "F": False, "true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False,
 }  # fmt: skip
 _PERIODIC = {**_FLAGS, "1": True, "0": False}
+#: Key of what is wrong with a frame, which its reader takes out again.
+PROBLEM = "mlffstore problem"
 #: Keys whose nine numbers are a matrix, column after column.
 _MATRICES = ("Lattice", "virial", "stress")
 
@@ -43,7 +45,7 @@ def read_comment(line: str) -> dict[str, Any]:
     ------
     ValueError
         If a key is given twice with different values, a matrix has not nine numbers, or `pbc` is not one truth value or
-        three.
+        three. What is wrong with other spellings of `pbc` stands under `PROBLEM`.
 
     Examples
     --------
@@ -58,20 +60,21 @@ def read_comment(line: str) -> dict[str, Any]:
         for key, text in pairs:
             if text != texts[key]:
                 raise ValueError(f"expected one value of {key!r}, got {text!r} and {texts[key]!r}")
-    if "pbc" not in texts:
-        _find_pbc(texts)
-    return {key: _value(key, text) for key, text in texts.items()}
+    problem = "" if "pbc" in texts else _find_pbc(texts)
+    return {key: _value(key, text) for key, text in texts.items()} | ({PROBLEM: problem} if problem else {})
 
 
-def _find_pbc(texts: dict[str, str]) -> None:
-    """Let a key that says which vectors are periodic under another spelling be `pbc`."""
+def _find_pbc(texts: dict[str, str]) -> str:
+    """Let a key that says which vectors are periodic under another spelling be `pbc`; return what is wrong with it."""
     for key in [key for key in texts if key.lower() in ("pbc", "periodic")]:
         text = " ".join(_WORDS.findall(texts.pop(key).strip("[]()")))
         try:
             if _value("pbc", text) != _value("pbc", texts.setdefault("pbc", text)):
-                raise ValueError(f"expected one pbc, got {text!r} and {texts['pbc']!r}")
+                return f"{key!r}: expected one pbc, got {text!r} and {texts['pbc']!r}"
         except ValueError as error:
-            raise ValueError(f"{key!r}: {error}") from None
+            texts.pop("pbc", None)
+            return f"{key!r}: {error}"
+    return ""
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:

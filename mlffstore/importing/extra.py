@@ -9,6 +9,7 @@ import numpy as np
 from mlffstore.data.schema import user_column
 from mlffstore.errors import DataError
 from mlffstore.importing.account import is_strings
+from mlffstore.importing.values import FieldText
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,6 +139,8 @@ class ExtraColumns:
             starts = np.concatenate([[0], np.cumsum(rows)])
             for i in present:
                 place, array = values[i]  # type: ignore[misc]
+                if dtype.kind in "if" and _is_field(array) and array[()].number() is not None:
+                    array = np.asarray(array[()].number())
                 shape = (int(rows[i]), *inner)
                 wanted = shape if axis == "atom" else inner
                 if array.shape != wanted and not (wanted == () and array.shape == (1,)):
@@ -162,6 +165,10 @@ class ExtraColumns:
         The first sample says whether they are strings, truth values or numbers; of numbers the widest kind counts.
         """
         given = [(value, int(n)) for value, n in zip(values, n_atoms, strict=True) if value is not None]
+        fields: list[Any] = [array[()].number() if _is_field(array) else None for (_, array), _ in given]
+        # Texts that are all numbers, such as 1.5 and nan; "nan" alone may be a word.
+        if None not in fields and np.isfinite(fields).any():
+            return np.dtype("i8" if all(isinstance(number, int) for number in fields) else "f8"), "sample", ()
         (place, first), _ = given[0]
         if first.dtype.kind in "Ob":
             dtype = first.dtype
@@ -179,6 +186,11 @@ class ExtraColumns:
         return dtype, "atom" if atom else "sample", tuple(inner)
 
 
+def _is_field(array: Any) -> bool:
+    """Return whether this is a text that may stand for a number."""
+    return array.dtype.kind == "O" and array.ndim == 0 and isinstance(array[()], FieldText)
+
+
 def _column_values(value: Any) -> Any:
     """Return numbers, truth values or strings (dtype object) as an array; None for anything else, and for nothing.
 
@@ -186,6 +198,8 @@ def _column_values(value: Any) -> Any:
     """
     if isinstance(value, (list, tuple)) and any(isinstance(one, str) for one in value):
         return np.array(value, object) if all(isinstance(one, str | None) for one in value) else None
+    if isinstance(value, FieldText):
+        return np.array(value, object)
     array = np.asarray(value)
     if array.ndim <= 1 and is_strings(array):
         if array.dtype.kind == "S":

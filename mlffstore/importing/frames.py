@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.importing.comments import read_comment
+from mlffstore.importing.comments import PROBLEM, read_comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,35 +71,33 @@ def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
             )
         atoms = _parse(text)
         if atoms is None:
-            further = _further_columns(text)
+            further, problem = _further_columns(text)
             file = io.StringIO(text.decode("utf-8"))
             atoms = ase.io.read(file, index=0, format="extxyz", properties_parser=read_comment)
             for name, values in further.items():
                 atoms.new_array(name, values)
+            if problem:
+                atoms.info[PROBLEM] = problem
         yield atoms
 
 
-def _further_columns(text: bytes) -> dict[str, Any]:
-    """Return the columns of a plain XYZ frame after the position, which ASE drops, as `column_5` and so on.
+def _further_columns(text: bytes) -> tuple[dict[str, Any], str]:
+    """Return what stands in the rows of a frame after the columns that ASE reads, and what is wrong with it.
 
-    Raises
-    ------
-    ValueError
-        If `Properties` names fewer columns than there are, or rows have more values than others.
+    Of plain XYZ, the columns after the position as `column_5` and so on, or `remarks` if rows have different numbers of
+    words.
     """
-    head, line, *rows = text.decode("utf-8").split("\n")
-    table = [row.split() for row in rows[: int(head)]]
-    properties = read_comment(line).get("Properties")
+    head, *lines = text.decode("utf-8").split("\n")
+    table = [row.split() for row in lines[1 : int(head) + 1]]
+    properties = read_comment(lines[0]).get("Properties") if lines else None
     width = 4 if properties is None else sum(int(k) for k in str(properties).split(":")[2::3] if k.isdigit())
     longest = max(map(len, table), default=0)
     if longest <= width:
-        return {}
+        return {}, ""
     if properties is not None:
-        raise ValueError(
-            f"expected {width} values in each row, as Properties names, got {longest}; name them all there"
-        )
+        return {}, f"expected {width} values in each row, as Properties names, got {longest}; name them all there"
     if min(map(len, table)) < longest:
-        raise ValueError(f"expected as many values in each row, got {min(map(len, table))} to {longest}")
+        return {"remarks": np.array([" ".join(row[width:]) for row in table])}, ""
     columns = {}
     for at in range(width, longest):
         words = [row[at] for row in table]
@@ -107,7 +105,7 @@ def _further_columns(text: bytes) -> dict[str, Any]:
             columns[f"column_{at + 1}"] = np.array(list(map(float, words)))
         except ValueError:
             columns[f"column_{at + 1}"] = np.array(words)
-    return columns
+    return columns, ""
 
 
 def _parse(text: bytes) -> Atoms | None:

@@ -81,19 +81,22 @@ def _named(pairs: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[tuple
     """
     beside: dict[str, Any] = {}
     last: tuple[tuple[str, ...], Any, dict[str, Any]] | None = None
-    single = False
+    single: dict[str, Any] = {}
+    about: dict[str, Any] = {}  # all members without a structure, which an entry has beside its own
     for name, one in pairs:
-        single |= name in _MEMBERS
-        if single or not _holds(one):
-            beside[name] = one
-            continue
-        if last is not None:
-            yield last
-        last, beside = ((str(name),), one, beside), {}
-    if {"structure", "sites"} & beside.keys():
-        yield (path.name,), beside, {}
+        if single or name in _MEMBERS:
+            single[name] = one
+        elif not _holds(one):
+            beside[name] = about[name] = one
+        else:
+            if last is not None:
+                yield last
+            last, beside = ((str(name),), one, beside), {}
+    if {"structure", "sites"} & single.keys():
+        before = {} if last is None else {last[0][0]: last[1]}
+        yield (path.name,), {**about, **before, **single}, {}
     elif last is not None:
-        last[2].update(beside)
+        last[2].update(beside | single)
         yield last
 
 
@@ -122,9 +125,10 @@ def _records(names: tuple[str, ...], document: Any, beside: dict[str, Any]) -> I
     elif _is_entry(document):
         yield _record(names, document, beside)
     else:
-        beside = beside | {name: one for name, one in document.items() if not _holds(one)}
+        holding = {name for name, one in document.items() if _holds(one)}
+        beside = beside | {name: one for name, one in document.items() if name not in holding}
         for name, one in document.items():
-            if name not in beside:
+            if name in holding:
                 yield from _records((*names, str(name)), one, beside)
 
 
@@ -196,12 +200,18 @@ def _atoms(structure: Mapping[str, Any], problems: list[str]) -> tuple[Atoms, di
 
 
 def _site_values(column: list[Any]) -> Any:
-    """Return what the sites have of a property; a number that some site lacks is NaN there."""
-    numbers = all(
-        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in column
-    )
-    if numbers:
-        return np.array([np.nan if value is None else value for value in column])
+    """Return what the sites have of a property; numbers that some site lacks are NaN there."""
+    there = [value for value in column if value is not None]
+    try:
+        array = np.asarray(there)
+    except ValueError:  # of different lengths
+        array = np.zeros(0, object)
+    if len(there) == len(column) and array.dtype.kind in "biufUS":
+        return array
+    if array.dtype.kind in "iuf" and len(array) == len(there):
+        out = np.full((len(column), *array.shape[1:]), np.nan)
+        out[[i for i, value in enumerate(column) if value is not None]] = array
+        return out
     values = np.empty(len(column), object)
     values[:] = column
     return values

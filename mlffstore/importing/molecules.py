@@ -12,6 +12,7 @@ import numpy as np
 from mlffstore.errors import DataError, missing_dependency
 from mlffstore.importing.packed import open_binary, open_text
 from mlffstore.importing.record import Record
+from mlffstore.importing.values import FieldText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 _SEED = 0xC0FFEE
 #: The line that ends a record of an SDF file.
 _END = b"$$$$"
-#: Texts that are numbers: without leading zeros, which identifiers have.
-_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
-_REAL = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
@@ -60,22 +58,14 @@ def read_sdf(path: Path, *, add_hydrogens: bool) -> Iterator[Record]:
             problems.append(
                 f"expected every hydrogen, got a molecule that lacks {missing}; add them, or let the import do it"
             )
-        data = {name: _value(mol.GetProp(name)) for name in mol.GetPropNames()}
+        data = {name: FieldText(mol.GetProp(name)) for name in mol.GetPropNames()}
         if title := mol.GetProp("_Name") if mol.HasProp("_Name") else "":
-            data.setdefault("name", title)
+            data.setdefault("name", FieldText(title))
         if missing and add_hydrogens:
             mol = Chem.AddHs(mol, addCoords=True)
         added = missing if add_hydrogens else 0
         atoms = _to_atoms(mol, n_paired=2 * _singlets(text))
         yield Record(atoms, where, more={"data": data}, hydrogens=added, problems=tuple(problems))
-
-
-def _value(text: str) -> Any:
-    """Return a data field as an integer or a float if it is written as one; an identifier such as 00123 stays a text."""
-    plain = text.strip()
-    if _INTEGER.fullmatch(plain):
-        return int(plain) if abs(int(plain)) < 2**63 else text
-    return float(plain) if _REAL.fullmatch(plain) else text
 
 
 def _singlets(text: bytes) -> int:

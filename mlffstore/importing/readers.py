@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError, MlffstoreError
 from mlffstore.importing.atompack_file import read_atompack
+from mlffstore.importing.comments import PROBLEM
 from mlffstore.importing.databases import DATABASES, read_database
 from mlffstore.importing.exports.source import export_layout
 from mlffstore.importing.frames import cut_frames, parse_frames
@@ -184,7 +185,8 @@ def frame_records(path: Path, first: int, texts: Sequence[bytes]) -> Iterator[Re
             atoms = next(frames, None)
         if atoms is None:
             return
-        yield correct(Record(atoms, f"frame {count}"), "extxyz")
+        problem = atoms.info.pop(PROBLEM, "")
+        yield correct(Record(atoms, f"frame {count}", problems=(problem,) if problem else ()), "extxyz")
         count += 1
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlffstore.data.properties import property_of
-from mlffstore.data.schema import LABELS
 from mlffstore.data.units import factor, is_known, spellings
 from mlffstore.errors import DataError
 from mlffstore.importing.spelling import same_unit, unit_for
+from mlffstore.importing.values import as_text
 from mlffstore.importing.wording import Interface, Wording
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class StatedUnits:
         if column == "all":
             plain = value.strip().lower()
             given = {*self._units, *(("stress",) if "virial" in self._units else ())}
-            silent = [label for label in LABELS if label in read and label not in given]
+            silent = [label for label in read or ("positions",) if label not in given]
             if plain in ("ev", "ase", "metal", "ev/angstrom", "ev, angstrom", "ev-angstrom") or not silent:
                 return value
             problem: str | None = (
@@ -72,13 +72,13 @@ class StatedUnits:
             If the file states another unit than the one that was given, or one that is not known.
         """
         given = self._units.get(column)
-        text = stated.decode("utf-8", errors="replace") if isinstance(stated, bytes) else stated
-        if text is None or not str(text).strip():
+        text = "" if stated is None else as_text(stated).strip()
+        if not text:
             return given or usual
-        unit = _known_unit(column, str(text))
+        unit = _known_unit(column, text)
         if given is None and unit is not None:
             return unit
-        if problem := self.problem(column, str(text)):
+        if problem := self.problem(column, text):
             raise DataError(f"{where}: {problem}")
         return given or usual
 

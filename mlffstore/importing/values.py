@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
 from mlffstore.data.voigt import COMPONENTS, symmetric
+
+#: Texts that are numbers: without leading zeros, which identifiers have.
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_REAL = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+
+
+class FieldText(str):
+    """A text of a format whose fields are all texts: whether it is a number is decided for all records together."""
+
+    __slots__ = ()
+
+    def number(self) -> int | float | None:
+        """Return the number that it is written as, None if it is none, or an identifier such as 00123."""
+        plain = self.strip()
+        if _INTEGER.fullmatch(plain) and abs(int(plain)) < 2**63:
+            return int(plain)
+        return float(plain) if _REAL.fullmatch(plain) else None
+
+
+def as_text(value: Any) -> str:
+    """Return the text of a unit, which may be bytes, or an array that holds one text."""
+    array = np.ravel(np.asarray(value))
+    one = array[0] if array.size == 1 else value
+    return one.decode("utf-8", errors="replace") if isinstance(one, bytes) else str(one)
 
 
 def numbers(value: Any) -> Any:

@@ -23,6 +23,10 @@ class SegmentsChangedError(ConflictError):
     """Other commits changed the segments since they were read. Work that can be done again may read them again."""
 
 
+class ColumnTakenError(ConflictError):
+    """Some of the segments have a column that the commit would add."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitGuard:
     """Checks that a commit about some segments may follow a state.
@@ -73,7 +77,7 @@ class CommitGuard:
             columns = state.segments[i].columns
             taken = [name for name in self.new_columns if name in columns]
             if taken:
-                raise ConflictError(
+                raise ColumnTakenError(
                     f"column {taken[0]!r}: {segment.path} has it already, and columns never change; choose another name"
                 )
 

@@ -17,7 +17,7 @@ from mlffstore.data import rules
 from mlffstore.data.properties import ordered, property_of
 from mlffstore.data.ragged import offsets, reduce_rows
 from mlffstore.data.schema import STANDARD, label_column, label_key
-from mlffstore.errors import ConflictError, DataError, TeacherError
+from mlffstore.errors import DataError, TeacherError
 from mlffstore.format.reader import ChunkCache, ColumnReader, read_column, read_segment
 from mlffstore.format.records import layer_document, segment_document
 from mlffstore.format.segment import write_layer, write_segment
@@ -25,7 +25,7 @@ from mlffstore.runtime.words import counted
 from mlffstore.store.chosen import choose
 from mlffstore.store.executors import label_pool, result_of
 from mlffstore.store.filling import filled, gained
-from mlffstore.store.guard import CommitGuard
+from mlffstore.store.guard import ColumnTakenError, CommitGuard, SegmentsChangedError
 from mlffstore.store.staging import Staged, commit_staged
 from mlffstore.store.tracking import Trace
 
@@ -66,7 +66,7 @@ class LabelReport:
     n_conflicts : int
         Segments that another process changed while they were being labelled here; they were looked at again.
     refused_before : int
-        Samples of all that an earlier pass refused, and that this one did not ask for again.
+        Samples of all that an earlier pass refused, and that this one did not ask for again; 0 with `retry`.
     """
 
     teacher: str
@@ -138,6 +138,7 @@ def add_labels(
     with log.guard():
         log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
+    before = 0 if retry else _unlabelled(snapshot().segments, info.name)
     trace = None if samples is None else _followed(log, samples)
     reader = ColumnReader(storage, ChunkCache(0))
     finished: set[str] = set()  # segments with nothing left that the teacher would label
@@ -157,7 +158,7 @@ def add_labels(
                     _commit(storage, log, info, job, batch, labels, wanted, report, finished)
                 if progress:
                     progress(done, total)
-    report.refused_before = max(0, _unlabelled(snapshot().segments, info.name) - report.refused)
+    report.refused_before = before
     return report
 
 
@@ -415,7 +416,7 @@ def _commit(
     )  # fmt: skip
     try:
         version = commit_staged(log, operation, body, Staged(storage, written), guard)
-    except ConflictError:  # what is left there is found by the next look
+    except (SegmentsChangedError, ColumnTakenError):  # what is left there is found by the next look
         report.n_conflicts += 1
         return
     finished |= {job.segment.path, written.path}

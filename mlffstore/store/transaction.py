@@ -267,8 +267,11 @@ class Transaction:
             if not self._parts and self.key is None and (self.n_duplicates or not (notes or self._info)):
                 with self._log.guard():
                     state = self._log.refresh()
-                    if self._policy != "keep":
+                    try:
                         self._check_skipped(state)
+                    except RemovedMeanwhileError:
+                        self.discard()
+                        raise
                     self.closed = True
                     return state.version
             if self._policy != "keep":
@@ -315,9 +318,11 @@ class Transaction:
 
     def _check_skipped(self, state: State) -> None:
         """Raise if structures that were left out, since the store had them, are gone as of a state."""
+        if state.last_removal <= self._skipped_since:
+            return
         index = self._index()
         index.update(state)
-        if state.last_removal > self._skipped_since and not self._skipped.is_subset(index):
+        if not self._skipped.is_subset(index):
             raise RemovedMeanwhileError(
                 "some structures were left out because the store had them, and another process removed these meanwhile; "
                 "nothing was committed, append the samples again"

@@ -161,8 +161,11 @@ class ReferenceEnergy:
         atom_energies = self.table[batch["numbers"]]
         mask = batch.get("energy_mask")
         of_samples = atom_energies if mask is None else atom_energies.masked_fill(~mask[batch["batch"]], 0.0)
-        if torch.isnan(of_samples).any():
-            missing = sorted(set(batch["numbers"][torch.isnan(of_samples)].tolist()))
+        needed = of_samples
+        if _ATOMIC in batch:
+            needed = needed + _of_labelled_atoms(batch, atom_energies)
+        if torch.isnan(needed).any():
+            missing = sorted(set(batch["numbers"][torch.isnan(needed)].tolist()))
             raise DataError(
                 f"ReferenceEnergy: expected an energy of every element, got none of the atomic numbers {missing}"
             )

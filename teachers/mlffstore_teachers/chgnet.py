@@ -18,9 +18,9 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import other_properties
+from mlffstore_teachers.checks import check_device, check_whole
 from mlffstore_teachers.chgnet_graphs import graph_of
 from mlffstore_teachers.collect import collect, failure, joined
-from mlffstore_teachers.devices import check_device
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
 
@@ -73,8 +73,7 @@ class CHGNetTeacher:
     """
 
     def __init__(self, *, batch_atoms: int = 64, device: str = "cpu", molecules: bool = False) -> None:
-        if batch_atoms < 1:
-            raise TeacherError(f"chgnet: expected batch_atoms of at least 1, got {batch_atoms}")
+        check_whole("chgnet", "batch_atoms", batch_atoms)
         if not isinstance(molecules, bool):
             raise TeacherError(f"chgnet: expected molecules of true or false, got {molecules!r}")
         self.batch_atoms, self.device = batch_atoms, device
@@ -198,7 +197,7 @@ class CHGNetTeacher:
                 results[k]["magmoms"] = prediction["m"][k].detach().cpu().numpy()
             if periodic[i]:
                 # The derivative by the strain of the lattice's rows, per volume: tension positive, eV/angstrom^3.
-                stress = gradients[len(group) + k].cpu().numpy().astype(np.float64) / float(batched.volumes[k])
+                stress = gradients[len(group) + k].cpu().numpy().astype(np.float64) / abs(float(batched.volumes[k]))
                 results[k]["stress"] = full_3x3_to_voigt_6_stress(stress)
             if "atomic_energies" in extra:
                 elements = model.composition_model.get_site_energies([chosen[k]])[0].cpu().numpy()

@@ -15,6 +15,7 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
 from mlffstore.data.spread import principal_deviations
 from mlffstore.errors import TeacherError, missing_dependency
+from mlffstore_teachers.checks import check_whole
 from mlffstore_teachers.collect import collect, joined
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.fennol_member import Call, Member
@@ -75,8 +76,7 @@ class FeNNolTeacher:
             raise missing_dependency("fennol", "fennol", "the teacher 'fennol'")
         if weights is None:
             raise TeacherError("fennol: expected a model file: --weights model.fnx, or weights='model.fnx'")
-        if batch_atoms < 1:
-            raise TeacherError(f"fennol: expected batch_atoms of at least 1, got {batch_atoms}")
+        check_whole("fennol", "batch_atoms", batch_atoms)
         self.paths = [Path(weights)] if isinstance(weights, (str, Path)) else [Path(path) for path in weights]
         for path in self.paths:
             if not path.is_file():
@@ -121,6 +121,13 @@ class FeNNolTeacher:
         """Number of compilations so far: one for each shape of a model's input."""
         return sum(member.n_compiled for member in self._members or ())
 
+    def _refusals(self, batch: SampleBatch) -> list[str]:
+        """Return why each sample is not labelled, an empty string where it is."""
+        reasons = refusals(self._info, batch, charged=False)
+        for i in np.flatnonzero(batch.pbc.all(axis=1) & (batch.n_atoms == 1)):  # FeNNol's padding needs more
+            reasons[i] = reasons[i] or f"{self._info.name}: crystals of one atom cannot be padded; make a supercell"
+        return reasons
+
     def label(self, batch: SampleBatch) -> TeacherLabels:
         """Label every sample, many in one call; one that fails does not disturb the others."""
         return self.label_with(batch, ())
@@ -131,7 +138,7 @@ class FeNNolTeacher:
 
     def label_members(self, batch: SampleBatch, extra: Sequence[str] = ()) -> list[TeacherLabels]:
         """Return the labels of each member of the committee, with the properties `extra`."""
-        refused = refusals(self.info, batch, charged=False)
+        refused = self._refusals(batch)
         wanted = frozenset(extra)
         out = []
         for member in self._loaded():
@@ -148,7 +155,7 @@ class FeNNolTeacher:
         That of a committee is the mean over its members, as its energy is.
         """
         direction = np.asarray(probe, np.float32)
-        refused = refusals(self.info, batch, charged=False)
+        refused = self._refusals(batch)
         products = []
         for member in self._loaded():
             reasons = list(refused)

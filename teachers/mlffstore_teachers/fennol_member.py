@@ -169,8 +169,6 @@ class Call:
             centre = np.add.reduceat(part.positions.astype(float), part.offsets[:-1]) / part.n_atoms[:, None]
             inputs["coordinates"] = (part.positions - centre[inputs["batch_index"]]).astype(np.float32)
         else:
-            if part.n_atoms_total == len(part):
-                raise ValueError("crystals of one atom cannot be padded; make a supercell")
             inputs["cells"] = part.cell.astype(np.float32)
             inputs["reciprocal_cells"] = np.linalg.inv(part.cell).astype(np.float32)
         return inputs

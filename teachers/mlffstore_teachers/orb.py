@@ -16,8 +16,8 @@ import numpy as np
 from mlffstore.contracts.hessian import require_conservative
 from mlffstore.contracts.protocols import TeacherInfo
 from mlffstore.errors import TeacherError, missing_dependency
+from mlffstore_teachers.checks import check_device, check_whole
 from mlffstore_teachers.collect import collect, joined
-from mlffstore_teachers.devices import check_device
 from mlffstore_teachers.domain import refusals
 from mlffstore_teachers.groups import groups, predict
 
@@ -80,8 +80,7 @@ class OrbTeacher:
     ) -> None:
         if importlib.util.find_spec("orb_models") is None:
             raise missing_dependency("orb-models", "orb", f"the teacher {name!r}")
-        if batch_atoms < 1:
-            raise TeacherError(f"{name}: expected batch_atoms of at least 1, got {batch_atoms}")
+        check_whole(name, "batch_atoms", batch_atoms)
         if weights is not None and not Path(weights).is_file():
             raise TeacherError(f"{name}: there is no file {weights}; give the path of the model's state dict")
         self.model_name, self.name, self.conservative = model, name, conservative

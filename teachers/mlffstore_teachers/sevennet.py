@@ -15,8 +15,8 @@ import numpy as np
 from mlffstore.contracts.protocols import TeacherInfo, TeacherLabels
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import ASETeacher
+from mlffstore_teachers.checks import check_device
 from mlffstore_teachers.collect import failure, joined
-from mlffstore_teachers.devices import check_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlffstore.contracts.protocols import TeacherInfo
+from mlffstore.data import electrons
 from mlffstore.errors import TeacherError, missing_dependency
 from mlffstore_teachers.ase import ASETeacher, other_properties
+from mlffstore_teachers.checks import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,25 @@ Method = Literal["GFN2-xTB", "GFN1-xTB"]
 #: Smallest gap of the orbitals at the Gamma point, eV: with less, the bands between the k-points matter. Boxes of molecules
 #: have 0.4 (nitro compounds and dyes) to 10 (water), aluminium of 108 atoms has 0.15.
 _GAP = 0.3
+
+
+def _valence_electrons() -> np.ndarray:
+    """Return the valence electrons of each element in GFN-xTB by atomic number, shape (256,); d10 and f shells are core."""
+    out = np.zeros(256, np.int64)
+    # After which noble gas, or filled shell, the valence begins.
+    for first, last, core in (
+        (1, 2, 0), (3, 10, 2), (11, 18, 10), (19, 29, 18), (30, 36, 28), (37, 47, 36), (48, 54, 46), (55, 56, 54),
+        (72, 79, 68), (80, 86, 78),
+    ):  # fmt: skip
+        out[first : last + 1] = np.arange(first, last + 1) - core
+    out[57:72] = 3
+    return out
+
+
+#: Valence electrons of the elements.
+_VALENCE = _valence_electrons()
+#: Partial charges add up to the charge of the sample within this, e.
+_CHARGE_ERROR = 1e-3
 
 
 class XTBTeacher(ASETeacher):
@@ -76,6 +97,17 @@ class XTBTeacher(ASETeacher):
     def refusals(self, batch: SampleBatch) -> list[str]:
         """Return why each sample lies outside the domain, an empty string where it does not."""
         reasons = super().refusals(batch)
+        protons = np.add.reduceat(batch.numbers.astype(np.int64), batch.offsets[:-1])
+        valence = np.add.reduceat(_VALENCE[batch.numbers], batch.offsets[:-1])
+        for k, (charge, multiplicity) in enumerate(
+            zip(batch.charge.tolist(), batch.multiplicity.tolist(), strict=True)
+        ):
+            # tblite gives numbers for what cannot be, and may end the process over it.
+            if charge >= valence[k]:
+                wrong = f"a charge of {charge:+d} takes all of the {valence[k]} valence electrons"
+            else:
+                wrong = electrons.forbidden(int(protons[k]), charge, multiplicity)
+            reasons[k] = reasons[k] or (f"{self._info.name}: {wrong}" if wrong else "")
         if self._gamma_box is None:
             return reasons
         for i in np.flatnonzero(batch.pbc.all(axis=1)):
@@ -91,6 +123,11 @@ class XTBTeacher(ASETeacher):
 
     def _result(self, atoms: Atoms, calculator: Calculator, names: Sequence[str]) -> dict[str, Any]:
         result = super()._result(atoms, calculator, names)
+        charge = float(np.sum(calculator.results["charges"]))
+        if abs(charge - atoms.info["charge"]) > _CHARGE_ERROR:
+            raise TeacherError(
+                f"its orbitals cannot hold the charge {atoms.info['charge']:+d}: partial charges add up to {charge:.2f}"
+            )
         if atoms.pbc.any():
             gap = _gap(calculator)
             if gap < _GAP:
@@ -176,10 +213,10 @@ def _teacher(
     electronic_temperature: float,
     gamma_box: float | None,
 ) -> XTBTeacher:
-    if accuracy <= 0 or max_iterations < 1 or electronic_temperature <= 0:
+    check_whole(name, "max_iterations", max_iterations)
+    if not (np.isfinite([accuracy, electronic_temperature]).all() and min(accuracy, electronic_temperature) > 0):
         raise TeacherError(
-            f"{name}: expected positive accuracy, max_iterations and electronic_temperature, got {accuracy}, "
-            f"{max_iterations}, {electronic_temperature}"
+            f"{name}: expected a positive accuracy and electronic_temperature, got {accuracy} and {electronic_temperature}"
         )
     if gamma_box is not None and not gamma_box >= 6:
         raise TeacherError(f"{name}: expected gamma_box of at least 6 angstrom, got {gamma_box!r}")

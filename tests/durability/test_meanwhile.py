@@ -14,6 +14,7 @@ from mlffstore.pipeline.recipe import Recipe
 from mlffstore.pipeline.run import run
 from mlffstore.storage import LocalStorage
 from mlffstore.store.executors import InProcessExecutor
+from mlffstore.store.transaction import Transaction
 from tests.samples import metal_frames
 
 if TYPE_CHECKING:
@@ -121,6 +122,42 @@ def test_a_writer_goes_on_after_a_duplicate(url: str) -> None:
         writer.add(helium(60, 60))  # twice in one call
     assert writer.flush() is not None
     assert sorted(store.snapshot().read().positions[:, 0].tolist()) == [0, 1, 2, 50, 51, 60]
+
+
+def test_a_writer_goes_on_after_a_removal(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real, once = ml.create(url), Transaction.add, list[int]()
+    store.append(helium(1), require=())
+
+    def slow(self: Any, *args: Any, **options: Any) -> None:
+        real(self, *args, **options)
+        if not once:
+            once.append(ml.open(url, "a").remove([0], reason="x"))
+
+    monkeypatch.setattr(Transaction, "add", slow)
+    writer = store.writer(on_duplicate="skip", require=())
+    writer.add(helium(1))
+    with pytest.raises(ConflictError, match="removed these meanwhile"):
+        writer.flush()
+    writer.add(helium(2))
+    assert writer.flush() is not None
+    assert sorted(store.snapshot().read().positions[:, 0].tolist()) == [1, 2]
+
+
+def test_a_teacher_that_another_process_takes_is_an_error(url: str) -> None:
+    """Labels of two models under one name are a conflict that no second look resolves."""
+    store = ml.create(url)
+    frames = metal_frames(2)
+    for frame in frames:
+        frame.calc = None
+    store.append(frames, require=())
+
+    def take() -> None:
+        other = metal_frames(1, seed=5)
+        teachers = {"emt": {"fingerprint": "another"}}
+        ml.open(url, "a").append(other, teacher="emt", teachers=teachers)
+
+    with pytest.raises(ConflictError, match="the store holds labels of 'another'"):
+        store.add_labels(Slow(take))
 
 
 # -- labels ------------------------------------------------------------------------------------------------------

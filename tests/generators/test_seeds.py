@@ -315,3 +315,19 @@ def test_defects_of_cells_of_one_or_two_atoms():
             assert len(seed.atoms)
             kinds.add(seed.source.split(":")[0])
     assert kinds
+
+
+def test_few_atoms_share_the_roots_of_their_composition():
+    few, crystals = (
+        get_seeds({"name": "few-atoms", "kinds": ["dimer", "cell"]}),
+        get_seeds({"name": "crystals", "elemental": 1.0}),
+    )
+    roots = {}
+    for source in (few, crystals):
+        for k in range(150):
+            with contextlib.suppress(NoSeedError):
+                seed = source.draw(np.random.default_rng(k))
+                what = seed.atoms.get_chemical_formula(empirical=seed.periodic), seed.periodic
+                roots.setdefault(what, set()).add(int(seed.root))
+    assert len(roots) > 60
+    assert all(len(some) == 1 for some in roots.values())

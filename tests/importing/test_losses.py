@@ -65,6 +65,13 @@ def test_a_unit_of_an_npz_file_that_contradicts_or_is_unknown_is_refused(tmp_pat
     assert stored(tmp_path / "s").energy[0] == pytest.approx(-2e-3)
 
 
+def test_units_in_bytes_and_spins_of_atoms(tmp_path: Path) -> None:
+    file = npz(tmp_path / "a.npz", e_unit=np.bytes_(b"meV"), spin=np.zeros((1, 2)))
+    report = ml.import_files(file, tmp_path / "s")
+    assert stored(tmp_path / "s").energy[0] == pytest.approx(-2e-3)
+    assert fates(report)["spin"] == "left out"
+
+
 def test_units_and_states_of_ani_files_are_believed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = file.create_group("H2")
@@ -89,6 +96,9 @@ def test_a_unit_of_everything_wants_to_hear_of_every_label(tmp_path: Path) -> No
     (tmp_path / "a.xyz").write_text(f"1\nenergy=-1 units=Hartree {P}:forces:R:3\nAr 0 0 0 0 0 0.5\n")
     with pytest.raises(DataError, match=r"units=\{'forces': 'UNIT'\}"):
         ml.import_files(tmp_path / "a.xyz", tmp_path / "s", units={"energy": "hartree"})
+    (tmp_path / "b.xyz").write_text(f"1\nunits=atomic {P}\nAr 0 0 0\n")
+    with pytest.raises(DataError, match=r"units=\{'positions': 'UNIT'\}"):
+        ml.import_files(tmp_path / "b.xyz", tmp_path / "s", require=())
     given = {"energy": "hartree", "forces": "hartree/bohr"}
     assert ml.import_files(tmp_path / "a.xyz", tmp_path / "s", units=given).samples == 1
 
@@ -130,6 +140,26 @@ def test_identifiers_of_sdf_records_stay_texts(tmp_path: Path) -> None:
     assert ml.open(tmp_path / "s").snapshot()[0].info["ID"] == "00123"
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["0999", "1000"], ["0999", "1000"]), (["7", "1000"], [7, 1000]), (["1.5", "nan"], [1.5, np.nan]),
+        (["nan"], ["nan"]), (["12", "A7"], ["12", "A7"]), (["1", "2.50"], [1.0, 2.5]),
+    ],
+)  # fmt: skip
+def test_the_kind_of_an_sdf_field_is_that_of_all_records(
+    tmp_path: Path, values: list[str], expected: list[Any]
+) -> None:
+    parts = [sdf(tmp_path / "x.sdf", "C", True, f"> <id>\n{value}\n\n").read_text() for value in values]
+    (tmp_path / "a.sdf").write_text("".join(parts))
+    ml.import_files(tmp_path / "a.sdf", tmp_path / "s", require=(), columns=["id"])
+    found = [atoms.info.get("id", np.nan) for atoms in ml.open(tmp_path / "s").snapshot()]
+    if isinstance(expected[0], str):
+        assert found == expected
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(("rad", "multiplicity"), [(1, 1), (3, 3)])
 def test_a_carbene_has_the_spin_that_its_record_says(tmp_path: Path, rad: int, multiplicity: int) -> None:
     (tmp_path / "a.sdf").write_text(
@@ -152,6 +182,20 @@ def test_columns_of_a_plain_xyz_file_are_named(tmp_path: Path) -> None:
     assert fates(report) == {"energy": "kept", "column_5": "left out", "column_6": "left out"}
     ml.import_files(tmp_path / "a.xyz", tmp_path / "t", require=("energy",), columns={"column_5": "e"})
     assert stored(tmp_path / "t").columns["column_5"].tolist() == [0.1, -0.1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "samples"),
+    [
+        (f"1\nenergy=-1 Periodic=none {P}\nAr 0 0 0\n", 1), (f"1\nenergy=-1 {P}\nAr 0 0 0 1 2\n", 1),
+        ("2\nenergy=-1\nO 0 0 0 ! first atom\nH 0 0 1\n", 2),
+    ],
+)  # fmt: skip
+def test_one_bad_frame_does_not_take_the_others_with_it(tmp_path: Path, bad: str, samples: int) -> None:
+    (tmp_path / "a.xyz").write_text(f"1\nenergy=-2 {P}\nAr 0 0 0\n" + bad)
+    report = ml.import_files(tmp_path / "a.xyz", tmp_path / "s", require=("energy",), on_error="quarantine")
+    assert (report.samples, report.rejected) == (samples, 2 - samples)
+    assert ("remarks" in fates(report)) == (samples == 2)
 
 
 def test_more_columns_than_properties_names_are_an_error(tmp_path: Path) -> None:
@@ -217,6 +261,36 @@ def test_spin_and_site_properties_of_pymatgen(tmp_path: Path) -> None:
     report = import_json(tmp_path, [{"structure": molecule, "energy": -10.0}])
     assert stored(tmp_path / "s").multiplicity.tolist() == [3]
     assert fates(report) == {"energy": "kept", "spin_multiplicity": "renamed", "calc": "left out", "magmom": "left out"}
+
+
+def test_an_entry_with_two_structures_is_read_whole(tmp_path: Path) -> None:
+    report = import_json(tmp_path, {"energy": -1.0, "initial_structure": oxygen(), "structure": oxygen()})
+    assert (report.samples, fates(report)["initial_structure"]) == (1, "left out")
+    assert stored(tmp_path / "s").energy.tolist() == [-1.0]
+
+
+def test_a_frame_may_have_the_name_of_something_beside_it(tmp_path: Path) -> None:
+    entries = [{"structure": oxygen(), "energy": -float(k)} for k in (1, 2)]
+    report = import_json(tmp_path, {"0": "meta", "m-1": {"0": entries[0], "1": entries[1]}})
+    assert report.samples == 2
+    assert fates(report)["0"] == "left out"
+
+
+def test_vectors_and_flags_of_sites_can_be_kept(tmp_path: Path) -> None:
+    pytest.importorskip("ijson")
+    species = [{"element": "O", "occu": 1}]
+    sites = [
+        {"species": species, "xyz": [0, 0, z], "properties": {"velocity": [z, 0, 0.5], "fixed": z > 1}}
+        for z in (0, 1.21)
+    ]
+    sites[1]["properties"]["hint"] = [1.0, 2.0]
+    (tmp_path / "a.json").write_text(json.dumps([{"structure": oxygen() | {"sites": sites}, "energy": -1.0}]))
+    columns = {"velocity": "angstrom/fs", "fixed": "1", "hint": "1"}
+    ml.import_files(tmp_path / "a.json", tmp_path / "s", require=("energy",), columns=columns)
+    batch = stored(tmp_path / "s")
+    np.testing.assert_array_equal(batch.columns["velocity"], [[0, 0, 0.5], [1.21, 0, 0.5]])
+    assert batch.columns["fixed"].tolist() == [False, True]
+    np.testing.assert_array_equal(batch.columns["hint"], [[np.nan, np.nan], [1.0, 2.0]])
 
 
 @pytest.mark.parametrize("wrong", [{"energy": -11.0, "note": "no structure"}, "oops", [1, 2]])

@@ -74,3 +74,13 @@ def test_the_command_says_that_nothing_was_labelled(tmp_path: Path) -> None:
     again = cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck")
     assert "3 samples have no labels since an earlier pass; --retry asks again" in again.stdout
     assert "refused" in cli("label", tmp_path / "s", "-t", "gfn2-xtb", "--no-recheck", "--retry", code=1).stdout
+
+
+def test_what_was_refused_before_is_counted_apart(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "s", [[1, 2, 2]])
+    assert store.add_labels(Flaky((2,))).refused == 1
+    store.append(
+        ml.SampleBatch(n_atoms=[1] * 3, numbers=[29] * 3, positions=np.arange(9.0).reshape(3, 3) + 50), require=()
+    )
+    report = store.add_labels(Flaky((2,)), samples=[3])
+    assert (report.refused, report.refused_before) == (1, 1)

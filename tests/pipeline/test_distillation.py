@@ -162,3 +162,27 @@ def test_a_device_that_is_not_there_is_wrong_usage(metals, device):
     done = cli("distil-check", metals, "--device", device, "--steps", 3, "--seeds", 1, code=2)
     assert "--device: expected one that torch can use here" in done.stderr
     assert repr(device) in done.stderr
+
+
+def test_dynamics_is_by_the_teacher_that_labelled(tmp_path):
+    from ase.build import molecule
+
+    frames = []
+    for k in range(30):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=k)
+        frames.append(atoms)
+    store = ml.create(tmp_path / "d.zarr", splits={"train": 0.6, "val": 0.1, "test": 0.3})
+    store.append(frames, require=())
+    store.add_labels("gfn2-xtb")
+    with pytest.raises(DataError, match="expected the teacher that labelled the samples"):
+        ml.distil_check(
+            store, trajectory=3, steps=2, seeds=1, shares=[1.0], teacher_options={"electronic_temperature": 9000.0}
+        )
+
+
+def test_a_trajectory_that_is_too_long_is_named(metals):
+    with pytest.raises(
+        DataError, match="trajectory: expected up to 320 frames, 40 from each of 8 test samples, got 500"
+    ):
+        ml.distil_check(metals, trajectory=500, steps=2, seeds=1, shares=[1.0])

@@ -129,3 +129,13 @@ def test_files_that_are_no_statistics(tmp_path, text):
         (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(DataError, match=r"expected .*s\.yaml to be what"):
         from_statistics(tmp_path / "s.yaml")
+
+
+def test_an_element_of_atomic_energies_alone_is_missed():
+    batch = {
+        "numbers": torch.tensor([1, 1, 8]), "batch": torch.tensor([0, 0, 1]), "n_atoms": torch.tensor([2, 1]),
+        "energy": torch.tensor([-1.0, 0.0]).double(), "energy_mask": torch.tensor([True, False]),
+        "atomic_energies": torch.tensor([-0.5, -0.5, -70.0]).double(),
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"atomic numbers \[8\]"):
+        ReferenceEnergy({"H": -0.4})(batch)

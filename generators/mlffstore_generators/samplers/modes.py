@@ -148,7 +148,28 @@ def hessian(atoms: Atoms, teacher: Teacher) -> Any:
         phonon.forces = labels.forces.astype(np.float64).reshape(len(frames), len(atoms), 3)
         phonon.produce_force_constants()
         phonon.symmetrize_force_constants()
+        if not crystal:
+            phonon.force_constants = _without_rigid(phonon.force_constants, atoms.positions, phonon.primitive.masses)
     return phonon
+
+
+def _without_rigid(force_constants: np.ndarray, positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Return force constants of a molecule that do not resist its translations and rotations, shape (N, N, 3, 3).
+
+    At a structure that is not quite relaxed, rotations have frequencies of tens of cm^-1, real or imaginary: those above the
+    cutoff would be sampled as vibrations. They are projected out in mass-weighted coordinates (Miller, Handy and Adams,
+    J. Chem. Phys. 72, 99 (1980)).
+    """
+    n = len(masses)
+    root = np.sqrt(np.repeat(masses, 3))
+    arms = positions - np.average(positions, axis=0, weights=masses)
+    rigid = np.concatenate([np.tile(np.eye(3), (n, 1, 1)), np.cross(arms[:, None], np.eye(3))], axis=1)  # (N, 6, 3)
+    basis, sizes, _ = np.linalg.svd(root[:, None] * rigid.transpose(0, 2, 1).reshape(3 * n, 6), full_matrices=False)
+    basis = basis[:, sizes > 1e-6 * sizes[0]]  # a linear molecule has five
+    keep = np.eye(3 * n) - basis @ basis.T
+    weighted = force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n) / np.outer(root, root)
+    whole = keep @ weighted @ keep * np.outer(root, root)
+    return np.ascontiguousarray(whole.reshape(n, 3, n, 3).transpose(0, 2, 1, 3))
 
 
 def modes(phonon: Any) -> tuple[np.ndarray, np.ndarray]:

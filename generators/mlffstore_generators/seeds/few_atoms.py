@@ -9,7 +9,7 @@ import numpy as np
 from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.options import check_options
-from mlffstore_generators.prototypes import draw_element
+from mlffstore_generators.prototypes import draw_element, identity
 from mlffstore_generators.seeds.base import Seed
 
 #: Of molecules: those that GFN2-xTB and ANI know and that occur in the other seeds.
@@ -46,7 +46,7 @@ class FewAtoms:
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         if kind == "cell":
             atoms, source = draw_element(rng)
-            return Seed(atoms, f"cell:{source}")
+            return Seed(atoms, f"cell:{source}", family=identity(atoms))
         names = [_ELEMENTS[k] for k in rng.integers(len(_ELEMENTS), size=1 if kind == "atom" else 2)]
         electrons = sum(atomic_numbers[name] for name in names)
         positions = np.zeros((len(names), 3))
@@ -55,7 +55,7 @@ class FewAtoms:
             radii = sum(covalent_radii[atomic_numbers[name]] for name in names)
             positions[1, 0] = radii * np.exp(rng.uniform(np.log(low), np.log(high)))
         atoms = Atoms(names, positions, info={"charge": 0, "multiplicity": 1 + electrons % 2})
-        return Seed(atoms, kind)
+        return Seed(atoms, kind, family=f"{kind} {' '.join(sorted(names))}")
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the source."""

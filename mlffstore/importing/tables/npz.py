@@ -17,7 +17,7 @@ from mlffstore.importing.packed import reading
 from mlffstore.importing.state import STATE_KEYS
 from mlffstore.importing.tables.states import read_state
 from mlffstore.importing.tables.uniform import System, converted, left_out, use
-from mlffstore.importing.values import voigt_rows
+from mlffstore.importing.values import as_text, voigt_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -166,7 +166,7 @@ def _layout(file: Any, request: TableRequest) -> tuple[dict[str, str], dict[str,
         if {known["numbers"], known["positions"]} <= held:
             layout, units = {what: name for what, name in known.items() if name in held}, dict(_KCAL)
             break
-    stated = {name: str(file[name][()]) for name in _STATED if name in held}
+    stated = {name: as_text(file[name]) for name in _STATED if name in held}
     for name, text in stated.items():
         column = _STATED[name]
         usual = units.get(column, LABELS[column].unit if column in LABELS else "angstrom")

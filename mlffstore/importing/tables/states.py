@@ -49,9 +49,13 @@ def read_state(
     for name in names:
         role = electrons.role(name)
         what = "charge" if role == "charge" else "multiplicity"
-        if role is not None and name not in read and what not in request.labels.keys:
-            read[name] = (name, what, np.asarray(values_of(name)))
-    for name, (_, _, values) in read.items():
+        if role is None or name in read or what in request.labels.keys:
+            continue
+        values = np.asarray(values_of(name))
+        # Spins and charges of atoms have such names too, and some files fill up with NaN: these are left out, and named.
+        if values.size in (1, n) and not (values.dtype.kind == "f" and np.isnan(values).any()):
+            read[name] = (name, what, values)
+    for name, (_, values) in (given or {}).items():
         if values.size not in (1, n):
             raise DataError(
                 f"{where}, {name!r}: expected one number, or one for each of {n} structures, got shape {values.shape}"

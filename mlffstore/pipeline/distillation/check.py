@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlffstore.pipeline.distillation.subsets import Labelled
     from mlffstore.training.dataset import TorchDataset
 
-#: Structures from which new dynamics starts, and its temperature, kelvin.
-_STARTS, _KELVIN = 8, 300
+#: Structures from which new dynamics starts, its temperature, kelvin, and frames from each start, at most.
+_STARTS, _KELVIN, _FRAMES = 8, 300, 40
 
 
 def distil_check(
@@ -122,6 +122,12 @@ def distil_check(
         )
     unknown = len(every) - len(tested)
     tested = held_out.thinned(tested, max_test)
+    most = _FRAMES * min(_STARTS, len(tested))
+    if trajectory > most:
+        raise DataError(
+            f"trajectory: expected up to {most} frames, {_FRAMES} from each of {most // _FRAMES} test samples, got "
+            f"{trajectory}"
+        )
     calls = calls_per_sample(source)
     jobs = [("share", share, some) for share, some in zip(shares, subsets, strict=True)]
     baseline = _baseline(train, subsets[-1], calls)
@@ -192,6 +198,12 @@ def _trajectory(
     from mlffstore.training.dataset import TorchDataset
 
     teacher = str(held_out.data.teacher)
+    model = shared_teacher(teacher, dict(options))
+    if held_out.fingerprint not in (None, model.info.fingerprint):
+        raise DataError(
+            f"teacher_options: expected the teacher that labelled the samples, {held_out.fingerprint!r}, got "
+            f"{model.info.fingerprint!r}; give the options that it had"
+        )
     starts = []
     for sample in held_out.thinned(tested, _STARTS):
         one = held_out.data.gathered([int(sample)])
@@ -207,7 +219,7 @@ def _trajectory(
         temperatures=[_KELVIN], frames=-(-n_frames // len(starts)),
     )  # fmt: skip
     made = generator.generate(np.random.default_rng(0), n_frames)
-    batch, _ = labelled(shared_teacher(teacher, dict(options)), made, "float32")
+    batch, _ = labelled(model, made, "float32")
     store = create(str(folder / "trajectory.zarr"))
     store.append(batch)
     return TorchDataset(

@@ -11,6 +11,7 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.pipeline.distillation.student import CUTOFF
 from mlffstore.release import Release, is_release
+from mlffstore.release.samples import open_release
 from mlffstore.training.dataset import TorchDataset
 from mlffstore.training.sources import pinned
 
@@ -37,6 +38,8 @@ class Labelled:
     periodic : ndarray, shape (S,), bool
     composition : ndarray, shape (S, 119), int32
         Reduced: atoms of each element over their greatest common divisor.
+    fingerprint : str or None
+        Of the teacher, if it is on record.
     """
 
     data: TorchDataset
@@ -44,6 +47,7 @@ class Labelled:
     group: list[str]
     periodic: Array
     composition: Array
+    fingerprint: str | None = None
 
     @property
     def elements(self) -> Array:
@@ -103,7 +107,15 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         [names[row] for row in rows],
         np.logical_or.reduce(batch.pbc[rows], axis=1),
         composition[rows],
+        _fingerprint(source, str(data.teacher)),
     )
+
+
+def _fingerprint(source: Any, teacher: str) -> str | None:
+    """Return what is on record of the identity of a teacher."""
+    samples = open_release(source) if isinstance(source, str) and is_release(source) else source
+    found = samples.teacher_info(teacher).get("fingerprint")
+    return None if found is None else str(found)
 
 
 def nested(samples: Labelled, shares: Sequence[float], seed: int, among: Ints | None = None) -> list[Ints]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from mlffstore.data.casting import integer
 from mlffstore.data.concatenation import concatenate
 from mlffstore.data.schema import described_properties
 from mlffstore.errors import ConflictError, DataError
@@ -59,7 +59,8 @@ def compact(
     progress: Callable[[int, int], None] | None = None,
 ) -> Compaction:
     """Merge runs of small segments; see `mlffstore.Store.compact`."""
-    integer("target_nbytes", target_nbytes, least=1)
+    if not isinstance(target_nbytes, Real) or not target_nbytes >= 1:
+        raise DataError(f"target_nbytes: expected a number of bytes, at least 1, got {target_nbytes!r}")
     with log.guard():
         state = log.refresh()
         stored = [state.segments.copy(), state.quarantine.copy()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from mlffstore.data.casting import integer
@@ -65,7 +66,7 @@ def collect(
     expire_before: int | None = None,
 ) -> Garbage:
     """Remove files that no retained version needs; see `mlffstore.Store.gc`."""
-    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+    if isinstance(grace, bool) or not isinstance(grace, Real) or not grace >= 0:
         raise DataError(f"grace: expected seconds, 0 or more, got {grace!r}")
     if 0 < grace < SHORTEST_SECONDS and not (dry_run or short_grace):
         raise DataError(

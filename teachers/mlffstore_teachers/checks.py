@@ -1,8 +1,17 @@
-"""The devices of torch that a teacher can be asked to use."""
+"""Options of teachers: numbers that are whole, and devices that there are."""
 
 from __future__ import annotations
 
-from mlffstore.errors import TeacherError
+from mlffstore.data.casting import integer
+from mlffstore.errors import DataError, TeacherError
+
+
+def check_whole(teacher: str, option: str, value: object) -> int:
+    """Return an option that counts something; raise `TeacherError` unless it is an integer of at least 1."""
+    try:
+        return integer(option, value, least=1)
+    except DataError as error:
+        raise TeacherError(f"{teacher}: {error}") from None
 
 
 def check_device(teacher: str, device: str) -> None:
