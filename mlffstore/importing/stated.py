@@ -11,7 +11,7 @@ from mlffstore.data.properties import property_of
 from mlffstore.data.units import factor, is_known, spellings
 from mlffstore.errors import DataError
 from mlffstore.importing.spelling import same_unit, unit_for
-from mlffstore.importing.values import as_text
+from mlffstore.importing.values import FieldText, as_text
 from mlffstore.importing.wording import Interface, Wording
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ class StatedUnits:
             To add to.
         """
         column = unit_for(name)
-        if column is None or not isinstance(value, str):
+        if (
+            column is None
+            or not isinstance(value, str)
+            or (isinstance(value, FieldText) and value.number() is not None)
+        ):
             return None
         if column == "all":
             plain = value.strip().lower()

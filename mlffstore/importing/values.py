@@ -15,15 +15,15 @@ _REAL = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|
 
 
 class FieldText(str):
-    """A text of a format whose fields are all texts: whether it is a number is decided for all records together."""
+    """A text of a format whose fields are all texts: whether it is a number is decided for many records together."""
 
     __slots__ = ()
 
     def number(self) -> int | float | None:
         """Return the number that it is written as, None if it is none, or an identifier such as 00123."""
         plain = self.strip()
-        if _INTEGER.fullmatch(plain) and abs(int(plain)) < 2**63:
-            return int(plain)
+        if _INTEGER.fullmatch(plain):
+            return int(plain) if abs(int(plain)) < 2**63 else None
         return float(plain) if _REAL.fullmatch(plain) else None
 
 

@@ -138,18 +138,21 @@ def add_labels(
     with log.guard():
         log.refresh().check_append({info.name: info.to_json()}, (), _closed_columns(info, wanted or info.properties))
     report = LabelReport(info.name)
-    before = 0 if retry else _unlabelled(snapshot().segments, info.name)
     trace = None if samples is None else _followed(log, samples)
     reader = ColumnReader(storage, ChunkCache(0))
     finished: set[str] = set()  # segments with nothing left that the teacher would label
     done = 0
     with contextlib.ExitStack() as stack:
         pool, width = label_pool(stack, executor, workers)
-        while todo := [
-            job
-            for job in _jobs(*_now(log, snapshot, trace), info, wanted, reader, retry)
-            if job.segment.path not in finished
-        ]:
+        while True:
+            newest, only = _now(log, snapshot, trace)
+            todo = [job for job in _jobs(newest, only, info, wanted, reader, retry) if job.segment.path not in finished]
+            if not done and not finished:
+                asked = {job.segment.path for job in todo}
+                rest = [segment for segment in newest.segments if segment.path not in asked]
+                report.refused_before = 0 if retry else _unlabelled(rest, info.name)
+            if not todo:
+                break
             random.shuffle(todo)  # several processes that label one store begin in different places
             total = done + sum(job.count for job in todo)
             for job, batch, labels in _labelled(todo, pool, width, spec, wanted, chunk_samples, reader, log):
@@ -158,7 +161,6 @@ def add_labels(
                     _commit(storage, log, info, job, batch, labels, wanted, report, finished)
                 if progress:
                     progress(done, total)
-    report.refused_before = before
     return report
 
 

@@ -103,8 +103,8 @@ class XTBTeacher(ASETeacher):
             zip(batch.charge.tolist(), batch.multiplicity.tolist(), strict=True)
         ):
             # tblite gives numbers for what cannot be, and may end the process over it.
-            if charge >= valence[k]:
-                wrong = f"a charge of {charge:+d} takes all of the {valence[k]} valence electrons"
+            if charge > valence[k]:
+                wrong = f"a charge of {charge:+d} takes more than the {valence[k]} valence electrons"
             else:
                 wrong = electrons.forbidden(int(protons[k]), charge, multiplicity)
             reasons[k] = reasons[k] or (f"{self._info.name}: {wrong}" if wrong else "")

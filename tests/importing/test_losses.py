@@ -72,6 +72,20 @@ def test_units_in_bytes_and_spins_of_atoms(tmp_path: Path) -> None:
     assert fates(report)["spin"] == "left out"
 
 
+@pytest.mark.parametrize("charge", [[1.0, np.nan, -1.0], [1, 0]])
+def test_charges_that_are_known_in_part_are_refused(tmp_path: Path, charge: list[float]) -> None:
+    np.savez(
+        tmp_path / "a.npz",
+        z=[1, 1],
+        R=[[[0, 0, 0], [0, 0, 0.74]]] * 3,
+        E=[-2.0] * 3,
+        F=np.zeros((3, 2, 3)),
+        charge=charge,
+    )
+    with pytest.raises(DataError, match="charge"):
+        ml.import_files(tmp_path / "a.npz", tmp_path / "s")
+
+
 def test_units_and_states_of_ani_files_are_believed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = file.create_group("H2")
@@ -131,6 +145,12 @@ def test_labels_of_a_molecule_without_its_hydrogens_are_refused(tmp_path: Path) 
     assert stored(tmp_path / "t").energy.tolist() == [-3150.5]
 
 
+def test_a_count_called_units_is_no_unit(tmp_path: Path) -> None:
+    file = sdf(tmp_path / "a.sdf", "C", hydrogens=True, fields="> <units>\n2\n\n> <energy>\n-1.5\n\n")
+    ml.import_files(file, tmp_path / "s", require=("energy",), keys={"energy": "energy"})
+    assert stored(tmp_path / "s").energy.tolist() == [-1.5]
+
+
 def test_identifiers_of_sdf_records_stay_texts(tmp_path: Path) -> None:
     fields = "> <ID>\n00123\n\n> <N>\n-7\n\n> <X>\n2.50\n\n"
     file = sdf(tmp_path / "a.sdf", "C", hydrogens=True, fields=fields)
@@ -144,7 +164,8 @@ def test_identifiers_of_sdf_records_stay_texts(tmp_path: Path) -> None:
     ("values", "expected"),
     [
         (["0999", "1000"], ["0999", "1000"]), (["7", "1000"], [7, 1000]), (["1.5", "nan"], [1.5, np.nan]),
-        (["nan"], ["nan"]), (["12", "A7"], ["12", "A7"]), (["1", "2.50"], [1.0, 2.5]),
+        (["nan"], ["nan"]), (["12345678901234567890"], ["12345678901234567890"]),
+        (["12", "A7"], ["12", "A7"]), (["1", "2.50"], [1.0, 2.5]),
     ],
 )  # fmt: skip
 def test_the_kind_of_an_sdf_field_is_that_of_all_records(

@@ -84,3 +84,11 @@ def test_what_was_refused_before_is_counted_apart(tmp_path: Path) -> None:
     )
     report = store.add_labels(Flaky((2,)), samples=[3])
     assert (report.refused, report.refused_before) == (1, 1)
+
+
+def test_samples_that_are_asked_for_something_else_are_not_refused_before(tmp_path: Path) -> None:
+    store = ml.create(tmp_path / "s")
+    store.append(metal_frames(2), teacher="emt")
+    assert store.add_labels("gfn2-xtb").refused == 2
+    report = store.add_labels("gfn2-xtb", properties=["atomic_energies"])
+    assert (report.refused, report.refused_before) == (2, 0)

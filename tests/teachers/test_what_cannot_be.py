@@ -50,13 +50,14 @@ def test_a_left_handed_cell_has_the_same_stress() -> None:
 @pytest.mark.parametrize(
     ("formula", "charge", "multiplicity", "words"),
     [
-        ("Mg", 4, 1, "takes all of the 2 valence electrons"),
-        ("OH2", 10, 1, "takes all of the 8 valence electrons"),
+        ("Mg", 4, 1, "takes more than the 2 valence electrons"),
+        ("OH2", 10, 1, "takes more than the 8 valence electrons"),
         ("OH2", 1, 1, "forbid the multiplicity 1"),
         ("H", -3, 1, "orbitals cannot hold the charge -3"),
         ("OH2", 1, 2, ""),
         ("OH", -1, 1, ""),
         ("Zn", 1, 2, ""),
+        ("Na", 1, 1, ""),
     ],
 )
 def test_electrons_that_cannot_be_are_refused(formula: str, charge: int, multiplicity: int, words: str) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CUTOFF_THZ = 1.0
 #: Edge that a molecule's box adds to its extent, angstrom.
 _BOX = 30.0
+#: Atoms that are all closer to an axis than this, angstrom, lie on it: a relaxation leaves linear molecules a little bent.
+_LINEAR = 0.05
 #: Displacement of the finite differences, angstrom.
 _DISTANCE = 0.01
 #: A seed with a lower mode than this (imaginary frequencies count as negative) is no minimum, cm^-1.
@@ -163,9 +165,12 @@ def _without_rigid(force_constants: np.ndarray, positions: np.ndarray, masses: n
     n = len(masses)
     root = np.sqrt(np.repeat(masses, 3))
     arms = positions - np.average(positions, axis=0, weights=masses)
-    rigid = np.concatenate([np.tile(np.eye(3), (n, 1, 1)), np.cross(arms[:, None], np.eye(3))], axis=1)  # (N, 6, 3)
-    basis, sizes, _ = np.linalg.svd(root[:, None] * rigid.transpose(0, 2, 1).reshape(3 * n, 6), full_matrices=False)
-    basis = basis[:, sizes > 1e-6 * sizes[0]]  # a linear molecule has five
+    _, axes = np.linalg.eigh(np.einsum("i,ij,ik->jk", masses, arms, arms))
+    turns = np.cross(axes.T[:, None], arms)  # (3, N, 3)
+    # About the axis of a linear molecule nothing turns; the little that it is bent would take a bending mode away.
+    turns = turns[np.linalg.norm(turns, axis=2).max(axis=1) > _LINEAR]
+    rigid = np.concatenate([np.tile(np.eye(3)[:, None], (1, n, 1)), turns]).reshape(-1, 3 * n)
+    basis, _ = np.linalg.qr((rigid * root).T)
     keep = np.eye(3 * n) - basis @ basis.T
     weighted = force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n) / np.outer(root, root)
     whole = keep @ weighted @ keep * np.outer(root, root)

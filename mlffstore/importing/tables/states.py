@@ -52,10 +52,11 @@ def read_state(
         if role is None or name in read or what in request.labels.keys:
             continue
         values = np.asarray(values_of(name))
-        # Spins and charges of atoms have such names too, and some files fill up with NaN: these are left out, and named.
-        if values.size in (1, n) and not (values.dtype.kind == "f" and np.isnan(values).any()):
+        # Spins and charges of atoms have such names too, and a file may fill in what it does not know: left out, and named.
+        of_atoms = values.ndim > 1 and len(values) == n and values.size > n
+        if not of_atoms and not (values.dtype.kind == "f" and np.isnan(values).all()):
             read[name] = (name, what, values)
-    for name, (_, values) in (given or {}).items():
+    for name, (_, _, values) in read.items():
         if values.size not in (1, n):
             raise DataError(
                 f"{where}, {name!r}: expected one number, or one for each of {n} structures, got shape {values.shape}"
