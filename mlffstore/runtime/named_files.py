@@ -6,21 +6,26 @@ import os
 import stat
 from typing import Any
 
+#: Options whose texts are paths, also without a suffix, such as POSCAR.
+_PATHS = ("path", "paths", "files", "weights")
 
-def named_files(options: Any) -> list[tuple[str, int, int]]:
+
+def named_files(options: Any, are_paths: bool = False) -> list[tuple[str, int, int]]:
     """Return path, time of modification in ns and size of each file that options name.
 
     Parameters
     ----------
     options : object
-        Mappings and sequences are looked through, mappings by the order of their keys; texts with a suffix or a folder that
-        are paths of files count.
+        Mappings and sequences are looked through, mappings by the order of their keys; texts that are paths of files count,
+        if they have a suffix or a folder, or are the values of options for paths.
+    are_paths : bool, optional
+        Whether these are the values of such an option.
     """
     if isinstance(options, dict):
-        return [file for _, value in sorted(options.items()) for file in named_files(value)]
+        return [file for name, value in sorted(options.items()) for file in named_files(value, name in _PATHS)]
     if isinstance(options, (list, tuple)):
-        return [file for value in options for file in named_files(value)]
-    if not isinstance(options, str) or not ("." in options or "/" in options):
+        return [file for value in options for file in named_files(value, are_paths)]
+    if not isinstance(options, str) or not (are_paths or "." in options or "/" in options):
         return []
     try:
         about = os.stat(options)

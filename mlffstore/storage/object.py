@@ -52,6 +52,9 @@ class ObjectStorage:
         if url.startswith("memory://"):
             self._store = _memory.setdefault(self._url, MemoryStore())
             return
+        if wrong := sorted(set(url) & set("#?%")):
+            # The client would read a fragment, a query or an escaped character: another place.
+            raise StorageError(f"{url}: expected a URL without {' '.join(wrong)}; choose another name")
         try:
             self._store = from_url(self._url, **dict(options))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import time
+import tokenize
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -233,7 +234,8 @@ def _open(folder: Path, place: Path) -> Columns:
         extra = {name: ExtraColumn(**{**one, "shape": tuple(one["shape"])}) for name, one in about["extra"].items()}
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError) as error:
+        # The last two are what NumPy raises over headers of its files.
         raise CorruptionError(
             f"{place}: the cache is damaged ({error}); remove it with 'mlffstore cache --clear', it is built again"
         ) from error

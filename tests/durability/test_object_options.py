@@ -69,3 +69,11 @@ def test_an_option_that_no_request_can_be_made_of(call, wrong):
     with pytest.raises(StorageError) as caught:
         call("s3://bucket/d.zarr", storage_options=GOOD | wrong)
     assert SECRET not in shown(caught.value)
+
+
+@pytest.mark.parametrize("name", ["run#1", "q?1.zarr", "50%25"])
+def test_names_that_would_be_another_place_are_refused(name):
+    """A client that parses the URL reads run#1 and run#2 as one place."""
+    for call in (ml.create, ml.open):
+        with pytest.raises(StorageError, match="expected a URL without"):
+            call(f"s3://data/{name}", storage_options={"region": "us-east-1"})

@@ -332,3 +332,19 @@ def test_smallest_distance_sees_periodic_images():
     free = Atoms("H2", [(0.1, 0, 0), (4.8, 0, 0)])
     found = smallest_distances(ml.SampleBatch.from_ase([near, small, free]), 1.0)
     np.testing.assert_allclose(found, [0.3, 0.4, np.inf], atol=1e-6)
+
+
+def test_a_changed_file_without_a_suffix_is_noticed(tmp_path, monkeypatch):
+    from ase.build import bulk
+    from ase.io import write
+
+    monkeypatch.chdir(tmp_path)
+    document = recipe(tmp_path)
+    options = {"seeds": {"name": "files", "paths": ["POSCAR"]}, "frames": 1}
+    document["parts"][0] |= {"generator": "rattle", "options": options, "samples": 2, "samples_per_task": 1}
+    document["checks"] = {"n_atoms": [1, 200]}
+    for element, made in (("Cu", 2), ("Cu", 0), ("Au", 2)):
+        if made:
+            write("POSCAR", bulk(element, cubic=True), format="vasp")
+        assert run_here(Recipe.model_validate(document)).accepted == made
+    assert set(ml.open(tmp_path / "d.zarr").snapshot().read().numbers.tolist()) == {29, 79}

@@ -192,3 +192,15 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="MLFFSTORE_CACHE"):
         ml.TorchDataset(store, split=None)
     assert len(ml.TorchDataset(store, split=None, cache="memory")) == 5
+
+
+def test_a_damaged_header_is_damage(tmp_path, caches):
+    """NumPy's parser of headers raises errors of Python's tokenizer."""
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(samples(3))
+    ml.TorchDataset(store, split=None)
+    (one,) = cache.cached()
+    place = one.path / "begin.npy"
+    place.write_bytes(place.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(CorruptionError, match="the cache is damaged"):
+        ml.TorchDataset(store, split=None)
