@@ -50,9 +50,9 @@ class Counted:
         return self.seeds.provenance()
 
 
-def relaxed(fmax: float, force: float = 1e6, pressure: float = 1e6) -> Relaxed:
+def relaxed(fmax: float) -> Relaxed:
     """Return the recipe's crystals; without limits, so that all of them have an end."""
-    return Relaxed({"name": "crystals", "max_atoms": 40}, steps=30, fmax=fmax, force=force, pressure=pressure)
+    return Relaxed({"name": "crystals", "max_atoms": 40}, steps=30, fmax=fmax, force=1e6, pressure=1e6)
 
 
 def main() -> None:
