@@ -273,8 +273,8 @@ def _work(
 
 
 def _unexpected(error: Exception | None) -> Exception | None:
-    """Return an error that is not one of the library's own, whose traceback is wanted."""
-    return None if isinstance(error, MlffstoreError) else error
+    """Return an error of which the traceback is wanted: one of a plugin, or a fault of the library."""
+    return None if isinstance(error, MlffstoreError) and not isinstance(error, PluginError) else error
 
 
 def _told(error: Exception | None) -> str:

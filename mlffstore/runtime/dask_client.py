@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import ExecutorError
+from mlffstore.runtime.calls import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,9 @@ class DaskExecutor(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on the cluster, also if it was called with the same arguments before."""
-        call = self._client.submit(function, *args, pure=False, **kwargs)
+        # A worker would end with a call of sys.exit. The key is what Dask's dashboard shows.
+        key = f"{getattr(function, '__name__', 'call')}-{uuid.uuid4()}"
+        call = self._client.submit(contained, function, *args, key=key, pure=False, **kwargs)
         future: Future[Any] = Future()
         self._client.loop.add_callback(self._settle, call, future)
         return future

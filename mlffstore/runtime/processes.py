@@ -14,6 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlffstore.errors import PluginError
+from mlffstore.runtime.calls import carry_out, packed, unpacked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -51,16 +54,21 @@ class IsolatedProcesses(Executor):
         self._lock = threading.RLock()
         self._pools: list[ProcessPoolExecutor] = [_one_process() for _ in range(workers)]
         self._idle = list(range(workers))
-        self._calls: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
+        self._calls: deque[tuple[Future[Any], bytes]] = deque()
         self._closed = False
 
     def submit(self, function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Run a function in one of the processes, as soon as one is idle."""
         future: Future[Result] = Future()
+        try:
+            call = packed(function, args, kwargs)
+        except PluginError as error:
+            future.set_exception(error)
+            return future
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot submit calls after shutdown")
-            self._calls.append((future, function, args, kwargs))
+            self._calls.append((future, call))
         self._feed()
         return future
 
@@ -70,31 +78,28 @@ class IsolatedProcesses(Executor):
             with self._lock:
                 if not self._calls or not self._idle:
                     return
-                future, function, args, kwargs = self._calls.popleft()
+                future, call = self._calls.popleft()
                 if not future.set_running_or_notify_cancel():
                     continue
                 place = self._idle.pop()
                 try:
-                    call = self._pools[place].submit(function, *args, **kwargs)
+                    answer = self._pools[place].submit(carry_out, call)
                 except BrokenProcessPool:  # it died while it had nothing to do
                     self._pools[place] = _one_process()
-                    call = self._pools[place].submit(function, *args, **kwargs)
-            call.add_done_callback(functools.partial(self._end, place, future))
+                    answer = self._pools[place].submit(carry_out, call)
+            answer.add_done_callback(functools.partial(self._end, place, future))
 
-    def _end(self, place: int, future: Future[Any], call: Future[Any]) -> None:
+    def _end(self, place: int, future: Future[Any], answer: Future[bytes]) -> None:
         """Hand on what became of a call, and use its process for the next one."""
-        if call.cancelled():
+        if answer.cancelled():
             future.set_exception(BrokenProcessPool("the pool was shut down"))
             return
-        error = call.exception()
+        error = answer.exception()
         with self._lock:
             if isinstance(error, BrokenProcessPool) and not self._closed:
                 self._pools[place] = _one_process()
             self._idle.append(place)
-        if error is None:
-            future.set_result(call.result())
-        else:
-            future.set_exception(error)
+        _settle(future, answer)
         self._feed()
 
     def terminate(self) -> None:
@@ -130,6 +135,16 @@ class IsolatedProcesses(Executor):
             future.set_running_or_notify_cancel()
 
 
+def _settle(future: Future[Any], answer: Future[bytes]) -> None:
+    """Copy the answer of a process, which has come, to the future of a call."""
+    try:
+        result = unpacked(answer.result())
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
 def _one_process() -> ProcessPoolExecutor:
     # spawn: torch, tblite's OpenMP and our own threads do not survive a fork.
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
@@ -155,12 +170,14 @@ class Workers:
                 self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_start_worker)
                 # A process of multiprocessing waits for its children when it ends, after this. Queues close at priority 10.
                 Finalize(self, self._pool.shutdown, kwargs={"cancel_futures": True}, exitpriority=100)
+            future: Future[Result] = Future()
             try:
-                return self._pool.submit(function, *args)
-            except BrokenProcessPool as error:  # it broke since the last call
-                future: Future[Result] = Future()
+                answer = self._pool.submit(carry_out, packed(function, args, {}))
+            except (BrokenProcessPool, PluginError) as error:  # broken: since the last call
                 future.set_exception(error)
-                return future
+            else:
+                answer.add_done_callback(functools.partial(_settle, future))
+            return future
 
     def restart(self) -> None:
         """Let the next call start new processes."""

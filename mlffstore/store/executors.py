@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlffstore.errors import ExecutorError
+from mlffstore.runtime.calls import contained
 from mlffstore.runtime.dask_client import active_client, as_executor
 from mlffstore.runtime.processes import local_pool
 
@@ -87,7 +88,7 @@ class InProcessExecutor(Executor):
         """Run and return a future that is done."""
         future: Future[Any] = Future()
         try:
-            future.set_result(function(*args, **kwargs))
+            future.set_result(contained(function, *args, **kwargs))
         except BaseException as error:
             if not isinstance(error, Exception):
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+class Foreign(Exception):
+    """An error that pickle cannot make again, since it takes more than its message."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"code {code}: {text}")
+
+
 @dataclass(frozen=True)
 class Deadly:
     """Metals; a share of the draws, decided by the random numbers, kills the process.
@@ -23,8 +31,9 @@ class Deadly:
     ----------
     share : float
         Of the draws.
-    how : {"signal", "memory", "error"}
-        SIGKILL; memory without end, at 400 MB/s; or an error that no class of seeds should raise.
+    how : {"signal", "memory", "error", "foreign", "exit"}
+        SIGKILL; memory without end, at 400 MB/s; an error that no class of seeds should raise; one that cannot be made again
+        in another process; or `sys.exit`.
     spared : str, optional
         Path of a folder; nothing dies while it exists.
     """
@@ -40,6 +49,10 @@ class Deadly:
         if rng.random() < self.share and not (self.spared and Path(self.spared).exists()):
             if self.how == "error":
                 raise ZeroDivisionError("a fault of this class")
+            if self.how == "foreign":
+                raise Foreign(7, "a fault of this class")
+            if self.how == "exit":
+                sys.exit(0)
             hold = []
             while self.how == "memory":
                 hold.append(os.urandom(20_000_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -16,7 +17,9 @@ from mlffstore.pipeline.campaign import ActiveRecipe
 from mlffstore.pipeline.plan import plan
 from mlffstore.pipeline.recipe import Recipe
 from mlffstore.pipeline.run import run
+from mlffstore.runtime.processes import IsolatedProcesses
 from mlffstore.store.executors import InProcessExecutor
+from tests.clusters import cluster
 from tests.pipeline.faults import check_set_aside, deadly, recipe
 
 
@@ -112,12 +115,27 @@ def test_a_long_run_compacts_as_it_goes(tmp_path, monkeypatch):
     assert len(snap.segments) == 1 + 2
 
 
-def test_an_error_that_no_plugin_should_raise_fails_its_task_only(tmp_path, caplog):
-    parsed = recipe(tmp_path, 0.1, how="error")
-    report = run(parsed, executor=InProcessExecutor())
+@pytest.mark.parametrize(
+    ("how", "message", "pool"),
+    [
+        ("error", "ZeroDivisionError: a fault of this class", InProcessExecutor),
+        ("foreign", "Foreign: code 7: a fault of this class", functools.partial(IsolatedProcesses, 2)),
+        ("exit", "run_task: a plugin called sys.exit(0) instead of raising an error", InProcessExecutor),
+        (
+            "exit",
+            "run_task: a plugin called sys.exit(0) instead of raising an error",
+            functools.partial(cluster, active=False, n_workers=1),
+        ),
+    ],
+)
+def test_an_error_that_no_plugin_should_raise_fails_its_task_only(tmp_path, caplog, how, message, pool):
+    """It is not taken for the death of the worker, which would set the task aside for good."""
+    parsed = recipe(tmp_path, 0.1, how=how)
+    with pool() as executor:
+        report = run(parsed, executor=executor)
     (number,) = deadly(parsed)
     assert report.accepted == 11
-    assert report.failed == [f"metals/{number}: ZeroDivisionError: a fault of this class"]
+    assert report.failed == [f"metals/{number}: {message}"]
     assert "Traceback" in caplog.text
     assert not report.set_aside
 

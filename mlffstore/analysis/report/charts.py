@@ -95,11 +95,12 @@ def _edges(finite: Array, log: bool) -> Array:
     n_bins = int(np.clip(2 * len(finite) ** 0.4, 10, 60))
     if log:
         return np.geomspace(low * (1 - 1e-6), max(high, 1.01 * low) * (1 + 1e-6), n_bins + 1)
-    if (finite == np.rint(finite)).all():  # whole numbers: bins of equal numbers of them
+    # Whole numbers: bins of equal numbers of them. From 2**52 on there are no halves between them.
+    if (finite == np.rint(finite)).all() and max(-low, high) < 2**52:
         step = max(int(np.ceil((high - low + 1) / n_bins)), 1)
         return np.arange(low - 0.5, high + step + 0.5, step)
-    room = 1e-6 * max(abs(low), abs(high), 1e-6)
-    return np.linspace(low - room, high + room, n_bins + 1)
+    scale = max(abs(low), abs(high), 1e-6)  # the difference of two huge numbers is infinite
+    return np.linspace(low / scale - 1e-6, high / scale + 1e-6, n_bins + 1) * scale
 
 
 def _splits(small: xr.Dataset) -> dict[str, Array]:

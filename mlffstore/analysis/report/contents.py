@@ -95,6 +95,7 @@ def gather(
     )
     spread = _disagreement(ds)
     index = choose(validation, ds, worst, random)
+    worst = worst[np.isin(worst, index)]  # there may not be room for all of them
     rows = gather_rows(snapshot, ds, validation, index, spread)
     sentence = _sentences(validation)
     gallery = np.sort(np.searchsorted(index, random[np.isin(random, index)][:N_GALLERY]))

@@ -107,4 +107,6 @@ class Rows:
         if not self.n:
             return float("nan"), float("nan")
         vector = np.append(-solution, 1.0)
-        return float(self.total @ vector / self.n), float(np.linalg.norm(self.factor @ vector) / np.sqrt(self.n))
+        left = self.factor @ vector
+        scale = max(float(np.abs(left).max(initial=0.0)), 1e-300)  # squares of huge energies are infinite
+        return float(self.total @ vector / self.n), float(np.linalg.norm(left / scale) * scale / np.sqrt(self.n))

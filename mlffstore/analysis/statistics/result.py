@@ -243,7 +243,7 @@ def _fit(rows: Rows, per_atom: Rows, isolated: Moments) -> dict[str, Any]:
     solution, rank, condition = rows.solve(known)
     mean, rms = per_atom.residual(solution)
     if np.array_equal(rows.columns, per_atom.columns) and rows.n:
-        std = float(np.sqrt(max(rms**2 - mean**2, 0.0)))
+        std = rms * max(1.0 - (mean / rms) ** 2, 0.0) ** 0.5 if rms else 0.0  # squares of huge energies are infinite
     else:
         std = float("nan")
     from_atoms = [_symbol(z) for z in rows.columns if isolated.n[z]]

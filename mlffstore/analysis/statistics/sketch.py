@@ -139,7 +139,8 @@ class Moments:
             x, code = x[finite], code[finite]
         n = np.bincount(code, minlength=n_groups)
         mean = np.bincount(code, x, minlength=n_groups) / np.maximum(n, 1)
-        m2 = np.bincount(code, (x - mean[code]) ** 2, minlength=n_groups)
+        with np.errstate(over="ignore"):  # of numbers beyond 1e154; then the deviation is infinite
+            m2 = np.bincount(code, (x - mean[code]) ** 2, minlength=n_groups)
         low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
         np.minimum.at(low, code, x)
         np.maximum.at(high, code, x)
@@ -150,7 +151,8 @@ class Moments:
         """Return the moments of all numbers together."""
         n = np.sum([part.n for part in parts], axis=0)
         mean = np.sum([part.n * part.mean for part in parts], axis=0) / np.maximum(n, 1)
-        m2 = np.sum([part.m2 + part.n * (part.mean - mean) ** 2 for part in parts], axis=0)
+        with np.errstate(over="ignore"):
+            m2 = np.sum([part.m2 + part.n * (part.mean - mean) ** 2 for part in parts], axis=0)
         low, high = np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0)
         return cls(n, mean, m2, low, high)
 
@@ -163,7 +165,7 @@ class Moments:
     @property
     def rms(self) -> Array:
         """Root mean square, NaN for empty groups."""
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             return np.asarray(np.sqrt(self.m2 / self.n + self.mean**2))
 
     def total(self) -> Moments:

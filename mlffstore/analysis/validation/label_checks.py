@@ -204,8 +204,9 @@ def _fit(measured: Measured, energy: Array, *, per_atom: bool) -> float:
     n_atoms = measured.samples["n_atoms"]
     total = energy * n_atoms if per_atom else energy
     residual = references(measured, total)[1] * (1 if per_atom else n_atoms)
-    before = np.nanstd(energy)
-    return float(np.sqrt(np.nanmean(residual**2)) / before) if before > 0 else float("nan")
+    with np.errstate(over="ignore", invalid="ignore"):  # of energies beyond 1e154
+        before = np.nanstd(energy)
+        return float(np.sqrt(np.nanmean(residual**2)) / before) if before > 0 else float("nan")
 
 
 def _energy_per_atom(check: Check, measured: Measured, energy: Array) -> CheckResult:
@@ -257,8 +258,10 @@ def _energy_resolution(check: Check, energy: Array) -> CheckResult:
     if len(energy) < _FEWEST:
         return check.not_measured(f"{len(energy)} energies, {_FEWEST} needed", len(energy))
     resolution, how = 0.0, "energies are double precision numbers"
-    if (energy.astype(np.float32) == energy).all():
-        resolution = float(np.median(np.spacing(np.abs(energy).astype(np.float32))))
+    with np.errstate(over="ignore"):
+        single = energy.astype(np.float32)
+    if (single == energy).all():
+        resolution = float(np.median(np.spacing(np.abs(single))))
         how = "energies are single precision numbers"
     for step in (1.0, 0.1, 0.01, 0.001, 0.0001):
         if np.allclose(np.round(energy / step) * step, energy, rtol=1e-14, atol=1e-9 + 1.1 * resolution):
