@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.data.masks import user_rows
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 from mlffstore_exporters.meanings import ase_frames
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+    from pathlib import Path
 
     from ase import Atoms
 
@@ -68,7 +69,7 @@ def export_aselmdb(
         raise missing_dependency("ase-db-backends", "aselmdb", "The layout aselmdb") from error
     import numpy as np
 
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     left_out: dict[str, str] = {}
     splits = select(snapshot, (teacher_name,))
     with new_folder(target) as folder:

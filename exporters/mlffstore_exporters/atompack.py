@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.presence import present
 from mlffstore_exporters.columns import FileColumns, root_attributes
 from mlffstore_exporters.folder import new_folder, parts, write_sidecar
@@ -20,6 +20,7 @@ from mlffstore_exporters.folder import new_folder, parts, write_sidecar
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array, Column
@@ -72,7 +73,7 @@ def export_atompack(
         import atompack
     except ImportError as error:
         raise missing_dependency("atompack-db", "atompack", "The layout atompack") from error
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     source = FileColumns(snapshot, (teacher_name,))
     columns = {
         name: {"axis": column.axis, "dtype": column.dtype, "shape": list(column.shape), "coded": column.coded,

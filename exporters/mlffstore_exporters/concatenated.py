@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mlffstore.data.masks import user_rows
 from mlffstore.data.schema import CODED, LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.presence import present
 from mlffstore_exporters import chunks
 from mlffstore_exporters.columns import recoded
@@ -22,6 +22,7 @@ from mlffstore_exporters.hdf5 import CHUNK_NBYTES, filters_of
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import h5py
 
@@ -87,7 +88,7 @@ def export_concatenated(
     attribute `ancillary_variables` names says where there is a value. Strings are codes, with a list of strings in the
     attribute `meanings`. Labels beside energy, forces and stress are left out, and a warning is logged.
     """
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     _, filters = filters_of("gzip", compression_level)
     with new_hdf5(target) as file:
         _write(file, snapshot, select(snapshot, (teacher_name,)), teacher_name, filters, progress)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.presence import present
 from mlffstore_exporters.columns import root_attributes
 from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out, write_sidecar
@@ -17,6 +17,7 @@ from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_lef
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.ragged import Ints
@@ -62,7 +63,7 @@ def export_deepmd(
     knows full periodicity or none: samples that are periodic along one or two vectors are left out, and so are user columns,
     labels for which there is no file, and stresses of molecules, which have no volume; a warning names them.
     """
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     left_out = {
         name: reason
         for name, reason in other_labels(snapshot, teacher_name, "the layout has no file for it").items()

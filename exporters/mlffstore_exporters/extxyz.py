@@ -9,19 +9,20 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlffstore.data.labels import choose_teacher
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore_exporters.folder import new_folder, parts, tell_left_out
 from mlffstore_exporters.meanings import ase_frames
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from ase import Atoms
 
@@ -75,7 +76,7 @@ def export_extxyz(
     ASE's reader would change (integers beyond 2^53 for each atom) or take for something else (`Lattice`, `dipole`, `spin`)
     are left out with a warning.
     """
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     left_out: dict[str, str] = {}
     with new_folder(target) as folder:
         for split, _, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,14 @@ from mlffstore.errors import DataError, ReleaseError, missing_dependency
 from mlffstore.release import FORMAT, is_release
 from mlffstore.release.provenance import by_part
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore_exporters import chunks
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes, steps_of
 from mlffstore_exporters.folder import Account, blocks, new_hdf5
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import h5py
 
@@ -82,7 +83,7 @@ def export_hdf5(
     -----
     The file does not contain the time at which it was written: the same snapshot gives the same bytes.
     """
-    teachers, target = choose_teachers(snapshot, teacher), Path(path)
+    teachers, target = choose_teachers(snapshot, teacher), local_path(path)
     if not is_release(target):
         raise ReleaseError(
             f"{target}: expected a name that ends in .h5 or .hdf5, by which the file is known as a release; choose such a "

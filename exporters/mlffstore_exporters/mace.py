@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from mlffstore.data.schema import CODED, LABELS
 from mlffstore.errors import DataError
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.presence import present
 from mlffstore_exporters.folder import new_folder, other_labels, parts, tell_left_out
 from mlffstore_exporters.meanings import of_electrons, of_labels
@@ -24,6 +24,7 @@ from mlffstore_exporters.meanings import of_electrons, of_labels
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import h5py
 
@@ -94,7 +95,7 @@ def export_mace(
 
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     document = _statistics(statistics(snapshot), teacher_name, r_max)
     unfit = {name: _unfit(name, column) for name, column in snapshot.user_columns.items()}
     columns = {name: column for name, column in snapshot.user_columns.items() if not unfit[name]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from mlffstore.data.labels import choose_teacher
 from mlffstore.data.schema import CODED, STANDARD, Column, is_mask
 from mlffstore.errors import DataError
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore_exporters.columns import FileColumns, root_attributes
 from mlffstore_exporters.folder import new_folder, parts, write_sidecar
 from mlffstore_exporters.meanings import of_electrons, of_labels
@@ -21,6 +21,7 @@ from mlffstore_exporters.zarr_arrays import ArrayWriter
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from mlffstore.data.batch import SampleBatch
     from mlffstore.data.schema import Array
@@ -93,7 +94,7 @@ def export_nvalchemi(
     """
     if dtype not in ("float32", "float64"):
         raise DataError(f"dtype: expected 'float64' or 'float32', got {dtype!r}")
-    teacher_name, target = choose_teacher(snapshot.teachers, teacher), Path(path)
+    teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
     source, splits, flat = FileColumns(snapshot, (teacher_name,)), select(snapshot, (teacher_name,)), 0
     rows = {
         (split, kind): {"sample": len(sizes), "atom": int(sizes.sum(dtype=np.int64))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mlffstore.data.schema import CODED, is_mask
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import missing_dependency
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore.runtime.words import counted
 from mlffstore.store.presence import present
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes
@@ -21,6 +21,7 @@ from mlffstore_exporters.folder import BLOCK, Account, new_folder
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -77,7 +78,7 @@ def export_parquet(
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing_dependency("pyarrow", "parquet", "the export to Parquet") from error
-    teachers, target = choose_teachers(snapshot, teacher), Path(path)
+    teachers, target = choose_teachers(snapshot, teacher), local_path(path)
     splits = select(snapshot, teachers)
     total, done, account = sum(map(len, splits.values())), 0, Account(teachers)
     with new_folder(target) as folder:

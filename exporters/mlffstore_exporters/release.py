@@ -22,7 +22,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version as installed
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from mlffstore.release.changes import changes
 from mlffstore.release.manifest import CHECKSUMS, MANIFEST, MANIFEST_FORMAT, checksums_text, describe_file
 from mlffstore.release.selection import select
 from mlffstore.runtime.documents import json_text
+from mlffstore.runtime.paths import local_path
 from mlffstore.runtime.version import SEMANTIC_VERSION, VERSION
 from mlffstore_exporters import card
 from mlffstore_exporters.about import About
@@ -45,6 +45,7 @@ from mlffstore_exporters.hdf5 import export_hdf5, filters_of
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from mlffstore.analysis.statistics.result import Statistics
     from mlffstore.analysis.validation.result import Validation
@@ -126,7 +127,7 @@ def export_release(
     ReleaseError
         If that version exists, it does not rise with what changed, the validation fails, or there are too few samples.
     """
-    target = Path(folder) / f"{name}-{version}"
+    target = local_path(folder) / f"{name}-{version}"
     older = None if since is None else Release(since)
     _check_names(name, version, target)
     licence = _spdx(licence)

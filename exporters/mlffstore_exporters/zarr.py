@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from mlffstore.data.schema import Column
 from mlffstore.data.splits import SPLITS
 from mlffstore.release.selection import select
+from mlffstore.runtime.paths import local_path
 from mlffstore_exporters.columns import FileColumns, choose_teachers, root_attributes
 from mlffstore_exporters.folder import Account, blocks, new_folder
 from mlffstore_exporters.zarr_arrays import ArrayWriter, plain
@@ -19,6 +19,7 @@ from mlffstore_exporters.zarr_arrays import ArrayWriter, plain
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from mlffstore.store.samples import Samples
 
@@ -66,7 +67,7 @@ def export_zarr(
     """
     import zarr
 
-    teachers, target = choose_teachers(snapshot, teacher), Path(path)
+    teachers, target = choose_teachers(snapshot, teacher), local_path(path)
     splits = select(snapshot, teachers)
     indices = [splits[name] for name in SPLITS]
     total = sum(map(len, indices))

@@ -46,18 +46,25 @@ def cache(
     folder = folders.cache_folder()
     listed = folders.cached()
     damaged = {str(entry.path): text for entry in listed if verify and (text := _damage(entry))}
-    if clear:
-        folders.clear()
+    kept = {str(path): problem for path, problem in folders.clear().items()} if clear else {}
     if as_json:
         entries = [
-            {**dataclasses.asdict(entry), "path": str(entry.path), "damage": damaged.get(str(entry.path))}
+            {
+                **dataclasses.asdict(entry),
+                "path": str(entry.path),
+                "damage": damaged.get(str(entry.path)),
+                "removed": clear and str(entry.path) not in kept,
+            }
             for entry in listed
         ]
-        print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear, "caches": entries})
+        print_json({"folder": str(folder), "limit": folders.limit(), "cleared": clear and not kept, "caches": entries})
     else:
-        total = sum(entry.nbytes for entry in listed)
+        counts = [entry for entry in listed if str(entry.path) not in kept]
+        total = sum(entry.nbytes for entry in counts)
         verb = "removed" if clear else f"of at most {human_bytes(folders.limit())} (MLFFSTORE_CACHE_GB)"
-        say(f"{folder}: {counted(len(listed), 'cache')}, {human_bytes(total)} {verb}")
+        say(f"{folder}: {counted(len(counts), 'cache')}, {human_bytes(total)} {verb}")
+        for path, problem in kept.items():
+            say(f"{path}: cannot be removed ({problem}); check its owner and permissions")
         if listed and not clear:
             shown, more = few(listed, show_all)
             rows = [
@@ -72,7 +79,7 @@ def cache(
             ]
             print_grid(["what", "samples", "size", "used", "damage" if verify else ""], rows)
             say_more(more, "cache")
-    if damaged and not clear:
+    if kept or (damaged and not clear):
         raise typer.Exit(1)
 
 

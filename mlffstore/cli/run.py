@@ -14,6 +14,7 @@ from mlffstore.cli.output import AsJson, cores, print_json, print_pairs, remark,
 from mlffstore.cli.plugins import Recheck, recheck_labels
 from mlffstore.cli.watch import print_event, watched
 from mlffstore.errors import ExecutorError, MlffstoreError, ReleaseError, StoreNotFoundError, missing_dependency
+from mlffstore.runtime.paths import local_path
 from mlffstore.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _check_release(recipe: Recipe) -> None:
         return
     known = {part.teacher: part.teacher_options for part in recipe.parts}
     known |= {more.teacher: more.options for more in recipe.more_teachers}
-    version, folder = recipe.release.version, Path(recipe.release.folder)
+    version, folder = recipe.release.version, local_path(recipe.release.folder)
     if not any(folder.glob(f"{recipe.name}-*-{version}")):
         return  # teachers take long to load
     names = {ml.get_teacher(name, **options).info.name for name, options in known.items()} - _partial(recipe)
@@ -225,7 +226,7 @@ def _release(recipe: Recipe, recheck: bool) -> list[dict[str, Any]]:
     from mlffstore.release.manifest import is_cut_from
 
     assert recipe.release is not None
-    snap, folder = ml.open(recipe.store).snapshot(), Path(recipe.release.folder)
+    snap, folder = ml.open(recipe.store).snapshot(), local_path(recipe.release.folder)
     files = []
     partial = _partial(recipe)
     for teacher in snap.teachers:

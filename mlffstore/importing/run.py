@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlffstore.data import rules
@@ -14,9 +13,11 @@ from mlffstore.importing.options import OnError, Options
 from mlffstore.importing.report import ImportReport
 from mlffstore.importing.spool import Spool
 from mlffstore.importing.target import Target
+from mlffstore.runtime.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from mlffstore.store.facade import Store
 
@@ -172,7 +173,7 @@ def import_files(
         split=split, match=match, tolerance=tolerance, preset=preset, workers=workers,
     )  # fmt: skip
     given = [files] if isinstance(files, str | os.PathLike) else files
-    return run_import([Path(path) for path in given], store, options, create_options, progress)
+    return run_import([local_path(path) for path in given], store, options, create_options, progress)
 
 
 def run_import(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,10 +25,12 @@ from mlffstore.errors import DataError, FormatError, MlffstoreError, StoreNotFou
 from mlffstore.release import gate
 from mlffstore.release.labels import property_in
 from mlffstore.release.manifest import MANIFEST, read_manifest
+from mlffstore.runtime.paths import local_path
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
 
     import h5py
 
@@ -76,7 +77,7 @@ class Release:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         if self.path.is_dir():
             paths = [self.path / name for name in read_manifest(self.path)["files"] if name.endswith(".h5")]
         else:
@@ -355,4 +356,5 @@ def user_column_of(name: str, dataset: h5py.Dataset) -> Column:
 
 def is_release(path: str | os.PathLike[str]) -> bool:
     """Return whether a path looks like a release rather than a store."""
-    return Path(path).suffix in (".h5", ".hdf5") or (Path(path) / MANIFEST).is_file()
+    path = local_path(path)
+    return path.suffix in (".h5", ".hdf5") or (path / MANIFEST).is_file()

@@ -7,7 +7,6 @@ Damage never stops the search: everything that is wrong is listed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import FormatError, StoreNotFoundError
@@ -21,11 +20,13 @@ from mlffstore.release.manifest import (
     load_manifest,
     name_error,
 )
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.maintenance.verification import Problem
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def verify_release(
     was made to do harm and has right checksums, may crash the HDF5 library or keep it busy for ever. Verify a release
     of unknown origin before any other program opens it.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise StoreNotFoundError(f"{path}: there is no such release; make one with 'mlffstore export'")
     if not path.is_dir():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Document = TypeVar("Document", bound=BaseModel)
 Place = tuple[int | str, ...]
 
+#: Values that a document may have. Aliases of aliases repeat a line of text a billion times.
+_LARGEST = 1_000_000
 #: What was expected, by the type of pydantic's error, where it is the same for all values.
 _EXPECTED = {
     "int_type": "a whole number",
@@ -83,14 +85,20 @@ def read_document(path: str | Path, model: type[Document], kind: Kind) -> Docume
             f"{path}: expected a {kind.noun} in YAML, got bytes that are no UTF-8 text; check the path"
         ) from error
     try:
-        document = yaml.safe_load(text)
-        lines, repeated = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        too_large = _size(tree, {}) > _LARGEST
+        document = None if too_large else yaml.safe_load(text)
+        lines, repeated = ({}, []) if too_large else _lines(tree)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise kind.error(f"{path}: expected YAML, got a syntax error: {error}") from error
     except RecursionError as error:
         raise kind.error(
             f"{path}: expected a {kind.noun}, got YAML that is nested too deeply or contains itself"
         ) from error
+    if too_large:
+        raise kind.error(
+            f"{path}: expected a {kind.noun} of at most {_LARGEST:,} values, got more, counting what aliases (*NAME) repeat"
+        )
     return check_document(document, model, kind, str(path), lines, repeated)
 
 
@@ -255,6 +263,15 @@ def _known(place: Place, lines: Mapping[Place, int]) -> Place:
     while place and place not in lines:
         place = place[:-1]
     return place
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Return the number of values of a node, each alias counted as what it stands for; `known` holds those of nodes."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        values = [value for _, value in inner] if isinstance(node, yaml.MappingNode) else inner
+        known[id(node)] = 1 + sum(_size(value, known) for value in values)
+    return known[id(node)]
 
 
 def _lines(node: Any) -> tuple[dict[Place, int], list[Place]]:

@@ -10,23 +10,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
-from mlffstore.errors import DataError
+from mlffstore.errors import DataError, StorageError
+from mlffstore.runtime.paths import local_path
 from mlffstore.runtime.turns import SUFFIX, lock, remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+_log = logging.getLogger(__name__)
 #: Bytes that all caches together may take, unless MLFFSTORE_CACHE_GB says otherwise.
 _LIMIT = 50_000_000_000
 #: An empty folder that is younger, in seconds, is one whose builder has not locked it yet.
@@ -47,7 +50,7 @@ def unfinished(folder: Path) -> Path:
 def cache_folder() -> Path:
     """Return where caches lie: MLFFSTORE_CACHE, or ``mlffstore`` in the user's cache folder of the operating system."""
     chosen = os.environ.get("MLFFSTORE_CACHE")
-    return Path(chosen) if chosen else user_cache_path("mlffstore", appauthor=False)
+    return local_path(chosen) if chosen else user_cache_path("mlffstore", appauthor=False)
 
 
 def limit() -> int:
@@ -125,7 +128,9 @@ def make_room(nbytes: int) -> list[Cached]:
     used = sum(cache.nbytes for cache in kept) + sum(_nbytes(folder) for folder in _folders(finished=False))
     while kept and used + nbytes > most:
         oldest = kept.pop()
-        remove(oldest.path)
+        if problem := remove(oldest.path):
+            _log.warning("%s: this cache cannot be removed to make room for another (%s)", oldest.path, problem)
+            continue
         used -= oldest.nbytes
         removed.append(oldest)
     return removed
@@ -142,20 +147,32 @@ def sweep() -> None:
                 remove_unused(path)
 
 
-def clear() -> None:
-    """Remove all caches, also damaged ones, but none that a process is building."""
+def clear() -> dict[Path, str]:
+    """Remove all caches, also damaged ones, but none that a process is building.
+
+    Returns
+    -------
+    dict of Path to str
+        Those that could not be removed, such as caches of another user, and why.
+    """
     sweep()
-    for folder in _folders(finished=True):
-        remove(folder)
+    kept = {folder: problem for folder in _folders(finished=True) if (problem := remove(folder))}
     shutil.rmtree(cache_folder() / "checksums", ignore_errors=True)
+    return kept
 
 
-def remove(folder: Path) -> None:
-    """Remove a cache. Other processes see it whole or not at all."""
+def remove(folder: Path) -> str:
+    """Remove a cache; return why not, if that is not possible. Other processes see it whole or not at all."""
     aside = unfinished(folder)
-    with contextlib.suppress(OSError):  # another process was faster
+    try:
         folder.rename(aside)
+        shutil.rmtree(aside)
+    except FileNotFoundError:  # another process was faster
+        return ""
+    except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
+        return error.strerror or str(error)
+    return ""
 
 
 def _folders(*, finished: bool) -> list[Path]:
@@ -163,8 +180,13 @@ def _folders(*, finished: bool) -> list[Path]:
     try:
         return [path for path in cache_folder().iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
                 and finished != path.name.endswith(".tmp")]  # fmt: skip
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StorageError(
+            f"{cache_folder()}: the folder of caches cannot be read ({error.strerror}); check its owner and permissions, "
+            "or choose another with MLFFSTORE_CACHE"
+        ) from error
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import StorageError
+from mlffstore.runtime.paths import local_path
 from mlffstore.storage.base import ListedObject, Storage, check_path
 from mlffstore.storage.local import LocalStorage
 
@@ -51,4 +52,4 @@ def open_storage(
     if separator and scheme != "file":
         known = ", ".join(f"{name}://" for name in ("file", *OBJECT_SCHEMES))
         raise StorageError(f"{text}: expected a local path or one of {known}, got the scheme {scheme!r}")
-    return LocalStorage(text.removeprefix("file://"))
+    return LocalStorage(local_path(text.removeprefix("file://")))

@@ -14,6 +14,7 @@ from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.release import Release, is_release
 from mlffstore.release.samples import ReleaseSamples
+from mlffstore.runtime.paths import local_path
 from mlffstore.store.samples import Samples
 from mlffstore.training.columns import TRAINED
 
@@ -179,7 +180,7 @@ def pinned(source: Any) -> Any:
         from mlffstore.release import is_release
 
         if is_release(source):
-            return os.path.abspath(source)
+            return os.path.abspath(local_path(source))
         from mlffstore.store.opening import open as open_store
 
         source = open_store(source)

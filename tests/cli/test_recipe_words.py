@@ -92,6 +92,11 @@ def test_a_fault_in_a_part_is_told_once(tmp_path, old):
         (b"a: [", "syntax error"),
         (b"a: 2026-13-45", "syntax error"),
         (b"[" * 1000, "nested too deeply"),
+        (
+            b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + b"".join(b"%c: &%c [%s]\n" % (k + 1, k + 1, b", ".join([b"*%c" % k] * 10)) for k in b"abcdefgh"),
+            "at most 1,000,000 values",
+        ),
         (b"!!python/object:os.system {}", "syntax error"),
     ],
 )

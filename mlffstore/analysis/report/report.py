@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlffstore.errors import DataError, missing_dependency
+from mlffstore.runtime.paths import local_path
 
 if TYPE_CHECKING:
     import os
@@ -76,7 +77,7 @@ def write_report(
     contents = gather(
         snapshot, provenance or [], title=name, policy=policy, teacher=teacher, seed=seed, diversity=diversity
     )
-    target = Path(folder)
+    target = local_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     html, pdf = target / "report.html", target / "report.pdf"
     html.write_text(page(contents), encoding="utf-8")
