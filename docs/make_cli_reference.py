@@ -11,7 +11,8 @@ from mlffstore.cli.app import app
 HEAD = """# Command line
 
 Results go to stdout, progress and logs to stderr; `--json` prints one JSON document. Exit codes: 0 fine, 1 problems found,
-2 wrong usage, 3 an error that says what to do, 4 unexpected, 130 interrupted. `MLFFSTORE_LOG=info` logs more.
+2 wrong usage, 3 an error that says what to do, 4 unexpected, 130 interrupted, 143 terminated.
+`MLFFSTORE_LOG=info` logs more.
 """
 
 

@@ -1,6 +1,6 @@
 """`CommandLine`: what becomes of errors and interruptions of a verb: a message in words, and an exit code.
 
-Exit codes: 0 fine, 1 problems found, 2 usage, 3 library error, 4 unexpected, 130 interrupted.
+Exit codes: 0 fine, 1 problems found, 2 usage, 3 library error, 4 unexpected, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlffstore.cli.pipes import unbreakable
+from mlffstore.cli.stops import exit_code, stop_text
 from mlffstore.errors import DataError, GateError, MlffstoreError
 from mlffstore.runtime.words import printable
 
@@ -66,10 +67,10 @@ class CommandLine(TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             safe = _INTERRUPTED.get(str(ctx.invoked_subcommand), _NOTHING_CHANGED)
-            print(f"\ninterrupted: {safe}", file=sys.stderr)
-            raise typer.Exit(130) from None
+            print(f"\n{stop_text(stop)}: {safe}", file=sys.stderr)
+            raise typer.Exit(exit_code(stop)) from None
         except EOFError as error:  # the parser would take it for the end of what a person types
             raise DataError(f"expected more data, got the end of a file ({error})") from error
         return result

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from typing import Any
+
+from mlffstore.cli.stops import Terminated, exit_code, stop_text
 
 
 def main() -> None:
     """Run the command line and exit."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
     level = os.environ.get("MLFFSTORE_LOG", "warning").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         print(
@@ -24,6 +30,10 @@ def main() -> None:
         from mlffstore.cli.app import app
 
         app()
-    except KeyboardInterrupt:  # before or after the verb
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:  # before or after the verb
+        print(stop_text(stop), file=sys.stderr)
+        sys.exit(exit_code(stop))
+
+
+def _stop(*_: Any) -> None:
+    raise Terminated

@@ -188,10 +188,15 @@ class Workers:
 
 @contextlib.contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Let child processes that start meanwhile compute with one thread each; the workers are the parallelism."""
+    """Let child processes that start meanwhile compute with one thread each; the workers are the parallelism.
+
+    When workers are stopped, multiprocessing's own process removes their semaphores; it does not warn of them.
+    """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name) for name in (*names, "PYTHONWARNINGS")}
     os.environ.update({name: "1" for name in names if before[name] is None})
+    chosen = before["PYTHONWARNINGS"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [chosen, "ignore:resource_tracker"]))
     try:
         yield
     finally:

@@ -94,7 +94,13 @@ def test_completion(tmp_path):
     assert done.stdout.split() == ["validate"]
 
 
-def test_ctrl_c(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "to_all", "code", "word"),
+    [(signal.SIGINT, True, 130, "interrupted"), (signal.SIGTERM, False, 143, "terminated")],
+    ids=["ctrl-c", "kill"],
+)
+def test_a_run_that_is_stopped(tmp_path, number, to_all, code, word):
+    """A terminal interrupts all processes of a command; `kill`, batch systems and containers end the first one."""
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "name: x\nstore: d.zarr\nparts:\n"
@@ -111,11 +117,13 @@ def test_ctrl_c(tmp_path):
         while process.poll() is None and not (tmp_path / "d.zarr" / "_log" / f"{2:020d}.json").exists():
             time.sleep(0.1)
         assert process.poll() is None, process.communicate()
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        (os.killpg if to_all else os.kill)(process.pid, number)
         _, text = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "what was committed is safe; run the same command again to go on" in text
+    assert process.returncode == code
+    assert text.strip().splitlines()[-1] == (
+        f"{word}: what was committed is safe; run the same command again to go on from there"
+    )  # the last line: no worker, nor multiprocessing, has anything to add
     assert "Traceback" not in text
     assert len(ml.open(tmp_path / "d.zarr")) > 0
