@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlffstore.errors import ExecutorError
+from mlffstore.errors import ExecutorError, StoreError
 from mlffstore.pipeline.task import run_task
 from mlffstore.store.executors import worker_died
 
@@ -31,6 +31,8 @@ _TRIES = 2
 _DROPS = 3
 #: When so many tasks killed their workers and none has ended otherwise, the tasks are not to blame.
 _DEATHS = 3
+#: When the store refused the samples of so many attempts in a row, it would refuse all others too.
+_REFUSALS = 5
 _SAFE = "What was committed is safe. Run the same command again, with fewer --workers if memory is short"
 
 
@@ -64,12 +66,15 @@ class End:
         What the last attempt raised.
     killed : bool
         Whether the worker died in all attempts.
+    refused : bool
+        Whether the store refused this attempt and several others before it, with none between that ended well.
     """
 
     task: Task
     outcome: Outcome | None
     error: Exception | None = None
     killed: bool = False
+    refused: bool = False
 
 
 class Dispatcher:
@@ -94,16 +99,24 @@ class Dispatcher:
         self._suspects: deque[Attempt] = deque()
         self._flying: dict[Future[Outcome], Attempt] = {}
         self._ended: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
-        self._n_done = self._n_killed = 0
-        #: Whether no further tasks are started.
-        self.stopped = False
+        self._n_done = self._n_killed = self._n_refused = 0
+        self._stopped = False
 
     def add(self, task: Task) -> None:
         """Run a task too; tasks may be added while ends are iterated over."""
         self._todo.append(Attempt(task))
 
+    def stop(self) -> None:
+        """Start no further tasks, and take back those that wait at the executor.
+
+        Those that run now end as usual. On a Dask cluster they do so too, but their ends are not known here.
+        """
+        self._stopped = True
+        for future in list(self._flying):
+            future.cancel()
+
     def __iter__(self) -> Iterator[End]:
-        """Yield the ends of all tasks.
+        """Yield the ends of all tasks, or after `stop` of those that were running.
 
         Raises
         ------
@@ -121,7 +134,7 @@ class Dispatcher:
 
     def _fill(self) -> None:
         """Submit tasks up to the window; suspects one by one when nothing else is left."""
-        if self.stopped:
+        if self._stopped:
             return
         while self._todo and len(self._flying) < _WINDOW:
             self._submit(self._todo.popleft())
@@ -141,6 +154,8 @@ class Dispatcher:
         try:
             outcome = future.result()
         except concurrent.futures.CancelledError as error:
+            if self._stopped:
+                return None
             attempt.drops += 1
             if attempt.drops >= _DROPS:
                 raise ExecutorError(
@@ -152,11 +167,14 @@ class Dispatcher:
             if worker_died(error):
                 return self._suspect(attempt, error)
             attempt.errors += 1
-            if attempt.errors < _TRIES:
+            self._n_refused = self._n_refused + 1 if isinstance(error, StoreError) else 0
+            refused = self._n_refused >= _REFUSALS
+            if attempt.errors < _TRIES and not self._stopped and not refused:
                 self._todo.append(attempt)
                 return None
-            return End(attempt.task, None, error)
+            return End(attempt.task, None, error, refused=refused)
         self._n_done += 1
+        self._n_refused = 0
         return End(attempt.task, outcome)
 
     def _suspect(self, attempt: Attempt, error: Exception) -> End | None:

@@ -263,9 +263,16 @@ def _work(
             report.failed.append(f"{name}: {_told(end.error)}")
             failed.add(part.name)
             _log.error("task %s failed: %s", name, _told(end.error), exc_info=_unexpected(end.error))
-        report.stopped = report.stopped or upkeep.after_task()
-        dispatcher.stopped = bool(report.stopped)
-        if not running[part.name] and part.name not in failed:
+        if not report.stopped:
+            report.stopped = upkeep.after_task()
+            if end.refused:
+                report.stopped = (
+                    f"the store refused the samples of one task after another, of the last one because: {end.error}. What "
+                    "was committed is safe. Run the same command again when the store can be written"
+                )
+            if report.stopped:
+                dispatcher.stop()
+        if not report.stopped and not running[part.name] and part.name not in failed:
             ledger.refresh()
             for more in ledger.follow(part)[1]:
                 running[part.name] += 1

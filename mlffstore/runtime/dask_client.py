@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import uuid
@@ -40,8 +41,14 @@ class DaskExecutor(Executor):
         key = f"{getattr(function, '__name__', 'call')}-{uuid.uuid4()}"
         call = self._client.submit(contained, function, *args, key=key, pure=False, **kwargs)
         future: Future[Any] = Future()
+        future.add_done_callback(functools.partial(self._withdraw, call))
         self._client.loop.add_callback(self._settle, call, future)
         return future
+
+    def _withdraw(self, call: Any, future: Future[Any]) -> None:
+        """Take a call back from the cluster, if its future was cancelled."""
+        if future.cancelled():
+            self._client.loop.add_callback(self._client.cancel, call, asynchronous=True)
 
     async def _settle(self, call: Any, future: Future[Any]) -> None:
         """Copy the outcome of a Dask call to a future."""

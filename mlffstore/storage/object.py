@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Waits before an unclear claim is tried again, seconds, with jitter. The client itself retries each request before.
 _WAITS = (0.1, 0.3, 1.0, 3.0)
+#: Codes of S3 for temporary credentials whose time is over. They come as 400, which the client does not tell from others.
+_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 _memory: dict[str, Any] = {}
 
 
@@ -234,7 +236,8 @@ class ObjectStorage:
     def _refused(self, error: BaseException) -> ReadOnlyError | StorageError | None:
         """Return the error to raise if trying again cannot help: no bucket, no credentials, or not enough of them."""
         names = self._api.exceptions
-        if isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError)):
+        denied = isinstance(error, (names.PermissionDeniedError, names.UnauthenticatedError, PermissionError))
+        if denied or any(f"<Code>{code}</Code>" in str(error) for code in _EXPIRED):
             return ReadOnlyError(
                 f"{self._url}: the object store refused access ({self._text(error)}); check the credentials"
             )

@@ -24,8 +24,9 @@ class Proxy:
     ----------
     fault : callable
         Called with method, path and headers of each request; returns what to do with it: "" (forward it), "500 before",
-        "500 after", "409 before", "403 before", "hang after" (forward it, never answer), "drop after" (forward it, close the
-        connection), "slow" (answer late), "unconditional" (forward it without If-None-Match).
+        "500 after", "409 before", "403 before", "expired" (refuse it as S3 does with credentials that have expired), "hang
+        after" (forward it, never answer), "drop after" (forward it, close the connection), "slow" (answer late),
+        "unconditional" (forward it without If-None-Match).
     requests : list of (str, str, str)
         Method, path and fault of all requests so far.
     """
@@ -61,6 +62,11 @@ class Proxy:
                 what = proxy.fault(self.command, self.path, headers)
                 proxy.requests.append((self.command, self.path, what))
                 broken = b"<Error><Code>InternalError</Code><Message>injected</Message></Error>"
+                if what == "expired":
+                    self._answer(
+                        400, [("Content-Type", "application/xml")], broken.replace(b"InternalError", b"ExpiredToken")
+                    )
+                    return
                 if what.endswith(" before"):
                     self._answer(int(what[:3]), [("Content-Type", "application/xml")], broken)
                     return

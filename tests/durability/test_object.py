@@ -11,7 +11,10 @@ import pytest
 
 import mlffstore as ml
 from mlffstore.errors import CorruptionError, MlffstoreError, ReadOnlyError, StorageError, StoreNotFoundError
+from mlffstore.pipeline.run import run
+from mlffstore.runtime.processes import IsolatedProcesses
 from tests.durability.proxy import Proxy, nth
+from tests.pipeline.faults import recipe
 from tests.processes import fresh_processes
 from tests.samples import metal_frames
 
@@ -231,3 +234,29 @@ def test_other_urls(scheme, tmp_path):
     store.compact()
     assert store.verify(full=True).ok
     assert len(ml.open(url)) == 4
+
+
+def test_a_run_whose_credentials_expire(url, proxy, tmp_path, monkeypatch):
+    """The run ends after some tasks: their samples would all be computed, and none of them stored."""
+    for name, value in {"ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}", "REGION": "us-east-1", "ALLOW_HTTP": "true",
+                        "ACCESS_KEY_ID": "testing", "SECRET_ACCESS_KEY": "very-secret"}.items():  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    parsed = recipe(tmp_path, 0.0, samples=100).model_copy(update={"store": url})
+    commits = []
+
+    def expire(method: str, path: str, headers: dict[str, str]) -> str:
+        if method == "PUT" and "/_log/" in path:
+            commits.append(path)
+        return "expired" if method == "PUT" and len(commits) > 4 else ""
+
+    proxy.fault = expire
+    with IsolatedProcesses(1) as executor:
+        report = run(parsed, executor=executor)
+        assert "the store refused the samples of one task after another" in report.stopped
+        assert "refused access" in report.stopped
+        assert "check the credentials" in report.stopped
+        assert len(report.failed) <= 10
+        proxy.fault = lambda method, path, headers: ""
+        assert 0 < report.accepted == len(ml.open(url)) < 10
+        assert not run(parsed, executor=executor).stopped
+    assert len(ml.open(url)) == 100

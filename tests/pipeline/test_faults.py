@@ -88,21 +88,28 @@ def keep(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
     monkeypatch.setattr(init, "__kwdefaults__", {**init.__kwdefaults__, **limits})
 
 
-def test_a_disk_that_fills_up_stops_the_run_and_it_goes_on_later(tmp_path, monkeypatch):
-    parsed = recipe(tmp_path, 0.0)
+@pytest.mark.parametrize(
+    "pool",
+    [functools.partial(IsolatedProcesses, 1), functools.partial(cluster, active=False, n_workers=1)],
+    ids=["processes", "dask"],
+)
+def test_a_disk_that_fills_up_stops_the_run_and_it_goes_on_later(tmp_path, monkeypatch, pool):
+    """Tasks that wait at the executor are taken back; there may be thousands of them."""
+    parsed = recipe(tmp_path, 0.0, samples=200)
     disk = os.statvfs(tmp_path)
-    monkeypatch.setattr(dispatch, "_WINDOW", 2)
     keep(monkeypatch, min_bytes=10 * disk.f_blocks * disk.f_frsize)
-    report = run(parsed, executor=InProcessExecutor())
-    assert "free on the disk of" in report.stopped
-    assert 0 < report.accepted < 12
-    assert report.short == []
-    keep(monkeypatch, min_bytes=0, min_inodes=10 * disk.f_files)
-    again = run(parsed, executor=InProcessExecutor())
-    assert ("more files fit" in again.stopped) == bool(disk.f_files)
-    monkeypatch.undo()
-    run(parsed, executor=InProcessExecutor())
-    assert len(ml.open(parsed.store)) == 12
+    with pool() as executor:
+        report = run(parsed, executor=executor)
+        assert "free on the disk of" in report.stopped
+        assert 0 < report.accepted < 100
+        assert report.short == report.failed == []
+        keep(monkeypatch, min_bytes=0, min_inodes=10 * disk.f_files)
+        again = run(parsed, executor=executor)
+        assert ("more files fit" in again.stopped) == bool(disk.f_files)
+        monkeypatch.undo()
+        run(parsed, executor=executor)
+    assert len(ml.open(parsed.store)) == 200
+    assert not ml.validate(ml.open(parsed.store)).compute().failed("duplicate").size
 
 
 def test_a_long_run_compacts_as_it_goes(tmp_path, monkeypatch):
