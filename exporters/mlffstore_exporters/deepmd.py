@@ -78,10 +78,10 @@ def export_deepmd(
             partly += int(np.count_nonzero((periodic == 1) | (periodic == 2)))
             volumeless += int(np.count_nonzero((periodic == 0) & present(batch, teacher_name, "stress")))
             elements |= set(np.unique(batch.numbers).tolist())
-            for name, rows in _systems(batch, teacher_name):
+            for name, labels, rows in _systems(batch, teacher_name):
                 system = folder / split / name
                 system.mkdir(parents=True, exist_ok=True)
-                for file, values in _arrays(batch.take(rows), teacher_name).items():
+                for file, values in _arrays(batch.take(rows), teacher_name, labels).items():
                     with (system / f"{file}.part").open("ab") as part:
                         np.save(part, values, allow_pickle=False)
         for system in sorted(folder.glob("*/*")):
@@ -101,23 +101,22 @@ def export_deepmd(
     return target
 
 
-def _systems(batch: SampleBatch, teacher: str) -> Iterator[tuple[str, Ints]]:
-    """Yield the name of each system that a batch has frames of, and these samples."""
+def _systems(batch: SampleBatch, teacher: str) -> Iterator[tuple[str, tuple[str, ...], Ints]]:
+    """Yield the name of each system that a batch has frames of, the labels that they all have, and these samples."""
+    whole = np.asarray(batch.pbc.all(axis=1))
     has = {name: present(batch, teacher, name) for name in _FILES}
-    has["stress"] &= batch.pbc.all(axis=1)
-    names = [
-        f"{n}-{'periodic' if pbc.all() else 'molecule'}-"
-        + "-".join(file for name, file in _FILES.items() if has[name][i])
-        if pbc.all() or not pbc.any()
-        else ""
-        for i, (n, pbc) in enumerate(zip(batch.n_atoms.tolist(), batch.pbc, strict=True))
-    ]
-    for name in sorted(set(names) - {""}):
-        yield name, np.flatnonzero(np.array(names) == name)
+    has["stress"] &= whole
+    systems: dict[tuple[int, bool, tuple[str, ...]], list[int]] = {}
+    for i in np.flatnonzero(whole | ~batch.pbc.any(axis=1)).tolist():
+        labels = tuple(name for name in _FILES if has[name][i])
+        systems.setdefault((int(batch.n_atoms[i]), bool(whole[i]), labels), []).append(i)
+    for (n_atoms, periodic, labels), rows in systems.items():
+        words = [str(n_atoms), "periodic" if periodic else "molecule", *(_FILES[name] for name in labels)]
+        yield "-".join(words), labels, np.array(rows)
 
 
-def _arrays(batch: SampleBatch, teacher: str) -> dict[str, Array]:
-    """Return the arrays of frames with the same number of atoms, each with one row for each frame."""
+def _arrays(batch: SampleBatch, teacher: str, labels: tuple[str, ...]) -> dict[str, Array]:
+    """Return the arrays of frames with the same number of atoms and these labels, each with one row for each frame."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
     n, numbers = len(batch), batch.numbers.reshape(len(batch), -1)
@@ -130,13 +129,12 @@ def _arrays(batch: SampleBatch, teacher: str) -> dict[str, Array]:
         "source": np.array(batch.source, dtype=np.str_),
         "sampler": np.array(batch.sampler, dtype=np.str_),
     }
-    for name, file in _FILES.items():
-        if present(batch, teacher, name).all() and (name != "stress" or batch.pbc.all()):
-            values = batch.labels[teacher][name]
-            if name == "stress":
-                volumes = np.abs(np.linalg.det(batch.cell))
-                values = -voigt_6_to_full_3x3_stress(values.astype(np.float64)) * volumes[:, None, None]
-            out[file] = values if values.shape == (n,) else values.reshape(n, -1)
+    for name in labels:
+        values = batch.labels[teacher][name]
+        if name == "stress":
+            volumes = np.abs(np.linalg.det(batch.cell))
+            values = -voigt_6_to_full_3x3_stress(values.astype(np.float64)) * volumes[:, None, None]
+        out[_FILES[name]] = values if values.shape == (n,) else values.reshape(n, -1)
     return out
 
 

@@ -71,9 +71,9 @@ def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
             )
         atoms = _parse(text)
         if atoms is None:
-            further, problem = _further_columns(text)
-            file = io.StringIO(text.decode("utf-8"))
-            atoms = ase.io.read(file, index=0, format="extxyz", properties_parser=read_comment)
+            decoded = text.decode("utf-8")
+            further, problem = _further_columns(decoded)
+            atoms = ase.io.read(io.StringIO(decoded), index=0, format="extxyz", properties_parser=read_comment)
             for name, values in further.items():
                 atoms.new_array(name, values)
             if problem:
@@ -81,13 +81,13 @@ def parse_frames(texts: Sequence[bytes]) -> Iterator[Atoms]:
         yield atoms
 
 
-def _further_columns(text: bytes) -> tuple[dict[str, Any], str]:
+def _further_columns(text: str) -> tuple[dict[str, Any], str]:
     """Return what stands in the rows of a frame after the columns that ASE reads, and what is wrong with it.
 
     Of plain XYZ, the columns after the position as `column_5` and so on, or `remarks` if rows have different numbers of
     words.
     """
-    head, *lines = text.decode("utf-8").split("\n")
+    head, *lines = text.split("\n")
     table = [row.split() for row in lines[1 : int(head) + 1]]
     properties = read_comment(lines[0]).get("Properties") if lines else None
     width = 4 if properties is None else sum(int(k) for k in str(properties).split(":")[2::3] if k.isdigit())
