@@ -170,6 +170,8 @@ def _value(value: Any) -> str:
     array = np.asarray(value)
     fits = array.dtype.kind != "u" or not array.size or int(array.max()) <= np.iinfo(np.int64).max
     if fits and (array.ndim == 0 or (array.ndim == 1 and len(array) > 1)):
+        if array.ndim and array.dtype.kind == "f":  # the reader makes float64 of several numbers
+            array = array.astype(np.float64)
         text = " ".join(_scalar(value) for value in array.reshape(-1))
         return _quoted(text) if array.ndim else text
     return _quoted(f"_JSON {json.dumps(array.tolist())}")

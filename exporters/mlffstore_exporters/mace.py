@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 _CUTOFFS = (4.0, 5.0, 6.0)
 #: The user column of strings that MACE has a place for.
 _CONFIG_TYPE = "config_type"
+#: The user column of numbers with which MACE weights a configuration; 1 where it is missing.
+_WEIGHT = "weight"
 _OWN_MEANING = "MACE gives this name a meaning of its own"
 #: What MACE's reader takes for a value that is not there.
 _MISSING = "None"
@@ -84,7 +86,8 @@ def export_mace(
     Each file has one ``config_batch_0``: MACE takes all batches of a file to be of one size. A label that a sample lacks
     is "None" with the weight 0. Stress is in ASE's order, sign and unit, which MACE shares. ``properties/total_charge`` is
     in e, ``properties/total_spin`` is the multiplicity 2S+1, as MACE's default of 1 implies. User columns are in
-    ``properties`` too, one of strings named `config_type` is the type of the configurations; roots, sources and samplers
+    ``properties`` too, one of strings named `config_type` is the type of the configurations, and one of numbers named
+    `weight` their weight; roots, sources and samplers
     in the attributes of each file. A user column with a name that readers take for a label, the charge or the spin
     (`dipole`, `charges`, `spin`, ...) is left out, and a warning is logged: its unit could be another.
     Where the teacher gave no energies, those of the elements in ``statistics.json`` are 0, and a warning says so.
@@ -96,11 +99,13 @@ def export_mace(
     if r_max not in _CUTOFFS:
         raise DataError(f"r_max: expected one of {', '.join(f'{c:g}' for c in _CUTOFFS)} angstrom, got {r_max!r}")
     teacher_name, target = choose_teacher(snapshot.teachers, teacher), local_path(path)
-    document = _statistics(statistics(snapshot), teacher_name, r_max)
+    chosen = select(snapshot, (teacher_name,))
+    exported = snapshot.to_xarray().mlff.isel(np.concatenate(list(chosen.values())))
+    document = _statistics(statistics(exported), teacher_name, r_max)
     unfit = {name: _unfit(name, column) for name, column in snapshot.user_columns.items()}
     columns = {name: column for name, column in snapshot.user_columns.items() if not unfit[name]}
     with new_folder(target) as folder:
-        for split, number, batch in parts(snapshot, select(snapshot, (teacher_name,)), teacher_name, progress):
+        for split, number, batch in parts(snapshot, chosen, teacher_name, progress):
             (folder / split).mkdir(exist_ok=True)
             with h5py.File(folder / split / f"{split}_{number}.h5", "w") as file:
                 _write(file, batch, teacher_name, columns)
@@ -117,6 +122,8 @@ def _taken(name: str) -> str:
 
 def _unfit(name: str, column: Column) -> str:
     """Return why the layout has no place for a user column, or nothing."""
+    if name == _WEIGHT:
+        return "" if column.axis == "sample" and not column.shape and not column.coded else _OWN_MEANING
     if name == _CONFIG_TYPE:
         return "" if column.coded and column.axis == "sample" else "MACE reads one string for each sample"
     return _taken(name) or of_labels(name) or ("MACE reads numbers" if column.coded else "")
@@ -126,12 +133,20 @@ def _statistics(gathered: Statistics, teacher: str, r_max: float) -> dict[str, A
     """Return the content of MACE's statistics file.
 
     Without energies in the split train, the energies of the elements are 0: MACE asks for numbers, and adds them to
-    energies that it does not train on.
+    energies that it does not train on. Elements of samples without an energy get the mean energy per atom, since MACE
+    takes no other elements than those that are listed.
     """
     whole, within = gathered.to_dict(), f"within_{r_max:g}_angstrom"
-    if whole["teachers"][teacher]["samples_by_split"]["train"]:
+    if whole["teachers"][teacher]["samples_with_energy_by_split"]["train"]:
         normal = gathered.normalisation(teacher)
         energies = {int(z): energy for z, energy in normal["mace"]["E0s"].items()}
+        lacking = [symbol for symbol in whole["elements"] if atomic_numbers[symbol] not in energies]
+        energies |= {atomic_numbers[symbol]: normal["energy_eV_per_atom"]["mean"] for symbol in lacking}
+        if lacking:
+            logger.warning(
+                "no sample of the split train has an energy of %r and %s: statistics.json has the mean energy per atom for "
+                "these elements", teacher, ", ".join(lacking),
+            )  # fmt: skip
         neighbours, mean, std = normal["neighbours"][within], normal["mace"]["mean"], normal["mace"]["std"]
     else:
         energies = {atomic_numbers[symbol]: 0.0 for symbol in whole["elements"]}
@@ -180,6 +195,8 @@ def _write(file: h5py.File, batch: SampleBatch, teacher: str, columns: Mapping[s
         config["positions"] = batch.positions[atoms].astype("f8")
         config["cell"], config["pbc"] = batch.cell[i], batch.pbc[i]
         config["weight"], config["config_type"] = 1.0, (kinds[i] if kinds is not None else None) or "Default"
+        if _WEIGHT in columns and user[_WEIGHT][1][i] and np.isfinite(weight := user[_WEIGHT][0][i]):
+            config["weight"][()] = float(weight)
         named, weights = config.create_group("properties"), config.create_group("property_weights")
         for name, whole in there.items():
             if whole[i]:

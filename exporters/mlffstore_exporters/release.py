@@ -148,7 +148,7 @@ def export_release(
     provenance = snapshot.provenance()
     document = {**statistics.to_dict(), "normalisation": {}}
     for teacher_name in teachers:
-        if document["teachers"][teacher_name]["samples_by_split"]["train"]:
+        if document["teachers"][teacher_name]["samples_with_energy_by_split"]["train"]:
             document["normalisation"][teacher_name] = statistics.normalisation(teacher_name)
     about = About(
         name, version, licence, authors, description, snapshot, teachers, splits, counts is not None, provenance,

@@ -196,7 +196,7 @@ def stats(
     chosen = (
         [teacher]
         if teacher
-        else [name for name in found.teachers if document["teachers"][name]["samples_by_split"]["train"]]
+        else [name for name in found.teachers if document["teachers"][name]["samples_with_energy_by_split"]["train"]]
     )
     document["normalisation"] = {name: found.normalisation(name) for name in chosen}
     if output is not None:

@@ -45,7 +45,7 @@ def choose_teacher(available: Sequence[str], teacher: str | None) -> str:
     """
     if not available:
         asked_for = "" if teacher is None else f", of {teacher!r} or of another teacher"
-        raise TeacherError(f"there are no labels here{asked_for}: label the samples first")
+        raise TeacherError(f"there are no labels here{asked_for}: label the samples first, or choose others")
     if teacher is not None:
         if teacher not in available:
             raise TeacherError(f"teacher: expected one of {', '.join(available)}, got {teacher!r}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: CF attribute `flag_meanings` of booleans in files that keep them as numbers.
 TRUTH = "false true"
 #: Integers up to this are exact as float64.
-_EXACT = 2**53
+EXACT = 2**53
 Mask = npt.NDArray[np.bool_]
 
 
@@ -170,7 +170,7 @@ def without_mask(name: str, values: Array, mask: Mask) -> Array | None:
     if mask.all() or values.dtype.kind == "f":
         return values
     out = values.astype(np.float64)
-    if values.dtype.kind != "b" and (np.abs(out[mask]) > _EXACT).any():
+    if values.dtype.kind != "b" and (np.abs(out[mask]) > EXACT).any():
         raise DataError(
             f"{name}: some atoms of a sample have no value and others have integers beyond 2^53, which float64 cannot hold; "
             "leave the column out, or give all atoms of a sample a value"

@@ -9,6 +9,7 @@ be named.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,14 @@ def read_mace(path: Path, *, takes_dipole: bool = False) -> Iterator[Record]:
     """
     import h5py
 
-    name = ""
+    name, at = "", 0
     with reading("a configuration of MACE", lambda: f"{path}, {name!r}"), h5py.File(path, "r") as file:
         batches = sorted((key for key in file if key.startswith("config_batch_")), key=_number)
         names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
         for batch, key in names:
             name = f"{batch}/{key}"
-            record = _record(file[batch][key], name, file.attrs.get(_DIPOLE_UNITS))
+            record = _record(file[batch][key], name, file.attrs, at)
+            at += 1
             if "dipole" in record.more["file"] and not takes_dipole:
                 record.warnings = (_NO_UNIT,)
             yield record
@@ -65,7 +67,8 @@ def _number(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
+def _record(group: Any, where: str, about: Any, at: int) -> Record:
+    """Return a configuration, of which the attributes of the file may say more: those of this library's export do."""
     from ase import Atoms
 
     from mlffstore.importing.frames import Results
@@ -78,6 +81,7 @@ def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
     given = {name: _given(properties, name) for name in properties if hasattr(properties[name], "dtype")}
     given = {name: value for name, value in given.items() if value is not None and name not in _STRUCTURE}
     results = {_RESULTS[name]: given.pop(name) for name in list(given) if name in _RESULTS}
+    dipole_unit, ours = about.get(_DIPOLE_UNITS), "root" in about
     if dipole_unit is not None and "dipole" in given:
         results["dipole"] = convert("dipole", np.asarray(given.pop("dipole"), np.float64), str(dipole_unit))
     weights, weighed = group.get("property_weights", {}), {}
@@ -94,10 +98,16 @@ def _record(group: Any, where: str, dipole_unit: str | None) -> Record:
     if results:
         atoms.calc = Results({name: np.asarray(value, np.float64) for name, value in results.items()})
     for name in itertools.chain(group):
-        if name not in _STRUCTURE and hasattr(group[name], "dtype"):
+        # What an export of ours has not been given, it fills in as MACE wants it: a weight of 1, the type "Default".
+        filled_in = ours and f"{name}_units" not in about and name in ("weight", "config_type")
+        if name not in _STRUCTURE and hasattr(group[name], "dtype") and not filled_in:
             value = _given(group, name)
-            if value is not None:
+            if value is not None and not (ours and name == "weight" and "weight" not in properties):
                 given.setdefault(name, value)
+    if ours:  # the account names them
+        given["root"] = f"{int(about['root'][at]):016x}"
+        for name in ("source", "sampler"):
+            given[name] = json.loads(about[f"{name}_meanings"])[int(about[name][at])]
     return Record(atoms, where, more={"file": {**given, **weighed}})
 
 

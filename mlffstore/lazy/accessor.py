@@ -81,12 +81,17 @@ class Mlff:
         return self.isel(slice(n))
 
     def where(self, condition: xr.DataArray) -> xr.Dataset:
-        """Return the samples for which a boolean array along ``sample`` is true, with their atoms. Computes it."""
+        """Return the samples for which a boolean array along ``sample`` is true, with their atoms. Computes it.
+
+        A value that is missing meets no condition, if the array has kept the attributes of the variable that it was computed
+        from, as comparisons do.
+        """
         mask = np.asarray(condition)
         if mask.dtype != bool or mask.shape != (self._ds.sizes["sample"],):
             n = self._ds.sizes["sample"]
             raise DataError(f"where: expected booleans of shape ({n},) along sample, got {mask.dtype} {mask.shape}")
-        return self.isel(np.flatnonzero(mask))
+        known = mask_of(condition, self._ds) if isinstance(condition, xr.DataArray) else None
+        return self.isel(np.flatnonzero(mask if known is None else mask & np.asarray(known)))
 
     def sel(self, **conditions: Any) -> xr.Dataset:
         """Return the samples that meet all conditions, with their atoms. Computes the columns that are asked for.
@@ -130,14 +135,12 @@ class Mlff:
                     raise DataError(
                         f"sel: {name}: expected some of {', '.join(words)}, got {sorted(chosen - set(words))}"
                     )
-                keep &= np.isin(np.asarray(ds[name]), [i for i, word in enumerate(words) if word in chosen])
+                codes = [i for i, word in enumerate(words) if word in chosen]
+                keep &= np.isin(np.asarray(ds[name]), codes) & _present(ds[name], ds)
             else:
                 low, high = _bounds(name, wanted)
                 values = np.asarray(ds[name])
-                keep &= (values >= low) & (values <= high)
-            mask = mask_of(ds[name], ds) if name in ds else None
-            if mask is not None:  # a value that is missing meets no condition
-                keep &= np.asarray(mask)
+                keep &= (values >= low) & (values <= high) & _present(ds[name], ds)
         return ds.mlff.isel(np.flatnonzero(keep))  # type: ignore[no-any-return]
 
     def sortby(self, name: str | xr.DataArray, *, ascending: bool = True) -> xr.Dataset:
@@ -172,8 +175,8 @@ class Mlff:
                 f"reduce: expected a variable along atom and one of {', '.join(REDUCTIONS)}, got {array.dims} and {how!r}"
             )
         norm = how.startswith("norm_")
-        if norm and array.ndim < 2:
-            raise DataError(f"reduce: {how} needs a last dimension such as xyz, got {array.dims}")
+        if norm:
+            _check_norm("reduce", how, array)
         inner = array.dims[1:-1] if norm else array.dims[1:]
         dtype = np.dtype("float64") if array.dtype.kind == "f" or how.endswith(("mean", "rms")) or norm else array.dtype
         if how.endswith("sum") and dtype.kind in "uib":
@@ -290,6 +293,7 @@ class Mlff:
         if array.dtype.kind == "b":
             array = array.astype(float)
         if kind != how:
+            _check_norm("per_element", how, array)
             array = (array.astype(float) ** 2).sum(array.dims[-1:], skipna=False) ** 0.5
         numbers = self._ds["numbers"]
         table = np.arange(N_ELEMENTS)
@@ -300,6 +304,8 @@ class Mlff:
                 parts.append(selected.count("atom"))
             elif kind == "rms":
                 parts.append((selected.astype(float) ** 2).mean("atom") ** 0.5)
+            elif kind == "max" and not len(numbers):  # of no numbers there is no maximum
+                parts.append(selected.astype(float).sum("atom") * np.nan)
             else:
                 parts.append(getattr(selected.astype(float), kind)("atom"))
         out = xr.concat(parts, "element").assign_coords(element=list(chemical_symbols[1:N_ELEMENTS]))
@@ -345,6 +351,8 @@ class Mlff:
 
     def iter_batches(self, n_samples: int = 1024) -> Iterator[SampleBatch]:
         """Yield the samples as batches of columns, in order; one is in memory at a time."""
+        if n_samples < 1:
+            raise DataError(f"iter_batches: n_samples: expected at least 1, got {n_samples}")
         for start in range(0, self._ds.sizes["sample"], n_samples):
             yield self.isel(slice(start, start + n_samples)).mlff.to_batch()
 
@@ -386,6 +394,20 @@ class Mlff:
         from mlffstore.lazy.inputs import to_batch
 
         return to_batch(self._ds)
+
+
+def _present(array: xr.DataArray, ds: xr.Dataset) -> Any:
+    """Return which samples have a value of a column: one that is missing meets no condition."""
+    mask = mask_of(array, ds)
+    return True if mask is None else np.asarray(mask)
+
+
+def _check_norm(what: str, how: str, array: xr.DataArray) -> None:
+    """Raise `DataError` if the last dimension of a variable is not that of a vector."""
+    if array.ndim < 2 or array.dims[-1] in ("sample", "atom", "teacher"):
+        raise DataError(
+            f"{what}: {how}: expected a variable whose last dimension is that of a vector, such as xyz, got {array.dims}"
+        )
 
 
 def _strings(name: str, wanted: Any, expected: str = "a string or a list of strings") -> list[str]:

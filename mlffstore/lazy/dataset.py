@@ -216,7 +216,11 @@ class _StoredVariable(BackendArray):
         flat = np.atleast_1d(index).astype(np.int64)
         flat = np.where(flat < 0, flat + self.n, flat)
         several = [self.values(name, flat) for name in keys]
-        out = np.stack(several, axis=1) if self.teacher else several[0]
+        if self.teacher:
+            empty = np.empty((len(flat), 0, *self.column.shape), self.dtype)  # of no teacher
+            out = np.stack(several, axis=1) if several else empty
+        else:
+            out = several[0]
         for axis, part in reversed(list(enumerate(rest, start=1))):
             out = out[(slice(None),) * axis + (part,)]
         return np.asarray(out[0] if np.ndim(index) == 0 else out)

@@ -8,7 +8,10 @@ import numpy as np
 import xarray as xr
 
 from mlffstore.data.geometry import pairs
+from mlffstore.errors import DataError
+from mlffstore.lazy.accessor import Mlff
 from mlffstore.lazy.inputs import one_form
+from mlffstore.lazy.reductions import count_elements
 
 if TYPE_CHECKING:
     from mlffstore.data.schema import Array
@@ -43,7 +46,9 @@ def embed_dataset(ds: xr.Dataset, *, n_samples: int = 3000, seed: int = 0) -> xr
     """
     ds = one_form(ds, STRUCTURE_VARIABLES)
     chosen = np.sort(np.random.default_rng(seed).permutation(ds.sizes["sample"])[:n_samples])
-    part = ds[list(STRUCTURE_VARIABLES)].mlff.isel(chosen).compute()
+    if not len(chosen):
+        raise DataError("embed: expected at least one structure, got none")
+    part = Mlff(ds[list(STRUCTURE_VARIABLES)]).isel(chosen).compute()
     x = _features(part)
     x = x - x.mean(axis=0)
     _, singular, rows = np.linalg.svd(x, full_matrices=False)
@@ -60,9 +65,8 @@ def embed_dataset(ds: xr.Dataset, *, n_samples: int = 3000, seed: int = 0) -> xr
 def _features(part: xr.Dataset) -> Array:
     counts = part["n_atoms"].values
     starts = np.concatenate([[0], np.cumsum(counts)])
-    owner = np.repeat(np.arange(len(counts)), counts)
     numbers, pbc, cell = part["numbers"].values, part["pbc"].values.astype(bool), part["cell"].values
-    element = np.bincount(owner * 119 + numbers, minlength=119 * len(counts)).reshape(-1, 119) / counts[:, None]
+    element = count_elements(counts, numbers) / counts[:, None]
     close = pairs(starts, part["positions"].values, cell, pbc, _SHELLS[-1])
     shell = np.searchsorted(_SHELLS, close.distance, side="right") - 1
     sample = np.repeat(np.arange(len(counts)), close.counts)

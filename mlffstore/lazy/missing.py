@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from xarray import apply_ufunc
+
+from mlffstore.data.masks import EXACT
 from mlffstore.errors import DataError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from mlffstore.data.schema import Array
 
 
 def mask_of(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray | None:
@@ -39,6 +46,29 @@ def mask_of(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray | None:
 
 
 def with_nan(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
-    """Return a variable as it is or, if it has a mask, in float64 with NaN where there is no value."""
+    """Return a variable as it is or, if it has a mask, in float64 with NaN where there is no value.
+
+    Raises
+    ------
+    DataError
+        When it is computed, if there are integers that float64 cannot hold.
+    """
     mask = mask_of(array, ds)
-    return array if mask is None else array.astype(float).where(mask).rename(array.name)
+    if mask is None:
+        return array
+    out: xr.DataArray = apply_ufunc(
+        partial(_floats, str(array.name)), array, mask, dask="parallelized", output_dtypes=[np.float64], keep_attrs=True
+    )
+    return out.rename(array.name)
+
+
+def _floats(name: str, values: Array, mask: Array) -> Array:
+    """Return numbers in float64, NaN where the mask is False."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        held = np.where(mask, values, 0)
+        if (held > EXACT).any() or (held < -EXACT).any():
+            raise DataError(
+                f"{name}: some samples have no value and others have integers beyond 2^53, which float64, with NaN for "
+                "what is missing, cannot hold; read the variable and its mask as they are"
+            )
+    return np.where(mask, values.astype(np.float64), np.nan)

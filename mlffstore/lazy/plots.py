@@ -43,8 +43,9 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 
 def _short(name: str) -> str:
-    """Return a name for a legend, which must not fill the figure."""
-    return plain(name if len(name) <= _NAME else f"{name[: _NAME - 3]}...")
+    """Return a name for a legend, which must not fill the figure. Matplotlib leaves out those that begin with ``_``."""
+    name = name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+    return plain(f"'{name}'" if not name or name.startswith("_") else name)
 
 
 def histogram(ax: Any, groups: Mapping[str, Array], label: str, *, log: bool = False) -> Any:

@@ -81,8 +81,13 @@ def count_elements(counts: Array, numbers: Array) -> Array:
     check_total(counts, len(numbers))
     if not len(counts):
         return np.zeros((0, N_ELEMENTS), np.int32)
-    key = np.repeat(np.arange(len(counts)), counts) * N_ELEMENTS + numbers
+    key = np.repeat(np.arange(len(counts)), counts) * N_ELEMENTS + known_elements(numbers)
     return np.bincount(key, minlength=len(counts) * N_ELEMENTS).reshape(-1, N_ELEMENTS).astype(np.int32)
+
+
+def known_elements(numbers: Array) -> Array:
+    """Return atomic numbers with 0, the symbol X, for those that are no element; samples of the quarantine may have them."""
+    return np.where(numbers < N_ELEMENTS, numbers, 0)
 
 
 def reduce_atoms(values: Array, counts: Array, how: str, dtype: Any) -> Array:

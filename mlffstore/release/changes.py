@@ -192,8 +192,9 @@ def _hashes(batch: SampleBatch, teachers: list[str]) -> dict[str, Array]:
             shape = (-1, *[1] * (values.ndim - 1))
             values = np.where(batch.masks[name].reshape(shape), values, np.zeros((), values.dtype))
         out[name] = mix(_folded(values, batch.offsets if column.axis == "atom" else None) + _word(column.unit))
-        if name in batch.masks:
-            out[name] ^= _folded(batch.masks[name], batch.offsets if column.axis == "atom" else None)
+        if values.dtype.kind != "f" or name in batch.masks:  # a block in which all have a value has no mask
+            there = batch.masks.get(name, np.ones(len(values), bool))
+            out[name] ^= _folded(there, batch.offsets if column.axis == "atom" else None)
     return out
 
 

@@ -237,8 +237,9 @@ class Columns:
         return sums, extra_sums
 
     def digest(self, index: Array) -> str:
-        """Return a digest of some samples, with their structures, energies, forces and stresses, in order."""
-        return hashlib.blake2b(np.ascontiguousarray(self.sums[index]).tobytes(), digest_size=16).hexdigest()
+        """Return a digest of some samples, with their structures, labels and user columns, in order."""
+        sums = np.stack([self.sums[index], self.extra_sums[index]]) if self.extra else self.sums[index]
+        return hashlib.blake2b(np.ascontiguousarray(sums).tobytes(), digest_size=16).hexdigest()
 
     def damaged(self, sample: int) -> CorruptionError:
         """Return the error for a sample whose bytes do not have its checksum."""

@@ -33,8 +33,8 @@ class AtomBudget(Sampler[list[int]]):
         The order depends on (seed, epoch) alone.
     rank, world_size : int, optional
         This process's share: batch ``rank``, ``rank + world_size``, ... All ranks get equally many batches, and every sample
-        is in one batch of one rank; to that end some batches are divided. With fewer samples than ranks some samples are
-        given twice.
+        is in one batch of one rank; to that end some batches are divided. Where they cannot be, with batches of one sample
+        or fewer samples than ranks, some samples are given twice.
     drop_last : bool, optional
         Leave out the last batches instead.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from mlffstore.data.ragged import Ints
     from mlffstore.data.schema import Array
     from mlffstore.training.batch import Batch
+
+
+#: Passes of which worker 0 can have told at a time, and how long the others wait for it, in seconds.
+_SAID, _PATIENCE = 256, 600.0
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
@@ -128,9 +133,12 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         self._n, self._total, self._bits = int(wanted.sum()), len(wanted), np.packbits(wanted)
         # The epoch of the last call of set_epoch, and the number of calls: in shared memory, for persistent workers.
         self._set = torch.zeros(2, dtype=torch.int64)
+        # What worker 0 says of the passes that it begins.
+        self._said = torch.full((_SAID, 5), -1, dtype=torch.int64)
         with contextlib.suppress(RuntimeError):  # no shared memory: then there are no workers either
             self._set.share_memory_()  # type: ignore[no-untyped-call]
-        self._seen = self._passes = 0
+            self._said.share_memory_()  # type: ignore[no-untyped-call]
+        self._seen = self._passes = self._begun = 0
 
     def __len__(self) -> int:
         return n_batches(self._n, self.batch_size, self.world_size, drop_last=self.drop_last)
@@ -141,17 +149,45 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         self._set[1] += 1
 
     def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        if worker is None:
+            base, number = self._next_pass()
+            return self._run(base, np.random.default_rng([self.seed, base + number]), 0, 1)
+        # What the workers of one DataLoader have in common, and no other one's; they all begin the same passes in turn.
+        loader, self._begun = worker.seed - worker.id, self._begun + 1
+        if worker.id == 0:
+            base, number = self._next_pass()
+            self._say(loader, self._begun, base, number)
+        else:
+            base, number = self._hear(loader, self._begun)
+        common = np.random.default_rng([self.seed, base + number, loader])
+        return self._run(base, common, worker.id, worker.num_workers)
+
+    def _next_pass(self) -> tuple[int, int]:
+        """Return the epoch of the last `set_epoch`, and how many passes began since then in this process."""
         base, calls = self._set.tolist()
         if calls != self._seen:
             self._seen, self._passes = calls, 0
-        state = [self.seed, base + self._passes]
         self._passes += 1
-        worker = torch.utils.data.get_worker_info()
-        if worker is None:
-            return self._run(base, np.random.default_rng(state), 0, 1)
-        # What the workers of one pass have in common, and no other pass of the DataLoader.
-        common = np.random.default_rng([*state, worker.seed - worker.id])
-        return self._run(base, common, worker.id, worker.num_workers)
+        return base, self._passes - 1
+
+    def _say(self, loader: int, begun: int, base: int, number: int) -> None:
+        """Tell the other workers which pass begins: one that is late would see a `set_epoch` that came meanwhile."""
+        values = [loader, begun, base, number]
+        self._said[_row(loader, begun)] = torch.tensor([*values, _checksum(values)])
+
+    def _hear(self, loader: int, begun: int) -> tuple[int, int]:
+        """Wait until worker 0 has told which pass begins."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            *values, checksum = self._said[_row(loader, begun)].tolist()
+            if values[:2] == [loader, begun] and checksum == _checksum(values):  # all of it has come
+                return values[2], values[3]
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"stream: worker 0 of this DataLoader did not begin its pass within {_PATIENCE:.0f} s"
+                )
+            time.sleep(0.001)
 
     def _run(self, base: int, rng: np.random.Generator, worker: int, n_workers: int) -> Iterator[Batch]:
         where = self._where(self.teacher)
@@ -246,3 +282,13 @@ def _slice(parts: list[Ints], start: int, stop: int) -> list[Ints]:
     ends = offsets([len(part) for part in parts])
     pairs = [(max(start - a, 0), stop - a, part) for a, part in zip(ends[:-1].tolist(), parts, strict=True)]
     return [part[low:high] for low, high, part in pairs if low < len(part) and high > 0]
+
+
+def _row(loader: int, begun: int) -> int:
+    """Return where worker 0 of a DataLoader tells of a pass."""
+    return (loader + begun) % _SAID
+
+
+def _checksum(values: Sequence[int]) -> int:
+    """Return a number that shows whether all of some others have come: another process may see them one by one."""
+    return hash(tuple(values)) % (1 << 61)

@@ -112,7 +112,7 @@ def test_normalisation_is_least_squares_on_the_split_train(mlearn):
     counted = neighbour_counts(part.offsets, part.positions, part.cell, part.pbc, [5.0])
     assert counted.sum() == pytest.approx(near, abs=2)  # a pair at the cutoff, in float32
     nothing = ml.statistics(mlearn.to_xarray().mlff.isel(mlearn.split_indices("val")), neighbours=False)
-    with pytest.raises(DataError, match="no sample of the split train"):
+    with pytest.raises(DataError, match="no energy of any sample of the split train"):
         nothing.normalisation()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -94,6 +95,37 @@ def test_an_epoch_that_is_set_reaches_workers_that_live_on(store):
     first = passes(True)
     assert first[0] == first[2] != first[1]
     assert passes(True) == first
+
+
+class Late:
+    """Lets worker 1 begin only when a file is there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, number):
+        while number == 1 and not self.path.exists():
+            time.sleep(0.01)
+
+
+def test_workers_that_begin_a_pass_before_and_after_an_epoch_is_set_agree(store, tmp_path):
+    """They would divide the pass differently: samples were lost and others came twice."""
+    one = stream(store)
+    loader = DataLoader(
+        one,
+        batch_size=None,
+        num_workers=2,
+        persistent_workers=True,
+        worker_init_fn=Late(tmp_path / "go"),
+        prefetch_factor=1,
+    )
+    batches = iter(loader)
+    first = next(batches)  # worker 0 has begun
+    one.set_epoch(7)
+    (tmp_path / "go").touch()
+    found = [*first["energy"].tolist(), *(energy for batch in batches for energy in batch["energy"].tolist())]
+    assert sorted(found) == list(range(N))
+    assert sorted(energies(loader)) == list(range(N))
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

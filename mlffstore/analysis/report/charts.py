@@ -74,7 +74,7 @@ def charts(
         if listed.issuperset(keys):
             out.append({"kind": "scatter", "id": f"outliers-{teacher}", "title": f"Energy against force, {teacher}",
                         "x": keys[0], "y": keys[1], "log": True})  # fmt: skip
-    return out + _parities(rows, teachers)
+    return out + _parities(ds, rows, teachers)
 
 
 def _histogram(values: Array, groups: Mapping[str, Mapping[str, Array]], log: bool) -> dict[str, Any]:
@@ -84,7 +84,9 @@ def _histogram(values: Array, groups: Mapping[str, Mapping[str, Array]], log: bo
         by: {name: np.histogram(values[mask], edges)[0].tolist() for name, mask in masks.items()}
         for by, masks in groups.items()
     }
-    return {"kind": "histogram", "log": log, "edges": edges.tolist(), "groups": counted}
+    n = int((values <= 0).sum()) if log else 0
+    about = f"{n:,} with 0, of which there is no logarithm, are not shown" if n else ""
+    return {"kind": "histogram", "log": log, "edges": edges.tolist(), "groups": counted, "about": about}
 
 
 def _edges(finite: Array, log: bool) -> Array:
@@ -122,8 +124,11 @@ def _map(rows: Rows, points: xr.Dataset) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _parities(rows: Rows, teachers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return force components of pairs of teachers for samples that both labelled. Energies have different zeros."""
+def _parities(ds: xr.Dataset, rows: Rows, teachers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return force components of pairs of teachers for samples that both labelled. Energies have different zeros.
+
+    The points are of samples that are listed; the figures are of all samples.
+    """
     batch = rows.batches[0]
     owner = np.repeat(np.arange(len(batch)), batch.columns["n_atoms"])
     out: list[dict[str, Any]] = []
@@ -137,9 +142,8 @@ def _parities(rows: Rows, teachers: Sequence[str]) -> list[dict[str, Any]]:
         if not len(f):
             continue
         error = g - f
-        about = (
-            f"MAE {np.abs(error).mean():.3g}, RMSE {np.sqrt((error**2).mean()):.3g} eV/Å over {error.size:,} components"
-        )
+        mae, rms, n = _deviation(ds, first, second)
+        about = f"MAE {mae:.3g}, RMSE {rms:.3g} eV/Å over the {n:,} components of all samples"
         largest = np.lexsort((-np.abs(error).max(axis=1),))[: _N_POINTS // 10]  # outliers are never left out
         some = np.random.default_rng(0).permutation(len(f))[: _N_POINTS // 3]
         chosen = np.unique(np.concatenate([largest, some]))
@@ -151,3 +155,14 @@ def _parities(rows: Rows, teachers: Sequence[str]) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return out
+
+
+def _deviation(ds: xr.Dataset, first: str, second: str) -> tuple[float, float, int]:
+    """Return mean absolute and root mean square deviation of the force components of two teachers, and their number."""
+    import dask
+
+    names = [str(name) for name in ds["teacher"].values]
+    forces = ds["forces"].astype(np.float64)
+    error = forces.isel(teacher=names.index(second)) - forces.isel(teacher=names.index(first))
+    mae, square, n = dask.compute(abs(error).mean(), (error**2).mean(), error.count())  # type: ignore[attr-defined, no-untyped-call]
+    return float(mae), float(np.sqrt(square)), int(n)

@@ -10,9 +10,11 @@ import numpy as np
 from mlffstore.analysis.statistics.references import N_ELEMENTS, Rows
 from mlffstore.analysis.statistics.sketch import Moments, Sketch
 from mlffstore.data.geometry import neighbour_counts
+from mlffstore.data.ragged import reduce_rows
 from mlffstore.data.schema import LABELS
 from mlffstore.data.splits import SPLITS
 from mlffstore.lazy.inputs import altered
+from mlffstore.lazy.reductions import count_elements, known_elements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +36,8 @@ class TeacherPart:
 
     Attributes
     ----------
-    labelled : ndarray, shape (3,)
-        Samples with an energy, by split.
+    labelled, with_energy : ndarray, shape (3,)
+        Samples with an energy, forces or a stress, and those with an energy, by split.
     energy : Moments
         Energy per atom, eV, by split.
     energy_by_sampler : Moments
@@ -71,6 +73,7 @@ class TeacherPart:
     """
 
     labelled: Array
+    with_energy: Array
     energy: Moments
     energy_by_sampler: Moments
     energy_sketch: Sketch
@@ -155,12 +158,12 @@ class Gather:
 
     def __call__(self, block: Block) -> Part:
         """Return the statistics of a block."""
-        n, n_atoms, numbers = len(block), np.diff(block.starts), block["numbers"]
+        n, n_atoms = len(block), np.diff(block.starts)
         split = block["split"] if "split" in block else np.zeros(n, np.uint8)
         sampler = block["sampler"] if "sampler" in block else np.zeros(n, np.uint32)
         pbc = block["pbc"].astype(bool)
         owner = np.repeat(np.arange(n), n_atoms)
-        composition = np.bincount(owner * N_ELEMENTS + numbers, minlength=n * N_ELEMENTS).reshape(n, N_ELEMENTS)
+        composition = count_elements(n_atoms, block["numbers"])
         full = pbc.all(axis=1)
         volume = np.abs(np.linalg.det(block["cell"][full].astype(np.float64))) / n_atoms[full]
         neighbours = self._neighbours(block)
@@ -192,7 +195,7 @@ class Gather:
     def _teacher(
         self, block: Block, t: int, split: Array, sampler: Array, owner: Array, composition: Array, neighbours: Array
     ) -> TeacherPart:
-        n_atoms, numbers = np.diff(block.starts), block["numbers"]
+        n_atoms, numbers = np.diff(block.starts), known_elements(block["numbers"])
         energy = block.energy[:, t].astype(np.float64)
         per_atom, train = energy / n_atoms, (split == 0) & np.isfinite(energy)
         alone = _isolated(block)
@@ -205,7 +208,8 @@ class Gather:
         in_train = atom_split == 0
         stress = block["stress"][:, t].astype(np.float64) if "stress" in block else np.zeros((0, 6))
         return TeacherPart(
-            labelled=np.bincount(split[np.isfinite(energy)], minlength=3),
+            labelled=np.bincount(split[_labelled(block, t)], minlength=3),
+            with_energy=np.bincount(split[np.isfinite(energy)], minlength=3),
             energy=Moments.of(per_atom, split, len(SPLITS)),
             energy_by_sampler=Moments.of(per_atom, sampler, self.n_samplers),
             energy_sketch=Sketch.of(per_atom),
@@ -231,6 +235,16 @@ class Gather:
             train_atoms_of=composition[train].sum(axis=0),
             train_neighbours=neighbours[train].sum(axis=0),
         )
+
+
+def _labelled(block: Block, t: int) -> Array:
+    """Return which samples have an energy, forces or a stress of a teacher, shape (S,), bool."""
+    has = np.isfinite(block.energy[:, t])
+    if "forces" in block:
+        has |= reduce_rows(np.logical_and, np.asarray(np.isfinite(block["forces"][:, t]).all(axis=1)), block.starts)
+    if "stress" in block:
+        has |= np.isfinite(block["stress"][:, t]).all(axis=1)
+    return np.asarray(has)
 
 
 def _isolated(block: Block) -> Array:

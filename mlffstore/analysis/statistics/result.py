@@ -116,6 +116,8 @@ class Statistics:
         return {
             "samples": int(t.labelled.sum()),
             "samples_by_split": dict(zip(self.splits, t.labelled.tolist(), strict=False)),
+            "samples_with_energy": int(t.with_energy.sum()),
+            "samples_with_energy_by_split": dict(zip(self.splits, t.with_energy.tolist(), strict=False)),
             "energy_eV_per_atom": {
                 **t.energy.total().row(),
                 "quantiles": _quantiles(t.energy_sketch),
@@ -162,7 +164,7 @@ class Statistics:
         t = self.part.teachers[self.teachers.index(name)]
         if not t.train.n:
             where = "of the split train" if self.splits else "of the dataset"
-            raise DataError(f"normalisation: teacher {name!r} labelled no sample {where}")
+            raise DataError(f"normalisation: teacher {name!r} gave no energy of any sample {where}")
         fit = _fit(t.train, t.train_per_atom, t.isolated)
         lacking = self._lacking(t, fit)
         e0, shift, scale = fit["values"], fit["residual_mean_eV_per_atom"], fit["residual_std_eV_per_atom"]
@@ -181,7 +183,7 @@ class Statistics:
         return {
             "teacher": name,
             "split": "train" if self.splits else None,
-            "samples": int(t.labelled[0]),
+            "samples": int(t.with_energy[0]),
             "atoms": atoms,
             "element_energies_eV": fit,
             "elements_that_train_lacks": lacking,

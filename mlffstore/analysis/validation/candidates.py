@@ -15,6 +15,7 @@ from mlffstore.analysis.validation.work import Work, compare, nothing
 from mlffstore.data.geometry import invertible_cells
 from mlffstore.data.hashing import GOLDEN, mix
 from mlffstore.data.ragged import offsets
+from mlffstore.lazy.accessor import Mlff
 from mlffstore.lazy.blocks import Block
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compared(ds: xr.Dataset, s: Mapping[str, Array], seed: int) -> Work:
     chosen, group = choose(s, seed)
     if not len(chosen):
         return nothing()
-    part = ds[[name for name in _COLUMNS if name in ds]].mlff.isel(chosen).compute()
+    part = Mlff(ds[[name for name in _COLUMNS if name in ds]]).isel(chosen).compute()
     columns = {str(name): part[name].values for name in part.data_vars}
     block = Block(0, columns, offsets(columns["n_atoms"]))
     work = compare(block, *_neighbours(block, group, s["root"][chosen] if "root" in s else None))

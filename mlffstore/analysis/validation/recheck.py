@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mlffstore.data.ragged import row_indices
 from mlffstore.data.schema import STRUCTURE
 from mlffstore.data.stencil import STEP, STRAIN, derivative, displaced, strained
 from mlffstore.errors import TeacherError
+from mlffstore.lazy.accessor import Mlff
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,8 +104,9 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
     chosen = np.sort(chosen)
     if not len(chosen):
         return Recheck({}, 0, 0)
-    part = ds.mlff.isel(chosen).compute()
-    as_stored = SampleBatch(**{name: part[name].values for name in STRUCTURE})
+    part = Mlff(ds).isel(chosen).compute()
+    columns: dict[str, Any] = {name: part[name].values for name in STRUCTURE}
+    as_stored = SampleBatch(**columns)
     further = further_labels(part, teacher)
     predicted = label_again(teacher, as_stored, further)  # directions of Hessian products follow from what is stored
     batch = as_stored.astype("float64")

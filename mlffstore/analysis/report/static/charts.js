@@ -131,7 +131,8 @@ const charts = (() => {
     const x = edges.slice(1).map((edge, i) => (edge + edges[i]) / 2), width = edges.slice(1).map((edge, i) => edge - edges[i]);
     const unit = chart.unit ? ` ${chart.unit}` : "";
     const options = Object.keys(chart.groups).map(key => [key, `by ${key}`]);
-    const figure = frame(chart, selector("groups", options, value => { by = value; redraw(); }));
+    const note = chart.about ? [make("span", { class: "note" }, chart.about)] : [];
+    const figure = frame(chart, selector("groups", options, value => { by = value; redraw(); }), ...note);
     const redraw = () => {
       const names = Object.keys(chart.groups[by]);
       const traces = names.map((name, k) => ({
