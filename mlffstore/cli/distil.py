@@ -71,6 +71,8 @@ def distil_check(
 
     if option and not trajectory:
         raise typer.BadParameter("expected --trajectory N beside it, got none", param_hint="--option")
+    if out is not None:  # before students learn for minutes
+        out.mkdir(parents=True, exist_ok=True)
     with (
         judged("--shares, --teacher, --test or --device", shares="--shares", teacher="--teacher", device="--device"),
         progress_bar("students") as progress,
@@ -80,7 +82,6 @@ def distil_check(
             teacher_options=teacher_options(None, option), device=device, progress=progress,
         )  # fmt: skip
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "result.json").write_text(json_text(result.to_json()), encoding="utf-8")
         result.plot(out / "curve.png")
     if as_json:

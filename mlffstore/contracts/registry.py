@@ -145,7 +145,7 @@ def shared_teacher(name: str, options: Mapping[str, Any]) -> Teacher:
     It is loaded again when a file that the options name, such as one of weights, has changed.
     """
     key = (name, json.dumps(dict(options), sort_keys=True, default=repr))
-    files = named_files(dict(options))
+    files = named_files([name, dict(options)])
     known, teacher = _shared.get(key, (None, None))
     if teacher is None or known != files:
         teacher = get_teacher(name, **options)

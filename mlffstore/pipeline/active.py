@@ -208,7 +208,12 @@ def _no_verdict(recipe: ActiveRecipe, last: Round) -> str:
     return (
         f"of the {last.pool:,} candidates of round {last.number} the committee refused {last.refused:,} and disagrees on "
         f"{last.beyond:,} by more than {recipe.window[1]:g} eV/angstrom, so that it cannot be told whether there is "
-        "news. Train the committee, or change pool or window; the same command makes another round"
+        "news. Train the committee, or change pool or window; "
+        + (
+            "the same command makes another round"
+            if last.number < recipe.rounds
+            else f"all {recipe.rounds} rounds are done, so set more in the recipe"
+        )
     )
 
 
@@ -239,6 +244,13 @@ def _prepare(recipe: ActiveRecipe) -> tuple[Store, str]:
             split_seed=splits.seed,
             exist_ok=True,
         )
+    name, snapshot = teacher.info.name, store.snapshot()
+    held = snapshot.teacher_info(name).get("fingerprint") if name in snapshot.teachers else None
+    if held not in (None, teacher.info.fingerprint):  # before a round is made whose labels the store would refuse
+        raise RecipeError(
+            f"teacher: {recipe.store} holds labels of {held!r} under the name {name!r}, these would be of "
+            f"{teacher.info.fingerprint!r}; give the teacher another name, or start a new store"
+        )
     record = {"recipe": recipe.model_dump(mode="json"), "generators": {"pool": dict(generator.provenance())}}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
     store.commit(
@@ -262,6 +274,11 @@ def _past(recipe: ActiveRecipe, store: Store) -> list[Round]:
     while (key := _key(recipe, len(versions) + 1)) in keys:
         versions.append(keys[key])
     notes = {entry["version"]: entry for entry in store.provenance(since=versions[0])} if versions else {}
+    if wrong := [number for number, version in enumerate(versions, 1) if "round" not in notes.get(version, {})]:
+        raise RecipeError(
+            f"name: expected rounds of a campaign under the keys active/{recipe.name}/NUMBER of {recipe.store}, got other "
+            f"things under {wrong[0]}; choose another name"
+        )
     return [Round(version=version, **notes[version]["round"]) for version in versions]
 
 
@@ -282,9 +299,14 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor, basi
     # An even sample of what the store held.
     some = np.unique(np.linspace(0, len(before) - 1, min(recipe.known, len(before))).astype(np.int64))
     blocks = np.array_split(some, -(-len(some) // 128)) if len(some) else []
-    seen = _results(pool, _known, [(store.url, before.version, block) for block in blocks])
-    points, known = coordinates(points, np.concatenate([points[:0], *seen]))
-    new = distance_to(points, known) > recipe.novelty * spacing(known)
+    of_blocks = _results(pool, _known, [(store.url, before.version, block) for block in blocks])
+    seen = np.concatenate([points[:0], *of_blocks])
+    # Copies say nothing new, of the pool, of the store, and of how far its samples are apart.
+    seen = seen[np.sort(np.unique(seen, axis=0, return_index=True)[1])]
+    first = np.zeros(len(batch), bool)
+    first[np.unique(batch.content_hash, return_index=True)[1]] = True
+    points, known = coordinates(points, seen)
+    new = (distance_to(points, known) > recipe.novelty * spacing(known)) & first & ~store.holds(batch.content_hash)
     wanted = np.flatnonzero(inside & new)
     chosen = wanted[np.sort(select(recipe.select, points[wanted], known, recipe.samples))]
     finite = apart[np.isfinite(apart)]
@@ -298,17 +320,30 @@ def _round(recipe: ActiveRecipe, store: Store, number: int, pool: Executor, basi
     }  # fmt: skip
     note: dict[str, Any] = {"active": recipe.name, "round": outcome, "committee": list(made[0].committee)}
     note["skipped"] = dict(sum((Counter(candidates.skipped) for candidates in made), Counter()))
+    note["refused"] = {
+        member.teacher: dict(sum((candidates.refusals[k] for candidates in made), Counter()))
+        for k, member in enumerate(recipe.committee)
+    }
+    calls = sum((Counter(candidates.calls) for candidates in made), Counter())
     samples = rejected = None
     reasons: list[str] = []
+    info = shared_teacher(recipe.teacher, recipe.teacher_options).info
     if len(chosen):
         parts = [batch.take(rows) for rows in np.array_split(chosen, -(-len(chosen) // 16))]
         labelled = _results(pool, _labelled, [(text, part) for part in parts])
-        samples = concatenate([part for part, _ in labelled])
-        reasons = [reason for _, words in labelled for reason in words]
+        samples = concatenate([part for part, *_ in labelled])
+        reasons = [reason for _, words, _ in labelled for reason in words]
+        calls[info.name] += len(samples)
+        if not any(known for *_, known in labelled):
+            raise TeacherError(
+                f"round {number}: {info.name}, which labels what is chosen, gave no labels of {len(samples):,} samples "
+                f"({Counter(reasons).most_common(1)[0][0]}). The round was not stored. Choose another teacher, or a pool "
+                "that it knows, and run the same command again"
+            )
         good = np.array([not reason for reason in reasons])
         samples, rejected = samples.take(good), samples.take(~good)
         outcome["accepted"], outcome["rejected"] = int(good.sum()), int((~good).sum())
-    info = shared_teacher(recipe.teacher, recipe.teacher_options).info
+    note |= {"calls": dict(calls), "accepted": outcome["accepted"]}
     version = store.commit(
         samples, rejected=rejected, reasons=[reason for reason in reasons if reason], key=_key(recipe, number),
         teachers={info.name: info.to_json()}, provenance=note,
@@ -354,6 +389,8 @@ class _Candidates:
     #: Why each member of the committee gave no forces.
     refusals: tuple[Counter[str], ...]
     committee: tuple[dict[str, Any], ...]
+    #: Structures that each teacher labelled.
+    calls: dict[str, int]
 
 
 def _candidates(text: str, number: int, task: int, count: int, precision: str) -> _Candidates:
@@ -370,7 +407,10 @@ def _candidates(text: str, number: int, task: int, count: int, precision: str) -
         Counter(reason for ok, reason in zip(labels.ok, labels.reasons, strict=True) if not ok) for labels in answers
     )
     apart = disagreement(batch, answers)
-    return _Candidates(batch, apart, fingerprints(batch), dict(generated.skipped), refusals, about)
+    calls = Counter(dict(generated.calls))
+    for member in members:
+        calls[member.info.name] += len(batch)
+    return _Candidates(batch, apart, fingerprints(batch), dict(generated.skipped), refusals, about, dict(calls))
 
 
 def disagreement(batch: SampleBatch, answers: Sequence[TeacherLabels]) -> Array:
@@ -385,11 +425,11 @@ def disagreement(batch: SampleBatch, answers: Sequence[TeacherLabels]) -> Array:
     return out
 
 
-def _labelled(text: str, batch: SampleBatch) -> tuple[SampleBatch, list[str]]:
-    """Label what was chosen; runs in a worker."""
+def _labelled(text: str, batch: SampleBatch) -> tuple[SampleBatch, list[str], bool]:
+    """Label what was chosen; return why samples are rejected, and whether the teacher gave any labels; runs in a worker."""
     recipe = ActiveRecipe.model_validate_json(text)
     labelled, labels = label_batch(shared_teacher(recipe.teacher, recipe.teacher_options), batch)
-    return labelled, verdicts(labelled, labels, recipe.checks)
+    return labelled, verdicts(labelled, labels, recipe.checks), bool(np.any(labels.ok))
 
 
 @functools.lru_cache(maxsize=16)

@@ -46,7 +46,7 @@ _UNITS = (
 class Strict(BaseModel):
     """A mapping whose unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -217,7 +217,13 @@ class Recipe(Strict):
             "count": task.count,
         }
         files = file_digests(
-            [task.part.options, task.part.teacher_options, [more.options for more in self.more_teachers]]
+            [
+                task.part.options,
+                task.part.teacher_options,
+                [more.options for more in self.more_teachers],
+                task.part.teacher,
+                [more.teacher for more in self.more_teachers],
+            ]
         )
         if files:
             decisive["files"] = files

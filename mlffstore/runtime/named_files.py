@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import Any
@@ -17,7 +18,8 @@ def named_files(options: Any, are_paths: bool = False) -> list[tuple[str, int, i
     ----------
     options : object
         Mappings and sequences are looked through, mappings by the order of their keys; texts that are paths of files count,
-        if they have a suffix or a folder, or are the values of options for paths.
+        if they have a suffix or a folder, or are the values of options for paths. So does what follows the colon of a
+        teacher's name: ``"fennol:student.fnx"``.
     are_paths : bool, optional
         Whether these are the values of such an option.
     """
@@ -27,8 +29,9 @@ def named_files(options: Any, are_paths: bool = False) -> list[tuple[str, int, i
         return [file for value in options for file in named_files(value, are_paths)]
     if not isinstance(options, str) or not (are_paths or "." in options or "/" in options):
         return []
-    try:
-        about = os.stat(options)
-    except (OSError, ValueError):
-        return []
-    return [(options, about.st_mtime_ns, about.st_size)] if stat.S_ISREG(about.st_mode) else []
+    for path in (options, options.partition(":")[2]):
+        with contextlib.suppress(OSError, ValueError):
+            about = os.stat(path)
+            if stat.S_ISREG(about.st_mode):
+                return [(path, about.st_mtime_ns, about.st_size)]
+    return []

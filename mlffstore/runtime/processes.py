@@ -206,9 +206,14 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and end when the parent has died."""
+    """Ignore Ctrl-C, which the parent handles, and end when the parent has died.
+
+    What a plugin prints goes to stderr: the results of a command, such as one JSON document, are on stdout.
+    """
     import signal
 
+    with contextlib.suppress(OSError):  # closed
+        os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -23,7 +23,7 @@ from mlffstore_teachers.ase import ASETeacher
 from mlffstore_teachers.domain import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ase import Atoms
     from ase.calculators.calculator import Calculator
@@ -289,12 +289,24 @@ def _describe(spec: _Spec) -> TeacherInfo:
 
 
 def _digests(options: dict[str, Any]) -> list[str]:
-    """Return the checksums of the files that options name."""
-    digests = []
-    for name, value in sorted(options.items()):
-        if isinstance(value, str) and 0 < len(value) < 4096 and Path(value).is_file():
-            digests.append(f"{name} sha256:{hashlib.sha256(Path(value).read_bytes()).hexdigest()}")
-    return digests
+    """Return the checksums of the files that options name, also in lists and mappings."""
+    return [
+        f"{name} sha256:{hashlib.sha256(Path(text).read_bytes()).hexdigest()}"
+        for name, text in _texts(options)
+        if 0 < len(text) < 4096 and "\0" not in text and Path(text).is_file()
+    ]
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in options, each with its place, such as ``weights[0]``."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in sorted(value.items()):
+            yield from _texts(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for k, inner in enumerate(value):
+            yield from _texts(inner, f"{name}[{k}]")
 
 
 def _software(module: str) -> dict[str, str]:

@@ -120,3 +120,16 @@ def test_a_committee_with_a_teacher_twice_is_refused(recipe: Callable[..., Activ
     with pytest.raises(RecipeError, match="two of which are"):
         learn_here(recipe(committee=twice))
     assert not (tmp_path / "d.zarr").exists()
+
+
+def test_a_labelling_teacher_that_refuses_everything_uses_up_no_round(tmp_path):
+    metals = {"name": "crystals", "elements": ["Cu", "Al", "Ni"], "elemental": 1.0}
+    campaign = ActiveRecipe.model_validate({
+        "name": "r", "store": str(tmp_path / "r.zarr"), "pool": {"generator": "rattle", "options": {"seeds": metals},
+        "samples": 8}, "committee": [{"teacher": "emt"}, {"teacher": "ase:ase.calculators.lj:LennardJones"}],
+        "window": [0.0, 1000.0], "novelty": 0.0, "teacher": "gfn2-xtb", "samples": 4, "rounds": 1,
+    })  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(TeacherError, match=r"round 1: gfn2-xtb, which labels what is chosen, gave no labels of 4"):
+            learn(campaign, executor=InProcessExecutor())
+    assert len(ml.open(campaign.store)) == 0

@@ -63,9 +63,10 @@ class Labelled:
         return np.flatnonzero([name.rpartition(", ")[2] in RATTLED for name in self.group])
 
     def known(self, samples: Ints, trained: Labelled, learned: Ints) -> Ints:
-        """Return those samples whose elements all occur in what was learned, and whose roots do not."""
+        """Return those samples whose elements all occur in what was learned, and whose roots and structures do not."""
         elements = trained.elements[learned].any(axis=0)
         fresh = ~np.isin(self.root[samples], trained.root[learned])
+        fresh &= ~np.isin(self.data.content_hash[samples], trained.data.content_hash[learned])
         return samples[fresh & ~(self.elements[samples] & ~elements).any(axis=1)]
 
     def thinned(self, samples: Ints, most: int) -> Ints:
@@ -95,8 +96,9 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         batch = Release(source).read(split, data.teacher)
     else:
         batch = source.read(source.split_codes() == SPLITS.index(split) if split else None, columns=columns)
-    order = np.argsort(batch.content_hash, kind="stable")
-    rows = order[np.searchsorted(batch.content_hash, data.content_hash, sorter=order)]
+    there, wanted = _numbered(batch.content_hash), _numbered(data.content_hash)
+    order = np.argsort(there, kind="stable")
+    rows = order[np.searchsorted(there, wanted, sorter=order)]
     counts = np.zeros((len(batch), 119), np.int32)
     np.add.at(counts, (np.repeat(np.arange(len(batch)), batch.n_atoms), batch.numbers), 1)
     composition = counts // np.gcd.reduce(counts, axis=1, keepdims=True)
@@ -109,6 +111,16 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         composition[rows],
         _fingerprint(source, str(data.teacher)),
     )
+
+
+def _numbered(hashes: Array) -> Array:
+    """Return hashes of which the second of equal ones is another number, and so on: equal structures may differ in root."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    first = np.searchsorted(ordered, ordered)
+    out = np.empty_like(hashes)
+    out[order] = ordered + (np.arange(len(hashes)) - first).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return out
 
 
 def _fingerprint(source: Any, teacher: str) -> str | None:
@@ -138,12 +150,16 @@ def nested(samples: Labelled, shares: Sequence[float], seed: int, among: Ints | 
 
 
 def calls_per_sample(source: Any) -> float | None:
-    """Return how many structures teachers labelled for each sample of a recipe's store; None if it is not on record."""
+    """Return how many structures teachers labelled for each sample of a recipe's store; None if it is not on record.
+
+    It is not if there are samples of which nothing says what they took, such as imported ones.
+    """
     source = pinned(source)
     if isinstance(source, str):
         return None
     from mlffstore.store.opening import open as open_store
 
-    notes = open_store(source.url).provenance()
+    notes = [note for note in open_store(source.url).provenance() if note["version"] <= source.version]
     calls = sum(sum(note["calls"].values()) for note in notes if "calls" in note)
-    return calls / len(source) if calls and len(source) else None
+    made = sum(note.get("accepted", 0) for note in notes if "calls" in note)
+    return calls / made if calls and made >= len(source) > 0 else None
