@@ -42,7 +42,7 @@ parts:
         ("name: small", "name: 2024", "line 1: name: expected text, got the number '2024'; put it in quotes"),
         ("name: small", "name: a b", "letters, digits"),
         ("force_max: 30", "force_max: -1", "line 5: checks.force_max: expected more than 0, got -1"),
-        ("force_max: 30", "force_max: .nan", "checks.force_max: expected more than 0, got nan"),
+        ("force_max: 30", "force_max: .nan", "checks.force_max: expected a finite number, got nan"),
         ("  force_max: 30", "  - 1", "checks: expected a mapping (NAME: VALUE lines), got a list of 1"),
         ("checks:", "check:", "line 4: check: unknown key; did you mean 'checks'?"),
         ("store: d.zarr\n", "", "store: missing (Path of the store"),
