@@ -224,6 +224,24 @@ def plain(atoms: Atoms) -> Atoms:
     return Plain(numbers, scaled_positions=scaled, cell=cell, pbc=True)
 
 
+def bare_crystal(atoms: Atoms) -> Atoms:
+    """Return a crystal that may be repeated, cut and made defective: without a charge, and with the lowest multiplicity.
+
+    Raises
+    ------
+    NoSeedError
+        If it is not periodic in three directions, or has a charge or a spin, which nobody knows for what is made of it.
+    """
+    if not atoms.pbc.all():
+        raise NoSeedError("the host is no crystal")
+    charge, multiplicity = (int(atoms.info.get(name, 0) or 0) for name in ("charge", "multiplicity"))
+    if charge or multiplicity > 1 + int(atoms.numbers.sum()) % 2:
+        raise NoSeedError("the host has a charge or a spin, which cannot be told for what is made of it")
+    atoms = atoms.copy()
+    atoms.info = {name: value for name, value in atoms.info.items() if name not in ("charge", "multiplicity")}
+    return atoms
+
+
 def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     """Repeat a crystal along its shortest vector until it has enough atoms."""
     while len(atoms) < min_atoms:

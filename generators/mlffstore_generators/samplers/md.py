@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Ratio of the temperature to the target at which a trajectory stops; the frames before are kept.
 _HEAT = 3.0
+#: Displacements that are tried for a frame whose atoms would touch.
+_RATTLES = 10
 #: Where a ramp of the temperature starts, kelvin.
 _COLD = 300.0
 #: Steps between two looks at bonds and contacts.
@@ -113,6 +115,8 @@ class MolecularDynamics(Sampler):
             or self.parallel < 1
         ):
             raise DataError("md: expected positive friction, interval_fs and parallel, and no negative times")
+        if self.teacher == FORCE_FIELD and self.teacher_options:
+            raise DataError(f"md: {FORCE_FIELD} has no options, got {sorted(self.teacher_options)}")
         if self.rattle is not None and (
             len(self.rattle) != 2 or not 0 < self.rattle[0] <= self.rattle[1] or self.teacher != FORCE_FIELD
         ):
@@ -239,13 +243,21 @@ class MolecularDynamics(Sampler):
             elif closely[k] and not sound(run.frame(int(k)), seeds[k]):
                 run.stop(int(k), "a bond broke or atoms touch")
 
+    def _rattled(self, frame: Atoms, amplitude: tuple[float, float], one: _Trajectory) -> Atoms:
+        """Return a frame with its atoms displaced; as it is, if they touch or bonds break however they are."""
+        for _ in range(_RATTLES):
+            moved = rattled(frame, log_uniform(one.rng, amplitude), one.rng)
+            if sound(moved, one.seed):
+                return moved
+        return frame
+
     def _batch(self, kept: list[Frame], one: _Trajectory) -> SampleBatch:
         """Return the frames of a trajectory; those of the force field are rattled and have no labels."""
         name = f"md-{self.teacher}-{one.temperature:g}K"
         frames, energy, forces, stress, more = zip(*kept, strict=True)
         if self.teacher == FORCE_FIELD:
             if self.rattle is not None:
-                frames = tuple(rattled(frame, log_uniform(one.rng, self.rattle), one.rng) for frame in frames)
+                frames = tuple(self._rattled(frame, self.rattle, one) for frame in frames)
             return batch_of(frames, one.seed, name)
         labels: dict[str, Any] = {"energy": np.array(energy), "forces": np.concatenate(forces).astype(np.float32)}
         if not np.isnan(np.stack(stress)).all():

@@ -100,6 +100,8 @@ class NormalModes(SeedSampler):
         atoms = relaxed(seed.atoms, teacher, self.fmax, self.steps)
         if not sound(atoms, seed):
             raise NoSeedError("bonds changed in the relaxation")
+        if len(atoms) == 1:
+            raise NoSeedError("one atom has nothing to vibrate against")
         phonon = hessian(atoms, teacher)
         lowest, mode = _lowest(phonon)
         if lowest < _IMAGINARY:

@@ -89,20 +89,20 @@ class RattleRelax(Sampler):
         """Return `count` structures of about ``count / frames`` seeds, one of each round, at a random step of its path."""
         batches: list[SampleBatch] = []
         skipped: Counter[str] = Counter()
-        made = 0
-        for _ in range(DRAWS):
-            if made >= count:
-                break
-            seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped)
+        made, draws = 0, DRAWS * count
+        while made < count and draws > 0:
+            failed = skipped.total()
+            seeds, rngs = self.draw(rng, min(self.parallel, -(-(count - made) // self.frames)), skipped, draws)
+            draws -= len(seeds) + skipped.total() - failed
             walkers = [_Walker(seed, rng) for seed, rng in zip(seeds, rngs, strict=True)]
             for _ in range(2 * self.frames):
                 self._round([one for one in walkers if not one.reason and len(one.frames) < self.frames])
             for one in walkers:
-                frames = [] if one.reason else one.frames[: count - made]
+                frames = one.frames[: count - made]  # what came before a refusal is as good as any
                 made += len(frames)
                 if frames:
                     batches.append(batch_of(frames, one.seed, self.name))
-                else:
+                if one.reason or not frames:
                     skipped[one.reason or "bonds broke or atoms touch on every path"] += 1
         self.check_count(made, count, skipped)
         return Generated(concatenate(batches), dict(skipped))

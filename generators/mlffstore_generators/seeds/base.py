@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -208,6 +209,17 @@ def check_sizes(what: str, min_atoms: int, max_atoms: int) -> None:
     """Raise `DataError` unless the limits of a size make sense."""
     if not 1 <= min_atoms <= max_atoms:
         raise DataError(f"{what}: expected 1 <= min_atoms <= max_atoms, got {min_atoms} and {max_atoms}")
+
+
+def check_host(what: str, seeds: Any) -> None:
+    """Raise `DataError` if there are options of hosts beside a host of its own, which would do nothing."""
+    defaults = {one.name: one.default for one in dataclasses.fields(seeds)}
+    void = [name for name in ("elemental", "classes") if getattr(seeds, name) != defaults[name]]
+    if seeds.host is not None and void:
+        raise DataError(
+            f"{what}: expected {' and '.join(void)} among the options of the host, or no host, got both; a host of your own "
+            "decides what it is made of"
+        )
 
 
 def check_share(what: str, name: str, value: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlffstore.errors import DataError
 from mlffstore_generators.options import check_options
-from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes, rotation
+from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes, rotation
 from mlffstore_generators.seeds.molecules import Molecules
 from mlffstore_generators.smiles import bond_table, embed, family, to_atoms, with_hydrogens
 
@@ -46,7 +46,8 @@ class Clusters:
     min_atoms, max_atoms : int, optional
         Range of the number of atoms in the whole cluster.
     molecules : tuple of int, optional
-        Fewest and most molecules; of ``pure`` clusters up to four times as many.
+        Fewest and most molecules; of ``pure`` clusters up to four times as many. Of a ``salt`` that of the molecules of the
+        solvent, one less to twice as many.
     contact : tuple of float, optional
         Range of the log-uniform distance of the closest atoms of two molecules, in sums of their van der Waals radii.
     solvent : float, optional
@@ -70,6 +71,7 @@ class Clusters:
         check_sizes("clusters", self.min_atoms, self.max_atoms)
         if len(self.molecules) != 2 or not 2 <= self.molecules[0] <= self.molecules[1]:
             raise DataError(f"clusters: expected molecules from 2 up, got {self.molecules}")
+        check_share("clusters", "solvent", self.solvent)
         if len(self.contact) != 2 or not 0.5 <= self.contact[0] <= self.contact[1]:
             raise DataError(f"clusters: expected contact from 0.5 up, got {self.contact}")
         if self.kind not in _KINDS:

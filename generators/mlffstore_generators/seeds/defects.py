@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import check_classes, species
 from mlffstore_generators.options import check_options
-from mlffstore_generators.prototypes import supercell, too_close, wide_supercell
-from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds
+from mlffstore_generators.prototypes import bare_crystal, supercell, too_close, wide_supercell
+from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_host, check_share, check_sizes, get_seeds
 from mlffstore_generators.seeds.crystals import Crystals
 from mlffstore_generators.seeds.drawing import Drawing, draw_alone, drawing
 
@@ -57,6 +57,7 @@ class Defects:
         check_options("defects", self)
         check_sizes("defects", self.min_atoms, self.max_atoms)
         check_share("defects", "elemental", self.elemental)
+        check_host("defects", self)
         object.__setattr__(self, "classes", check_classes("defects", self.classes))
         if self.distance < 0:
             raise DataError(f"defects: expected a distance of at least 0 angstrom, got {self.distance!r}")
@@ -80,7 +81,10 @@ class Defects:
 
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
         host = yield from drawing(self.hosts, rng)
-        atoms, metals = supercell(wide_supercell(host.atoms, self.distance), self.min_atoms), species()[1]
+        crystal = bare_crystal(host.atoms)
+        if self.elements is not None and set(crystal.symbols) - set(self.elements):
+            raise NoSeedError("element that is not allowed")
+        atoms, metals = supercell(wide_supercell(crystal, self.distance), self.min_atoms), species()[1]
         if len(atoms) > self.max_atoms:
             raise NoSeedError("supercell larger than max_atoms")
         pool = [symbol for symbol in metals if self.elements is None or symbol in self.elements]

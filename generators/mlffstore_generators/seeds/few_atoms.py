@@ -10,7 +10,7 @@ from mlffstore.data.limits import MIN_DISTANCE
 from mlffstore.errors import DataError
 from mlffstore_generators.options import check_options
 from mlffstore_generators.prototypes import draw_element, identity
-from mlffstore_generators.seeds.base import Seed
+from mlffstore_generators.seeds.base import NoSeedError, Seed
 
 #: Of molecules: those that GFN2-xTB and ANI know and that occur in the other seeds.
 _ELEMENTS = ("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I")
@@ -35,13 +35,13 @@ class FewAtoms:
         check_options("few-atoms", self)
         if not self.kinds or set(self.kinds) - {"atom", "dimer", "cell"}:
             raise DataError(f"few-atoms: expected kinds of atom, dimer, cell, got {self.kinds}")
-        if len(self.distance) != 2 or not MIN_DISTANCE <= self.distance[0] <= self.distance[1]:
-            raise DataError(f"few-atoms: expected two distances from {MIN_DISTANCE} angstrom up, got {self.distance}")
+        if len(self.distance) != 2 or not 0 < self.distance[0] <= self.distance[1]:
+            raise DataError(f"few-atoms: expected two rising positive distances, got {self.distance}")
 
     def draw(self, rng: np.random.Generator) -> Seed:
         """Return a structure."""
         from ase import Atoms
-        from ase.data import atomic_numbers, covalent_radii
+        from ase.data import atomic_numbers, covalent_radii, ground_state_magnetic_moments
 
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         if kind == "cell":
@@ -54,7 +54,11 @@ class FewAtoms:
             low, high = self.distance
             radii = sum(covalent_radii[atomic_numbers[name]] for name in names)
             positions[1, 0] = radii * np.exp(rng.uniform(np.log(low), np.log(high)))
-        atoms = Atoms(names, positions, info={"charge": 0, "multiplicity": 1 + electrons % 2})
+            if positions[1, 0] < MIN_DISTANCE:
+                raise NoSeedError(f"closer than {MIN_DISTANCE} angstrom")
+        # Hund's rule decides the spin of an atom; bonds pair the electrons of most dimers.
+        spin = round(ground_state_magnetic_moments[electrons]) if kind == "atom" else electrons % 2
+        atoms = Atoms(names, positions, info={"charge": 0, "multiplicity": 1 + spin})
         return Seed(atoms, kind, family=f"{kind} {' '.join(sorted(names))}")
 
     def provenance(self) -> list[dict[str, str]]:

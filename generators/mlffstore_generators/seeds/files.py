@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlffstore.errors import DataError
 from mlffstore_generators.options import check_options
+from mlffstore_generators.prototypes import identity
 from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Files:
     """Frames of files, each as often as any other.
+
+    Frames with one formula share their root, and periodic ones with one reduced formula, so that conformers of a molecule
+    and supercells of a crystal never straddle splits. Bonds are not known: no trajectory stops because one breaks.
 
     Parameters
     ----------
@@ -51,7 +55,8 @@ class Files:
         path, atoms = frames[int(rng.integers(len(frames)))]
         if not self.min_atoms <= len(atoms) <= self.max_atoms:
             raise NoSeedError("size outside the limits")
-        return Seed(atoms.copy(), f"file:{Path(path).name}")
+        what = identity(atoms) if atoms.pbc.any() else f"molecule {atoms.get_chemical_formula()}"
+        return Seed(atoms.copy(), f"file:{Path(path).name}", family=what)
 
     def provenance(self) -> list[dict[str, str]]:
         """Return the files."""

@@ -16,7 +16,7 @@ from mlffstore.errors import DataError, missing_dependency
 from mlffstore_generators.mmff import MMFFForces
 from mlffstore_generators.options import check_options
 from mlffstore_generators.samplers.langevin import STEP_HYDROGEN, Ensemble, sampling_masses
-from mlffstore_generators.seeds.base import NoSeedError, Seed, check_sizes
+from mlffstore_generators.seeds.base import NoSeedError, Seed, check_share, check_sizes
 from mlffstore_generators.seeds.clusters import pure_solvent
 from mlffstore_generators.seeds.molecules import Molecules
 
@@ -71,6 +71,9 @@ class Liquids:
                 f"liquids: expected two rising edges and a temperature from 0 up, got {self.edge} and {self.temperature}"
             )
         check_sizes("liquids", self.min_atoms, self.max_atoms)
+        check_share("liquids", "mixture", self.mixture)
+        if not self.tolerance > 0:
+            raise DataError(f"liquids: expected a positive tolerance, got {self.tolerance!r}")
         if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < 3:
             raise DataError(f"liquids: expected two densities between 0 and 3 g/cm^3, got {self.density}")
 

@@ -13,7 +13,7 @@ from mlffstore.contracts.protocols import FollowingTeacher
 from mlffstore.contracts.registry import shared_teacher
 from mlffstore.errors import DataError
 from mlffstore_generators.options import check_options
-from mlffstore_generators.prototypes import supercell
+from mlffstore_generators.prototypes import bare_crystal, supercell
 from mlffstore_generators.rattle import rattled
 from mlffstore_generators.seeds.base import NoSeedError, PathFrames, Seed, Seeds, check_sizes, get_seeds
 from mlffstore_generators.seeds.drawing import Drawing, Question, draw_alone, drawing
@@ -94,10 +94,14 @@ class Relaxed:
         """Return the draw of a seed near its equilibrium; it asks for the labels of each step."""
         from ase.units import GPa
 
+        from mlffstore_generators.samplers.base import sound
+
         seed = yield from drawing(self.source, rng)
         teacher = shared_teacher(self.teacher, self.teacher_options)
         path = yield from descent(rattled(seed.atoms, _START, rng), teacher, self.fmax, self.steps, cell=self.cell)
         atoms = path.frames[-1]
+        if len(seed.bonds) and not sound(atoms, seed):
+            raise NoSeedError("bonds changed in the relaxation")
         if seed.atoms.pbc.all() and not 1 / _SWELL < atoms.get_volume() / seed.atoms.get_volume() < _SWELL:
             raise NoSeedError("relaxed to another volume altogether")
         if np.linalg.norm(path.forces[-1], axis=1).max() > self.force:
@@ -109,7 +113,7 @@ class Relaxed:
         if len(atoms) < self.min_atoms:
             if not atoms.pbc.all() or len(seed.bonds):
                 raise NoSeedError("too few atoms, and no crystal to repeat")
-            atoms = supercell(atoms, self.min_atoms)
+            atoms = supercell(bare_crystal(atoms), self.min_atoms)
         if len(atoms) > self.max_atoms:
             raise NoSeedError("more than max_atoms")
         return dataclasses.replace(seed, atoms=atoms, path=path, origin=seed.root)

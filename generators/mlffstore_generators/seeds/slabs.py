@@ -11,8 +11,17 @@ import numpy as np
 from mlffstore.errors import DataError
 from mlffstore_generators.chemistry import check_classes
 from mlffstore_generators.options import check_options
-from mlffstore_generators.prototypes import plain, too_close
-from mlffstore_generators.seeds.base import NoSeedError, Seed, Seeds, check_share, check_sizes, get_seeds, rotation
+from mlffstore_generators.prototypes import bare_crystal, plain, too_close
+from mlffstore_generators.seeds.base import (
+    NoSeedError,
+    Seed,
+    Seeds,
+    check_host,
+    check_share,
+    check_sizes,
+    get_seeds,
+    rotation,
+)
 from mlffstore_generators.seeds.crystals import Crystals
 from mlffstore_generators.seeds.drawing import Drawing, draw_alone, drawing
 
@@ -71,6 +80,7 @@ class Slabs:
         check_sizes("slabs", self.min_atoms, self.max_atoms)
         check_share("slabs", "adsorbed", self.adsorbed)
         check_share("slabs", "elemental", self.elemental)
+        check_host("slabs", self)
         object.__setattr__(self, "classes", check_classes("slabs", self.classes))
         if not self.thickness > 0:
             raise DataError(f"slabs: expected a positive thickness, got {self.thickness!r}")
@@ -92,7 +102,7 @@ class Slabs:
     def drawing(self, rng: np.random.Generator) -> Drawing:
         """Return the draw of a slab; its host may ask a teacher."""
         host = yield from drawing(self.hosts, rng)
-        bulk, source = host.atoms, host.source
+        bulk, source = bare_crystal(host.atoms), host.source
         slab = self._cut(bulk, _PLANES[int(rng.integers(len(_PLANES)))], rng)
         wants = rng.random() < self.adsorbed
         room = self.max_atoms - (8 if wants else 0)
