@@ -139,4 +139,4 @@ def test_the_command_line_plans_runs_and_labels_again(tmp_path):
     assert "labels of emt: energy, forces, hessian_product, hessian_probe" in planned.stdout
     done = json.loads(cli("run", tmp_path / "r.yaml", "-w", 1, "--json").stdout)
     assert "8 samples labelled again" in done["recheck"][0]
-    assert "teacher_properties 0 off" in done["recheck"][0]
+    assert "teacher_properties 0 of 8 off" in done["recheck"][0]

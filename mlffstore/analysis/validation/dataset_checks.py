@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 #: Checks of the dataset as a whole, in the order of the table.
 DATASET_CHECKS = (
     "energy_units", "pair_energies", "stress_units", "stress_shear", "bond_stiffness", "force_units", "force_sums",
-    "zero_forces", "stress_stiffness", "energy_per_atom", "energy_alignment", "energy_resolution", "teacher_labels",
-    "length_units", "hydrogen_free", "atoms_moved", *PROPERTY_CHECKS, "repeated_warnings",
+    "zero_forces", "zero_stress", "equal_structures", "stress_stiffness", "energy_per_atom", "energy_alignment",
+    "energy_resolution", "teacher_labels", "length_units", "hydrogen_free", "atoms_moved", *PROPERTY_CHECKS,
+    "repeated_warnings",
 )  # fmt: skip
 
 #: Checks of single samples -> the variables without which nothing can fail them.

@@ -56,6 +56,8 @@ def label_checks(
         _force_units(check("force_units"), s["force_max"][:, teacher]),
         _force_sums(check("force_sums"), s, teacher, turns),
         _zero_forces(check("zero_forces"), s, teacher),
+        _zero_stress(check("zero_stress"), s, teacher),
+        _equal_structures(check("equal_structures", "structures"), s, energy),
         _stress_stiffness(check("stress_stiffness"), s, teacher),
         _energy_per_atom(check("energy_per_atom"), measured, energy),
         _energy_alignment(check("energy_alignment"), measured, energy),
@@ -147,7 +149,8 @@ def _zero_forces(check: Check, s: dict[str, Array], t: int) -> CheckResult:
     # On symmetric sites of crystals single forces vanish too; where forces are large, sites are not symmetric.
     disordered = molecule | (s["force_rms"][:, t][counted] > _DISORDERED)
     some = float(((share > 0.02) & ~all_zero & disordered).mean())
-    # By symmetry the forces of a perfect crystal vanish, and those of a molecule do not.
+    # By symmetry the forces of a perfect crystal vanish, and those of a molecule do not. Two atoms may be too far apart.
+    molecule = molecule & (s["n_atoms"][counted] > 2)
     none_of_molecules = float(all_zero[molecule].mean()) if molecule.sum() >= _FEWEST else 0.0
     none = float(all_zero.mean())
     text = f"{none:.1%} of the samples have forces that are all exactly 0, {some:.1%} such forces on some atoms"
@@ -162,6 +165,46 @@ def _zero_forces(check: Check, s: dict[str, Array], t: int) -> CheckResult:
         not found, text, n,
         f"expected forces on all atoms, got zeros: {', '.join(map(str, found))}. A force that is not known must be missing, "
         "not 0: take these samples or their forces out",
+    )  # fmt: skip
+
+
+def _zero_stress(check: Check, s: dict[str, Array], t: int) -> CheckResult:
+    counted = np.isfinite(s["stress_max"][:, t]) & (s["n_atoms"] > 1)
+    n = int(counted.sum())
+    if not n:
+        return check.nothing("no sample of two atoms or more has a stress")
+    share = float((s["stress_max"][counted, t] == 0).mean())
+    text = f"{share:.1%} of the samples have a stress of exactly 0"
+    return check.judged(
+        share <= check.rule["max_fraction"], text, n,
+        f"expected stresses, got zeros: {text}. A stress that is not known must be missing, not 0: take it out",
+    )  # fmt: skip
+
+
+def _equal_structures(check: Check, s: dict[str, Array], energy: Array) -> CheckResult:
+    """Compare the energies of samples that are one structure, atom for atom."""
+    good = np.flatnonzero(np.isfinite(energy))
+    if "content_hash" not in s or not len(good):
+        return check.nothing("no structure is there twice")
+    _, group, count = np.unique(s["content_hash"][good], return_inverse=True, return_counts=True)
+    per_atom = energy[good] / s["n_atoms"][good]
+    low, high = np.full(len(count), np.inf), np.full(len(count), -np.inf)
+    np.minimum.at(low, group, per_atom)
+    np.maximum.at(high, group, per_atom)
+    several = count > 1
+    n = int(several.sum())
+    if not n:
+        return check.nothing("no structure is there twice")
+    apart = (high - low)[several]
+    wrong = float((apart > check.rule["max_eV_per_atom"]).mean())
+    text = (
+        f"energies of {counted(n, 'structure')} that are there more than once differ by up to {apart.max():.2g} eV per "
+        f"atom, in {wrong:.1%} of them by more than {check.rule['max_eV_per_atom']:g}"
+    )
+    return check.judged(
+        wrong <= check.rule["max_fraction"], text, n,
+        f"expected one energy of one structure, got several: {text}. Were labels of two methods mixed, or moved? Import "
+        "them again, each under a teacher of its own",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,11 +42,14 @@ class Recheck:
         Number of samples that the teacher labelled again.
     n_refused : int
         Number of samples that it refused.
+    compared : dict of str to int
+        Check -> number of samples of which the labels could be compared.
     """
 
     bad: dict[str, Array]
     n: int
     n_refused: int
+    compared: dict[str, int] = field(default_factory=dict)
 
     def result(self, name: str, policy: Policy) -> CheckResult:
         """Return the check `teacher_labels` of the teacher of this name."""
@@ -57,8 +60,13 @@ class Recheck:
             )
             return check.not_measured(reason)
         counts = {one: len(index) for one, index in self.bad.items() if policy.checks[one].severity != "off"}
-        text = ", ".join(f"{one} {n} off" for one, n in counts.items())
+        text = ", ".join(
+            f"{one} {n} of {self.compared[one]:,} off" if self.compared[one] else f"{one} not measured"
+            for one, n in counts.items()
+        )
         text = f"{self.n} samples labelled again: {text}"
+        if not any(self.compared[one] for one in counts):
+            return check.not_measured(f"{text}: no label could be compared", self.n)
         wrong = max((n for one, n in counts.items() if policy.checks[one].severity == "error"), default=0)
         return check.judged(
             not wrong, text, self.n,
@@ -120,6 +128,9 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
     bad["teacher_energy"] = chosen[
         ok & np.isfinite(energy) & ~(np.abs(predicted.energy - energy) <= limit * batch.n_atoms)
     ]
+    compared = {"teacher_energy": int((ok & np.isfinite(energy)).sum())}
+    if further:
+        compared["teacher_properties"] = int(ok.sum())
     tried = _tried(batch, ok, rng, quick)
     if "forces" in part:
         forces = part["forces"].values[:, t].astype(np.float64)
@@ -132,6 +143,7 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
             by_gradient = _against_gradient(teacher, batch.take(tried), forces[rows], rng)
             deviation[tried] = np.maximum(deviation[tried], by_gradient)
         has_forces = np.isfinite(np.add.reduceat(forces.sum(axis=1), batch.offsets[:-1]))
+        compared["force_gradient"] = _number(ok & has_forces, tried, info.conservative and not quick)
         bad["force_gradient"] = chosen[ok & has_forces & ~(deviation <= rule["max_eV_per_angstrom"])]
     if "stress" in part and info.conservative:
         stress = part["stress"].values[:, t].astype(np.float64)
@@ -142,8 +154,14 @@ def recheck(ds: xr.Dataset, teacher: Teacher, policy: Policy, seed: int, *, quic
         strain = tried[wanted[tried]]
         if len(strain):
             apart[strain] = np.fmax(apart[strain], _against_strain(teacher, batch.take(strain), stress[strain], rng))
+        compared["teacher_stress"] = _number(wanted, tried, not (quick and predicted.stress is not None))
         bad["teacher_stress"] = chosen[wanted & ~(apart <= policy.checks["teacher_stress"]["max_eV_per_angstrom3"])]
-    return Recheck(bad, int(ok.sum()), int((~ok).sum()))
+    return Recheck(bad, int(ok.sum()), int((~ok).sum()), compared)
+
+
+def _number(known: Array, tried: Ints, only_tried: bool) -> int:
+    """Return how many of some samples were compared: all of them, or those of which energies were differentiated."""
+    return int(known[tried].sum() if only_tried else known.sum())
 
 
 def _labelled(ds: xr.Dataset, teacher: str) -> Ints:
