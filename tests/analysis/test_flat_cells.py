@@ -56,3 +56,23 @@ def test_validation_of_a_cell_in_another_unit_ends(tmp_path, scale):
     assert found.invalid.tolist() == [True, False]
     assert not found.ok
     ml.statistics(data).to_dict()
+
+
+def test_crystals_in_nanometres_need_no_memory(tmp_path, monkeypatch):
+    """Their atoms have ten thousand neighbours each; a block of them took 50 GB."""
+    from mlffstore.analysis.validation import measure
+
+    counted = []
+    original = measure.pairs
+    monkeypatch.setattr(measure, "pairs", lambda *arguments: counted.append(original(*arguments)) or counted[-1])
+    rng = np.random.default_rng(0)
+    batch = ml.SampleBatch(
+        n_atoms=[100] * 20, numbers=[29] * 2000, positions=rng.uniform(0, 1.1, (2000, 3)), pbc=[[True] * 3] * 20,
+        cell=np.broadcast_to(np.eye(3) * 1.1, (20, 3, 3)), energy=np.zeros(20), forces=rng.normal(size=(2000, 3)),
+    )  # fmt: skip
+    store = ml.create(tmp_path / "d.zarr")
+    store.append(batch)
+    found = ml.validate(store).compute()
+    assert sum(len(one.distance) for one in counted) == 0
+    assert len(found.failed("cell_too_flat")) == 20
+    assert not found.ok

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Variables of the dataset that are read.
 COLUMNS = (*(name for name in STANDARD if name not in ("source",)), "split", *LABELS)
+#: Volume per atom, angstrom^3, below which no pairs are looked for; metals in a giant planet have 1.
+_CROWDED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,14 @@ def measure(block: Block) -> Measured:
     out: dict[str, Array] = {"n_atoms": n_atoms.astype(np.int32), "periodic": periodic, "molecule": molecule}
     out["finite"] = reduce_rows(np.logical_and, np.asarray(np.isfinite(block["positions"]).all(axis=1)), starts)
     out["finite"] &= np.isfinite(cell).all(axis=(1, 2))
-    neighbours = pairs(starts, block["positions"], cell, pbc, CUTOFF)
+    out |= _cells(cell, pbc, n_atoms)
+    # Atoms packed a hundred times as densely as any crystal, as in a cell in nm, have more neighbours than there is memory.
+    crowded = out["volume_per_atom"] < _CROWDED
+    out["too_flat"] = too_flat(cell, pbc, CUTOFF) | crowded
+    neighbours = pairs(starts, block["positions"], np.where(crowded[:, None, None], 0.0, cell), pbc, CUTOFF)
     radius = _radii()[numbers]
     contact = neighbours.distance / (radius[neighbours.first] + radius[neighbours.second])
     out["d_min"] = reduce_pairs(neighbours.distance, neighbours.counts, np.inf).astype(np.float32)
-    out |= _cells(cell, pbc, n_atoms)
-    out["too_flat"] = too_flat(cell, pbc, CUTOFF)
     out |= _electrons(block, pbc)
     carbon = reduce_rows(np.logical_or, numbers == 6, starts) & molecule & (n_atoms > 1)
     out["organic"] = carbon
