@@ -80,12 +80,18 @@ def slopes(work: Work, teacher: int) -> dict[str, Slope]:
     scale = np.sqrt((_relative(curvatures) ** 2).sum(axis=1)) + _SMALLEST
     third = work.dilation[:, None] * curvatures
     third = third[:, np.abs(third).max(axis=0) > 0]
-    if len(work.first) < _PAIRS_EACH * (len(used) + third.shape[1]):
-        third = third[:, :0]
-    a = np.concatenate([x[:, used] / typical[used], third / np.maximum(np.abs(third).max(axis=0), 1e-300)], axis=1)
-    a, b = a / scale[:, None], work.energy / scale
-    share = _effective(work)
-    fitted, error = _least_absolute(a, b, share)
+    third /= np.maximum(np.abs(third).max(axis=0), 1e-300)
+    b, share = work.energy / scale, _effective(work)
+
+    def fit(more: Array) -> tuple[Array, Array, Array]:
+        a = np.concatenate([x[:, used] / typical[used], more], axis=1) / scale[:, None]
+        return a, *_least_absolute(a, b, share)
+
+    few = third.shape[1] > 0 and len(work.first) < _PAIRS_EACH * (len(used) + third.shape[1])
+    a, fitted, error = fit(third[:, :0] if few else third)
+    if few and len(work.first) > len(used) + third.shape[1] + 1:
+        # Too few pairs for these coefficients, but not too few to see how much they could matter.
+        error = np.hypot(error, np.abs(fitted - fit(third)[1][: len(used)]))
     rest = float(np.median(np.abs(b - a @ fitted)) / max(float(np.median(np.abs(b))), 1e-300))
     for k, i in enumerate(used):
         chosen = counts[:, k]
