@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mlffstore.data.blanks import without_values
+from mlffstore.data.labels import has_label
+from mlffstore.data.masks import user_rows
+from mlffstore.data.ragged import reduce_rows
 from mlffstore.data.schema import label_key
 
 if TYPE_CHECKING:
@@ -78,10 +81,17 @@ def trimmed(batch: SampleBatch) -> SampleBatch:
 
 
 def uses_of(batch: SampleBatch) -> dict[str, Any]:
-    """Return what became of the columns: all are kept."""
-    uses: list[Use] = [(teacher, name, "kept", name, "") for teacher, named in batch.labels.items() for name in named]
-    uses += [
-        ("columns", name, "kept", name, f"in {column.unit}, per {column.axis}") for name, column in batch.user.items()
-    ]
+    """Return what became of the columns: all are kept, of the samples that have them."""
+    counts: dict[Use, int] = {}
+    for teacher, named in batch.labels.items():
+        for name, values in named.items():
+            counts[teacher, name, "kept", name, ""] = int(
+                has_label(name, values, batch.n_atoms, batch.properties).sum()
+            )
+    for name, column in batch.user.items():
+        there = user_rows(batch, column)[1]
+        there = reduce_rows(np.logical_or, there, batch.offsets) if column.axis == "atom" else there
+        counts["columns", name, "kept", name, f"in {column.unit}, per {column.axis}"] = int(there.sum())
+    uses: list[Use] = [use for use, n in counts.items() if n == len(batch)]
     uses += [("columns", name, "kept", name, "") for name in ("source", "sampler", "root", "charge", "multiplicity")]
-    return {"uses": tuple(uses)}
+    return {"uses": tuple(uses), "partial_uses": {use: n for use, n in counts.items() if 0 < n < len(batch)}}

@@ -55,3 +55,30 @@ def test_a_state_belongs_to_all_labels_and_columns_that_are_trained_on(tmp_path)
         data = ml.TorchDataset(store.snapshot(), split=None, properties=("energy", "dipole"))
         digests.add(str(data.loader(batch_size=4).state_dict()["digest"]))
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize("layout", ["parquet", "nvalchemi", "zarr", "hdf5", "atompack", "store"])
+def test_the_report_of_an_import_counts_the_samples_that_have_a_label(tmp_path, layout):
+    store = ml.create(tmp_path / "d.zarr")
+    energy = np.where(np.arange(10) < 3, -1.0, np.nan)
+    batch = samples(10)
+    store.append(
+        ml.SampleBatch(
+            n_atoms=batch.n_atoms, numbers=batch.numbers, positions=batch.positions,
+            labels={"a": {"energy": energy, "forces": np.zeros((20, 3))}},
+            extra={"mark": (np.ma.masked_less(np.arange(10), 4), "1", "sample")},
+        ),
+        require=(),
+    )  # fmt: skip
+    path = store.url
+    if layout != "store":
+        try:
+            path = ml.get_exporter(layout)(store.snapshot(), tmp_path / ("out.h5" if layout == "hdf5" else "out"))
+        except ml.errors.MissingDependencyError as error:
+            pytest.skip(str(error))
+    report = ml.import_files(path, tmp_path / "again.zarr")
+    counts = {use.name: use.samples for use in report.keys if use.fate == "kept"}
+    assert counts["energy"] == 3
+    assert counts["forces"] == counts["root"] == 10
+    if layout != "atompack":
+        assert counts.get("mark", 6) == 6
