@@ -166,3 +166,18 @@ def test_one_atom_has_no_modes():
     )
     with pytest.raises(DataError, match="nothing to vibrate against"):
         generator.generate(np.random.default_rng(0), 2)
+
+
+def test_a_packing_that_takes_too_long_is_no_other_structure(monkeypatch):
+    """A structure depends on the seed alone, not on how busy the machine is."""
+    import subprocess
+
+    pytest.importorskip("packmol")
+    run = subprocess.run
+
+    def slow(*arguments, **options):
+        return run(*arguments, **options | {"timeout": 1e-6})
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    with pytest.raises(DataError, match="packmol did not end"):
+        get_seeds({"name": "liquids", "max_atoms": 120}).draw(np.random.default_rng(3))

@@ -72,7 +72,8 @@ class MolecularDynamics(Sampler):
     equilibration_fs, interval_fs : float, optional
         What is discarded, and the time between frames; a frame also waits until the atoms moved by `distance` on average.
     distance : float, optional
-        Angstrom.
+        Angstrom. Atoms that keep their places, as in a cold crystal, may never move so far: a frame waits for ten more
+        intervals at most.
     rattle : tuple of float, optional
         Range of the log-uniform amplitude of a Gaussian displacement of each frame, angstrom: what a cheap sampler's bonds
         lack of those of the teacher. None leaves the frames as they are; only for ``mmff94``.

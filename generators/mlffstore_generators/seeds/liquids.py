@@ -23,8 +23,9 @@ from mlffstore_generators.seeds.molecules import Molecules
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Seconds that packmol may take.
-_PATIENCE = 30
+#: Seconds that packmol may take. Its loops are limited, so that this is for a machine in trouble: another structure in the
+#: place of one that took too long would make the dataset depend on the clock.
+_PATIENCE = 600
 #: Steps of 1.5 fs in which the vibrations of a molecule come about.
 _VIBRATIONS = 100
 #: Grams per mole and cubic angstrom in g/cm^3.
@@ -164,7 +165,7 @@ def _pack(molecules: list[Atoms], edge: float, tolerance: float, seed: int) -> n
                 [_packmol(), "-i", "in.inp"], cwd=base, capture_output=True, text=True, timeout=_PATIENCE, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise NoSeedError("packmol took too long") from error
+            raise DataError(f"liquids: packmol did not end within {_PATIENCE} s; run the task again") from error
         if done.returncode or not (base / "box.xyz").is_file() or "Success!" not in done.stdout:
             raise NoSeedError("packmol found no packing")
         return np.asarray(read(base / "box.xyz", format="xyz").positions)

@@ -31,12 +31,14 @@ class Molecules:
     radicals : float, optional
         Fraction of molecules that lose one hydrogen and become a doublet.
     heavy : float, optional
-        Fraction that is drawn from molecules with an element beyond H, C, N, O only: a third of the database has one.
+        Fraction of the draws that count only if the molecule has an element beyond H, C, N, O. A third of the database has
+        one, so that 0.4 gives half of the seeds such an element, and 0.8 three quarters.
     neutral : bool, optional
         Whether molecules with a charge are passed over.
     ions : tuple of {"anion", "cation", "dication", "dianion"}, optional
-        If given, molecules lose protons of acids or gain them at amines; each kind is drawn equally often. An ion shares its
-        root with its molecule.
+        If given, molecules lose protons of acids or gain them at amines; each kind is drawn equally often, but
+        few molecules can have two charges: about one seed in seven is a dication, one a dianion. An ion shares its root with
+        its molecule.
     """
 
     min_atoms: int = 10

@@ -51,7 +51,8 @@ class Slabs:
     vacuum : float, optional
         Between the top of a slab and the bottom of its image, angstrom.
     adsorbed : float, optional
-        Fraction of slabs with a molecule above a random place of the surface, 0.8 to 1.4 sums of covalent radii away.
+        Fraction of slabs with a molecule above a random place of the surface, 0.8 to 1.4 sums of covalent radii
+        above its topmost atoms; the nearest one may be farther to the side.
     elemental : float, optional
         Fraction of slabs of one element.
     classes : mapping of str to float, optional
