@@ -9,7 +9,6 @@ import xarray as xr
 
 from mlffstore.data.geometry import pairs
 from mlffstore.errors import DataError
-from mlffstore.lazy.accessor import Mlff
 from mlffstore.lazy.inputs import one_form
 from mlffstore.lazy.reductions import count_elements
 
@@ -48,7 +47,7 @@ def embed_dataset(ds: xr.Dataset, *, n_samples: int = 3000, seed: int = 0) -> xr
     chosen = np.sort(np.random.default_rng(seed).permutation(ds.sizes["sample"])[:n_samples])
     if not len(chosen):
         raise DataError("embed: expected at least one structure, got none")
-    part = Mlff(ds[list(STRUCTURE_VARIABLES)]).isel(chosen).compute()
+    part = ds[list(STRUCTURE_VARIABLES)].mlff.isel(chosen).compute()
     x = _features(part)
     x = x - x.mean(axis=0)
     _, singular, rows = np.linalg.svd(x, full_matrices=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from mlffstore.lazy import accessor as _accessor  # noqa: F401  registers Dataset.mlff, also for saved Datasets
 from mlffstore.lazy.inputs import one_form
 from mlffstore.store.facade import Store
 from mlffstore.store.opening import open as open_store
