@@ -70,10 +70,17 @@ def create(
     try:
         root, root_digest = read_root(storage)
     except StoreNotFoundError:
-        check_new_place(storage)
-        storage.make_root()
-        storage.put_if_absent("zarr.json", json.dumps(expected, indent=1).encode())
-        root, root_digest = read_root(storage)
+        try:
+            check_new_place(storage)
+        except StoreExistsError as error:  # unless another process has made the store meanwhile
+            try:
+                root, root_digest = read_root(storage)
+            except StoreNotFoundError:
+                raise error from None
+        else:
+            storage.make_root()
+            storage.put_if_absent("zarr.json", json.dumps(expected, indent=1).encode())
+            root, root_digest = read_root(storage)
     if _without_uuid(root) != _without_uuid(expected):
         raise StoreExistsError(
             f"{storage.url}: there is a store with other settings already; open it with ml.open(...)"

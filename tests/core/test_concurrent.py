@@ -88,3 +88,26 @@ def test_creating_at_the_same_time_makes_one_store(tmp_path):
     for worker in workers:
         worker.join(60)
     assert ml.open(url).version == 0
+
+
+def test_a_store_that_another_process_makes_at_the_last_moment_is_taken(tmp_path, monkeypatch):
+    """Between the look for a store and the look for other files."""
+    from mlffstore.store import opening
+
+    url, read_root, made = tmp_path / "d.zarr", opening.read_root, []
+
+    def late(storage):
+        try:
+            return read_root(storage)
+        except ml.errors.StoreNotFoundError:
+            if not made:
+                made.append(None)
+                made.append(ml.create(url).uuid)
+            raise
+
+    monkeypatch.setattr(opening, "read_root", late)
+    assert ml.create(url, exist_ok=True).uuid == made[1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    with pytest.raises(ml.errors.StoreExistsError, match="other files"):
+        ml.create(tmp_path / "other", exist_ok=True)

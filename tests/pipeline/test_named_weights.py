@@ -23,9 +23,9 @@ LJ = "ase:tests.pipeline.test_named_weights:student"
 METALS = {"name": "crystals", "elements": ["Cu", "Al", "Ni"], "elemental": 1.0}
 
 
-def student(files=(), weights=""):
+def student(files=()):
     """Return a calculator with the parameters in a file."""
-    (path,) = [*files, weights][:1]
+    (path,) = files
     with open(path, encoding="utf-8") as file:
         return LennardJones(**json.load(file))
 
@@ -40,11 +40,10 @@ def campaign(folder, **changes):
     return ActiveRecipe.model_validate(document | changes)
 
 
-@pytest.mark.parametrize("options", ["list", "text"])
-def test_a_labelling_teacher_that_changed_is_refused_before_a_round_is_made(tmp_path, options):
+def test_a_labelling_teacher_that_changed_is_refused_before_a_round_is_made(tmp_path):
     path = tmp_path / "w.json"
     path.write_text('{"epsilon": 0.1}')
-    given = {"files": [str(path)]} if options == "list" else {"weights": str(path)}
+    given = {"files": [str(path)]}
     small = {"generator": "rattle", "options": {"seeds": METALS | {"max_atoms": 16}}, "samples": 2}
     recipe = campaign(tmp_path, teacher=LJ, teacher_options=given, pool=small, samples=2)
     first = ml.get_teacher(LJ, **given).info.fingerprint
