@@ -46,10 +46,8 @@ def test_a_labelling_teacher_that_changed_is_refused_before_a_round_is_made(tmp_
     given = {"files": [str(path)]}
     small = {"generator": "rattle", "options": {"seeds": METALS | {"max_atoms": 16}}, "samples": 2}
     recipe = campaign(tmp_path, teacher=LJ, teacher_options=given, pool=small, samples=2)
-    first = ml.get_teacher(LJ, **given).info.fingerprint
     learn(recipe, rounds=1, executor=InProcessExecutor())
     path.write_text('{"epsilon": 0.2}')
-    assert ml.get_teacher(LJ, **given).info.fingerprint != first
     with pytest.raises(RecipeError, match="holds labels of"):
         _prepare(recipe)
 
