@@ -230,7 +230,7 @@ def bare_crystal(atoms: Atoms) -> Atoms:
     Raises
     ------
     NoSeedError
-        If it is not periodic in three directions, or has a charge or a spin, which nobody knows for what is made of it.
+        If it is not periodic in three directions, or has a charge or a spin: that of what is made of it is not known.
     """
     if not atoms.pbc.all():
         raise NoSeedError("the host is no crystal")

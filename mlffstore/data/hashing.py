@@ -120,3 +120,14 @@ def content_hash(
     word += np.asarray(multiplicity, dtype=np.int16).astype(np.uint16).astype(np.uint64) << np.uint64(19)
     word += np.asarray(n_atoms, dtype=np.uint64) << np.uint64(35)
     return mix(h ^ word) + GOLDEN
+
+
+def ranked(keys: U64) -> U64:
+    """Return keys that are different where some repeat: the first of equal ones, the second, and so on."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]]))
+    rank = np.arange(len(keys)) - np.repeat(starts, np.diff([*starts, len(keys)]))
+    out = np.empty(len(keys), np.uint64)
+    out[order] = mix(ordered + mix(rank.astype(np.uint64)))
+    return out

@@ -20,7 +20,7 @@ from mlffstore.importing.packed import reading
 from mlffstore.importing.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 #: Labels under the names of MACE -> results of ASE.
@@ -30,6 +30,8 @@ _RESULTS = {
 }  # fmt: skip
 _DIPOLE_UNITS = "dipole_units"
 _NO_UNIT = "dipoles are left out, since the file does not say their unit; name them, and their unit, if they are meant"
+#: Attributes of a file of this library's export.
+_ORIGIN = {"root", "source", "source_meanings", "sampler", "sampler_meanings"}
 _STRUCTURE = ("atomic_numbers", "positions", "cell", "pbc", "properties", "property_weights")
 
 
@@ -49,14 +51,15 @@ def read_mace(path: Path, *, takes_dipole: bool = False) -> Iterator[Record]:
     """
     import h5py
 
-    name, at = "", 0
+    name = ""
     with reading("a configuration of MACE", lambda: f"{path}, {name!r}"), h5py.File(path, "r") as file:
         batches = sorted((key for key in file if key.startswith("config_batch_")), key=_number)
         names = ((batch, key) for batch in batches for key in sorted(file[batch], key=_number))
-        for batch, key in names:
+        origins, about, dipole_unit = _origins(file.attrs), set(file.attrs), file.attrs.get(_DIPOLE_UNITS)
+        for at, (batch, key) in enumerate(names):
             name = f"{batch}/{key}"
-            record = _record(file[batch][key], name, file.attrs, at)
-            at += 1
+            origin = {column: values[at] for column, values in origins.items()}
+            record = _record(file[batch][key], name, dipole_unit, about, origin)
             if "dipole" in record.more["file"] and not takes_dipole:
                 record.warnings = (_NO_UNIT,)
             yield record
@@ -67,8 +70,21 @@ def _number(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _record(group: Any, where: str, about: Any, at: int) -> Record:
-    """Return a configuration, of which the attributes of the file may say more: those of this library's export do."""
+def _origins(about: Any) -> dict[str, list[str]]:
+    """Return root, source and sampler of all configurations of an export of this library, whose attributes have them."""
+    if not set(about) >= _ORIGIN:
+        return {}
+    out = {"root": [f"{root:016x}" for root in about["root"].tolist()]}
+    for name in ("source", "sampler"):
+        words = json.loads(about[f"{name}_meanings"])
+        out[name] = [words[code] for code in about[name].tolist()]
+    return out
+
+
+def _record(
+    group: Any, where: str, dipole_unit: str | None, about: Collection[str], origin: Mapping[str, str]
+) -> Record:
+    """Return a configuration; `about` are the names of the attributes of its file."""
     from ase import Atoms
 
     from mlffstore.importing.frames import Results
@@ -81,7 +97,7 @@ def _record(group: Any, where: str, about: Any, at: int) -> Record:
     given = {name: _given(properties, name) for name in properties if hasattr(properties[name], "dtype")}
     given = {name: value for name, value in given.items() if value is not None and name not in _STRUCTURE}
     results = {_RESULTS[name]: given.pop(name) for name in list(given) if name in _RESULTS}
-    dipole_unit, ours = about.get(_DIPOLE_UNITS), "root" in about
+    ours = bool(origin)
     if dipole_unit is not None and "dipole" in given:
         results["dipole"] = convert("dipole", np.asarray(given.pop("dipole"), np.float64), str(dipole_unit))
     weights, weighed = group.get("property_weights", {}), {}
@@ -104,11 +120,7 @@ def _record(group: Any, where: str, about: Any, at: int) -> Record:
             value = _given(group, name)
             if value is not None and not (ours and name == "weight" and "weight" not in properties):
                 given.setdefault(name, value)
-    if ours:  # the account names them
-        given["root"] = f"{int(about['root'][at]):016x}"
-        for name in ("source", "sampler"):
-            given[name] = json.loads(about[f"{name}_meanings"])[int(about[name][at])]
-    return Record(atoms, where, more={"file": {**given, **weighed}})
+    return Record(atoms, where, more={"file": {**given, **weighed, **origin}})
 
 
 def _given(group: Any, name: str) -> Any:

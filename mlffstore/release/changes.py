@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlffstore.data.hashing import mix
+from mlffstore.data.hashing import mix, ranked
 from mlffstore.data.labels import has_label
 from mlffstore.data.schema import label_key
 from mlffstore.data.splits import SPLITS
@@ -133,7 +133,7 @@ def _pairs(before: _Digest, after: _Digest, names: list[str]) -> tuple[Array, Ar
     found: list[list[Array]] = [[], []]
     n_same = 0
     for stage in range(4):
-        first, second = (_ranked(key[stage][some]) for key, some in zip(keys, free, strict=True))
+        first, second = (ranked(key[stage][some]) for key, some in zip(keys, free, strict=True))
         both = np.intersect1d(first, second, assume_unique=True, return_indices=True)[1:]
         for side, chosen in enumerate(both):
             found[side].append(free[side][chosen])
@@ -141,17 +141,6 @@ def _pairs(before: _Digest, after: _Digest, names: list[str]) -> tuple[Array, Ar
         n_same += len(both[0]) if stage < 2 else 0
     i, j = (np.concatenate(parts) for parts in found)
     return i, j, n_same
-
-
-def _ranked(keys: Array) -> Array:
-    """Return keys that are different where some repeat: the first of equal ones, the second, and so on."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]]))
-    rank = np.arange(len(keys)) - np.repeat(starts, np.diff([*starts, len(keys)]))
-    out = np.empty(len(keys), np.uint64)
-    out[order] = mix(ordered + mix(rank.astype(np.uint64)))
-    return out
 
 
 def _digest(release: Release, teachers: list[str]) -> _Digest:

@@ -121,4 +121,4 @@ def test_what_cannot_travel_is_an_error_of_its_call_alone(pool, call, message):
 def test_other_errors_come_as_they_are(pool):
     with pytest.raises(ZeroDivisionError) as caught:
         pool.submit(divmod, 1, 0).result(timeout=300)
-    assert "divmod" in str(caught.value) or "zero" in str(caught.value)
+    assert "zero" in str(caught.value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlffstore.data.hashing import ranked
 from mlffstore.data.splits import SPLITS
 from mlffstore.errors import DataError
 from mlffstore.pipeline.distillation.student import CUTOFF
@@ -96,7 +97,8 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         batch = Release(source).read(split, data.teacher)
     else:
         batch = source.read(source.split_codes() == SPLITS.index(split) if split else None, columns=columns)
-    there, wanted = _numbered(batch.content_hash), _numbered(data.content_hash)
+    # Equal structures may differ in their roots.
+    there, wanted = ranked(batch.content_hash), ranked(data.content_hash)
     order = np.argsort(there, kind="stable")
     rows = order[np.searchsorted(there, wanted, sorter=order)]
     counts = np.zeros((len(batch), 119), np.int32)
@@ -111,16 +113,6 @@ def labelled(source: Any, split: str | None, teacher: str | None) -> Labelled:
         composition[rows],
         _fingerprint(source, str(data.teacher)),
     )
-
-
-def _numbered(hashes: Array) -> Array:
-    """Return hashes of which the second of equal ones is another number, and so on: equal structures may differ in root."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    first = np.searchsorted(ordered, ordered)
-    out = np.empty_like(hashes)
-    out[order] = ordered + (np.arange(len(hashes)) - first).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return out
 
 
 def _fingerprint(source: Any, teacher: str) -> str | None:
